@@ -1,0 +1,83 @@
+"""The composition root: builds everything from the settings, and nothing before that."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from api.settings import Settings
+from domain.credential import Credential, issue
+from domain.key_ledger import KeyLedger
+from domain.pepper import Pepper
+from domain.tokens import RandomSource, Token
+from domain.verifiers import OWASP_MINIMUM, Argon2Gate, Argon2Profile
+from projections.authentication import Authentication
+from projections.database import Database, open_database
+from projections.pepper_file import read_or_make_pepper
+from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
+from projections.recorder import LedgerRecorder, OnAppend, ignore_append
+from projections.schema import upgrade_schema
+from projections.views import VIEWS
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLedger:
+    """A ledger with all its parts, ready to be used."""
+
+    settings: Settings
+    database: Database
+    ledger: KeyLedger
+    authentication: Authentication
+    gate: Argon2Gate
+    pepper: Pepper
+    clock: Clock
+
+
+def utc_now() -> datetime:
+    """Return the machine's time."""
+    return datetime.now(UTC)
+
+
+@contextmanager
+def opened_ledger(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    random: RandomSource = secrets.token_bytes,
+    argon2_profile: Argon2Profile = OWASP_MINIMUM,
+    on_append: OnAppend = ignore_append,
+    progress: Progress = ignore_progress,
+) -> Iterator[OpenLedger]:
+    """Open the ledger that the settings name, making or upgrading its database where needed.
+
+    Raises:
+        LedgerError: it cannot be opened; the message says why and what to do.
+    """
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pepper = read_or_make_pepper(settings.pepper_path, random)
+    database = open_database(settings.url)
+    try:
+        upgrade_schema(database)
+        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        gate = Argon2Gate(
+            at_once=os.cpu_count() or 1, waiting=settings.argon2_waiting, profile=argon2_profile
+        )
+
+        def issue_credential(prefix: str) -> tuple[Token, Credential]:
+            return issue(prefix, random=random, gate=gate, pepper=pepper)
+
+        yield OpenLedger(
+            settings=settings,
+            database=database,
+            ledger=KeyLedger(
+                LedgerRecorder(database, VIEWS, on_append=on_append), issue_credential
+            ),
+            authentication=Authentication(database, gate, pepper),
+            gate=gate,
+            pepper=pepper,
+            clock=clock,
+        )
+    finally:
+        database.close()

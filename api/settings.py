@@ -1,0 +1,128 @@
+"""Settings: read once, checked as a whole, and never changed."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from domain import names
+from domain.errors import Invalid
+
+PREFIX = "KEYLEDGER_"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message has a line for each reason."""
+
+
+class Settings(BaseSettings):
+    """What can be set, by ``KEYLEDGER_*`` variables of the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default=Path("keyledger-data"),
+        description="Folder of the database, the pepper and the locks; made if it is not there.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the database; unset, a file in the data folder.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port that the server listens on; 0 for any."
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Number of server processes.")
+    token_prefix: str = Field(
+        default="key", description="What new tokens begin with, where a request says nothing."
+    )
+    argon2_waiting: int = Field(
+        default=16,
+        ge=0,
+        le=1000,
+        description="Argon2id calls that may wait for a core; beyond, callers get 503.",
+    )
+    max_body_bytes: int = Field(
+        default=65_536, ge=1024, le=16_777_216, description="Longest request body, in bytes."
+    )
+    expirer_seconds: float = Field(
+        default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important log lines that are written."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="Form of the log; auto is text on a terminal, else JSON."
+    )
+
+    @field_validator("token_prefix")
+    @classmethod
+    def _token_prefix(cls, prefix: str) -> str:
+        try:
+            return names.checked_token_prefix(prefix)
+        except Invalid as error:
+            raise ValueError(error.message) from None
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            message = "not a database URL; write sqlite:////absolute/path"
+            raise ValueError(message) from None
+        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+            message = "only sqlite:///PATH is supported"
+            raise ValueError(message)
+        return url
+
+    @property
+    def url(self) -> str:
+        """The URL of the database."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+
+    @property
+    def pepper_path(self) -> Path:
+        """The pepper's file."""
+        return self.data_dir / "pepper"
+
+
+def read_settings(**given: object) -> Settings:
+    """Read the environment; what is ``given`` (and not ``None``) outranks it.
+
+    Raises:
+        SettingsError: a variable is unknown, or a value is wrong or contradicts another.
+    """
+    unknown = [
+        _unknown(name)
+        for name in sorted(os.environ)
+        if name.upper().startswith(PREFIX)
+        and name.upper().removeprefix(PREFIX).lower() not in Settings.model_fields
+    ]
+    if unknown:
+        raise SettingsError("\n".join(unknown))
+    try:
+        return Settings.model_validate(
+            Settings().model_dump()
+            | {name: value for name, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _unknown(name: str) -> str:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    near = difflib.get_close_matches(name.upper(), known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return f"{name}: no such setting; {hint}"

@@ -1,0 +1,41 @@
+"""Key ids: ``apikey_<uuid>``, in exactly one spelling."""
+
+import hashlib
+import re
+from uuid import UUID
+
+from domain.errors import KeyNotFound
+
+PREFIX = "apikey_"
+
+_KEY_ID = re.compile(r"apikey_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+
+
+def to_key_id(uuid: UUID) -> str:
+    """Return the public name of the key with this aggregate id."""
+    return f"{PREFIX}{uuid}"
+
+
+def to_uuid(key_id: str) -> UUID:
+    """Return the aggregate id behind a public name.
+
+    Raises:
+        KeyNotFound: no key can have this name, so there is none that has.
+    """
+    match = _KEY_ID.fullmatch(key_id)
+    if match is None:
+        message = f"there is no key {key_id[:60]!r}; a key id looks like apikey_ and a UUID"
+        raise KeyNotFound(message)
+    return UUID(match[1])
+
+
+def derived_uuid(*parts: str) -> UUID:
+    """Return the one UUID that belongs to these texts (RFC 9562, section 5.8, version 8).
+
+    Two different lists of texts give two different UUIDs, as far as SHA-256 can tell them apart.
+    """
+    spelled = b"".join(b"%d:%b" % (len(part.encode()), part.encode()) for part in parts)
+    number = int.from_bytes(hashlib.sha256(spelled).digest()[:16])
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    return UUID(int=number)

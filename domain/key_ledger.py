@@ -1,0 +1,373 @@
+"""The application: one method for each command, each all or nothing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import EventSourcingError
+from eventsourcing.persistence import (
+    ApplicationRecorder,
+    IntegrityError,
+    Mapper,
+    PersistenceError,
+)
+from eventsourcing.utils import Environment, EnvType
+
+from domain.api_key import ApiKey
+from domain.caller import Caller
+from domain.credential import Credential
+from domain.errors import (
+    ConcurrentChange,
+    DamagedHistory,
+    IdempotencyKeyReused,
+    KeyNotFound,
+    LedgerUnavailable,
+    VersionMismatch,
+)
+from domain.key_ids import derived_uuid, to_key_id, to_uuid
+from domain.stored_form import EventMapper
+from domain.tokens import Token
+
+Issue = Callable[[str], tuple[Token, Credential]]
+"""Mints a token with the given prefix, and what will be stored of it."""
+
+_REVOKE_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A promise that a request which comes twice has the effect of one.
+
+    Args:
+        key: the name that the caller gave the request; unique to that caller.
+        request_sha256: the fingerprint of all that was asked for.
+    """
+
+    key: str
+    request_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A key just made, or made before by the same request.
+
+    Args:
+        key_id: its name.
+        token: shown this once; ``None`` if it was shown before.
+    """
+
+    key_id: str
+    token: Token | None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change about a key; a function that is not given changes nothing."""
+
+    name: str | None = None
+    scopes: Sequence[str] | None = None
+    expires_at: datetime | None = None
+    never_expires: bool = False
+
+
+class KeyLedger(Application[UUID]):
+    """Makes, changes and ends API keys.
+
+    Each command takes who gives it (``by``) and the time (``at``), and a command on an existing
+    key also its workspace: a key of another workspace does not exist. ``expected_version``, where
+    given, makes the command fail unless the key is at that version.
+
+    Beside its own refusals each command may raise `LedgerUnavailable`: nothing was changed, or,
+    if the connection broke while the answer was on its way, all of it was.
+    """
+
+    name = "KeyLedger"
+
+    def __init__(self, recorder: ApplicationRecorder, issue: Issue) -> None:
+        """Build on a recorder of events and a way to issue credentials."""
+        self._recorder = recorder
+        self._issue = issue
+        super().__init__()
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """Configure the library by nothing but this code.
+
+        By default it would read the process's environment, where a stray variable such as
+        ``COMPRESSOR_TOPIC`` would change how events are stored.
+        """
+        return Environment(name, dict(env or {}))
+
+    def construct_mapper(self) -> Mapper[UUID]:
+        """Return the mapper that knows the stored form of the events."""
+        return EventMapper()
+
+    def construct_recorder(self) -> ApplicationRecorder:
+        """Return the recorder that the ledger was given."""
+        return self._recorder
+
+    def create_key(
+        self,
+        *,
+        workspace: str,
+        name: str,
+        scopes: list[str],
+        expires_at: datetime | None,
+        token_prefix: str,
+        by: Caller,
+        at: datetime,
+        idempotency: Idempotency | None = None,
+    ) -> Issued:
+        """Make a key; an idempotent request that comes again gives the key it made before.
+
+        Raises:
+            Invalid: a value breaks a rule.
+            ScopeNotHeld: ``by`` would grant more than it holds.
+            IdempotencyKeyReused: the idempotency key came before with another request.
+            Overloaded: too many secrets are being hashed.
+        """
+        if made := self._made_before(idempotency, workspace, by):
+            return made
+        token, credential = self._issue(token_prefix)
+        key = ApiKey.create(
+            credential,
+            key_id=_uuid_of_new_key(credential, idempotency, workspace, by),
+            workspace=workspace,
+            name=name,
+            scopes=scopes,
+            expires_at=expires_at,
+            by=by,
+            at=at,
+            request_sha256=None if idempotency is None else idempotency.request_sha256,
+        )
+        try:
+            self._commit(key, digests=[credential.digest])
+        except ConcurrentChange:
+            if made := self._made_before(idempotency, workspace, by):
+                return made
+            raise
+        return Issued(key.key_id, token)
+
+    def revoke_key(
+        self,
+        key_id: str,
+        *,
+        workspace: str,
+        reason: str | None,
+        comment: str | None,
+        by: Caller,
+        at: datetime,
+        expected_version: int | None = None,
+    ) -> None:
+        """Disable a key for ever; a key that is revoked already stays exactly as it is.
+
+        A revocation does not lose to a change made at the same time: it is tried again on top of
+        it, unless the caller insists on a version.
+
+        Raises:
+            KeyNotFound: the workspace has no such key.
+            Invalid: the reason or the comment breaks a rule.
+            VersionMismatch: the key is not at the expected version.
+        """
+        for _ in range(_REVOKE_ATTEMPTS):
+            key = self._load(key_id, workspace, expected_version)
+            key.revoke(reason=reason, comment=comment, by=by, at=at)
+            try:
+                self._commit(key)
+            except ConcurrentChange:
+                continue
+            return
+        message = f"{key_id} kept changing; it is NOT revoked by this call: try again"
+        raise ConcurrentChange(message)
+
+    def rotate_key(
+        self,
+        key_id: str,
+        *,
+        workspace: str,
+        grace: timedelta,
+        by: Caller,
+        at: datetime,
+        expected_version: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Issued:
+        """Give a key a successor, and end the key's life after ``grace``, in one transaction.
+
+        Returns:
+            The successor.
+
+        Raises:
+            KeyNotFound: the workspace has no such key.
+            AlreadyRotated, KeyRevoked, KeyExpired: the key cannot have a successor.
+            ScopeNotHeld: ``by`` would get a secret for more than it holds.
+            Invalid: ``grace`` is negative.
+            IdempotencyKeyReused: the idempotency key came before with another request.
+            ConcurrentChange, VersionMismatch: the key changed meanwhile.
+            Overloaded: too many secrets are being hashed.
+        """
+        if made := self._made_before(idempotency, workspace, by):
+            return made
+        key = self._load(key_id, workspace, expected_version)
+        token, credential = self._issue(key.token_prefix)
+        successor = key.rotate(
+            credential,
+            successor_id=_uuid_of_new_key(credential, idempotency, workspace, by),
+            grace=grace,
+            by=by,
+            at=at,
+            request_sha256=None if idempotency is None else idempotency.request_sha256,
+        )
+        try:
+            self._commit(successor, key, digests=[credential.digest])
+        except ConcurrentChange:
+            if made := self._made_before(idempotency, workspace, by):
+                return made
+            # The winner may have rotated, revoked or merely renamed the key: say which.
+            self._load(key_id, workspace, expected_version).check_rotatable(at)
+            raise
+        return Issued(successor.key_id, token)
+
+    def update_key(
+        self,
+        key_id: str,
+        changes: Changes,
+        *,
+        workspace: str,
+        by: Caller,
+        at: datetime,
+        expected_version: int | None = None,
+    ) -> None:
+        """Change a key's name, scopes and end, all or none; what stays the same is no event.
+
+        Raises:
+            KeyNotFound: the workspace has no such key.
+            Invalid: a value breaks a rule.
+            ScopeNotHeld: ``by`` would grant or prolong more than it holds.
+            KeyRevoked, KeyExpired: the key's life is over.
+            ConcurrentChange, VersionMismatch: the key changed meanwhile.
+        """
+        key = self._load(key_id, workspace, expected_version)
+        if changes.name is not None:
+            key.rename(changes.name, by=by, at=at)
+        if changes.scopes is not None:
+            key.change_scopes(list(changes.scopes), by=by, at=at)
+        if changes.never_expires or changes.expires_at is not None:
+            key.change_expiration(changes.expires_at, by=by, at=at)
+        try:
+            self._commit(key)
+        except ConcurrentChange:
+            self._load(key_id, workspace, expected_version)
+            raise
+
+    def expire_keys(self, key_ids: Sequence[str], *, by: Caller, at: datetime) -> int:
+        """Record for each of the keys that its time has passed, where that is so.
+
+        All go into one transaction. If a key of the batch changes meanwhile, each is tried alone,
+        and those that somebody else changed are left to the next call.
+
+        Returns:
+            How many events were appended.
+        """
+        due = [key for key_id in key_ids if (key := self._expired(key_id, by, at)) is not None]
+        try:
+            self._commit(*due)
+        except ConcurrentChange:
+            if len(key_ids) == 1:
+                return 0
+            return sum(self.expire_keys([key_id], by=by, at=at) for key_id in key_ids)
+        return len(due)
+
+    def _expired(self, key_id: str, by: Caller, at: datetime) -> ApiKey | None:
+        try:
+            key = self._load_any(to_uuid(key_id))
+        except (KeyNotFound, DamagedHistory):
+            # A row of the list without a sound history behind it: for a check of the projections
+            # to report, and no reason to leave the other keys waiting.
+            return None
+        key.expire(by=by, at=at)
+        return key if key.pending_events else None
+
+    def _made_before(
+        self, idempotency: Idempotency | None, workspace: str, by: Caller
+    ) -> Issued | None:
+        if idempotency is None:
+            return None
+        key = self._find(_uuid_of_request(idempotency, workspace, by))
+        if key is None:
+            return None
+        if key.request_sha256 != idempotency.request_sha256:
+            message = (
+                "this Idempotency-Key came before with a different request; use a new one for a"
+                " new request"
+            )
+            raise IdempotencyKeyReused(message)
+        return Issued(key.key_id, None)
+
+    def _load(self, key_id: str, workspace: str, expected_version: int | None) -> ApiKey:
+        key = self._load_any(to_uuid(key_id))
+        if key.workspace != workspace:
+            raise _not_found(key_id)
+        if expected_version is not None and key.version != expected_version:
+            message = (
+                f"{key_id} is at version {key.version}, not {expected_version}: read it again"
+                " and decide anew"
+            )
+            raise VersionMismatch(message)
+        return key
+
+    def _load_any(self, key_uuid: UUID) -> ApiKey:
+        key = self._find(key_uuid)
+        if key is None:
+            raise _not_found(to_key_id(key_uuid))
+        return key
+
+    def _find(self, key_uuid: UUID) -> ApiKey | None:
+        try:
+            key: ApiKey = self.repository.get(key_uuid)
+        except AggregateNotFoundError:
+            return None
+        except PersistenceError as error:
+            raise _unavailable() from error
+        except (EventSourcingError, AssertionError, AttributeError, TypeError) as error:
+            message = f"the stored events of {to_key_id(key_uuid)} do not make a key: {error!r}"
+            raise DamagedHistory(message) from error
+        return key
+
+    def _commit(self, *keys: ApiKey, **kwargs: Any) -> None:  # noqa: ANN401 - as in save()
+        if not any(key.pending_events for key in keys):
+            return
+        try:
+            self.save(*keys, **kwargs)
+        except IntegrityError as error:
+            message = "somebody else changed the key at the same time; read it again and decide"
+            raise ConcurrentChange(message) from error
+        except PersistenceError as error:
+            raise _unavailable() from error
+
+
+def _uuid_of_new_key(
+    credential: Credential, idempotency: Idempotency | None, workspace: str, by: Caller
+) -> UUID:
+    """Return the id of the key to be made.
+
+    The id of an idempotent request follows from the request, so that the store's own rule of one
+    first event for each key is what keeps a repeated request from making a second key.
+    """
+    if idempotency is None:
+        return derived_uuid("lookup id", credential.lookup_id)
+    return _uuid_of_request(idempotency, workspace, by)
+
+
+def _uuid_of_request(idempotency: Idempotency, workspace: str, by: Caller) -> UUID:
+    return derived_uuid("request", workspace, by.actor.type, by.actor.id, idempotency.key)
+
+
+def _not_found(key_id: str) -> KeyNotFound:
+    return KeyNotFound(f"there is no key {key_id}")
+
+
+def _unavailable() -> LedgerUnavailable:
+    # The library's message quotes the statement; it stays in the chain of causes, for the log.
+    return LedgerUnavailable("the event store cannot be asked at this moment; try again shortly")

@@ -1,0 +1,103 @@
+"""How events are written into the store and read back.
+
+The state of an event is one JSON object: times are RFC 3339 texts, all else is JSON's own. The
+live projections, a replay and the aggregates all decode with the code here. A topic is looked up
+in a fixed table and never imported, so that a row planted in the store cannot name code to load.
+"""
+
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+import orjson
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import (
+    Mapper,
+    MapperDeserialisationError,
+    StoredEvent,
+    Transcoder,
+)
+
+from domain.api_key import ApiKey
+from domain.times import to_text
+
+EVENT_CLASSES: dict[str, type[ApiKey.Event]] = {
+    event_class.TOPIC: event_class
+    for event_class in (
+        ApiKey.Created,
+        ApiKey.Revoked,
+        ApiKey.Expired,
+        ApiKey.Rotated,
+        ApiKey.ExpirationChanged,
+        ApiKey.Renamed,
+        ApiKey.ScopesChanged,
+    )
+}
+_TIME_FIELDS = ("timestamp", "expires_at")
+
+
+class EventTranscoder(Transcoder):
+    """Writes and reads the state of an event.
+
+    It stands in for the library's own transcoder because that one takes six times as long to
+    read, which a rebuild of a million events would feel.
+    """
+
+    def encode(self, obj: Any) -> bytes:  # noqa: ANN401 - the library's signature
+        """Write the state; equal states give equal bytes."""
+        return orjson.dumps(
+            {
+                name: to_text(value) if isinstance(value, datetime) else value
+                for name, value in obj.items()
+            }
+        )
+
+    def decode(self, data: bytes) -> Any:  # noqa: ANN401 - the library's signature
+        """Read the state back."""
+        state = orjson.loads(data)
+        for name in _TIME_FIELDS:
+            text = state.get(name)
+            if text is not None:
+                state[name] = datetime.fromisoformat(text)
+        return state
+
+
+class EventMapper(Mapper[UUID]):
+    """Converts between events and their stored form."""
+
+    def __init__(self) -> None:
+        """Make a mapper that neither compresses nor encrypts: an auditor reads the store."""
+        super().__init__(EventTranscoder())
+
+    def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
+        """Decode one stored event.
+
+        Raises:
+            MapperDeserialisationError: its topic or its state is none of the ledger's.
+        """
+        return self.decode(
+            stored_event.topic,
+            cast("UUID", stored_event.originator_id),
+            stored_event.originator_version,
+            stored_event.state,
+        )
+
+    def decode(self, topic: str, key_uuid: UUID, version: int, state: bytes) -> ApiKey.Event:
+        """Decode one event from the columns of its row.
+
+        Raises:
+            MapperDeserialisationError: the topic or the state is none of the ledger's.
+        """
+        try:
+            event_class = EVENT_CLASSES[topic]
+            fields: dict[str, Any] = self.transcoder.decode(state)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            message = f"cannot decode {topic} of {key_uuid} at version {version}: {error!r}"
+            raise MapperDeserialisationError(message) from error
+        fields["originator_id"] = key_uuid
+        fields["originator_version"] = version
+        event = object.__new__(event_class)
+        # An event is a frozen data class; filling it this way spares its __init__, at twice the
+        # speed, and leaves a field that an old event does not have to the default of its class.
+        object.__setattr__(event, "__dict__", fields)
+        return event

@@ -1,0 +1,48 @@
+"""Times: aware, UTC, to the microsecond, and one way to write them.
+
+The written form (RFC 3339, section 5.6) always has six decimals and a ``Z``, so that comparing
+two texts compares the two times.
+"""
+
+from datetime import UTC, datetime
+
+from domain.errors import Invalid
+
+
+def to_text(at: datetime) -> str:
+    """Write an aware UTC time as ``2026-03-03T09:30:00.000000Z``."""
+    return at.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def from_text(text: str) -> datetime:
+    """Read what `to_text` wrote, or any other RFC 3339 time with an offset.
+
+    Raises:
+        ValueError: the text is no time, or has no offset.
+    """
+    return _in_utc(datetime.fromisoformat(text))
+
+
+def checked(field: str, at: datetime | None) -> datetime | None:
+    """Turn a time that came from outside into UTC; ``None`` stays ``None``.
+
+    Raises:
+        Invalid: the time has no offset, or is not a time in UTC's years 1 to 9999.
+    """
+    if at is None:
+        return None
+    try:
+        return _in_utc(at)
+    except ValueError as error:
+        raise Invalid(field, str(error)) from None
+
+
+def _in_utc(at: datetime) -> datetime:
+    if at.utcoffset() is None:
+        message = "a time needs its offset from UTC, as in 2026-03-03T09:30:00Z"
+        raise ValueError(message)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        message = "a time must lie between the years 1 and 9999 in UTC"
+        raise ValueError(message) from None

@@ -1,0 +1,1 @@
+"""Everything derived from events: how it is stored, kept, rebuilt and proved."""

@@ -1,0 +1,154 @@
+"""The database: how connections are opened, and what is demanded of them.
+
+SQLite takes one writer at a time, and a transaction that begins by reading and then writes fails
+when another has written in between. So there are two engines: one writes, on a single connection
+whose transactions begin with ``BEGIN IMMEDIATE`` (threads of this process queue for it, other
+processes wait for the file's lock); one reads, and cannot write.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from domain.errors import LedgerUnavailable
+
+BUSY_TIMEOUT_SECONDS = 10
+READ_CONNECTIONS = 16
+
+_PRAGMAS = {
+    # Readers never wait for the writer, nor the writer for readers.
+    "journal_mode": "wal",
+    # 2 is FULL: a commit is on the disk when it returns. WAL with NORMAL may lose the last ones.
+    "synchronous": "2",
+    "busy_timeout": str(BUSY_TIMEOUT_SECONDS * 1000),
+    "foreign_keys": "1",
+    # A schema planted in the file must not be able to call functions when it is read.
+    "trusted_schema": "0",
+    # The rest of a large write-ahead log, such as a rebuild leaves, is given back.
+    "journal_size_limit": str(64 * 1024 * 1024),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A ledger's database, open."""
+
+    url: URL
+    reader: Engine
+    writer: Engine
+
+    @property
+    def name(self) -> str:
+        """The URL as people may see it, without a password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def path(self) -> Path:
+        """The file of an SQLite database."""
+        return Path(self.url.database or "")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that sees one unchanging state and can change nothing.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked.
+        """
+        with _as_unavailable(), self.reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction that holds the append lock from its beginning.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked, or the lock was not free in time.
+        """
+        with _as_unavailable(), self.writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections that are not in use."""
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def open_database(url: str | URL) -> Database:
+    """Open a database; the file of a new one is made readable to its owner alone.
+
+    Raises:
+        LedgerUnavailable: it cannot be opened, or does not give the durability demanded.
+        ValueError: it is of a kind that is not supported.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        message = f"{parsed.render_as_string()}: give the URL of an SQLite file, sqlite:///PATH"
+        raise ValueError(message)
+    with _as_unavailable():
+        _create_private_file(Path(parsed.database or ""))
+        writer = create_engine(
+            parsed,
+            hide_parameters=True,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_SECONDS,
+        )
+        reader = create_engine(
+            parsed,
+            hide_parameters=True,
+            pool_size=READ_CONNECTIONS,
+            max_overflow=READ_CONNECTIONS,
+            pool_timeout=BUSY_TIMEOUT_SECONDS,
+        )
+        _demand(writer, _PRAGMAS, begin="BEGIN IMMEDIATE")
+        _demand(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
+        with writer.connect():
+            pass
+    return Database(parsed, reader, writer)
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PoolTimeoutError, OSError) as error:
+        message = "the database cannot be asked at this moment; try again shortly"
+        raise LedgerUnavailable(message) from error
+
+
+def _create_private_file(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+
+
+def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
+    """Set up every connection of the engine, and refuse one that does not comply."""
+
+    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver would begin transactions by itself, and late; `begin` below does it instead.
+        connection.isolation_level = None
+        # The timeout comes first: switching to WAL may have to wait for another process.
+        for name in sorted(pragmas, key="busy_timeout".__ne__):
+            connection.execute(f"PRAGMA {name} = {pragmas[name]}")
+        for name, demanded in pragmas.items():
+            found = str(connection.execute(f"PRAGMA {name}").fetchone()[0])
+            if found != demanded:
+                message = f"SQLite gives {name} = {found}; the ledger needs {demanded}"
+                raise LedgerUnavailable(message)
+
+    def begin_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", set_pragmas)
+    event.listen(engine, "begin", begin_transaction)

@@ -1,0 +1,31 @@
+"""Locks that end with the process that holds them, however it ends."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from projections.database import Database
+
+
+@contextmanager
+def exclusively(database: Database, task: str) -> Iterator[bool]:
+    """Hold the one lock of this name on the database, if it is free; never wait for it.
+
+    The lock is the operating system's, on a file beside the database's: a process that is killed
+    lets go of it. The file stays, and means nothing by itself.
+
+    Yields:
+        Whether the lock is held; if not, somebody else is at the task.
+    """
+    path = database.path.with_name(f"{database.path.name}.{task}.lock")
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)

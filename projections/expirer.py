@@ -1,0 +1,32 @@
+"""The expirer: writes into history what the clock has decided already."""
+
+from datetime import datetime
+
+from domain.caller import system
+from domain.key_ledger import KeyLedger
+from projections.database import Database
+from projections.key_list import keys_due
+
+BATCH = 500
+
+
+def expire_due_keys(database: Database, ledger: KeyLedger, *, now: datetime) -> int:
+    """Append `Expired` to every key whose end has come, however long ago.
+
+    Any number of processes may do it at once; each key gets one event.
+
+    Returns:
+        How many events were appended.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked; the next call does the rest.
+    """
+    appended = 0
+    after: tuple[str, int] | None = None
+    while True:
+        with database.read() as connection:
+            due = keys_due(connection, now=now, after=after, limit=BATCH)
+        appended += ledger.expire_keys([each.key_id for each in due], by=system("expirer"), at=now)
+        if len(due) < BATCH:
+            return appended
+        after = due[-1].expires_at, due[-1].position

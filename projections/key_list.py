@@ -1,0 +1,336 @@
+"""The key list: what people and programs see of the keys, in lists and one by one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Table,
+    Text,
+    or_,
+    select,
+    tuple_,
+)
+
+from domain.api_key import ApiKey, Status
+from domain.caller import Actor
+from domain.errors import KeyNotFound
+from domain.scopes import ANY
+from domain.times import from_text, to_text
+from domain.tokens import display_prefix
+from projections.schema import big_integer
+from projections.view import Values, View
+
+TIME = String(27)
+
+table = Table(
+    "key_list",
+    MetaData(),
+    Column("position", big_integer, primary_key=True, autoincrement=False),
+    Column("key_id", String(43), nullable=False, unique=True),
+    Column("workspace", String(63), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", String(28), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("status", String(7), nullable=False),
+    Column("expires_at", TIME),
+    Column("created_at", TIME, nullable=False),
+    Column("created_by_type", String(10), nullable=False),
+    Column("created_by_id", Text, nullable=False),
+    Column("revoked_at", TIME),
+    Column("revoked_by_type", String(10)),
+    Column("revoked_by_id", Text),
+    Column("revoke_reason", Text),
+    Column("rotated_from", String(43)),
+    Column("rotated_to", String(43)),
+    Column("version", Integer, nullable=False),
+)
+Index("by_age", table.c.workspace, table.c.position)
+Index("by_status", table.c.workspace, table.c.status, table.c.position)
+_due = table.c.status == "active", table.c.expires_at.is_not(None)
+Index("by_end", table.c.expires_at, sqlite_where=_due[0] & _due[1])
+
+
+def _created(event: ApiKey.Created) -> Values:
+    return {
+        "workspace": event.workspace,
+        "name": event.name,
+        "prefix": display_prefix(event.token_prefix, event.lookup_id),
+        "scopes": orjson.dumps(event.scopes).decode(),
+        "role": event.role,
+        "status": "active",
+        "expires_at": _text_or_none(event.expires_at),
+        "created_at": to_text(event.timestamp),
+        "created_by_type": event.actor["type"],
+        "created_by_id": event.actor["id"],
+        "revoked_at": None,
+        "revoked_by_type": None,
+        "revoked_by_id": None,
+        "revoke_reason": None,
+        "rotated_from": event.rotated_from,
+        "rotated_to": None,
+        "version": event.originator_version,
+    }
+
+
+def _revoked(event: ApiKey.Revoked) -> Values:
+    return {
+        "status": "revoked",
+        "revoked_at": to_text(event.timestamp),
+        "revoked_by_type": event.actor["type"],
+        "revoked_by_id": event.actor["id"],
+        "revoke_reason": event.reason,
+        "version": event.originator_version,
+    }
+
+
+def _expired(event: ApiKey.Expired) -> Values:
+    return {"status": "expired", "version": event.originator_version}
+
+
+def _rotated(event: ApiKey.Rotated) -> Values:
+    return {
+        "rotated_to": event.successor_id,
+        "expires_at": to_text(event.expires_at),
+        "version": event.originator_version,
+    }
+
+
+def _expiration_changed(event: ApiKey.ExpirationChanged) -> Values:
+    return {
+        "expires_at": _text_or_none(event.expires_at),
+        "version": event.originator_version,
+    }
+
+
+def _renamed(event: ApiKey.Renamed) -> Values:
+    return {"name": event.name, "version": event.originator_version}
+
+
+def _scopes_changed(event: ApiKey.ScopesChanged) -> Values:
+    return {
+        "scopes": orjson.dumps(event.scopes).decode(),
+        "version": event.originator_version,
+    }
+
+
+VIEW = View(
+    version=1,
+    table=table,
+    handlers={
+        ApiKey.Created: _created,
+        ApiKey.Revoked: _revoked,
+        ApiKey.Expired: _expired,
+        ApiKey.Rotated: _rotated,
+        ApiKey.ExpirationChanged: _expiration_changed,
+        ApiKey.Renamed: _renamed,
+        ApiKey.ScopesChanged: _scopes_changed,
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key as it is shown: everything but what could be used to call with it."""
+
+    position: int
+    key_id: str
+    workspace: str
+    name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    role: str
+    status: Status
+    expires_at: datetime | None
+    created_at: datetime
+    created_by: Actor
+    revoked_at: datetime | None
+    revoked_by: Actor | None
+    revoke_reason: str | None
+    rotated_from: str | None
+    rotated_to: str | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which keys to list; what is ``None`` does not matter.
+
+    Args:
+        status: as it is at the time of the query.
+        text: occurs in the name, or begins the prefix or the key id.
+        scope: the key may do all that this scope names, wildcards included.
+        created_by: the id of the actor that made the key.
+        expires_before: the key's end comes before this time.
+    """
+
+    status: Status | None = None
+    text: str | None = None
+    scope: str | None = None
+    created_by: str | None = None
+    expires_before: datetime | None = None
+
+
+def list_keys(
+    connection: Connection,
+    workspace: str,
+    filters: Filters,
+    *,
+    now: datetime,
+    before: int | None = None,
+    limit: int,
+) -> list[ListedKey]:
+    """Return a page of a workspace's keys, the newest first.
+
+    Args:
+        before: the position of the last key of the page before this one.
+        limit: how many at most.
+    """
+    query = (
+        select(table)
+        .where(table.c.workspace == workspace, *_conditions(filters))
+        .order_by(table.c.position.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(table.c.position < before)
+    rows = [
+        row
+        for part in _by_status(query, filters.status, to_text(now))
+        for row in connection.execute(part)
+    ]
+    rows.sort(key=lambda row: row.position, reverse=True)
+    return [_listed(row, now) for row in rows[:limit]]
+
+
+def show_key(connection: Connection, workspace: str, key_id: str, *, now: datetime) -> ListedKey:
+    """Return one key of a workspace.
+
+    Raises:
+        KeyNotFound: the workspace has no such key.
+    """
+    row = connection.execute(
+        select(table).where(table.c.key_id == key_id, table.c.workspace == workspace)
+    ).one_or_none()
+    if row is None:
+        message = f"there is no key {key_id[:60]}"
+        raise KeyNotFound(message)
+    return _listed(row, now)
+
+
+class DueKey(NamedTuple):
+    """A key whose end has come."""
+
+    key_id: str
+    expires_at: str
+    position: int
+
+
+def keys_due(
+    connection: Connection, *, now: datetime, after: tuple[str, int] | None = None, limit: int
+) -> list[DueKey]:
+    """Return keys whose end has come and is not recorded yet, the longest due first.
+
+    Args:
+        after: the end and the position of the last key returned before.
+        limit: how many at most.
+    """
+    query = select(table.c.key_id, table.c.expires_at, table.c.position).where(
+        *_due, table.c.expires_at <= to_text(now)
+    )
+    if after is not None:
+        query = query.where(tuple_(table.c.expires_at, table.c.position) > after)
+    query = query.order_by(table.c.expires_at, table.c.position).limit(limit)
+    return [DueKey(*row) for row in connection.execute(query)]
+
+
+def _by_status(query: Select[Any], status: Status | None, now: str) -> list[Select[Any]]:
+    """Narrow a query to a status; each part of the result can use an index in the page's order.
+
+    The recorded status lags behind the clock until the expirer has passed, so that a key may be
+    expired while its row still says active.
+    """
+    if status is None:
+        return [query]
+    recorded = query.where(table.c.status == status)
+    if status == "active":
+        return [recorded.where(or_(table.c.expires_at.is_(None), table.c.expires_at > now))]
+    if status == "expired":
+        return [recorded, query.where(*_due, table.c.expires_at <= now)]
+    return [recorded]
+
+
+def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.text is not None:
+        conditions.append(
+            or_(
+                table.c.name.icontains(filters.text, autoescape=True),
+                table.c.prefix.startswith(filters.text, autoescape=True),
+                table.c.key_id.startswith(filters.text, autoescape=True),
+            )
+        )
+    if filters.scope is not None:
+        conditions.append(
+            or_(
+                *(
+                    table.c.scopes.contains(f'"{scope}"', autoescape=True)
+                    for scope in _scopes_that_cover(filters.scope)
+                )
+            )
+        )
+    if filters.created_by is not None:
+        conditions.append(table.c.created_by_id == filters.created_by)
+    if filters.expires_before is not None:
+        conditions.append(table.c.expires_at < to_text(filters.expires_before))
+    return conditions
+
+
+def _scopes_that_cover(scope: str) -> set[str]:
+    resource, _, action = ("*", ":", "*") if scope == ANY else scope.partition(":")
+    return {ANY, "*:*", f"{resource}:{action}", f"{resource}:*", f"*:{action}"}
+
+
+def _listed(row: Row[Any], now: datetime) -> ListedKey:
+    expires_at = _time_or_none(row.expires_at)
+    status = row.status
+    if status == "active" and expires_at is not None and now >= expires_at:
+        status = "expired"
+    return ListedKey(
+        position=row.position,
+        key_id=row.key_id,
+        workspace=row.workspace,
+        name=row.name,
+        prefix=row.prefix,
+        scopes=tuple(orjson.loads(row.scopes)),
+        role=row.role,
+        status=status,
+        expires_at=expires_at,
+        created_at=from_text(row.created_at),
+        created_by=Actor(row.created_by_type, row.created_by_id),
+        revoked_at=_time_or_none(row.revoked_at),
+        revoked_by=row.revoked_by_type and Actor(row.revoked_by_type, row.revoked_by_id),
+        revoke_reason=row.revoke_reason,
+        rotated_from=row.rotated_from,
+        rotated_to=row.rotated_to,
+        version=row.version,
+    )
+
+
+def _text_or_none(at: datetime | None) -> str | None:
+    return None if at is None else to_text(at)
+
+
+def _time_or_none(text: str | None) -> datetime | None:
+    return None if text is None else from_text(text)

@@ -1,0 +1,1 @@
+"""Migrations of the durable tables; views are replayed instead."""

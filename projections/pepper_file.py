@@ -1,0 +1,47 @@
+"""The pepper's file: made once, beside the database and outside it."""
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from domain.errors import LedgerUnavailable
+from domain.pepper import PEPPER_LENGTH, Pepper
+from domain.tokens import RandomSource
+
+
+def read_or_make_pepper(path: Path, random: RandomSource) -> Pepper:
+    """Read the pepper; where there is no file, make one that only its owner can read.
+
+    Several processes may do it at once: all end up with the same pepper, since the file appears
+    under its name complete or not at all.
+
+    Raises:
+        LedgerUnavailable: the file cannot be read or made, or is no pepper.
+    """
+    try:
+        if not path.exists():
+            _make(path, random(PEPPER_LENGTH))
+        return Pepper(path.read_bytes())
+    except ValueError as error:
+        message = f"{path}: {error}; restore the file, or remove it to begin with a new pepper"
+        raise LedgerUnavailable(message) from error
+    except OSError as error:
+        message = f"cannot read or make the pepper's file: {error}"
+        raise LedgerUnavailable(message) from error
+
+
+def _make(path: Path, value: bytes) -> None:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            os.link(file.name, path)
+        except FileExistsError:
+            return
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

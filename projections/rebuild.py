@@ -1,0 +1,185 @@
+"""Making views anew from the events, and checking live ones against the events.
+
+A rebuild fills a shadow table in batches, and can go on where a killed one stopped. Then it takes
+the append lock for a moment: it projects what was appended meanwhile, and the shadow becomes the
+live table. Whoever reads sees the old table or the new one, whole.
+
+Comparing a million rows takes too long to hold a lock for. So the two tables are compared before
+it is taken, while events still arrive; the few rows that differ then, and those that events have
+touched since, are compared again under the lock.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+
+from sqlalchemy import Connection, Table
+
+from domain.errors import RebuildRunning
+from domain.key_ids import to_key_id
+from domain.times import to_text
+from projections.comparison import Difference, compare_rows, differing_positions, positions_of
+from projections.database import Database
+from projections.exclusive import exclusively
+from projections.shadow import BATCH, Shadow, drop_table, read_state
+from projections.stored_events import Recorded, last_position
+from projections.view import View
+
+Clock = Callable[[], datetime]
+"""Gives the time; in production the machine's, in UTC."""
+
+Progress = Callable[[str, int, int], None]
+"""Told after each batch the view's name, which position is done, and which is the last."""
+
+DIFFERENCES_SHOWN = 1000
+
+
+def ignore_progress(_view: str, _done: int, _last: int) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What a rebuild or a check did.
+
+    Args:
+        view: the view's name.
+        events: how many events were projected; fewer than there are if a run was resumed.
+        position: the last of them.
+        differing: how many rows of the live table were not what the events say.
+        differences: the first `DIFFERENCES_SHOWN` of them.
+        seconds: how long it all took.
+        locked_seconds: for how long of that the append lock was held at the end.
+    """
+
+    view: str
+    events: int
+    position: int
+    differing: int
+    differences: tuple[Difference, ...]
+    seconds: float
+    locked_seconds: float
+
+
+def rebuild(
+    database: Database, view: View, *, clock: Clock, progress: Progress = ignore_progress
+) -> ReplayReport:
+    """Make a view's table anew, and put it in the live one's place.
+
+    Raises:
+        RebuildRunning: somebody is at it already.
+        PoisonEvent: an event cannot be projected. The live table stays, and goes on being kept up
+            to date; when the event's trouble is mended, the same call goes on from there.
+        LedgerUnavailable: the database cannot be asked; the same call goes on later.
+    """
+
+    def take_over(connection: Connection, shadow: Shadow) -> Table:
+        return shadow.take_over(connection, to_text(clock()))
+
+    return _replay(database, view, "rebuild", take_over, progress)
+
+
+def check(database: Database, view: View, *, progress: Progress = ignore_progress) -> ReplayReport:
+    """Compare a view's live table with one made from the events, which is thrown away again.
+
+    Raises:
+        RebuildRunning: somebody is checking this view already.
+        PoisonEvent: an event cannot be projected.
+        LedgerUnavailable: the database cannot be asked.
+    """
+
+    def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
+        return shadow.table
+
+    return _replay(database, view, "check", stay_aside, progress)
+
+
+def build_outdated_views(
+    database: Database,
+    views: Sequence[View],
+    *,
+    clock: Clock,
+    progress: Progress = ignore_progress,
+) -> list[ReplayReport]:
+    """Build each view that has no table yet, or one of another version of the program.
+
+    Raises:
+        RebuildRunning: another process is building one at this moment.
+        PoisonEvent, LedgerUnavailable: as for `rebuild`.
+    """
+    return [
+        rebuild(database, view, clock=clock, progress=progress)
+        for view in views
+        if not _is_current(database, view)
+    ]
+
+
+def _replay(
+    database: Database,
+    view: View,
+    purpose: str,
+    finish: Callable[[Connection, Shadow], Table],
+    progress: Progress,
+) -> ReplayReport:
+    """Fill a shadow table and compare it; ``finish`` uses it and says which table to drop."""
+    with exclusively(database, f"{purpose}-{view.name}") as alone:
+        if not alone:
+            message = f"a {purpose} of {view.name} is running already; wait for it to end"
+            raise RebuildRunning(message)
+        started = perf_counter()
+        shadow = Shadow(database, view, purpose)
+        shadow.begin(resume=purpose == "rebuild")
+        for _ in _catch_up(database, shadow, progress):
+            pass
+        comparable = _is_current(database, view)
+        suspects: set[int] = set()
+        touched: set[str] = set()
+        if comparable:
+            with database.read() as connection:
+                suspects = differing_positions(connection, view.table, shadow.table)
+            for recorded in _catch_up(database, shadow, progress):
+                touched |= _key_ids(recorded)
+        differences: list[Difference] = []
+        with database.write() as connection:
+            locked = perf_counter()
+            touched |= _key_ids(shadow.project_rest(connection))
+            if comparable:
+                suspects |= positions_of(connection, shadow.table, touched)
+                differences = list(compare_rows(connection, view.table, shadow.table, suspects))
+            obsolete = finish(connection, shadow)
+        unlocked = perf_counter()
+        with database.write() as connection:
+            drop_table(connection, obsolete)
+        return ReplayReport(
+            view=view.name,
+            events=shadow.projected,
+            position=shadow.position,
+            differing=len(differences),
+            differences=tuple(differences[:DIFFERENCES_SHOWN]),
+            seconds=perf_counter() - started,
+            locked_seconds=unlocked - locked,
+        )
+
+
+def _catch_up(
+    database: Database, shadow: Shadow, progress: Progress
+) -> Iterator[Sequence[Recorded]]:
+    """Project batches until one is not full; yield each."""
+    while True:
+        recorded = shadow.project_batch()
+        with database.read() as connection:
+            progress(shadow.view.name, shadow.position, last_position(connection))
+        yield recorded
+        if len(recorded) < BATCH:
+            return
+
+
+def _key_ids(recorded: Sequence[Recorded]) -> set[str]:
+    return {to_key_id(each.event.originator_id) for each in recorded}
+
+
+def _is_current(database: Database, view: View) -> bool:
+    with database.read() as connection:
+        state = read_state(connection, view.name)
+    return state is not None and state.view_version == view.version

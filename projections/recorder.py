@@ -1,0 +1,121 @@
+"""The recorder: appends events and brings every view up to date, in one transaction."""
+
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Any, cast
+from uuid import UUID
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore, Transaction
+from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
+from sqlalchemy import Connection, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain.credential import Digest
+from domain.errors import LedgerUnavailable, ProjectionInconsistent
+from projections.database import Database
+from projections.digests import keep_digests
+from projections.schema import events, projection_states
+from projections.stored_events import Recorded, decode
+from projections.view import View, project
+
+OnAppend = Callable[[int, float], None]
+"""Told after each append how many events it had, and how many seconds it took."""
+
+
+def ignore_append(_events: int, _seconds: float) -> None:
+    """Measure nothing."""
+
+
+class LedgerRecorder(SQLAlchemyApplicationRecorder):
+    """Records events on SQLAlchemy, and with them all that is derived from them.
+
+    What the views are given is decoded from what was just stored, so that a live view and a
+    replay cannot see different events. If a view fails, nothing is appended.
+    """
+
+    def __init__(
+        self, database: Database, views: Sequence[View], *, on_append: OnAppend = ignore_append
+    ) -> None:
+        """Record into ``database`` and keep ``views`` up to date."""
+        super().__init__(
+            SQLAlchemyDatastore(session_maker=sessionmaker(database.writer)),
+            events_table_name=events.name,
+        )
+        self._reading = SQLAlchemyDatastore(session_maker=sessionmaker(database.reader))
+        self._views = views
+        self._on_append = on_append
+
+    def transaction(self, commit: bool = True) -> Transaction:  # noqa: FBT001, FBT002 - theirs
+        """Begin a transaction: one that commits takes the append lock, another only reads."""
+        return (self.datastore if commit else self._reading).transaction(commit=commit)
+
+    def insert_events(
+        self,
+        stored_events: Sequence[StoredEvent],
+        **kwargs: Any,  # noqa: ANN401 - theirs
+    ) -> Sequence[int] | None:
+        """Append events, all or none.
+
+        Keyword ``digests`` gives digests to be kept in the same transaction.
+
+        Raises:
+            IntegrityError: a version of a key is taken already: somebody else was first.
+            ProjectionInconsistent: a view contradicts the events.
+            PersistenceError: the database cannot be asked.
+        """
+        started = perf_counter()
+        positions: Sequence[int] | None = super().insert_events(stored_events, **kwargs)
+        self._on_append(len(stored_events), perf_counter() - started)
+        return positions
+
+    def _insert_stored_events(
+        self,
+        session: Session,
+        stored_events: Sequence[StoredEvent],
+        *,
+        digests: Iterable[Digest] = (),
+        **kwargs: Any,  # noqa: ANN401 - theirs
+    ) -> Sequence[int]:
+        positions: Sequence[int] = super()._insert_stored_events(session, stored_events, **kwargs)
+        recorded = [
+            Recorded(
+                position,
+                decode(
+                    position,
+                    stored.topic,
+                    cast("UUID", stored.originator_id),
+                    stored.originator_version,
+                    stored.state,
+                ),
+            )
+            for position, stored in zip(positions, stored_events, strict=True)
+        ]
+        connection = session.connection()
+        for view in self._views:
+            _project(connection, view, recorded)
+        keep_digests(connection, digests)
+        return positions
+
+
+def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
+    try:
+        project(connection, view, view.table, recorded)
+    except IntegrityError as error:
+        # Not to be mistaken for a version that somebody else has taken.
+        message = f"{view.name} contradicts the events; run: keyledger projections rebuild"
+        raise ProjectionInconsistent(message) from error
+    # Matching the version as well keeps a program of another version, still running while this
+    # one upgraded the views, from writing what it means into tables that mean something else.
+    moved = connection.execute(
+        update(projection_states)
+        .where(
+            projection_states.c.table_name == view.name,
+            projection_states.c.view_version == view.version,
+        )
+        .values(position=recorded[-1].position)
+    )
+    if moved.rowcount != 1:
+        message = f"{view.name} is not at version {view.version} of this program; restart it"
+        raise LedgerUnavailable(message)

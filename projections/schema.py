@@ -1,0 +1,120 @@
+"""The durable tables: what is not derived from events, and cannot be thrown away.
+
+The views make their own tables, for a view can be replayed; these can only be migrated, by the
+steps under ``projections/migrations``.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    inspect,
+    select,
+)
+
+from domain.errors import LedgerError
+from projections.database import Database
+
+HEAD = "0001"
+"""The revision that this version of the program works with."""
+
+metadata = MetaData()
+big_integer = BigInteger().with_variant(Integer(), "sqlite")
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", big_integer, primary_key=True),
+    Column("originator_id", LargeBinary(16), nullable=False),
+    Column("originator_version", big_integer, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+)
+"""The event store, as read by replays; appended to by the recorder alone."""
+
+key_digests = Table(
+    "key_digests",
+    metadata,
+    Column("lookup_id", String(16), primary_key=True),
+    Column("pepper_id", String(16), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)
+"""Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
+
+projection_states = Table(
+    "projection_states",
+    metadata,
+    Column("table_name", String(63), primary_key=True),
+    Column("view_version", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("position", big_integer, nullable=False),
+    Column("completed_at", String(27), nullable=True),
+)
+"""How far each view's table has come; a rebuild's shadow table has a row of its own.
+
+``generation`` counts how often the view's table was made anew, ``completed_at`` says when it last
+was; ``view_version`` is the version of the code that fills it.
+"""
+
+_revision = Table("alembic_version", MetaData(), Column("version_num", String(32)))
+
+
+class UnknownSchema(LedgerError):
+    """The database was made by a version of the program that this one does not know."""
+
+    code = "UNKNOWN_SCHEMA"
+
+
+def upgrade_schema(database: Database) -> None:
+    """Bring the durable tables to this version, all the way or not at all.
+
+    Several processes may do it at the same time: the first does the work.
+
+    Raises:
+        UnknownSchema: the database belongs to a newer version, or is none of ours. It is left
+            exactly as it was.
+    """
+    with database.read() as connection:
+        if current_revision(connection) == HEAD:
+            return
+    with database.write() as connection:
+        found = current_revision(connection)
+        if found is None and inspect(connection).get_table_names():
+            message = (
+                f"{database.name} has tables, but none of Keyledger's revisions; give an empty"
+                " database or a ledger's"
+            )
+            raise UnknownSchema(message)
+        _run_migrations(connection, found, database.name)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision of the durable tables; ``None`` where there are none."""
+    if not inspect(connection).has_table(_revision.name):
+        return None
+    return connection.scalar(select(_revision.c.version_num))
+
+
+def _run_migrations(connection: Connection, found: str | None, name: str) -> None:
+    # Imported when needed: nearly every start finds its database up to date.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        message = (
+            f"{name} is at revision {found}, which this version of Keyledger does not know (it"
+            f" knows up to {HEAD}); run the newer version that made it"
+        )
+        raise UnknownSchema(message)
+    command.upgrade(config, HEAD)
