@@ -1,0 +1,95 @@
+"""How keys, events and projections look in JSON, the same at every door."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from domain.caller import Actor
+from domain.public_event import public_event
+from domain.times import to_text
+from projections.comparison import Difference
+from projections.key_list import ListedKey
+from projections.rebuild import ReplayReport
+from projections.status import ProjectionStatus
+from projections.stored_events import Recorded
+
+JsonObject = dict[str, Any]
+
+
+def key_as_json(key: ListedKey) -> JsonObject:
+    """Return a key; what it does not have is ``None``."""
+    return {
+        "key_id": key.key_id,
+        "workspace": key.workspace,
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": list(key.scopes),
+        "role": key.role,
+        "status": key.status,
+        "expires_at": _time(key.expires_at),
+        "created_at": to_text(key.created_at),
+        "created_by": key.created_by.as_json(),
+        "revoked_at": _time(key.revoked_at),
+        "revoked_by": _actor(key.revoked_by),
+        "revoke_reason": key.revoke_reason,
+        "rotated_from": key.rotated_from,
+        "rotated_to": key.rotated_to,
+        "last_used_at": None,
+        "version": key.version,
+    }
+
+
+def event_as_json(recorded: Recorded) -> JsonObject:
+    """Return an event in its public form, with its place in the global order first."""
+    return {"position": recorded.position, **public_event(recorded.event)}
+
+
+def page_as_json(items: Sequence[JsonObject], next_cursor: str | None) -> JsonObject:
+    """Return one page of a list; ``next_cursor`` is ``None`` on the last."""
+    return {"data": list(items), "next_cursor": next_cursor}
+
+
+def status_as_json(status: ProjectionStatus) -> JsonObject:
+    """Return how far a projection has come."""
+    return {
+        "name": status.name,
+        "view_version": status.view_version,
+        "position": status.position,
+        "last_position": status.last_position,
+        "lag": status.lag,
+        "rows": status.rows,
+        "completed_at": _time(status.completed_at),
+        "rebuild_position": status.rebuild_position,
+    }
+
+
+def report_as_json(report: ReplayReport) -> JsonObject:
+    """Return what a rebuild or a check of a projection did and found."""
+    return {
+        "name": report.view,
+        "events": report.events,
+        "position": report.position,
+        "differing": report.differing,
+        "differences": [_difference(each) for each in report.differences],
+        "seconds": report.seconds,
+        "locked_seconds": report.locked_seconds,
+    }
+
+
+def _difference(difference: Difference) -> JsonObject:
+    return {
+        "key_id": difference.key_id,
+        "problem": difference.problem,
+        "columns": {
+            name: {"live": live, "right": right}
+            for name, (live, right) in difference.columns.items()
+        },
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else to_text(at)
+
+
+def _actor(actor: Actor | None) -> dict[str, str] | None:
+    return None if actor is None else actor.as_json()
