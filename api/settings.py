@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=65_536, ge=1024, le=16_777_216, description="Longest request body, in bytes."
     )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses of proxies, comma-separated, whose X-Forwarded-For is believed.",
+    )
     expirer_seconds: float = Field(
         default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
     )

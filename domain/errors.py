@@ -27,9 +27,13 @@ class Invalid(LedgerError):
 
 
 class Unauthenticated(LedgerError):
-    """No credential was presented, or it is none of this ledger's."""
+    """What was presented is no credential of this ledger."""
 
     code = "UNAUTHENTICATED"
+
+
+class NoCredential(Unauthenticated):
+    """No credential was presented at all."""
 
 
 class CredentialRevoked(Unauthenticated):

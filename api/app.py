@@ -1,0 +1,71 @@
+"""The HTTP application."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api.background import expiring
+from api.composition import opened_ledger, utc_now
+from api.metrics import Metrics
+from api.observed import Observed
+from api.problems import install_problem_handlers
+from api.rebuilds import Rebuilds
+from api.routes import keys, probes, projections, verify
+from api.settings import Settings
+from domain.tokens import RandomSource
+from domain.verifiers import OWASP_MINIMUM, Argon2Profile
+from projections.rebuild import Clock
+
+DESCRIPTION = """\
+An API key ledger: every key's life as a history that cannot be changed, and the fastest way to
+check a key.
+
+Present a token as `Authorization: Bearer …` or `X-API-Key: …`, never in a URL. Every error is an
+RFC 9457 problem document with a stable `code`.
+"""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    random: RandomSource = secrets.token_bytes,
+    argon2_profile: Argon2Profile = OWASP_MINIMUM,
+) -> FastAPI:
+    """Return the application; its ledger is opened when it starts, and closed when it stops."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with opened_ledger(
+            settings,
+            clock=clock,
+            random=random,
+            argon2_profile=argon2_profile,
+            on_append=metrics.append,
+        ) as ledger:
+            app.state.ledger = ledger
+            app.state.rebuilds = Rebuilds(ledger.database, clock)
+            metrics.watch(ledger)
+            with expiring(ledger):
+                yield
+            app.state.rebuilds.stop()
+
+    app = FastAPI(
+        title="Keyledger",
+        version=version("keyledger"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=settings.max_body_bytes,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.metrics = metrics
+    for router in (keys.router, verify.router, projections.router, probes.router):
+        app.include_router(router)
+    install_problem_handlers(app)
+    app.add_middleware(Observed, metrics=metrics)
+    return app

@@ -1,0 +1,138 @@
+"""Credentials: found in a request, proved, and turned into somebody who may do something."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
+
+from api.requests import ledger_of
+from domain.caller import Actor, Caller
+from domain.errors import (
+    CredentialExpired,
+    CredentialRevoked,
+    InsufficientScope,
+    LedgerError,
+    NoCredential,
+    Unauthenticated,
+    WorkspaceForbidden,
+)
+from domain.judge import AuthRow, Code, Verified
+from domain.names import ROOT_WORKSPACE
+
+_HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
+
+# For the OpenAPI document alone: both would overlook a header that is there twice.
+_bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)
+_api_key = APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Whoever holds the credential of a request.
+
+    Args:
+        caller: who commands are given by.
+        workspace: where the credential acts.
+    """
+
+    caller: Caller
+    workspace: str
+
+    @property
+    def is_root(self) -> bool:
+        """Tell whether the credential may act beyond one workspace."""
+        return self.workspace == ROOT_WORKSPACE
+
+    def acting_in(self, named: str | None) -> str:
+        """Return the workspace that a request is about.
+
+        Raises:
+            WorkspaceForbidden: it names one, other than its own, without being root's.
+        """
+        if named is None or named == self.workspace:
+            return self.workspace
+        if not self.is_root:
+            raise WorkspaceForbidden(
+                f"this credential acts in the workspace {self.workspace}; only one of the"
+                f" workspace {ROOT_WORKSPACE} may name another"
+            )
+        return named
+
+    def check_root(self) -> None:
+        """Refuse what concerns all workspaces to a credential of one.
+
+        Raises:
+            WorkspaceForbidden: it is none of the root workspace.
+        """
+        if not self.is_root:
+            raise WorkspaceForbidden(
+                f"this concerns all workspaces; it needs a key of the workspace {ROOT_WORKSPACE}"
+            )
+
+
+def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the one token that a request presents.
+
+    Raises:
+        NoCredential: there is none.
+        Unauthenticated: there are two that differ, or one of a scheme that is not Bearer.
+    """
+    tokens: set[bytes] = set()
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, token = value.strip().partition(b" ")
+            if scheme.lower() != b"bearer" or not token.strip():
+                raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
+            tokens.add(token.strip())
+        elif name in _HEADERS_WITH_TOKEN:
+            tokens.add(value.strip())
+    if not tokens:
+        raise NoCredential("present a token, as Authorization: Bearer TOKEN or X-API-Key: TOKEN")
+    if len(tokens) > 1:
+        raise Unauthenticated("two different credentials were presented; present one")
+    return tokens.pop().decode("latin-1")
+
+
+def require(
+    request: Request,
+    scopes: SecurityScopes,
+    _bearer: Annotated[object, Security(_bearer)],
+    _api_key: Annotated[object, Security(_api_key)],
+) -> Requester:
+    """Let in who presents a live key with the scopes that the route asks for.
+
+    Raises:
+        Unauthenticated: no credential, or none that is good.
+        InsufficientScope: a good one with too small a scope.
+        LedgerUnavailable, Overloaded: it cannot be told now.
+    """
+    ledger = ledger_of(request)
+    token = presented_token(request.headers.raw)
+    verdict = ledger.authentication.verify(token, scopes.scopes, now=ledger.clock()).verdict
+    if verdict.key is not None:
+        request.state.actor = verdict.key.key_id
+    if not isinstance(verdict, Verified):
+        raise _refusal(verdict.code, scopes.scope_str)
+    return _requester(verdict.key, request)
+
+
+def _requester(key: AuthRow, request: Request) -> Requester:
+    caller = Caller(
+        Actor("key", key.key_id),
+        holds=key.scopes,
+        request_id=request.state.request_id,
+        source_ip=request.client.host if request.client else None,
+    )
+    return Requester(caller, key.workspace)
+
+
+def _refusal(code: Code, scope: str) -> LedgerError:
+    if code is Code.REVOKED:
+        return CredentialRevoked("the credential was revoked")
+    if code is Code.EXPIRED:
+        return CredentialExpired("the credential has expired")
+    if code is Code.INSUFFICIENT_SCOPE:
+        return InsufficientScope(scope)
+    return Unauthenticated("the credential is not known here")

@@ -1,0 +1,110 @@
+"""What Prometheus reads."""
+
+from collections.abc import Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.composition import OpenLedger
+from domain.judge import Code
+from projections.status import projection_status
+
+_LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The counters and the times of one server process."""
+
+    def __init__(self) -> None:
+        # A second series for each, with the time of the process's start, tells nobody anything.
+        disable_created_metrics()  # type: ignore[no-untyped-call] - the library has no types here
+        self.registry = CollectorRegistry()
+        self._requests = Histogram(
+            "keyledger_request_seconds",
+            "Time to answer a request, in seconds.",
+            ("method", "route", "status"),
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._verdicts = Counter(
+            "keyledger_verdicts",
+            "Tokens verified for other services, by the verdict's code.",
+            ("code",),
+            registry=self.registry,
+        )
+        self._appends = Histogram(
+            "keyledger_append_seconds",
+            "Time of a transaction that appends events and updates the views, in seconds.",
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "keyledger_events_appended",
+            "Events appended by this process.",
+            registry=self.registry,
+        )
+        for code in Code:
+            self._verdicts.labels(code)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def verdict(self, code: Code) -> None:
+        """Count a verdict."""
+        self._verdicts.labels(code).inc()
+
+    def append(self, events: int, seconds: float) -> None:
+        """Count a transaction that appended events."""
+        self._events.inc(events)
+        self._appends.observe(seconds)
+
+    def watch(self, ledger: OpenLedger) -> None:
+        """Let each reading ask the ledger for its position and its queues."""
+        self.registry.register(_LedgerCollector(ledger))
+
+    def text(self) -> bytes:
+        """Return all of it in Prometheus's text format.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked for its position.
+        """
+        return generate_latest(self.registry)
+
+
+class _LedgerCollector(Collector):
+    def __init__(self, ledger: OpenLedger) -> None:
+        self._ledger = ledger
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance, so that registering does not ask the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask the ledger."""
+        yield GaugeMetricFamily(
+            "keyledger_argon2_calls",
+            "Argon2id calls that run or wait at this moment.",
+            value=self._ledger.gate.inside,
+        )
+        statuses = projection_status(self._ledger.database)
+        yield GaugeMetricFamily(
+            "keyledger_position",
+            "Position of the newest event.",
+            value=max(status.last_position for status in statuses),
+        )
+        lag = GaugeMetricFamily(
+            "keyledger_projection_lag",
+            "How many positions a projection is behind the newest event.",
+            labels=["projection"],
+        )
+        for status in statuses:
+            lag.add_metric([status.name], status.lag)
+        yield lag

@@ -1,0 +1,77 @@
+"""What is the same for every request: its id, its log line, its metrics, its common headers."""
+
+import re
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+
+from api.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_log = structlog.get_logger()
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
+_UNOBSERVED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Observed:
+    """Middleware around everything, errors included.
+
+    A request brings its ``X-Request-Id`` or gets one; the answer, the log line and the events of
+    the request all carry it. The log names the route and never the path or the query, where
+    somebody may have put a token by mistake.
+    """
+
+    def __init__(self, app: "ASGIApp", metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        request_id = state["request_id"] = _request_id(Headers(scope=scope))
+        status = 500
+
+        async def send_observed(message: "Message") -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                if scope["path"].startswith("/v1/"):
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            seconds = perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.request(scope["method"], route, status, seconds)
+            if route not in _UNOBSERVED_ROUTES:
+                _log.info(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    outcome=state.get("outcome", "OK"),
+                    actor=state.get("actor"),
+                    request_id=request_id,
+                    milliseconds=round(seconds * 1000, 3),
+                )
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.getlist("x-request-id")
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return given[0]
+    return f"req_{uuid4().hex}"

@@ -1,0 +1,65 @@
+"""Request headers that make a change conditional or repeatable."""
+
+import hashlib
+import re
+from typing import Annotated
+
+import orjson
+from fastapi import Header
+from pydantic import BaseModel
+
+from domain.errors import Invalid, VersionMismatch
+from domain.key_ledger import Idempotency
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_ETAG = re.compile(r'"([1-9][0-9]{0,17})"', re.ASCII)
+
+IfMatch = Annotated[
+    list[str] | None,
+    Header(description="The `ETag` that the key must still have.", examples=['"3"']),
+]
+IdempotencyKey = Annotated[
+    list[str] | None,
+    Header(description="A name for this request; sent again, it has no second effect."),
+]
+
+
+def expected_version(if_match: list[str] | None) -> int | None:
+    """Return the version that ``If-Match`` demands (RFC 9110, section 13.1.1); ``None`` for any.
+
+    Raises:
+        VersionMismatch: what it demands is no version that a key can have.
+    """
+    if if_match is None:
+        return None
+    tags = [tag.strip() for line in if_match for tag in line.split(",")]
+    if tags == ["*"]:
+        return None
+    versions = {int(match[1]) for tag in tags if (match := _ETAG.fullmatch(tag))}
+    if len(versions) != 1:
+        raise VersionMismatch('If-Match takes one strong ETag, such as "3", or *')
+    return versions.pop()
+
+
+def idempotency(
+    header: list[str] | None, action: str, workspace: str, body: BaseModel
+) -> Idempotency | None:
+    """Return what is to make a request idempotent; ``None`` if it did not ask to be.
+
+    Args:
+        header: the values of ``Idempotency-Key``.
+        action: what the request does, and to what.
+        workspace: where it does it.
+        body: all else that it asks for.
+
+    Raises:
+        Invalid: there are several keys, or one of characters that are not visible ASCII.
+    """
+    if header is None:
+        return None
+    if len(header) != 1 or not _IDEMPOTENCY_KEY.fullmatch(header[0]):
+        raise Invalid(
+            "Idempotency-Key", "give one, of 1 to 255 visible ASCII characters, such as a UUID"
+        )
+    asked = orjson.dumps([action, workspace, body.model_dump(mode="json")])
+    return Idempotency(header[0], hashlib.sha256(asked).hexdigest())

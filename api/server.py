@@ -1,0 +1,84 @@
+"""The server process: its first key, its logs, and uvicorn."""
+
+import os
+import sys
+from datetime import timedelta
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.composition import OpenLedger, opened_ledger
+from api.logs import configure_logs
+from api.settings import PREFIX, Settings, read_settings
+from domain.caller import system
+from domain.key_ledger import Idempotency
+from domain.names import ROOT_WORKSPACE
+from projections.stored_events import last_position
+
+_log = structlog.get_logger()
+_FIRST_KEY = Idempotency("the first key", "")
+_STOP_SECONDS = timedelta(seconds=10)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal says to stop; requests that are under way are answered first.
+
+    On an empty ledger it makes a root key, and prints its token to standard error, this once.
+
+    Raises:
+        LedgerError: the ledger cannot be opened.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    with opened_ledger(settings) as ledger:
+        make_root_key(ledger)
+    # Worker processes read their settings from the environment, as this one would without options.
+    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
+        os.environ[PREFIX + name.upper()] = str(value)
+    uvicorn.run(
+        "api.server:worker_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
+    )
+
+
+def worker_app() -> FastAPI:
+    """Return the application of one worker process."""
+    settings = read_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def make_root_key(ledger: OpenLedger) -> None:
+    """Make the first key of an empty ledger, and print its token.
+
+    If several processes do so at the same time, one of them makes it and prints it.
+    """
+    with ledger.database.read() as connection:
+        if last_position(connection):
+            return
+    issued = ledger.ledger.create_key(
+        workspace=ROOT_WORKSPACE,
+        name="root",
+        scopes=["*"],
+        expires_at=None,
+        token_prefix=ledger.settings.token_prefix,
+        by=system("first-start"),
+        at=ledger.clock(),
+        idempotency=_FIRST_KEY,
+    )
+    if issued.token is not None:
+        sys.stderr.write(
+            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
+            f"    {issued.token.reveal()}\n\n"
+        )
+        sys.stderr.flush()
