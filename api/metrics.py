@@ -24,7 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # A second series for each, with the time of the process's start, tells nobody anything.
-        disable_created_metrics()  # type: ignore[no-untyped-call] - the library has no types here
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._requests = Histogram(
             "keyledger_request_seconds",
