@@ -53,6 +53,7 @@ Scopes = Annotated[
 Name = Annotated[
     str, Field(min_length=1, max_length=names.MAX_NAME_LENGTH, examples=["payments-api"])
 ]
+AsOf = Annotated[Time | None, Field(description="Show what held at this time in the past.")]
 Workspace = Annotated[
     str,
     Field(
@@ -145,6 +146,12 @@ class InWorkspace(Query):
     workspace: Workspace | None = None
 
 
+class ShowKey(InWorkspace):
+    """How to show a key."""
+
+    as_of: AsOf = None
+
+
 class Page(InWorkspace):
     """A page of a list."""
 
@@ -169,6 +176,7 @@ class ListKeys(Page):
     )
     created_by: str | None = Field(default=None, max_length=200, description="An actor's id.")
     expires_before: Time | None = None
+    as_of: AsOf = None
 
 
 class ActorAnswer(BaseModel):

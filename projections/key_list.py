@@ -12,7 +12,6 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    Row,
     Select,
     String,
     Table,
@@ -211,7 +210,7 @@ def list_keys(
         for row in connection.execute(part)
     ]
     rows.sort(key=lambda row: row.position, reverse=True)
-    return [_listed(row, now) for row in rows[:limit]]
+    return [listed(row, now) for row in rows[:limit]]
 
 
 def show_key(connection: Connection, workspace: str, key_id: str, *, now: datetime) -> ListedKey:
@@ -226,7 +225,7 @@ def show_key(connection: Connection, workspace: str, key_id: str, *, now: dateti
     if row is None:
         message = f"there is no key {key_id[:60]}"
         raise KeyNotFound(message)
-    return _listed(row, now)
+    return listed(row, now)
 
 
 class DueKey(NamedTuple):
@@ -302,7 +301,8 @@ def _scopes_that_cover(scope: str) -> set[str]:
     return {ANY, "*:*", f"{resource}:{action}", f"{resource}:*", f"*:{action}"}
 
 
-def _listed(row: Row[Any], now: datetime) -> ListedKey:
+def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or its like
+    """Return a row of the table as it is shown at a time."""
     expires_at = _time_or_none(row.expires_at)
     status = row.status
     if status == "active" and expires_at is not None and now >= expires_at:

@@ -1,6 +1,6 @@
 """Keys: made, listed, shown, changed, rotated and revoked."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, Security
@@ -23,12 +23,15 @@ from api.schemas import (
     Page,
     RevokeKey,
     RotateKey,
+    ShowKey,
     UpdateKey,
 )
 from domain import scopes
+from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.times import checked, to_text
 from projections.key_list import Filters, ListedKey, list_keys, show_key
+from projections.key_past import list_keys_at, show_key_at
 from projections.stored_events import read_history
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
@@ -68,8 +71,10 @@ def create_key(
 def list_the_keys(
     request: Request, requester: Reader, query: Annotated[ListKeys, Query()]
 ) -> Response:
-    """List the keys of the workspace, the newest first."""
+    """List the keys that the workspace has, or had at a time, the newest first."""
     ledger = ledger_of(request)
+    now = ledger.clock()
+    as_of = _as_of(query.as_of, now)
     workspace = requester.acting_in(query.workspace)
     filters = Filters(
         status=query.status,
@@ -86,15 +91,15 @@ def list_the_keys(
         filters.scope,
         filters.created_by,
         None if filters.expires_before is None else to_text(filters.expires_before),
+        None if as_of is None else to_text(as_of),
     ]
+    before = from_cursor(query.cursor, *mark)
+    limit = query.limit + 1
     with ledger.database.read() as connection:
-        keys = list_keys(
-            connection,
-            workspace,
-            filters,
-            now=ledger.clock(),
-            before=from_cursor(query.cursor, *mark),
-            limit=query.limit + 1,
+        keys = (
+            list_keys(connection, workspace, filters, now=now, before=before, limit=limit)
+            if as_of is None
+            else list_keys_at(connection, workspace, filters, at=as_of, before=before, limit=limit)
         )
     page = keys[: query.limit]
     cursor = to_cursor(page[-1].position, *mark) if len(keys) > query.limit else None
@@ -102,10 +107,17 @@ def list_the_keys(
 
 
 @router.get("/{key_id}", responses=answers(404, ok=KeyAnswer))
-def show_the_key(request: Request, requester: Reader, key_id: str, query: Where) -> Response:
-    """Show one key; its `ETag` is its version."""
+def show_the_key(
+    request: Request, requester: Reader, key_id: str, query: Annotated[ShowKey, Query()]
+) -> Response:
+    """Show one key, as it is or as it was; its `ETag` is its version."""
     workspace = requester.acting_in(query.workspace)
-    return _key_answer(_shown(request, workspace, key_id))
+    ledger = ledger_of(request)
+    as_of = _as_of(query.as_of, ledger.clock())
+    if as_of is None:
+        return _key_answer(_shown(request, workspace, key_id))
+    with ledger.database.read() as connection:
+        return _key_answer(show_key_at(connection, workspace, key_id, at=as_of))
 
 
 @router.patch("/{key_id}", responses=answers(404, 409, 412, 413, ok=KeyAnswer))
@@ -212,6 +224,13 @@ def list_the_events(
     page = history[: query.limit]
     cursor = to_cursor(page[-1].position, *mark) if len(history) > query.limit else None
     return JSONResponse(page_as_json([event_as_json(recorded) for recorded in page], cursor))
+
+
+def _as_of(at: datetime | None, now: datetime) -> datetime | None:
+    at = checked("as_of", at)
+    if at is not None and at > now:
+        raise Invalid("as_of", f"give a time that has passed; it is {to_text(now)}")
+    return at
 
 
 def _shown(request: Request, workspace: str, key_id: str) -> ListedKey:

@@ -1,0 +1,40 @@
+"""The command line: ``keyledger``, for people at a terminal and for their scripts."""
+
+import sys
+from collections.abc import Sequence
+
+from api.command_line.failures import CALLED_WRONGLY, INTERRUPTED, check_encoding, report
+from api.command_line.root import root_command
+
+
+def main() -> None:
+    """Run the command that the process was started with, and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done, 1 refused or found wrong, 2 called wrongly, 130 interrupted.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A name in Greek must not end in an error where the terminal knows ASCII alone.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        check_encoding(arguments)
+        code = root_command().main(
+            args=list(arguments), prog_name="keyledger", standalone_mode=False
+        )
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        failure = report(error, as_json="--json" in arguments)
+        if failure is None:
+            raise
+        return failure
+    return code if isinstance(code, int) else 0
+
+
+__all__ = ["CALLED_WRONGLY", "main", "run"]

@@ -1,0 +1,115 @@
+"""How a command ends when it cannot do what it was asked to."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+
+from api.command_line.terminal import json_bytes, one_line, stderr_console
+from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
+
+REFUSED = 1
+CALLED_WRONGLY = 2
+INTERRUPTED = 130
+
+
+class LedgerAbsent(Exception):
+    """There is no ledger where one was asked for, and the command is not one that makes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    exit_code: int
+    code: str
+    detail: str
+    for_people: str
+    members: dict[str, Any] = field(default_factory=dict)
+
+
+def check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text, for neither JSON nor the database can hold them.
+
+    Raises:
+        Invalid: an argument is not UTF-8.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise Invalid(f"argument {number}", "write it in UTF-8") from None
+
+
+def report(error: Exception, *, as_json: bool) -> int | None:
+    """Tell on standard error why a command failed.
+
+    Returns:
+        The exit code; ``None``, and nothing was told, if the error is none that is expected.
+    """
+    failure = _failure_of(error)
+    if failure is None:
+        return None
+    if as_json:
+        document = {"code": failure.code, "detail": failure.detail} | failure.members
+        sys.stderr.write(json_bytes(document).decode())
+    elif failure.for_people:
+        console = stderr_console()
+        first, *rest = failure.for_people.splitlines()
+        console.print(f"error: {one_line(first)}", style="red", soft_wrap=True)
+        for line in rest:
+            console.print(f"  {one_line(line)}", soft_wrap=True)
+    return failure.exit_code
+
+
+def _failure_of(error: Exception) -> _Failure | None:
+    match error:
+        case Invalid():
+            return _invalid(error)
+        case LedgerError():
+            return _refusal(error)
+        case LedgerAbsent():
+            return _Failure(REFUSED, "LEDGER_NOT_FOUND", str(error), str(error))
+        case typer.TyperException():
+            return _usage(error)
+        case OSError():
+            detail = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            return _Failure(REFUSED, LedgerUnavailable.code, detail, detail)
+    if type(error).__name__ == "SettingsError":
+        # Recognised by its name: importing the settings takes longer than most usage errors.
+        return _Failure(CALLED_WRONGLY, "INVALID_SETTINGS", str(error), str(error))
+    return None
+
+
+def _invalid(error: Invalid) -> _Failure:
+    option = "--" + error.field.removesuffix("_seconds").replace("_", "-")
+    hint = error.field if " " in error.field else option
+    members = {"errors": [{"field": error.field, "message": error.message}]}
+    return _Failure(CALLED_WRONGLY, error.code, str(error), f"{hint}: {error.message}", members)
+
+
+def _refusal(error: LedgerError) -> _Failure:
+    detail = str(error)
+    if isinstance(error, PoisonEvent):
+        return _Failure(REFUSED, error.code, detail, detail, {"position": error.position})
+    cause = _first_cause(error)
+    if not isinstance(error, LedgerUnavailable) or cause is None:
+        return _Failure(REFUSED, error.code, detail, detail)
+    for_people = f"{detail}\nthe cause: {cause}\nkeyledger doctor looks for what is wrong"
+    return _Failure(REFUSED, error.code, detail, for_people, {"cause": str(cause)})
+
+
+def _first_cause(error: BaseException) -> BaseException | None:
+    cause = error.__cause__
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause
+
+
+def _usage(error: typer.TyperException) -> _Failure:
+    """Turn Typer's own complaints around; one without a text comes after a help page."""
+    detail = error.format_message().strip().rstrip(".")
+    detail = detail[:1].lower() + detail[1:]
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f"\ntry: {context.command_path} --help"
+    return _Failure(CALLED_WRONGLY, Invalid.code, detail, detail and detail + hint)

@@ -1,0 +1,45 @@
+"""Writing to the terminal, and to what stands in its place when output is piped."""
+
+import json
+import sys
+import unicodedata
+from typing import Any
+
+from rich.console import Console
+
+# Control characters drive a terminal, format characters turn a line around or hide a part of it;
+# U+200D joins the parts of an emoji and does neither.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_HARMLESS = frozenset({"\u200d"})
+
+
+def stdout_console() -> Console:
+    """Return the console of what a command was asked for."""
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+
+
+def stderr_console() -> Console:
+    """Return the console of all else: what is done, how it goes, and what went wrong."""
+    return Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+
+
+def one_line(text: object) -> str:
+    """Return a text so that it stays on its line and does nothing to the terminal."""
+    return "".join(
+        character
+        if unicodedata.category(character) not in _UNSAFE_CATEGORIES or character in _HARMLESS
+        else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
+
+
+def json_bytes(document: Any) -> bytes:  # noqa: ANN401 - any JSON
+    """Return a JSON document for people and programs: indented, in UTF-8."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(document: Any) -> None:  # noqa: ANN401 - any JSON
+    """Write the one JSON document of a command; as bytes, for JSON is UTF-8 whatever the locale."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(json_bytes(document))
+    sys.stdout.buffer.flush()
