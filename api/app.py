@@ -46,6 +46,7 @@ def create_app(
             random=random,
             argon2_profile=argon2_profile,
             on_append=metrics.append,
+            on_argon2=metrics.argon2,
         ) as ledger:
             app.state.ledger = ledger
             app.state.rebuilds = Rebuilds(ledger.database, clock)
@@ -53,6 +54,7 @@ def create_app(
             with expiring(ledger):
                 yield
             app.state.rebuilds.stop()
+            metrics.close()
 
     app = FastAPI(
         title="Keyledger",

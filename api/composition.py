@@ -10,9 +10,14 @@ from datetime import UTC, datetime
 from api.settings import Settings
 from domain.credential import Credential, issue
 from domain.key_ledger import KeyLedger
-from domain.pepper import Pepper
 from domain.tokens import RandomSource, Token
-from domain.verifiers import OWASP_MINIMUM, Argon2Gate, Argon2Profile
+from domain.verifiers import (
+    OWASP_MINIMUM,
+    Argon2Gate,
+    Argon2Profile,
+    OnChange,
+    ignore_change,
+)
 from projections.authentication import Authentication
 from projections.database import Database, open_database
 from projections.pepper_file import read_or_make_pepper
@@ -30,8 +35,6 @@ class OpenLedger:
     database: Database
     ledger: KeyLedger
     authentication: Authentication
-    gate: Argon2Gate
-    pepper: Pepper
     clock: Clock
 
 
@@ -48,6 +51,7 @@ def opened_ledger(
     random: RandomSource = secrets.token_bytes,
     argon2_profile: Argon2Profile = OWASP_MINIMUM,
     on_append: OnAppend = ignore_append,
+    on_argon2: OnChange = ignore_change,
     progress: Progress = ignore_progress,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
@@ -61,8 +65,12 @@ def opened_ledger(
     try:
         upgrade_schema(database)
         build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        cores = os.cpu_count() or 1
         gate = Argon2Gate(
-            at_once=os.cpu_count() or 1, waiting=settings.argon2_waiting, profile=argon2_profile
+            at_once=max(1, cores // settings.workers),
+            waiting=settings.argon2_waiting,
+            profile=argon2_profile,
+            on_change=on_argon2,
         )
 
         def issue_credential(prefix: str) -> tuple[Token, Credential]:
@@ -75,8 +83,6 @@ def opened_ledger(
                 LedgerRecorder(database, VIEWS, on_append=on_append), issue_credential
             ),
             authentication=Authentication(database, gate, pepper),
-            gate=gate,
-            pepper=pepper,
             clock=clock,
         )
     finally:

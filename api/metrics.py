@@ -1,13 +1,20 @@
-"""What Prometheus reads."""
+"""What Prometheus reads.
 
+Where several workers share a port, each reading reaches one of them; prometheus_client then keeps
+the numbers of all in files of a folder that they share, and adds them up.
+"""
+
+import os
 from collections.abc import Iterator
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
+    multiprocess,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,6 +22,9 @@ from prometheus_client.registry import Collector
 from api.composition import OpenLedger
 from domain.judge import Code
 from projections.status import projection_status
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which prometheus_client learns of the folder, before it is imported."""
 
 _LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -50,6 +60,12 @@ class Metrics:
             "Events appended by this process.",
             registry=self.registry,
         )
+        self._argon2 = Gauge(
+            "keyledger_argon2_calls",
+            "Argon2id calls that run or wait at this moment.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         for code in Code:
             self._verdicts.labels(code)
 
@@ -66,9 +82,13 @@ class Metrics:
         self._events.inc(events)
         self._appends.observe(seconds)
 
+    def argon2(self, change: int) -> None:
+        """Count an Argon2id call that begins to wait or run (1), or has ended (-1)."""
+        self._argon2.inc(change)
+
     def watch(self, ledger: OpenLedger) -> None:
         """Let each reading ask the ledger for its position and its queues."""
-        self.registry.register(_LedgerCollector(ledger))
+        self._ledger = _LedgerCollector(ledger)
 
     def text(self) -> bytes:
         """Return all of it in Prometheus's text format.
@@ -76,7 +96,18 @@ class Metrics:
         Raises:
             LedgerUnavailable: the ledger cannot be asked for its position.
         """
-        return generate_latest(self.registry)
+        registry = self.registry
+        if SHARED_FOLDER in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        ledger = CollectorRegistry()
+        ledger.register(self._ledger)
+        return generate_latest(registry) + generate_latest(ledger)
+
+    def close(self) -> None:
+        """Take this process's gauges out of what the others show."""
+        if SHARED_FOLDER in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
 
 
 class _LedgerCollector(Collector):
@@ -89,11 +120,6 @@ class _LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Ask the ledger."""
-        yield GaugeMetricFamily(
-            "keyledger_argon2_calls",
-            "Argon2id calls that run or wait at this moment.",
-            value=self._ledger.gate.inside,
-        )
         statuses = projection_status(self._ledger.database)
         yield GaugeMetricFamily(
             "keyledger_position",

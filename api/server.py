@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 
 import structlog
 import uvicorn
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.composition import OpenLedger, opened_ledger
 from api.logs import configure_logs
+from api.metrics import SHARED_FOLDER
 from api.settings import PREFIX, Settings, read_settings
 from domain.caller import system
 from domain.key_ledger import Idempotency
@@ -36,19 +38,22 @@ def serve(settings: Settings) -> None:
     # Worker processes read their settings from the environment, as this one would without options.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         os.environ[PREFIX + name.upper()] = str(value)
-    uvicorn.run(
-        "api.server:worker_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
-    )
+    with TemporaryDirectory(prefix="keyledger-metrics-") as shared_folder:
+        if settings.workers > 1:
+            os.environ[SHARED_FOLDER] = shared_folder
+        uvicorn.run(
+            "api.server:worker_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
+        )
 
 
 def worker_app() -> FastAPI:

@@ -1,7 +1,7 @@
 """Verifiers: the Argon2id strings that prove a secret, and the limit on how many run at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,6 +33,14 @@ CHEAPEST = Argon2Profile(memory_kib=8, passes=1, lanes=1)
 """Protects nothing. Only for tests and benchmarks that make many keys."""
 
 
+OnChange = Callable[[int], None]
+"""Told 1 when a call begins to wait or run, and -1 when it has ended."""
+
+
+def ignore_change(_change: int) -> None:
+    """Count nothing."""
+
+
 class Argon2Gate:
     """Makes and checks verifiers, at most ``at_once`` at a time and ``waiting`` in a queue.
 
@@ -42,9 +50,14 @@ class Argon2Gate:
     """
 
     def __init__(
-        self, *, at_once: int, waiting: int, profile: Argon2Profile = OWASP_MINIMUM
+        self,
+        *,
+        at_once: int,
+        waiting: int,
+        profile: Argon2Profile = OWASP_MINIMUM,
+        on_change: OnChange = ignore_change,
     ) -> None:
-        """Set the two limits and the cost of a call."""
+        """Set the two limits, the cost of a call, and who is told of calls coming and going."""
         self._hasher = PasswordHasher(
             time_cost=profile.passes,
             memory_cost=profile.memory_kib,
@@ -55,13 +68,7 @@ class Argon2Gate:
         )
         self._running = threading.BoundedSemaphore(at_once)
         self._places = threading.BoundedSemaphore(at_once + waiting)
-        self._count_lock = threading.Lock()
-        self._inside = 0
-
-    @property
-    def inside(self) -> int:
-        """How many calls run or wait now."""
-        return self._inside
+        self._on_change = on_change
 
     def make(self, secret: str) -> str:
         """Return a new verifier for ``secret``, as a PHC string.
@@ -93,14 +100,10 @@ class Argon2Gate:
         if not self._places.acquire(blocking=False):
             message = "too many secrets are being hashed at this moment; try again shortly"
             raise Overloaded(message)
-        self._count(1)
+        self._on_change(1)
         try:
             with self._running:
                 yield
         finally:
-            self._count(-1)
+            self._on_change(-1)
             self._places.release()
-
-    def _count(self, change: int) -> None:
-        with self._count_lock:
-            self._inside += change
