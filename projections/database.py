@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors import LedgerUnavailable
@@ -88,11 +88,12 @@ def open_database(url: str | URL) -> Database:
         ValueError: it is of a kind that is not supported.
     """
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+    file = parsed.database or ":memory:"
+    if parsed.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:")):
         message = f"{parsed.render_as_string()}: give the URL of an SQLite file, sqlite:///PATH"
         raise ValueError(message)
-    with _as_unavailable():
-        _create_private_file(Path(parsed.database or ""))
+    with _as_unavailable(f"cannot open the database {parsed.render_as_string()}"):
+        _create_private_file(Path(file))
         writer = create_engine(
             parsed,
             hide_parameters=True,
@@ -115,13 +116,14 @@ def open_database(url: str | URL) -> Database:
 
 
 @contextmanager
-def _as_unavailable() -> Iterator[None]:
+def _as_unavailable(opening: str | None = None) -> Iterator[None]:
+    """Turn what the driver raises into a refusal; whoever opens a database also learns why."""
     try:
         yield
-    except IntegrityError:
-        raise
     except (DBAPIError, PoolTimeoutError, OSError) as error:
         message = "the database cannot be asked at this moment; try again shortly"
+        if opening is not None:
+            message = f"{opening}: {error.orig if isinstance(error, DBAPIError) else error}"
         raise LedgerUnavailable(message) from error
 
 
@@ -135,20 +137,29 @@ def _create_private_file(path: Path) -> None:
 def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
     """Set up every connection of the engine, and refuse one that does not comply."""
 
-    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver would begin transactions by itself, and late; `begin` below does it instead.
-        connection.isolation_level = None
-        # The timeout comes first: switching to WAL may have to wait for another process.
-        for name in sorted(pragmas, key="busy_timeout".__ne__):
-            connection.execute(f"PRAGMA {name} = {pragmas[name]}")
-        for name, demanded in pragmas.items():
-            found = str(connection.execute(f"PRAGMA {name}").fetchone()[0])
-            if found != demanded:
-                message = f"SQLite gives {name} = {found}; the ledger needs {demanded}"
-                raise LedgerUnavailable(message)
+    def set_up(connection: sqlite3.Connection, _record: object) -> None:
+        try:
+            _set_pragmas(connection, pragmas)
+        except BaseException:
+            # It is not in the pool yet, so that nobody else would close it.
+            connection.close()
+            raise
 
     def begin_transaction(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
-    event.listen(engine, "connect", set_pragmas)
+    event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", begin_transaction)
+
+
+def _set_pragmas(connection: sqlite3.Connection, pragmas: dict[str, str]) -> None:
+    # The driver would begin transactions by itself, and late; `begin` above does it instead.
+    connection.isolation_level = None
+    # The timeout comes first: switching to WAL may have to wait for another process.
+    for name in sorted(pragmas, key="busy_timeout".__ne__):
+        connection.execute(f"PRAGMA {name} = {pragmas[name]}")
+    for name, demanded in pragmas.items():
+        found = str(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        if found != demanded:
+            message = f"SQLite gives {name} = {found}; the ledger needs {demanded}"
+            raise LedgerUnavailable(message)

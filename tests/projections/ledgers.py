@@ -1,0 +1,180 @@
+"""Ledgers as the tests of this room use them: worked on as callers do, looked into from outside."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import projections.rebuild
+import projections.shadow
+from api.composition import OpenLedger, opened_ledger
+from api.settings import read_settings
+from domain.caller import Actor, Caller
+from domain.judge import Code
+from domain.key_ledger import Changes, Issued
+from domain.verifiers import CHEAPEST
+from projections.database import Database
+from projections.expirer import expire_due_keys
+from projections.key_list import ListedKey, show_key
+from projections.views import VIEWS
+from tests.conftest import NOON
+
+Rows = list[tuple[Any, ...]]
+
+ADA = Caller(Actor("cli", "ada"), holds=("*",))
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A key, and the token that was shown once."""
+
+    key_id: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Commands on a ledger, with what a test does not care about filled in."""
+
+    opened: OpenLedger
+
+    @property
+    def database(self) -> Database:
+        return self.opened.database
+
+    @property
+    def path(self) -> Path:
+        return self.opened.database.path
+
+    @property
+    def now(self) -> datetime:
+        return self.opened.clock()
+
+    def create(
+        self,
+        name: str = "payments",
+        *,
+        scopes: tuple[str, ...] = ("mcp:read",),
+        workspace: str = "default",
+        lives: timedelta | None = None,
+        prefix: str = "key",
+        by: Caller = ADA,
+    ) -> Made:
+        issued = self.opened.ledger.create_key(
+            workspace=workspace,
+            name=name,
+            scopes=list(scopes),
+            expires_at=None if lives is None else self.now + lives,
+            token_prefix=prefix,
+            by=by,
+            at=self.now,
+        )
+        return made(issued)
+
+    def revoke(
+        self,
+        key_id: str,
+        *,
+        workspace: str = "default",
+        reason: str | None = None,
+        by: Caller = ADA,
+    ) -> None:
+        self.opened.ledger.revoke_key(
+            key_id, workspace=workspace, reason=reason, comment=None, by=by, at=self.now
+        )
+
+    def rotate(
+        self,
+        key_id: str,
+        *,
+        workspace: str = "default",
+        grace: timedelta = timedelta(0),
+        by: Caller = ADA,
+    ) -> Made:
+        issued = self.opened.ledger.rotate_key(
+            key_id, workspace=workspace, grace=grace, by=by, at=self.now
+        )
+        return made(issued)
+
+    def update(
+        self, key_id: str, changes: Changes, *, workspace: str = "default", by: Caller = ADA
+    ) -> None:
+        self.opened.ledger.update_key(key_id, changes, workspace=workspace, by=by, at=self.now)
+
+    def rename(self, key_id: str, name: str) -> None:
+        self.update(key_id, Changes(name=name))
+
+    def expire_due(self) -> int:
+        return expire_due_keys(self.database, self.opened.ledger, now=self.now)
+
+    def verify(self, token: str, *scopes: str, workspace: str | None = None) -> Code:
+        answer = self.opened.authentication.verify(token, scopes, now=self.now, workspace=workspace)
+        return answer.verdict.code
+
+    def show(self, key_id: str, *, workspace: str = "default") -> ListedKey:
+        with self.database.read() as connection:
+            return show_key(connection, workspace, key_id, now=self.now)
+
+
+def made(issued: Issued) -> Made:
+    assert issued.token is not None
+    return Made(issued.key_id, issued.token.reveal())
+
+
+@contextmanager
+def keys_in(data_dir: Path, *, now: datetime = NOON) -> Iterator[Keys]:
+    """Open the ledger of a folder, with secrets that no other process draws."""
+    with opened_ledger(
+        read_settings(data_dir=data_dir), clock=lambda: now, argon2_profile=CHEAPEST
+    ) as opened:
+        yield Keys(opened)
+
+
+def fresh_copy(of: Path, to: Path) -> Path:
+    """Copy the folder of a ledger that nobody has open, in place of whatever is there."""
+    shutil.rmtree(to, ignore_errors=True)
+    return shutil.copytree(of, to)
+
+
+def database_file(data_dir: Path) -> Path:
+    return data_dir / "keyledger.sqlite3"
+
+
+def use_batches_of(events: int) -> None:
+    """Make replays take small batches, for as long as this process lives."""
+    for module in (projections.shadow, projections.rebuild):
+        vars(module)["BATCH"] = events
+
+
+def sql(path: Path, statement: str, *parameters: object) -> Rows:
+    """Run one statement on the file itself, past all that the program does."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+        return connection.execute(statement, parameters).fetchall()
+
+
+def rows_of(path: Path, table: str) -> Rows:
+    return sql(path, f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - names from the tests
+
+
+def view_rows(path: Path) -> dict[str, Rows]:
+    """Return all rows of all live views."""
+    return {view.name: rows_of(path, view.name) for view in VIEWS}
+
+
+def count_events(path: Path) -> int:
+    return int(sql(path, "SELECT count(*) FROM events")[0][0])
+
+
+def tables_of(path: Path) -> set[str]:
+    return {name for (name,) in sql(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def dump(path: Path) -> list[str]:
+    """Return all that is in a database, as SQL."""
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())

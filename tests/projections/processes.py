@@ -1,0 +1,120 @@
+"""Real processes: what must survive a kill, or two at once, is tried with nothing less.
+
+A fork server imports the program once; each process is then forked from it, in milliseconds and
+with no open database of the tests in it. What runs there is a function of a module, and what it
+returns comes back through a pipe.
+"""
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Engine, event
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["__main__", "alembic.command", "api.composition", "tests.projections.ledgers"]
+)
+
+DEADLINE_SECONDS = 60
+
+
+@dataclass
+class Running:
+    """A function that runs in a process of its own; leaving the ``with`` ends the process."""
+
+    process: ForkServerProcess
+    pipe: Connection
+
+    def result(self) -> Any:  # noqa: ANN401 - whatever the function returns
+        """Wait for what the function returns."""
+        assert self.pipe.poll(DEADLINE_SECONDS), "the process takes too long"
+        succeeded, value = self.pipe.recv()
+        assert succeeded, value
+        self.join()
+        return value
+
+    def join(self) -> int:
+        """Wait for the end of the process, and return its exit code."""
+        self.process.join(DEADLINE_SECONDS)
+        assert self.process.exitcode is not None, "the process takes too long"
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+        assert self.join() == -signal.SIGKILL
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.pipe.close()
+
+
+def start(function: Callable[..., Any], *args: object) -> Running:
+    """Run a function in a process of its own."""
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_report, args=(theirs, function, args), daemon=True)
+    process.start()
+    theirs.close()
+    return Running(process, ours)
+
+
+def run(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - as above
+    """Run a function in a process of its own, and return what it returns."""
+    with start(function, *args) as running:
+        return running.result()
+
+
+def run_until_killed(function: Callable[..., Any], *args: object) -> bool:
+    """Run a function that may kill its own process; tell whether it did."""
+    with start(function, *args) as running:
+        exitcode = running.join()
+        if exitcode == 0:
+            running.result()
+        assert exitcode in (0, -signal.SIGKILL)
+        return exitcode != 0
+
+
+def _report(pipe: Connection, function: Callable[..., Any], args: tuple[object, ...]) -> None:
+    try:
+        value = function(*args)
+    except BaseException:  # noqa: BLE001 - told on the other side
+        pipe.send((False, traceback.format_exc()))
+    else:
+        pipe.send((True, value))
+
+
+def die() -> None:
+    """End this process as a power failure would: without a word, and with nothing tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_statement(number: int, *, when: str) -> None:
+    """Kill this process at its n-th SQL statement from now on.
+
+    Args:
+        when: ``before_cursor_execute`` is after whatever commit lies between two statements,
+            ``after_cursor_execute`` is before it.
+    """
+    left = number
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            die()
+
+    event.listen(Engine, when, count)
