@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -62,7 +62,8 @@ def opened_ledger(
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pepper = read_or_make_pepper(settings.pepper_path, random)
     database = open_database(settings.url)
-    try:
+    with ExitStack() as closing:
+        closing.callback(database.close)
         upgrade_schema(database)
         build_outdated_views(database, VIEWS, clock=clock, progress=progress)
         cores = os.cpu_count() or 1
@@ -76,14 +77,14 @@ def opened_ledger(
         def issue_credential(prefix: str) -> tuple[Token, Credential]:
             return issue(prefix, random=random, gate=gate, pepper=pepper)
 
+        authentication = Authentication(database, gate, pepper)
+        closing.callback(authentication.close)
         yield OpenLedger(
             settings=settings,
             database=database,
             ledger=KeyLedger(
                 LedgerRecorder(database, VIEWS, on_append=on_append), issue_credential
             ),
-            authentication=Authentication(database, gate, pepper),
+            authentication=authentication,
             clock=clock,
         )
-    finally:
-        database.close()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 
 from api.requests import ledger_of
@@ -18,7 +19,7 @@ from domain.errors import (
     Unauthenticated,
     WorkspaceForbidden,
 )
-from domain.judge import AuthRow, Code, Verified
+from domain.judge import Code, Verified
 from domain.names import ROOT_WORKSPACE
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
@@ -95,7 +96,7 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return tokens.pop().decode("latin-1")
 
 
-def require(
+async def require(
     request: Request,
     scopes: SecurityScopes,
     _bearer: Annotated[object, Security(_bearer)],
@@ -110,22 +111,24 @@ def require(
     """
     ledger = ledger_of(request)
     token = presented_token(request.headers.raw)
-    verdict = ledger.authentication.verify(token, scopes.scopes, now=ledger.clock()).verdict
+    now, source = ledger.clock(), request.client.host if request.client else None
+    answer = ledger.authentication.verify_at_once(token, scopes.scopes, now=now)
+    if answer is None:
+        answer = await run_in_threadpool(
+            ledger.authentication.verify, token, scopes.scopes, now=now, source=source
+        )
+    verdict = answer.verdict
     if verdict.key is not None:
         request.state.actor = verdict.key.key_id
     if not isinstance(verdict, Verified):
         raise _refusal(verdict.code, scopes.scope_str)
-    return _requester(verdict.key, request)
-
-
-def _requester(key: AuthRow, request: Request) -> Requester:
     caller = Caller(
-        Actor("key", key.key_id),
-        holds=key.scopes,
+        Actor("key", verdict.key.key_id),
+        holds=verdict.key.scopes,
         request_id=request.state.request_id,
-        source_ip=request.client.host if request.client else None,
+        source_ip=source,
     )
-    return Requester(caller, key.workspace)
+    return Requester(caller, verdict.key.workspace)
 
 
 def _refusal(code: Code, scope: str) -> LedgerError:

@@ -67,7 +67,8 @@ class Argon2Gate:
             type=Type.ID,
         )
         self._running = threading.BoundedSemaphore(at_once)
-        self._places = threading.BoundedSemaphore(at_once + waiting)
+        self.places = at_once + waiting
+        self._places = threading.BoundedSemaphore(self.places)
         self._on_change = on_change
 
     def make(self, secret: str) -> str:

@@ -1,23 +1,29 @@
 """Verifying a token: from the presented text to the verdict."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from domain.credential import digest_of
+from domain.credential import Digest
 from domain.errors import LedgerUnavailable
-from domain.judge import AuthRow, Code, Refused, Verdict, judge
+from domain.judge import Code, Refused, Verdict, judge
 from domain.pepper import Pepper, same_digest
-from domain.tokens import Token, parse
+from domain.tokens import parse
 from domain.verifiers import Argon2Gate
-from projections.auth_lookup import find
+from projections.cold_proofs import ColdProofs
 from projections.database import Database
 from projections.digests import keep_digests
-from projections.stored_events import last_position
+from projections.fence import Fence
+from projections.remembered import RememberedKey, RememberedKeys
+
+REMEMBERED_KEYS = 100_000
 
 _log = structlog.get_logger()
+_MALFORMED = Refused(Code.MALFORMED)
+_NOT_FOUND = Refused(Code.NOT_FOUND)
 _NO_DIGEST = bytes(32)
 
 
@@ -30,17 +36,33 @@ class Answer:
 
 
 class Authentication:
-    """Tells who may in.
+    """Tells who may in; for any number of threads.
 
-    The row and its position are read in one transaction at each call, so a call that begins after
-    a change was acknowledged sees that change, whichever process made it.
+    Rows are kept in memory, and each call first asks the fence whether the ledger has moved. So a
+    call that begins after a change was acknowledged sees that change, whichever process made it.
     """
 
-    def __init__(self, database: Database, gate: Argon2Gate, pepper: Pepper) -> None:
-        """Ask ``database``; prove secrets by digests under ``pepper``, else through ``gate``."""
+    def __init__(
+        self,
+        database: Database,
+        gate: Argon2Gate,
+        pepper: Pepper,
+        *,
+        remembered: int = REMEMBERED_KEYS,
+    ) -> None:
+        """Ask ``database``; prove secrets by digests under ``pepper``, else through ``gate``.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked.
+        """
         self._database = database
-        self._gate = gate
         self._pepper = pepper
+        self._pepper_id = pepper.pepper_id
+        self._cold = ColdProofs(gate)
+        self._fence = Fence(database)
+        self._keys = RememberedKeys(self._fence, self._pepper_id, most=remembered)
+        # The fence's connection and the rows are one thread's at a time, for some microseconds.
+        self._lock = threading.Lock()
 
     def verify(
         self,
@@ -49,6 +71,7 @@ class Authentication:
         *,
         now: datetime,
         workspace: str | None = None,
+        source: str | None = None,
     ) -> Answer:
         """Decide whether a presented token may be used.
 
@@ -57,49 +80,88 @@ class Authentication:
             scopes: what it is to be used for.
             now: the time of the decision.
             workspace: the only one whose keys exist for whoever asks; ``None`` is for all.
+            source: the address that presented it, which bounds its share of slow proofs.
 
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
-            Overloaded: too many secrets are being hashed.
+            Overloaded: too many secrets are being proved the slow way.
             ProjectionInconsistent: the stored verifier is damaged.
         """
+        answer = self.verify_at_once(text, scopes, now=now, workspace=workspace)
+        return answer or self._verify_cold(text, scopes, now, workspace, source)
+
+    def verify_at_once(
+        self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
+    ) -> Answer | None:
+        """Decide as `verify` does, if it takes microseconds; ``None`` if it takes an Argon2id call.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+        """
         token = parse(text)
-        if token is None:
-            return Answer(Refused(Code.MALFORMED), self._position())
-        with self._database.read() as connection:
-            found = find(connection, token.lookup_id, self._pepper.pepper_id)
-            position = last_position(connection)
-        row = self._proved(token, found, workspace)
-        verdict = Refused(Code.NOT_FOUND) if row is None else judge(row, scopes, now)
-        return Answer(verdict, position)
-
-    def _position(self) -> int:
-        with self._database.read() as connection:
-            return last_position(connection)
-
-    def _proved(
-        self, token: Token, found: tuple[AuthRow, bytes | None] | None, workspace: str | None
-    ) -> AuthRow | None:
-        """Return the row if the token's secret is its own, else ``None``."""
-        presented = digest_of(token, self._pepper)
-        if found is None:
-            # The same work as for a wrong secret, so that time does not tell which it was.
-            same_digest(presented.digest, _NO_DIGEST)
+        with self._lock:
+            self._keys.catch_up()
+            position = self._keys.position
+            if token is None:
+                return Answer(_MALFORMED, position)
+            key = self._keys.find(token.lookup_id)
+        presented = self._pepper.digest(token.secret)
+        # For an unknown key the same work as for a wrong secret: time does not tell which it was.
+        known = _NO_DIGEST if key is None else key.digest
+        if known is None:
             return None
-        row, known = found
-        if known is not None:
-            proved = same_digest(presented.digest, known)
-        elif proved := self._gate.proves(row.verifier, token.secret):
-            self._keep(token)
-        # The checksum does not cover the prefix, and a token has one spelling only.
-        if not proved or token.prefix != row.token_prefix:
-            return None
-        return row if workspace in (None, row.workspace) else None
+        proved = same_digest(presented, known)
+        if key is None or not proved:
+            return Answer(_NOT_FOUND, position)
+        return Answer(_judge(key, token.prefix, scopes, now, workspace), position)
 
-    def _keep(self, token: Token) -> None:
+    def close(self) -> None:
+        """Give back the connection; nothing can be verified any more."""
+        self._fence.close()
+
+    def _verify_cold(
+        self,
+        text: str,
+        scopes: Sequence[str],
+        now: datetime,
+        workspace: str | None,
+        source: str | None,
+    ) -> Answer:
+        token = parse(text)
+        with self._lock:
+            self._keys.catch_up()
+            position = self._keys.position
+            key = None if token is None else self._keys.find(token.lookup_id)
+        if token is None or key is None:
+            return Answer(_NOT_FOUND, position)
+        digest = Digest(token.lookup_id, self._pepper_id, self._pepper.digest(token.secret))
+        claim = token.lookup_id, digest.digest
+        if not self._cold.proves(key.row.verifier, token.secret, claim, source):
+            return Answer(_NOT_FOUND, position)
+        if key.digest is None:
+            key.digest = digest.digest
+            self._keep(digest)
+        return Answer(_judge(key, token.prefix, scopes, now, workspace), position)
+
+    def _keep(self, digest: Digest) -> None:
         try:
             with self._database.write() as connection:
-                keep_digests(connection, [digest_of(token, self._pepper)])
+                keep_digests(connection, [digest])
         except LedgerUnavailable:
-            # The verdict stands without it; the next call proves the secret the slow way again.
-            _log.warning("digest_not_kept", lookup_id=token.lookup_id, exc_info=True)
+            # The verdict stands without it; a restarted process proves the secret again.
+            _log.warning("digest_not_kept", lookup_id=digest.lookup_id, exc_info=True)
+
+
+def _judge(
+    key: RememberedKey,
+    prefix: str,
+    scopes: Sequence[str],
+    now: datetime,
+    workspace: str | None,
+) -> Verdict:
+    """Judge a key whose secret was proved."""
+    row = key.row
+    # The checksum does not cover the prefix, and a token has one spelling only.
+    if prefix != row.token_prefix or workspace not in (None, row.workspace):
+        return _NOT_FOUND
+    return judge(row, scopes, now)

@@ -32,6 +32,7 @@ def verify_token(request: Request, requester: Verifying, body: VerifyToken) -> R
         scopes.checked(body.scopes) if body.scopes else (),
         now=ledger.clock(),
         workspace=requester.acting_in(body.workspace),
+        source=requester.caller.source_ip,
     )
     request.state.outcome = answer.verdict.code
     request.app.state.metrics.verdict(answer.verdict.code)

@@ -1,0 +1,101 @@
+"""Proving secrets the slow way: the first verify of a key after its digest was lost.
+
+Argon2id costs some 20 ms of a core for anybody who knows a lookup id, which is public. So these
+proofs take at most half of the gate that new keys pass too; no key and no source may have more
+than its share of them; calls with one and the same secret wait for one proof; and a secret that
+was disproved is remembered for a while.
+"""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from domain.errors import Overloaded
+from domain.verifiers import Argon2Gate
+
+MOST_OF_A_KEY = 2
+MOST_OF_A_SOURCE = 4
+_MOST_DISPROVED = 10_000
+
+Claim = tuple[str, bytes]
+"""A lookup id, and the digest of the secret that somebody presents for it."""
+
+
+class ColdProofs:
+    """Proves secrets through a gate, each once at a time; for any number of threads."""
+
+    def __init__(self, gate: Argon2Gate) -> None:
+        self._gate = gate
+        self._most = max(1, gate.places // 2)
+        self._lock = threading.Lock()
+        self._running: dict[Claim, Future[bool]] = {}
+        self._of_key: Counter[str] = Counter()
+        self._of_source: Counter[str] = Counter()
+        self._disproved: OrderedDict[Claim, None] = OrderedDict()
+
+    def proves(self, verifier: str, secret: str, claim: Claim, source: str | None) -> bool:
+        """Tell whether a secret is the one that a verifier was made for.
+
+        Args:
+            verifier: the key's.
+            secret: what was presented.
+            claim: the same under the pepper, by which calls are recognised as the same.
+            source: the address that presented it, if there is one.
+
+        Raises:
+            Overloaded: the key, the source or the gate has too many proofs under way.
+            ProjectionInconsistent: the stored verifier is no Argon2 string.
+        """
+        with self._lock:
+            if claim in self._disproved:
+                return False
+            running = self._running.get(claim)
+            if running is None:
+                self._take_share(claim, source)
+                running, mine = self._running.setdefault(claim, Future()), True
+            else:
+                mine = False
+        if not mine:
+            return running.result()
+        with self._share(claim, source, running):
+            proved = self._gate.proves(verifier, secret)
+            running.set_result(proved)
+            return proved
+
+    def _take_share(self, claim: Claim, source: str | None) -> None:
+        if len(self._running) >= self._most:
+            raise Overloaded("too many secrets are being tried at this moment; try again shortly")
+        if self._of_key[claim[0]] >= MOST_OF_A_KEY:
+            raise Overloaded("too many secrets are being tried on one key; try again shortly")
+        if source is not None and self._of_source[source] >= MOST_OF_A_SOURCE:
+            raise Overloaded("too many secrets are being tried from one address; try again shortly")
+        self._of_key[claim[0]] += 1
+        if source is not None:
+            self._of_source[source] += 1
+
+    @contextmanager
+    def _share(self, claim: Claim, source: str | None, running: Future[bool]) -> Iterator[None]:
+        """Hold the share taken, and settle what the others wait for, however it ends."""
+        try:
+            yield
+        except BaseException as error:
+            running.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._running[claim]
+                self._give_back(self._of_key, claim[0])
+                if source is not None:
+                    self._give_back(self._of_source, source)
+                if running.exception() is None and not running.result():
+                    self._disproved[claim] = None
+                    if len(self._disproved) > _MOST_DISPROVED:
+                        self._disproved.popitem(last=False)
+
+    @staticmethod
+    def _give_back(counter: Counter[str], name: str) -> None:
+        counter[name] -= 1
+        if not counter[name]:
+            del counter[name]

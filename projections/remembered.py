@@ -1,0 +1,97 @@
+"""Auth rows kept in memory, for as long as the ledger has said nothing new about them."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from uuid import UUID
+
+from domain.judge import AuthRow
+from domain.key_ids import to_key_id
+from projections import auth_lookup
+from projections.fence import Fence
+
+_EVENTS_LOOKED_AT = 10_000
+_NEWS = "SELECT id, originator_id FROM events WHERE id > ? ORDER BY id LIMIT ?"
+_STATE = (
+    "SELECT (SELECT coalesce(max(id), 0) FROM events),"
+    " (SELECT generation FROM projection_states WHERE table_name = ?)"
+)
+
+
+@dataclass(slots=True)
+class RememberedKey:
+    """A key's auth row, and the digest of its secret once that is known."""
+
+    row: AuthRow
+    digest: bytes | None
+
+
+class RememberedKeys:
+    """The most recently used auth rows; to be used by one thread at a time.
+
+    `catch_up` comes before each answer. It asks the fence, and only when something was committed
+    reads which keys the new events are about, and forgets those. A row is read after the fence
+    was asked; whatever is committed during or after the reading changes the fence's number again,
+    and the event that it brings has a later position than the last one looked at. So the next
+    answer forgets the row, and the classic race of a cache, where an old row is written over the
+    news, has no place to happen.
+    """
+
+    def __init__(self, fence: Fence, pepper_id: str, *, most: int) -> None:
+        self._fence = fence
+        self._pepper_id = pepper_id
+        self._most = most
+        self._keys: OrderedDict[str, RememberedKey] = OrderedDict()
+        self._lookup_ids: dict[str, str] = {}
+        self._version: int | None = None
+        self._generation: int | None = None
+        self.position = 0
+
+    def catch_up(self) -> None:
+        """Forget what the ledger has said something new about.
+
+        Raises:
+            LedgerUnavailable: it cannot be asked.
+        """
+        version = self._fence.version()
+        if version == self._version:
+            return
+        news = self._fence.rows(_NEWS, self.position, _EVENTS_LOOKED_AT)
+        ((last, generation),) = self._fence.rows(_STATE, auth_lookup.VIEW.name)
+        # A rebuilt table may differ without an event, and a ledger that is shorter than before
+        # was exchanged under our hands.
+        if len(news) == _EVENTS_LOOKED_AT or generation != self._generation or last < self.position:
+            self._keys.clear()
+            self._lookup_ids.clear()
+            self.position = last
+        elif news:
+            for _, key_uuid in news:
+                self._forget(to_key_id(UUID(bytes=key_uuid)))
+            self.position = news[-1][0]
+        self._generation = generation
+        self._version = version
+
+    def find(self, lookup_id: str) -> RememberedKey | None:
+        """Return the key behind a lookup id, from memory or else from the auth lookup.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked.
+        """
+        key = self._keys.get(lookup_id)
+        if key is not None:
+            self._keys.move_to_end(lookup_id)
+            return key
+        found = auth_lookup.find_in_sqlite(self._fence.rows, lookup_id, self._pepper_id)
+        if found is None:
+            return None
+        key = RememberedKey(*found)
+        self._keys[lookup_id] = key
+        self._lookup_ids[key.row.key_id] = lookup_id
+        if len(self._keys) > self._most:
+            _, oldest = self._keys.popitem(last=False)
+            del self._lookup_ids[oldest.row.key_id]
+        return key
+
+    def _forget(self, key_id: str) -> None:
+        lookup_id = self._lookup_ids.pop(key_id, None)
+        if lookup_id is not None:
+            del self._keys[lookup_id]
