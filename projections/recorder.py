@@ -93,19 +93,19 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             for position, stored in zip(positions, stored_events, strict=True)
         ]
         connection = session.connection()
-        for view in self._views:
-            _project(connection, view, recorded)
-        keep_digests(connection, digests)
+        try:
+            for view in self._views:
+                _project(connection, view, recorded)
+            keep_digests(connection, digests)
+        except IntegrityError as error:
+            # Not to be mistaken for a version that somebody else has taken.
+            message = "a projection contradicts the events; run: keyledger projections rebuild"
+            raise ProjectionInconsistent(message) from error
         return positions
 
 
 def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
-    try:
-        project(connection, view, view.table, recorded)
-    except IntegrityError as error:
-        # Not to be mistaken for a version that somebody else has taken.
-        message = f"{view.name} contradicts the events; run: keyledger projections rebuild"
-        raise ProjectionInconsistent(message) from error
+    project(connection, view, view.table, recorded)
     # Matching the version as well keeps a program of another version, still running while this
     # one upgraded the views, from writing what it means into tables that mean something else.
     moved = connection.execute(

@@ -1,0 +1,369 @@
+import json
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from secrets import token_bytes
+from uuid import UUID, uuid4
+
+import pytest
+from eventsourcing.persistence import IntegrityError, StoredEvent
+
+from domain.api_key import ApiKey
+from domain.credential import Credential, Digest, issue
+from domain.errors import (
+    ConcurrentChange,
+    LedgerError,
+    LedgerUnavailable,
+    PoisonEvent,
+    ProjectionInconsistent,
+)
+from domain.key_ids import to_uuid
+from domain.key_ledger import KeyLedger
+from domain.pepper import Pepper
+from domain.tokens import Token
+from domain.verifiers import CHEAPEST, Argon2Gate
+from projections.digests import keep_digests
+from projections.rebuild import check, rebuild
+from projections.recorder import LedgerRecorder
+from projections.view import View
+from projections.views import VIEWS
+from tests.conftest import NOON
+from tests.projections.ledgers import (
+    ADA,
+    Keys,
+    count_events,
+    dump,
+    fresh_copy,
+    keys_in,
+    rows_of,
+    sql,
+    view_rows,
+)
+from tests.projections.processes import die_at_statement, run_until_killed
+
+CREATED = {
+    "timestamp": "2026-03-03T12:00:00.000000Z",
+    "actor": {"type": "cli", "id": "ada"},
+    "request_id": None,
+    "source_ip": None,
+    "originator_topic": "ApiKey",
+    "workspace": "default",
+    "name": "by hand",
+    "token_prefix": "key",
+    "lookup_id": "0123456789abcdef",
+    "verifier": "$argon2id$by-hand",
+    "scopes": ["mcp:read"],
+    "role": "Member",
+    "expires_at": None,
+    "rotated_from": None,
+}
+"""A first event as it was stored before idempotency keys, without their field."""
+
+
+def stored(
+    state: object, *, uuid: UUID | None = None, version: int = 1, topic: str = "ApiKey.Created"
+) -> StoredEvent:
+    return StoredEvent(uuid or uuid4(), version, topic, json.dumps(state).encode())
+
+
+@pytest.fixture
+def recorder(keys: Keys) -> LedgerRecorder:
+    return LedgerRecorder(keys.database, VIEWS)
+
+
+def test_event_views_positions_and_digest_are_there_together(keys: Keys) -> None:
+    made = keys.create()
+    keys.create("another")
+    keys.revoke(made.key_id)
+    assert sql(keys.path, "SELECT id, topic FROM events") == [
+        (1, "ApiKey.Created"),
+        (2, "ApiKey.Created"),
+        (3, "ApiKey.Revoked"),
+    ]
+    assert sql(keys.path, "SELECT position, status FROM key_list ORDER BY 1") == [
+        (1, "revoked"),
+        (2, "active"),
+    ]
+    assert sql(keys.path, "SELECT position, revoked FROM auth_lookup ORDER BY 1") == [
+        (1, 1),
+        (2, 0),
+    ]
+    assert sql(keys.path, "SELECT table_name, position FROM projection_states") == [
+        ("key_list", 3),
+        ("auth_lookup", 3),
+    ]
+    assert sql(keys.path, "SELECT lookup_id FROM key_digests ORDER BY 1") == sql(
+        keys.path, "SELECT lookup_id FROM auth_lookup ORDER BY 1"
+    )
+
+
+def stop(table: str, verb: str) -> str:
+    return f"CREATE TRIGGER stop BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'stop'); END"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "refusal"),
+    [
+        ("DROP TABLE key_list", LedgerUnavailable),
+        ("DROP TABLE auth_lookup", LedgerUnavailable),
+        ("DROP TABLE projection_states", LedgerUnavailable),
+        ("DROP TABLE key_digests", LedgerUnavailable),
+        ("DROP TABLE events", LedgerUnavailable),
+        ("DELETE FROM projection_states WHERE table_name = 'key_list'", LedgerUnavailable),
+        ("DELETE FROM projection_states WHERE table_name = 'auth_lookup'", LedgerUnavailable),
+        (stop("key_list", "INSERT"), ProjectionInconsistent),
+        (stop("auth_lookup", "INSERT"), ProjectionInconsistent),
+        (stop("key_digests", "INSERT"), ProjectionInconsistent),
+        (stop("projection_states", "UPDATE"), ProjectionInconsistent),
+        # The row of a key whose first event is gone is in the way of the next one's.
+        ("DELETE FROM events", ProjectionInconsistent),
+    ],
+)
+def test_a_key_is_made_with_all_that_belongs_to_it_or_not_at_all(
+    keys: Keys, trouble: str, refusal: type[LedgerError]
+) -> None:
+    keys.create()
+    sql(keys.path, trouble)
+    before = dump(keys.path)
+    with pytest.raises(refusal):
+        keys.create()
+    assert dump(keys.path) == before
+
+
+@pytest.mark.parametrize(
+    ("trouble", "refusal"),
+    [
+        ("DELETE FROM key_list", ProjectionInconsistent),
+        ("DELETE FROM auth_lookup", ProjectionInconsistent),
+        (stop("key_list", "UPDATE"), ProjectionInconsistent),
+        (stop("auth_lookup", "UPDATE"), ProjectionInconsistent),
+        (stop("projection_states", "UPDATE"), ProjectionInconsistent),
+        # The successor's row is in before the old key's is changed.
+        ("DELETE FROM key_list WHERE position = 1", ProjectionInconsistent),
+        ("DELETE FROM auth_lookup WHERE position = 1", ProjectionInconsistent),
+        ("DROP TABLE key_digests", LedgerUnavailable),
+    ],
+)
+def test_a_rotation_is_both_keys_with_all_that_belongs_to_them_or_nothing(
+    keys: Keys, trouble: str, refusal: type[LedgerError]
+) -> None:
+    made = keys.create()
+    sql(keys.path, trouble)
+    before = dump(keys.path)
+    with pytest.raises(refusal):
+        keys.rotate(made.key_id)
+    assert dump(keys.path) == before
+
+
+def test_the_ledger_goes_on_after_an_append_that_failed(keys: Keys) -> None:
+    made = keys.create()
+    sql(keys.path, stop("auth_lookup", "UPDATE"))
+    with pytest.raises(ProjectionInconsistent):
+        keys.revoke(made.key_id)
+    sql(keys.path, "DROP TRIGGER stop")
+    keys.revoke(made.key_id)
+    assert keys.show(made.key_id).version == 2
+    assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+
+
+def test_a_version_that_is_taken_is_a_conflict_and_nothing_else_is(
+    keys: Keys, recorder: LedgerRecorder
+) -> None:
+    made = keys.create()
+    before = dump(keys.path)
+    taken = stored(CREATED, uuid=to_uuid(made.key_id))
+    with pytest.raises(IntegrityError):
+        recorder.insert_events([stored(CREATED), taken])
+    assert dump(keys.path) == before
+
+
+def test_whoever_changes_a_key_that_has_changed_loses_and_learns_it(keys: Keys) -> None:
+    made = keys.create()
+    uuid = to_uuid(made.key_id)
+    loser: ApiKey = keys.opened.ledger.repository.get(uuid)
+    keys.rename(made.key_id, "the winner's")
+    loser.rename("the loser's", by=ADA, at=NOON)
+    with pytest.raises(IntegrityError):
+        keys.opened.ledger.save(loser)
+    assert keys.show(made.key_id).name == "the winner's"
+    assert count_events(keys.path) == 2
+
+
+def test_a_conflict_is_told_as_one_by_the_command_too(keys: Keys, recorder: LedgerRecorder) -> None:
+    made = keys.create()
+    uuid = to_uuid(made.key_id)
+
+    def rename_first(prefix: str) -> tuple[Token, Credential]:
+        # Between the reading of the key and the append of the rotation.
+        keys.rename(made.key_id, "quicker")
+        return issue(
+            prefix,
+            random=token_bytes,
+            gate=Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST),
+            pepper=Pepper(bytes(32)),
+        )
+
+    slower = KeyLedger(recorder, rename_first)
+    with pytest.raises(ConcurrentChange):
+        slower.rotate_key(made.key_id, workspace="default", grace=timedelta(0), by=ADA, at=keys.now)
+    assert [each.topic for each in recorder.select_events(uuid)] == [
+        "ApiKey.Created",
+        "ApiKey.Renamed",
+    ]
+    assert count_events(keys.path) == 2
+
+
+def test_ids_increase_whatever_fails_between(recorder: LedgerRecorder) -> None:
+    ids: list[int] = []
+    for number in range(5):
+        state = CREATED | {"lookup_id": f"{number:016}"}
+        first = stored(state)
+        ids += recorder.insert_events([first]) or []
+        with pytest.raises(IntegrityError):
+            recorder.insert_events([first])
+        with pytest.raises(ProjectionInconsistent):
+            recorder.insert_events([stored(state)])
+        changes: list[StoredEvent] = []
+        for version in (2, 3):
+            renamed = {name: CREATED[name] for name in ("timestamp", "actor", "name")}
+            changes.append(
+                stored(
+                    renamed,
+                    uuid=UUID(str(first.originator_id)),
+                    version=version,
+                    topic="ApiKey.Renamed",
+                )
+            )
+        ids += recorder.insert_events(changes) or []
+    assert ids == [each.id for each in recorder.select_notifications(None, 100)]
+    assert ids == sorted(set(ids))
+    assert len(ids) == 15
+
+
+def test_the_views_are_given_what_was_stored_and_not_what_was_meant(
+    keys: Keys, recorder: LedgerRecorder
+) -> None:
+    # Extra fields, a time written in another way, and a field that did not exist yet.
+    recorder.insert_events(
+        [stored(CREATED | {"expires_at": "2026-03-04T01:00:00+01:00", "unknown": [1]})]
+    )
+    live = view_rows(keys.path)
+    assert [row["expires_at"] for row in as_dicts(keys.path, "key_list")] == [
+        "2026-03-04T01:00:00.000000Z"
+    ]
+    for view in VIEWS:
+        assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
+    assert view_rows(keys.path) == live
+
+
+def as_dicts(path: Path, table: str) -> list[dict[str, object]]:
+    names = [name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")]
+    return [dict(zip(names, row, strict=True)) for row in rows_of(path, table)]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        stored(CREATED, topic="os:system"),
+        stored([], topic="ApiKey.Created"),
+        stored({name: value for name, value in CREATED.items() if name != "verifier"}),
+        stored(CREATED | {"actor": {}}),
+        StoredEvent(uuid4(), 1, "ApiKey.Created", b"\xff"),
+    ],
+    ids=["unknown topic", "not an object", "missing field", "nobody", "no JSON"],
+)
+def test_what_cannot_be_projected_is_not_appended(
+    keys: Keys, recorder: LedgerRecorder, poison: StoredEvent
+) -> None:
+    keys.create()
+    before = dump(keys.path)
+    with pytest.raises(PoisonEvent) as caught:
+        recorder.insert_events([stored(CREATED), poison])
+    assert caught.value.position == 3
+    assert dump(keys.path) == before
+
+
+def of_version(view: View, version: int) -> View:
+    return replace(view, version=version)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_program_of_another_view_version_appends_nothing(
+    keys: Keys, which: int, version: int
+) -> None:
+    views = list(VIEWS)
+    views[which] = of_version(views[which], version)
+    other = LedgerRecorder(keys.database, views)
+    keys.create()
+    before = dump(keys.path)
+    with pytest.raises(LedgerUnavailable, match=f"is not at version {version} of this program"):
+        other.insert_events([stored(CREATED)])
+    assert dump(keys.path) == before
+
+
+def test_without_views_there_are_only_events(keys: Keys) -> None:
+    LedgerRecorder(keys.database, []).insert_events([stored(CREATED)])
+    assert count_events(keys.path) == 1
+    assert view_rows(keys.path) == {"key_list": [], "auth_lookup": []}
+
+
+def test_digests_that_are_given_replace_those_of_their_keys(
+    keys: Keys, recorder: LedgerRecorder
+) -> None:
+    keys.create()
+    with keys.database.write() as connection:
+        keep_digests(connection, [Digest(str(CREATED["lookup_id"]), "1" * 16, bytes(32))])
+    kept = Digest(str(CREATED["lookup_id"]), "2" * 16, b"2" * 32)
+    recorder.insert_events([stored(CREATED)], digests=[kept])
+    assert (kept.lookup_id, kept.pepper_id, kept.digest) in rows_of(keys.path, "key_digests")
+    assert len(rows_of(keys.path, "key_digests")) == 2
+
+
+def test_each_append_is_measured_and_a_failed_one_is_not(keys: Keys) -> None:
+    measured: list[tuple[int, float]] = []
+    recorder = LedgerRecorder(
+        keys.database, VIEWS, on_append=lambda number, seconds: measured.append((number, seconds))
+    )
+    recorder.insert_events([stored(CREATED)])
+    with pytest.raises(ProjectionInconsistent):
+        recorder.insert_events([stored(CREATED)])
+    ((number, seconds),) = measured
+    assert number == 1
+    assert 0 < seconds < 60
+
+
+def test_reading_events_does_not_wait_for_the_append_lock(
+    keys: Keys, recorder: LedgerRecorder
+) -> None:
+    made = keys.create()
+    with keys.database.write():
+        assert len(recorder.select_events(to_uuid(made.key_id))) == 1
+        assert recorder.max_notification_id() == 1
+
+
+def rotate_until(data_dir: Path, key_id: str, number: int, when: str) -> None:
+    with keys_in(data_dir) as keys:
+        die_at_statement(number, when=when)
+        keys.rotate(key_id, grace=timedelta(hours=1))
+
+
+@pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute"])
+def test_a_command_that_is_killed_has_done_nothing_or_everything(tmp_path: Path, when: str) -> None:
+    whole = tmp_path / "whole"
+    with keys_in(whole) as keys:
+        made = keys.create(lives=timedelta(days=1))
+        before = dump(keys.path)
+    data_dir = tmp_path / "data"
+    for number in count(1):
+        fresh_copy(whole, data_dir)
+        killed = run_until_killed(rotate_until, data_dir, made.key_id, number, when)
+        with keys_in(data_dir) as keys:
+            if not killed:
+                assert count_events(keys.path) == 3
+                break
+            assert dump(keys.path) == before
+            assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+            keys.rotate(made.key_id)
+    assert number > 8
