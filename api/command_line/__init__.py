@@ -1,14 +1,19 @@
 """The command line: ``keyledger``, for people at a terminal and for their scripts."""
 
+import io
 import sys
 from collections.abc import Sequence
 
-from api.command_line.failures import CALLED_WRONGLY, INTERRUPTED, check_encoding, report
+from api.command_line.failures import INTERRUPTED, check_encoding, report
 from api.command_line.root import root_command
 
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name in Greek must not end in an error where the terminal knows ASCII alone.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -18,10 +23,6 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 done, 1 refused or found wrong, 2 called wrongly, 130 interrupted.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A name in Greek must not end in an error where the terminal knows ASCII alone.
-            stream.reconfigure(errors="backslashreplace")
     try:
         check_encoding(arguments)
         code = root_command().main(
@@ -35,6 +36,3 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return failure
     return code if isinstance(code, int) else 0
-
-
-__all__ = ["CALLED_WRONGLY", "main", "run"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from api.command_line.terminal import json_bytes, one_line, stderr_console
+from api.command_line.terminal import one_line, stderr_console, write_json
 from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
 
 REFUSED = 1
@@ -15,8 +15,14 @@ CALLED_WRONGLY = 2
 INTERRUPTED = 130
 
 
-class LedgerAbsent(Exception):
-    """There is no ledger where one was asked for, and the command is not one that makes one."""
+class CommandFailed(Exception):
+    """A command cannot be done, for a reason that is the command line's own."""
+
+    def __init__(self, exit_code: int, code: str, detail: str) -> None:
+        """Say how the command ends, with a ``code`` for programs and a ``detail`` for people."""
+        super().__init__(detail)
+        self.exit_code = exit_code
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ def report(error: Exception, *, as_json: bool) -> int | None:
         return None
     if as_json:
         document = {"code": failure.code, "detail": failure.detail} | failure.members
-        sys.stderr.write(json_bytes(document).decode())
+        write_json(document, sys.stderr)
     elif failure.for_people:
         console = stderr_console()
         first, *rest = failure.for_people.splitlines()
@@ -68,16 +74,13 @@ def _failure_of(error: Exception) -> _Failure | None:
             return _invalid(error)
         case LedgerError():
             return _refusal(error)
-        case LedgerAbsent():
-            return _Failure(REFUSED, "LEDGER_NOT_FOUND", str(error), str(error))
+        case CommandFailed():
+            return _Failure(error.exit_code, error.code, str(error), str(error))
         case typer.TyperException():
             return _usage(error)
         case OSError():
             detail = f"{error.strerror}: {error.filename}" if error.filename else str(error)
             return _Failure(REFUSED, LedgerUnavailable.code, detail, detail)
-    if type(error).__name__ == "SettingsError":
-        # Recognised by its name: importing the settings takes longer than most usage errors.
-        return _Failure(CALLED_WRONGLY, "INVALID_SETTINGS", str(error), str(error))
     return None
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import unicodedata
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -33,13 +33,13 @@ def one_line(text: object) -> str:
     )
 
 
-def json_bytes(document: Any) -> bytes:  # noqa: ANN401 - any JSON
-    """Return a JSON document for people and programs: indented, in UTF-8."""
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+def write_json(document: Any, stream: TextIO | None = None) -> None:  # noqa: ANN401 - any JSON
+    """Write a JSON document to standard output or another stream.
 
-
-def write_json(document: Any) -> None:  # noqa: ANN401 - any JSON
-    """Write the one JSON document of a command; as bytes, for JSON is UTF-8 whatever the locale."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(json_bytes(document))
-    sys.stdout.buffer.flush()
+    It is written as bytes, for JSON is UTF-8 whatever the terminal's encoding.
+    """
+    stream = stream or sys.stdout
+    stream.flush()
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    stream.buffer.write(f"{text}\n".encode())
+    stream.buffer.flush()

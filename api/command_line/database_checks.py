@@ -1,0 +1,108 @@
+"""Checks of the database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from api.command_line.checks import Check
+from api.command_line.file_checks import NO_LEDGER, check_private_file, readable_size
+from domain.errors import LedgerError
+from projections.database import open_database
+from projections.inspection import Inspection, inspect_database, kind_of_file
+from projections.schema import HEAD
+from projections.status import ProjectionStatus
+from projections.views import VIEWS
+
+_FULL = 2
+_NAME = "database"
+_RESTORE = "stop the server, keep a copy of the file, and restore a backup"
+
+
+def check_database(url: str, path: Path) -> Iterator[Check]:
+    """Check the file, and what is in it if it is a ledger's that can be opened as it is."""
+    try:
+        kind = kind_of_file(path)
+    except OSError as error:
+        yield Check(_NAME, "fail", f"{path}: {error.strerror}", "run as the ledger's owner")
+        return
+    match kind:
+        case "absent":
+            yield Check(_NAME, "fail", f"{path} is not there", NO_LEDGER)
+        case "empty":
+            yield Check(_NAME, "fail", f"{path} is empty", NO_LEDGER)
+        case "foreign":
+            yield Check(_NAME, "fail", f"{path} is no SQLite database", "restore a backup")
+        case "rollback journal":
+            yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
+            yield Check(
+                "journal",
+                "fail",
+                "journal_mode is not wal, so that the database was not looked into",
+                "open it with any other command, such as keyledger keys list, which sets it",
+            )
+        case "wal":
+            yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
+            yield from _check_inside(url)
+
+
+def _check_inside(url: str) -> Iterator[Check]:
+    try:
+        # It demands the settings of each connection, and changes nothing in a file that has WAL.
+        database = open_database(url)
+        try:
+            found = inspect_database(database)
+        finally:
+            database.close()
+    except LedgerError as error:
+        cause = error.__cause__
+        reason = error if cause is None else getattr(cause, "orig", None) or cause
+        yield Check("contents", "fail", str(reason), _RESTORE)
+        return
+    yield _check_durability(found)
+    yield _check_soundness(found)
+    yield _check_revision(found)
+    yield from (_check_projection(status) for status in found.projections)
+    if found.projections:
+        keys = max(status.rows for status in found.projections)
+        yield Check("contents", "ok", f"{found.events:,} events, {keys:,} keys")
+
+
+def _check_durability(found: Inspection) -> Check:
+    said = f"journal_mode wal, synchronous {found.synchronous}"
+    if found.synchronous == _FULL:
+        return Check("durability", "ok", f"{said} (FULL)")
+    return Check("durability", "fail", f"{said}, not FULL", "use another build of SQLite")
+
+
+def _check_soundness(found: Inspection) -> Check:
+    if not found.problems:
+        return Check("quick_check", "ok", "no damage in the file")
+    return Check("quick_check", "fail", "; ".join(found.problems[:5]), _RESTORE)
+
+
+def _check_revision(found: Inspection) -> Check:
+    name = "schema"
+    if found.revision == HEAD:
+        return Check(name, "ok", f"revision {HEAD}")
+    if found.revision is None:
+        return Check(name, "fail", "none of the ledger's tables", NO_LEDGER)
+    return Check(
+        name,
+        "fail",
+        f"revision {found.revision}; this version of the program has {HEAD}",
+        "run the version that made it, or, if it is older, any other command, which upgrades it",
+    )
+
+
+def _check_projection(status: ProjectionStatus) -> Check:
+    rebuild = f"keyledger projections rebuild {status.name}"
+    version = next(view.version for view in VIEWS if view.name == status.name)
+    found = f"version {status.view_version}, position {status.position:,}, lag {status.lag:,}"
+    if status.view_version != version:
+        remedy = "any other command builds it anew, as does a start of the server"
+        return Check(status.name, "warn", f"{found}; the program has version {version}", remedy)
+    if status.position != status.last_position:
+        return Check(status.name, "fail", f"{found}; the last is {status.last_position:,}", rebuild)
+    if status.rebuild_position is not None:
+        found += f"; a rebuild is running or was interrupted at {status.rebuild_position:,}"
+        return Check(status.name, "warn", found, f"wait for it, or go on with it: {rebuild}")
+    return Check(status.name, "ok", found)

@@ -1,0 +1,73 @@
+"""``keyledger doctor``: is everything as it should be, and if not, what to do."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import chain
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import make_url
+
+from api.command_line.checks import Check, Result
+from api.command_line.database_checks import check_database
+from api.command_line.failures import REFUSED
+from api.command_line.file_checks import check_disk, check_folder, check_pepper
+from api.command_line.listing import Column, write_listing
+from api.command_line.local_ledger import checked_settings, database_path, say_which_ledger
+from api.command_line.options import AsJson, DataDir
+from api.command_line.program_checks import check_program, check_python, check_sqlite
+from api.command_line.terminal import one_line, stdout_console, write_json
+
+app = typer.Typer(add_completion=False)
+
+_STYLES: dict[Result, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_COLUMNS = (
+    Column("CHECK"),
+    Column("RESULT"),
+    Column("FOUND", wraps=True),
+    Column("WHAT TO DO", wraps=True),
+)
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check the program, the files and the database; change nothing."""
+    settings = checked_settings(data_dir=data_dir)
+    url = make_url(settings.url)
+    path = database_path(url)
+    if not as_json:
+        say_which_ledger(url)
+    checks: Iterable[Check] = chain(
+        [check_program(), check_python(), check_sqlite()],
+        # The files' modes are looked at before the database is opened, which makes more files.
+        [check_folder(settings.data_dir), check_pepper(settings.pepper_path)],
+        [check_disk(path)],
+        check_database(settings.url, path),
+    )
+    found = list(checks)
+    failed = any(check.result == "fail" for check in found)
+    if as_json:
+        write_json({"healthy": not failed, "checks": [asdict(check) for check in found]})
+    else:
+        _write(stdout_console(), found)
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+def _write(console: Console, checks: Sequence[Check]) -> None:
+    rows = [
+        [
+            Text(check.name, style="bold"),
+            Text(check.result, style=_STYLES[check.result]),
+            Text(one_line(check.found)),
+            Text(one_line(check.remedy or "")),
+        ]
+        for check in checks
+    ]
+    write_listing(console, _COLUMNS, rows)
+    counts = Counter(check.result for check in checks)
+    told = ", ".join(f"{counts[result]} {result}" for result in _STYLES if counts[result])
+    worst = next(result for result in reversed(_STYLES) if counts[result])
+    console.print(f"\n{told}", style=_STYLES[worst], soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Checks of the ledger's files and of the disk that they are on."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from api.command_line.checks import Check
+from domain.pepper import Pepper
+
+NO_LEDGER = "name its folder with --data-dir, or make a ledger: keyledger keys create"
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+_TOO_FULL = 64 * _MIB
+_NEARLY_FULL = _GIB
+
+
+def check_folder(folder: Path) -> Check:
+    """Check that nobody else can look into the data folder."""
+    name = "data folder"
+    if not folder.is_dir():
+        return Check(name, "fail", f"{folder} is not there", NO_LEDGER)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        remedy = "run as the ledger's owner, or give the folder and its files to this account"
+        return Check(name, "fail", f"{folder} cannot be used by this account", remedy)
+    found, is_private = _mode(folder)
+    if is_private:
+        return Check(name, "ok", found)
+    return Check(name, "warn", f"{found}: others can see into it", f"chmod 700 {folder}")
+
+
+def check_private_file(name: str, path: Path, about: str) -> Check:
+    """Check that nobody else can read or write a file, ``about`` which something is known."""
+    found, is_private = _mode(path)
+    found = f"{found}, {about}"
+    if is_private:
+        return Check(name, "ok", found)
+    return Check(name, "fail", f"{found}: others can open it", f"chmod 600 {path}")
+
+
+def check_pepper(path: Path) -> Check:
+    """Check that the pepper is there and can be used; its bytes are never shown."""
+    name = "pepper"
+    try:
+        pepper = Pepper(path.read_bytes())
+    except FileNotFoundError:
+        return Check(
+            name,
+            "warn",
+            f"{path} is not there",
+            "restore it; else a new one is made, and each token's next check takes a little longer",
+        )
+    except (OSError, ValueError) as error:
+        remedy = "restore the file, or remove it to begin with a new pepper"
+        return Check(name, "fail", f"{path}: {error}", remedy)
+    return check_private_file(name, path, f"id {pepper.pepper_id}")
+
+
+def check_disk(path: Path) -> Check:
+    """Check that there is room for the database to grow and to be rebuilt."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    # A rebuild makes every view a second time beside the first.
+    wanted = max(_NEARLY_FULL, 2 * path.stat().st_size if os.access(path, os.F_OK) else 0)
+    found = f"{readable_size(free)} free"
+    if free < _TOO_FULL:
+        return Check("disk", "fail", found, f"make room on the disk of {folder}")
+    if free < wanted:
+        remedy = f"make room: a rebuild may need up to {readable_size(wanted)}"
+        return Check("disk", "warn", found, remedy)
+    return Check("disk", "ok", found)
+
+
+def readable_size(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / _GIB:,.1f} GiB" if size >= _GIB else f"{size / _MIB:,.1f} MiB"
+
+
+def _mode(path: Path) -> tuple[str, bool]:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return f"{path}, mode {mode:04o}", not mode & (stat.S_IRWXG | stat.S_IRWXO)

@@ -1,0 +1,194 @@
+"""The commands that make, change and end keys."""
+
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.key_display import write_key
+from api.command_line.key_queries import shown
+from api.command_line.local_ledger import local_caller, local_ledger
+from api.command_line.moments import parse_duration, parse_end, readable
+from api.command_line.options import (
+    AsJson,
+    DataDir,
+    ExpiresAt,
+    ExpiresIn,
+    KeyId,
+    Scopes,
+    Workspace,
+    split_scopes,
+)
+from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
+from api.composition import OpenLedger
+from api.representations import key_as_json
+from domain.errors import Invalid
+from domain.key_ledger import Changes, Issued
+from domain.names import DEFAULT_WORKSPACE
+from projections.key_list import ListedKey
+
+
+def create(
+    *,
+    name: Annotated[str, typer.Option(help="What the key is for, as in payments-api.")],
+    scopes: Scopes,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    expires_at: ExpiresAt = None,
+    expires_in: ExpiresIn = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="What the token begins with.", show_default="KEYLEDGER_TOKEN_PREFIX"),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a key and show its token, this once."""
+    with local_ledger(data_dir, as_json=as_json, may_make=True) as ledger:
+        now = ledger.clock()
+        issued = ledger.ledger.create_key(
+            workspace=workspace,
+            name=name,
+            scopes=split_scopes(scopes),
+            expires_at=parse_end(expires_at, expires_in, now=now),
+            token_prefix=ledger.settings.token_prefix if prefix is None else prefix,
+            by=local_caller(),
+            at=now,
+        )
+        _write_issued(ledger, workspace, issued, as_json=as_json)
+
+
+def rotate(
+    key_id: KeyId,
+    *,
+    grace: Annotated[
+        str, typer.Option(help="How long the old key still works, as in 1h.", metavar="DURATION")
+    ] = "0s",
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key a successor, show the successor's token, and end the key after a grace period."""
+    span = timedelta(0) if grace == "0" else parse_duration("grace", grace)
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        issued = ledger.ledger.rotate_key(
+            key_id, workspace=workspace, grace=span, by=local_caller(), at=ledger.clock()
+        )
+        _write_issued(ledger, workspace, issued, as_json=as_json)
+        if not as_json:
+            end = shown(ledger, workspace, key_id).expires_at
+            works = "no longer works" if not span else f"works until {end and readable(end)}"
+            stdout_console().print(f"\nThe old key {key_id} {works}.", soft_wrap=True)
+
+
+def update(
+    key_id: KeyId,
+    *,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option(help="New scopes, in place of all it has.", metavar="A:B,C:D"),
+    ] = None,
+    expires_at: ExpiresAt = None,
+    expires_in: ExpiresIn = None,
+    never_expires: Annotated[
+        bool, typer.Option("--never-expires", help="The key has no end any more.")
+    ] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a key's name, scopes or end: all that is asked for, or nothing."""
+    ends = expires_at is not None or expires_in is not None
+    if never_expires and ends:
+        raise Invalid("never_expires", "give it or another end, not both")
+    if not (ends or never_expires or name is not None or scopes):
+        raise CommandFailed(
+            CALLED_WRONGLY,
+            Invalid.code,
+            "say what to change: --name, --scopes, --expires-at, --expires-in or --never-expires",
+        )
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        now = ledger.clock()
+        end = parse_end(expires_at, expires_in, now=now)
+        ledger.ledger.update_key(
+            key_id,
+            Changes(
+                name=name,
+                scopes=split_scopes(scopes) if scopes else None,
+                expires_at=end,
+                never_expires=never_expires or (ends and end is None),
+            ),
+            workspace=workspace,
+            by=local_caller(),
+            at=now,
+        )
+        _write_changed(ledger, workspace, key_id, as_json=as_json)
+
+
+def revoke(
+    key_id: KeyId,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
+    comment: Annotated[str | None, typer.Option(help="More about it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Disable a key at once and for ever; one that is revoked already stays as it is."""
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        key = shown(ledger, workspace, key_id)
+        asks = not (yes or as_json or key.status == "revoked") and _somebody_is_there()
+        if asks and not _agreed(key):
+            stderr_console().print("nothing was changed", soft_wrap=True)
+            raise typer.Exit(REFUSED)
+        ledger.ledger.revoke_key(
+            key_id,
+            workspace=workspace,
+            reason=reason,
+            comment=comment,
+            by=local_caller(),
+            at=ledger.clock(),
+        )
+        _write_changed(ledger, workspace, key_id, as_json=as_json)
+
+
+def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json: bool) -> None:
+    """Write a new key and its token: the one time that the token is written anywhere."""
+    key = shown(ledger, workspace, issued.key_id)
+    token = None if issued.token is None else issued.token.reveal()
+    if as_json:
+        write_json(key_as_json(key) | {"token": token})
+        return
+    console = stdout_console()
+    write_key(console, key, ledger.clock())
+    console.print("\nThe token is shown once; store it now:\n", style="bold", soft_wrap=True)
+    console.print(token, style="green", soft_wrap=True)
+
+
+def _write_changed(ledger: OpenLedger, workspace: str, key_id: str, *, as_json: bool) -> None:
+    key = shown(ledger, workspace, key_id)
+    if as_json:
+        write_json(key_as_json(key))
+    else:
+        write_key(stdout_console(), key, ledger.clock())
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _agreed(key: ListedKey) -> bool:
+    question = Text.assemble("Revoke ", (one_line(key.name), "bold"), f" ({key.key_id})?").append(
+        " It stops working at once, for ever. [y/N] "
+    )
+    console = stderr_console()
+    console.print(question, end="", soft_wrap=True)
+    try:
+        return input().strip().lower() in {"y", "yes"}
+    except EOFError:
+        console.print()
+        return False

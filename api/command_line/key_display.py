@@ -1,0 +1,133 @@
+"""How keys and their events look to people."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from api.command_line.listing import Column, write_listing, write_record
+from api.command_line.moments import date, from_now, readable
+from api.command_line.terminal import one_line
+from domain.api_key import ApiKey
+from domain.caller import Actor
+from domain.public_event import public_event
+from domain.times import from_text
+from projections.key_list import ListedKey
+from projections.stored_events import Recorded
+
+_STATUS_STYLES = {"active": "green", "revoked": "red", "expired": "yellow"}
+_KEY_COLUMNS = (
+    Column("KEY ID"),
+    Column("NAME", wraps=True),
+    Column("PREFIX"),
+    Column("SCOPES", wraps=True),
+    Column("STATUS"),
+    Column("EXPIRES", wraps=True),
+    Column("CREATED"),
+)
+_EVENT_COLUMNS = (
+    Column("EVENT"),
+    Column("VERSION", right=True),
+    Column("AT"),
+    Column("BY"),
+    Column("POSITION", right=True),
+    Column("WHAT", wraps=True),
+)
+# For auditors, who have --json.
+_NOT_FOR_PEOPLE = frozenset({"verifier_sha256", "request_sha256", "lookup_id", "role"})
+
+
+def write_keys(console: Console, keys: Sequence[ListedKey], now: datetime) -> None:
+    """Write a list of keys."""
+    rows = [
+        [
+            Text(key.key_id),
+            _text(key.name),
+            _text(key.prefix),
+            _scopes(key),
+            _status(key),
+            _end(key.expires_at, now, date),
+            Text(date(key.created_at)),
+        ]
+        for key in keys
+    ]
+    write_listing(console, _KEY_COLUMNS, rows)
+
+
+def write_key(console: Console, key: ListedKey, now: datetime) -> None:
+    """Write all that is to be said about one key."""
+    write_record(console, _fields(key, now))
+
+
+def write_history(console: Console, history: Sequence[Recorded]) -> None:
+    """Write the events of a key's life."""
+    rows = [
+        [
+            Text(recorded.event.TOPIC.removeprefix("ApiKey."), style="bold"),
+            Text(str(recorded.event.originator_version)),
+            Text(readable(recorded.event.timestamp)),
+            _text("{type}:{id}".format(**recorded.event.actor)),
+            Text(str(recorded.position)),
+            _what(recorded.event),
+        ]
+        for recorded in history
+    ]
+    write_listing(console, _EVENT_COLUMNS, rows)
+
+
+def _fields(key: ListedKey, now: datetime) -> Iterator[tuple[str, Text]]:
+    yield "key id", Text(key.key_id, style="bold")
+    yield "workspace", _text(key.workspace)
+    yield "name", _text(key.name)
+    yield "prefix", _text(key.prefix)
+    yield "scopes", _scopes(key)
+    yield "role", _text(key.role)
+    yield "status", _status(key)
+    yield "expires", _end(key.expires_at, now, readable)
+    yield "created", _deed(key.created_at, key.created_by)
+    if key.revoked_at is not None and key.revoked_by is not None:
+        reason = f": {key.revoke_reason}" if key.revoke_reason else ""
+        yield "revoked", _deed(key.revoked_at, key.revoked_by).append(one_line(reason))
+    if key.rotated_from is not None:
+        yield "rotated from", _text(key.rotated_from)
+    if key.rotated_to is not None:
+        yield "rotated to", _text(key.rotated_to)
+    yield "version", Text(str(key.version))
+
+
+def _text(text: str) -> Text:
+    return Text(one_line(text))
+
+
+def _scopes(key: ListedKey) -> Text:
+    return _text(", ".join(key.scopes))
+
+
+def _status(key: ListedKey) -> Text:
+    return Text(key.status, style=_STATUS_STYLES[key.status])
+
+
+def _end(at: datetime | None, now: datetime, write: Callable[[datetime], str]) -> Text:
+    return Text("Never" if at is None else f"{write(at)} {from_now(at, now)}")
+
+
+def _deed(at: datetime, actor: Actor) -> Text:
+    return Text(f"{readable(at)} by ").append(one_line(f"{actor.type}:{actor.id}"))
+
+
+def _what(event: ApiKey.Event) -> Text:
+    data: dict[str, Any] = public_event(event)["data"]
+    told = (
+        f"{name}={_told(name, value)}"
+        for name, value in data.items()
+        if value is not None and name not in _NOT_FOR_PEOPLE
+    )
+    return _text(", ".join(told))
+
+
+def _told(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return readable(from_text(str(value))) if name.endswith("_at") else str(value)

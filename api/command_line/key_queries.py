@@ -1,0 +1,140 @@
+"""The commands that ask about keys."""
+
+from typing import Annotated
+
+import typer
+
+from api.command_line.key_display import write_history, write_key, write_keys
+from api.command_line.local_ledger import local_ledger
+from api.command_line.moments import parse_time
+from api.command_line.options import AsJson, DataDir, KeyId, Workspace
+from api.command_line.terminal import stderr_console, stdout_console, write_json
+from api.composition import OpenLedger
+from api.cursors import from_cursor, to_cursor
+from api.representations import event_as_json, key_as_json, page_as_json
+from domain import scopes
+from domain.api_key import Status
+from domain.names import DEFAULT_WORKSPACE
+from domain.times import to_text
+from projections.key_list import Filters, ListedKey, list_keys, show_key
+from projections.stored_events import Recorded, read_history
+
+_HISTORY_BATCH = 500
+
+
+def list_(
+    *,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    status: Annotated[Status | None, typer.Option(help="Only keys of this status.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "-q", help="Occurs in the name, or begins the prefix or the id."),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="Only keys that may do all that this scope names.", metavar="A:B"),
+    ] = None,
+    created_by: Annotated[str | None, typer.Option(help="Id of the actor that made it.")] = None,
+    expires_before: Annotated[
+        str | None, typer.Option(help="Only keys that end before this.", metavar="TIME")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(help="Where the list before this one ended.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the keys of a workspace, the newest first."""
+    filters = Filters(
+        status=status,
+        text=text,
+        scope=None if scope is None else scopes.checked([scope], field="scope")[0],
+        created_by=created_by,
+        expires_before=(
+            None if expires_before is None else parse_time("expires_before", expires_before)
+        ),
+    )
+    query = [
+        "keys",
+        workspace,
+        filters.status,
+        filters.text,
+        filters.scope,
+        filters.created_by,
+        None if filters.expires_before is None else to_text(filters.expires_before),
+    ]
+    before = from_cursor(cursor, *query)
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        now = ledger.clock()
+        with ledger.database.read() as connection:
+            found = list_keys(
+                connection, workspace, filters, now=now, before=before, limit=limit + 1
+            )
+    keys = found[:limit]
+    following = to_cursor(keys[-1].position, *query) if len(found) > limit else None
+    if as_json:
+        write_json(page_as_json([key_as_json(key) for key in keys], following))
+        return
+    if keys:
+        write_keys(stdout_console(), keys, now)
+    else:
+        stderr_console().print(f"no keys found in the workspace {workspace}", soft_wrap=True)
+    if following is not None:
+        stderr_console().print(f"there are more: --cursor {following}", soft_wrap=True)
+
+
+def show(
+    key_id: KeyId,
+    *,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one key."""
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        key = shown(ledger, workspace, key_id)
+        if as_json:
+            write_json(key_as_json(key))
+        else:
+            write_key(stdout_console(), key, ledger.clock())
+
+
+def history(
+    key_id: KeyId,
+    *,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happened to a key, the oldest event first."""
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        shown(ledger, workspace, key_id)
+        events = _whole_history(ledger, key_id)
+    if as_json:
+        write_json(page_as_json([event_as_json(each) for each in events], None))
+    else:
+        write_history(stdout_console(), events)
+
+
+def shown(ledger: OpenLedger, workspace: str, key_id: str) -> ListedKey:
+    """Return a key of a workspace.
+
+    Raises:
+        KeyNotFound: the workspace has no such key.
+    """
+    with ledger.database.read() as connection:
+        return show_key(connection, workspace, key_id, now=ledger.clock())
+
+
+def _whole_history(ledger: OpenLedger, key_id: str) -> list[Recorded]:
+    events: list[Recorded] = []
+    with ledger.database.read() as connection:
+        while batch := read_history(
+            connection,
+            key_id,
+            after=events[-1].position if events else 0,
+            limit=_HISTORY_BATCH,
+        ):
+            events += batch
+    return events

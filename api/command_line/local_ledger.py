@@ -1,0 +1,83 @@
+"""The ledger on this machine, and who works on it."""
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+
+from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.progress import ReplayProgress
+from api.command_line.terminal import one_line, stderr_console
+from api.composition import OpenLedger, opened_ledger
+from api.settings import Settings, SettingsError, read_settings
+from domain.caller import Actor, Caller
+
+
+def checked_settings(**given: object) -> Settings:
+    """Read the settings; options that were ``given`` outrank the environment.
+
+    Raises:
+        CommandFailed: they cannot be used.
+    """
+    try:
+        return read_settings(**given)
+    except SettingsError as error:
+        raise CommandFailed(CALLED_WRONGLY, "INVALID_SETTINGS", str(error)) from None
+
+
+@contextmanager
+def local_ledger(
+    data_dir: Path | None, *, as_json: bool, may_make: bool = False
+) -> Iterator[OpenLedger]:
+    """Open the ledger of the settings, and say to people which one it is.
+
+    Args:
+        may_make: make one where there is none. Only a command that adds to the ledger should: to
+            read a ledger that is not there is more likely a mistyped path than a wish.
+
+    Raises:
+        CommandFailed: the settings cannot be used, or there is no ledger.
+        LedgerError: it cannot be opened.
+    """
+    settings = checked_settings(data_dir=data_dir)
+    url = make_url(settings.url)
+    if not may_make and not database_path(url).exists():
+        raise CommandFailed(
+            REFUSED,
+            "LEDGER_NOT_FOUND",
+            f"there is no ledger at {database_path(url)}\n"
+            "name its folder with --data-dir or KEYLEDGER_DATA_DIR,"
+            " or make one: keyledger keys create",
+        )
+    if not as_json:
+        say_which_ledger(url)
+    with ReplayProgress() as progress, opened_ledger(settings, progress=progress) as ledger:
+        yield ledger
+
+
+def database_path(url: URL) -> Path:
+    """Return the file of an SQLite database."""
+    return Path(url.database or "")
+
+
+def say_which_ledger(url: URL) -> None:
+    """Tell people which database a command is about."""
+    name = url.render_as_string(hide_password=True)
+    stderr_console().print(one_line(f"ledger: {name}"), style="dim", soft_wrap=True)
+
+
+def local_caller() -> Caller:
+    """Return whoever runs the command; the machine's account says who, and no variable.
+
+    Who can write to the database's file can do anything to it, so that there is nothing that this
+    caller may not grant.
+    """
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = f"uid-{number}"
+    return Caller(Actor("cli", name), holds=("*",))

@@ -1,0 +1,100 @@
+"""How projections and their replays look to people."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from api.command_line.listing import Column, write_listing
+from api.command_line.moments import readable
+from api.command_line.terminal import one_line
+from projections.comparison import Difference
+from projections.rebuild import ReplayReport
+from projections.status import ProjectionStatus
+
+_STATUS_COLUMNS = (
+    Column("NAME"),
+    Column("VERSION", right=True),
+    Column("POSITION", right=True),
+    Column("LAST", right=True),
+    Column("LAG", right=True),
+    Column("ROWS", right=True),
+    Column("BUILT"),
+    Column("REBUILD"),
+)
+_DIFFERENCE_COLUMNS = (
+    Column("KEY ID"),
+    Column("PROBLEM"),
+    Column("COLUMN"),
+    Column("LIVE", wraps=True),
+    Column("RIGHT", wraps=True),
+)
+
+
+def write_statuses(console: Console, statuses: Sequence[ProjectionStatus]) -> None:
+    """Write how far projections have come."""
+    rows = [
+        [
+            Text(status.name, style="bold"),
+            Text(str(status.view_version)),
+            Text(f"{status.position:,}"),
+            Text(f"{status.last_position:,}"),
+            Text(f"{status.lag:,}", style="red" if status.lag else "green"),
+            Text(f"{status.rows:,}"),
+            Text("never" if status.completed_at is None else readable(status.completed_at)),
+            _rebuild(status),
+        ]
+        for status in statuses
+    ]
+    write_listing(console, _STATUS_COLUMNS, rows)
+
+
+def write_rebuild(console: Console, report: ReplayReport) -> None:
+    """Write what a rebuild did, and what it put right."""
+    count = f"{report.differing:,}"
+    if report.differing:
+        found = Text(f"rows that differed from the events and are right now: {count}", "yellow")
+    else:
+        found = Text("no row differed from the events", "green")
+    wait = f"writers waited {report.locked_seconds * 1000:,.0f} ms"
+    line = Text.assemble((report.view, "bold"), f": rebuilt {_effort(report)}, {wait}; ", found)
+    console.print(line, soft_wrap=True)
+
+
+def write_check(console: Console, report: ReplayReport) -> None:
+    """Write each row that a check found to differ, and what to do about it."""
+    if report.differences:
+        rows = [row for difference in report.differences for row in _cells(difference)]
+        write_listing(console, _DIFFERENCE_COLUMNS, rows)
+        unsaid = report.differing - len(report.differences)
+        console.print(f"... and {unsaid:,} rows more\n" if unsaid else "", soft_wrap=True)
+    if report.differing:
+        remedy = f"; run: keyledger projections rebuild {report.view}"
+        found = Text(f"rows that differ from the events: {report.differing:,}{remedy}", "red")
+    else:
+        found = Text("no row differs from the events", "green")
+    line = Text.assemble((report.view, "bold"), f": checked {_effort(report)}; ", found)
+    console.print(line, soft_wrap=True)
+
+
+def _effort(report: ReplayReport) -> str:
+    speed = report.events / report.seconds
+    return f"{report.events:,} events in {report.seconds:.2f} s ({speed:,.0f}/s)"
+
+
+def _rebuild(status: ProjectionStatus) -> Text:
+    if status.rebuild_position is None:
+        return Text("-")
+    return Text(f"running or interrupted at {status.rebuild_position:,}", style="yellow")
+
+
+def _cells(difference: Difference) -> Iterator[list[Text]]:
+    row = [Text(one_line(difference.key_id)), Text(difference.problem, style="red")]
+    if not difference.columns:
+        yield [*row, Text(""), Text(""), Text("")]
+    for name, (live, right) in difference.columns.items():
+        yield [*row, Text(name), _value(live), _value(right)]
+
+
+def _value(value: object) -> Text:
+    return Text("null" if value is None else one_line(value) or "''")

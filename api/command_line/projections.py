@@ -1,0 +1,100 @@
+"""``keyledger projections``: how far they have come, making them anew, and checking them."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.local_ledger import local_ledger
+from api.command_line.options import AsJson, DataDir
+from api.command_line.progress import ReplayProgress
+from api.command_line.projection_display import write_check, write_rebuild, write_statuses
+from api.command_line.terminal import stdout_console, write_json
+from api.representations import page_as_json, report_as_json, status_as_json
+from domain.errors import Invalid
+from projections import rebuild as replay
+from projections.rebuild import ReplayReport
+from projections.status import projection_status
+from projections.view import View
+from projections.views import VIEWS, view_named
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the projection.")]
+
+
+@app.callback()
+def projections() -> None:
+    """Ask how far projections have come, rebuild them, and check them against the events."""
+
+
+@app.command()
+def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Tell how far each projection has come."""
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        statuses = projection_status(ledger.database)
+    if as_json:
+        write_json(page_as_json([status_as_json(each) for each in statuses], None))
+    else:
+        write_statuses(stdout_console(), statuses)
+
+
+@app.command()
+def rebuild(
+    name: Name = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Rebuild all projections.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a projection anew from the events; an interrupted rebuild goes on where it stopped."""
+    if every == (name is not None):
+        raise CommandFailed(
+            CALLED_WRONGLY, Invalid.code, "name one projection, or give --all for all of them"
+        )
+    views = VIEWS if name is None else (view_named(name),)
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+
+        def run(view: View, progress: ReplayProgress) -> ReplayReport:
+            return replay.rebuild(ledger.database, view, clock=ledger.clock, progress=progress)
+
+        _replay(views, run, write_rebuild, as_list=name is None, as_json=as_json)
+
+
+@app.command()
+def check(name: Name = None, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Compare projections, or one of them, with what the events say; exit with 1 if any differs."""
+    views = VIEWS if name is None else (view_named(name),)
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+
+        def run(view: View, progress: ReplayProgress) -> ReplayReport:
+            return replay.check(ledger.database, view, progress=progress)
+
+        reports = _replay(views, run, write_check, as_list=name is None, as_json=as_json)
+    if any(report.differing for report in reports):
+        raise typer.Exit(REFUSED)
+
+
+def _replay(
+    views: Sequence[View],
+    run: Callable[[View, ReplayProgress], ReplayReport],
+    write: Callable[[Console, ReplayReport], None],
+    *,
+    as_list: bool,
+    as_json: bool,
+) -> list[ReplayReport]:
+    """Run a replay of each view, and write each report as soon as it is there."""
+    console = stdout_console()
+    reports = []
+    for view in views:
+        with ReplayProgress() as progress:
+            report = run(view, progress)
+        reports.append(report)
+        if not as_json:
+            write(console, report)
+    if as_json:
+        documents = [report_as_json(report) for report in reports]
+        write_json(page_as_json(documents, None) if as_list else documents[0])
+    return reports
