@@ -15,12 +15,11 @@ from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
 from api.settings import PREFIX, Settings, read_settings
 from domain.caller import system
-from domain.key_ledger import Idempotency
 from domain.names import ROOT_WORKSPACE
+from projections.exclusive import exclusively
 from projections.stored_events import last_position
 
 _log = structlog.get_logger()
-_FIRST_KEY = Idempotency("the first key", "")
 _STOP_SECONDS = timedelta(seconds=10)
 
 
@@ -68,22 +67,26 @@ def make_root_key(ledger: OpenLedger) -> None:
 
     If several processes do so at the same time, one of them makes it and prints it.
     """
-    with ledger.database.read() as connection:
-        if last_position(connection):
+    with exclusively(ledger.database, "first-key") as alone:
+        if not alone or not _is_empty(ledger):
             return
-    issued = ledger.ledger.create_key(
-        workspace=ROOT_WORKSPACE,
-        name="root",
-        scopes=["*"],
-        expires_at=None,
-        token_prefix=ledger.settings.token_prefix,
-        by=system("first-start"),
-        at=ledger.clock(),
-        idempotency=_FIRST_KEY,
-    )
+        issued = ledger.ledger.create_key(
+            workspace=ROOT_WORKSPACE,
+            name="root",
+            scopes=["*"],
+            expires_at=None,
+            token_prefix=ledger.settings.token_prefix,
+            by=system("first-start"),
+            at=ledger.clock(),
+        )
     if issued.token is not None:
         sys.stderr.write(
             "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
             f"    {issued.token.reveal()}\n\n"
         )
         sys.stderr.flush()
+
+
+def _is_empty(ledger: OpenLedger) -> bool:
+    with ledger.database.read() as connection:
+        return last_position(connection) == 0

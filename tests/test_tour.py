@@ -1,0 +1,173 @@
+"""The README's tour is true: its commands, run against a real server, print what it shows.
+
+What differs from run to run (ids, tokens, times, durations) is matched up with what the README
+shows in the same place: the first time it is learned, from then on it must be the same.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+KEYLEDGER = Path(sys.executable).with_name("keyledger")
+DEADLINE_SECONDS = 60
+
+VARIABLE = re.compile(
+    r"apikey_[0-9a-f-]{36}"
+    r"|[a-z]+_[0-9A-Za-z]{65}"
+    r"|[a-z]+_[0-9A-Za-z]{8}\.\.\."
+    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+Z)?"
+    r"|\d{4}-\d\d-\d\d"
+    r"|req_[0-9a-f]{32}"
+    r"|\b[0-9a-f]{64}\b"
+    r"|\bcli:\w+"
+    r'|(?<="lookup_id": ")\w{16}'
+    r"|\bWz[0-9A-Za-z_-]{20,}"
+    r"|\d+\.\d\d s|\d[\d,]*/s|\d+ ms|\d+ events|\d+ seconds? ago|in \d+ minutes"
+)
+# What measures the machine, or the moment, is never the same twice.
+FLEETING = re.compile(r"\d+\.\d\d s|\d[\d,]*/s|\d+ ms|\d{4}-\d\d-\d\d.*|.* events|.* ago|in .*")
+
+
+@dataclass
+class Tour:
+    """A session that is compared with the one in the README."""
+
+    port: int
+    folder: Path
+    known: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, str] = field(default_factory=dict)
+
+    def run(self, command: str) -> str:
+        for shown, real in self.known.items():
+            command = command.replace(shown, real)
+        if exported := re.fullmatch(r"export (\w+)=(\S+)\n", command):
+            self.exported[exported[1]] = exported[2]
+            return ""
+        command = command.replace("localhost:8080", f"127.0.0.1:{self.port}")
+        done = subprocess.run(
+            ["bash", "-c", command],  # noqa: S607 - whichever bash the reader has
+            cwd=self.folder,
+            env=os.environ
+            | {"PATH": f"{KEYLEDGER.parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+            | self.exported,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_SECONDS,
+        )
+        return done.stdout + "".join(
+            line for line in done.stderr.splitlines(keepends=True) if line.startswith("error")
+        )
+
+    def matched(self, shown: str, real: str) -> str:
+        """Return what was really printed, with the README's values in place of this run's."""
+        shown_values, real_values = VARIABLE.findall(shown), VARIABLE.findall(real)
+        for shown_value, real_value in zip(shown_values, real_values, strict=False):
+            if not FLEETING.fullmatch(shown_value):
+                assert self.known.setdefault(shown_value, real_value) == real_value
+        values = iter(shown_values)
+        return VARIABLE.sub(lambda found: next(values, found[0]), real)
+
+
+def even(text: str) -> str:
+    """Return a text with the columns of its tables as narrow as can be."""
+    return re.sub(r" {2,}", "  ", text).rstrip()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def section(title: str) -> str:
+    text = README.read_text()
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def console_blocks(title: str) -> list[str]:
+    return re.findall(r"```console\n(.*?)```", section(title), flags=re.DOTALL)
+
+
+def steps(title: str) -> list[tuple[str, str]]:
+    """Return the commands of a section's blocks, each with what is shown below it."""
+    found: list[tuple[str, str]] = []
+    for block in console_blocks(title):
+        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = step.splitlines(keepends=True)
+            end = next(at for at, line in enumerate(lines) if not line.endswith("\\\n")) + 1
+            found.append(("".join(lines[:end]), "".join(lines[end:])))
+    return found
+
+
+def wait_until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except (URLError, ConnectionError, TimeoutError):
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def tour(tmp_path: Path) -> Iterator[Tour]:
+    port = free_port()
+    said = tmp_path / "server.log"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYLEDGER_")}
+    with said.open("wb") as log:
+        server = subprocess.Popen(
+            [KEYLEDGER, "serve", "--port", str(port)], cwd=tmp_path, env=environment, stderr=log
+        )
+    try:
+        wait_until_ready(port, server)
+        tour = Tour(port, tmp_path)
+        ((_, shown),) = steps("Run it")
+        for line in shown.splitlines():
+            if "root key" in line or "key_" in line:
+                assert tour.matched(line, next_like(line, said.read_text())) == line
+        yield tour
+    finally:
+        server.terminate()
+        server.wait(DEADLINE_SECONDS)
+
+
+def next_like(shown: str, text: str) -> str:
+    """Return the line that differs from the one shown in its variable values alone."""
+    pattern = re.compile(VARIABLE.sub("VALUE", shown))
+    return next(
+        line for line in text.splitlines() if pattern.fullmatch(VARIABLE.sub("VALUE", line))
+    )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the tour uses curl, which is not here")
+def test_the_tour_prints_what_the_readme_shows(tour: Tour) -> None:
+    taken = steps("A tour")
+    assert len(taken) >= 10
+    for command, shown in taken:
+        assert even(tour.matched(shown, tour.run(command))) == even(shown), command
+
+
+def test_every_setting_is_in_the_table() -> None:
+    from api.settings import Settings  # noqa: PLC0415 - the one test here that needs the code
+
+    table = section("Configuration")
+    for name, setting in Settings.model_fields.items():
+        row = next(line for line in table.splitlines() if f"`KEYLEDGER_{name.upper()}`" in line)
+        assert setting.description is not None
+        assert setting.description in row
