@@ -161,6 +161,16 @@ def rows_of(path: Path, table: str) -> Rows:
     return sql(path, f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - names from the tests
 
 
+def plant_row(path: Path, table: str, **values: object) -> None:
+    """Copy the first row of a table, with some values changed, past all that the program does."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - as above
+        names = [name for name, *_ in cursor.description]
+        row = dict(zip(names, cursor.fetchone(), strict=True)) | values
+        marks = ", ".join("?" * len(names))
+        connection.execute(f"INSERT INTO {table} VALUES ({marks})", list(row.values()))  # noqa: S608
+
+
 def view_rows(path: Path) -> dict[str, Rows]:
     """Return all rows of all live views."""
     return {view.name: rows_of(path, view.name) for view in VIEWS}
