@@ -22,6 +22,9 @@ _MOST_DISPROVED = 10_000
 Claim = tuple[str, bytes]
 """A lookup id, and the digest of the secret that somebody presents for it."""
 
+_Attempt = tuple[str, bytes, str]
+"""A claim and the verifier that decides it, which a rebuild may exchange for the right one."""
+
 
 class ColdProofs:
     """Proves secrets through a gate, each once at a time; for any number of threads."""
@@ -30,10 +33,10 @@ class ColdProofs:
         self._gate = gate
         self._most = max(1, gate.places // 2)
         self._lock = threading.Lock()
-        self._running: dict[Claim, Future[bool]] = {}
+        self._running: dict[_Attempt, Future[bool]] = {}
         self._of_key: Counter[str] = Counter()
         self._of_source: Counter[str] = Counter()
-        self._disproved: OrderedDict[Claim, None] = OrderedDict()
+        self._disproved: OrderedDict[_Attempt, None] = OrderedDict()
 
     def proves(self, verifier: str, secret: str, claim: Claim, source: str | None) -> bool:
         """Tell whether a secret is the one that a verifier was made for.
@@ -48,35 +51,38 @@ class ColdProofs:
             Overloaded: the key, the source or the gate has too many proofs under way.
             ProjectionInconsistent: the stored verifier is no Argon2 string.
         """
+        attempt = (*claim, verifier)
         with self._lock:
-            if claim in self._disproved:
+            if attempt in self._disproved:
                 return False
-            running = self._running.get(claim)
+            running = self._running.get(attempt)
             if running is None:
-                self._take_share(claim, source)
-                running, mine = self._running.setdefault(claim, Future()), True
+                self._take_share(attempt, source)
+                running, mine = self._running.setdefault(attempt, Future()), True
             else:
                 mine = False
         if not mine:
             return running.result()
-        with self._share(claim, source, running):
+        with self._share(attempt, source, running):
             proved = self._gate.proves(verifier, secret)
             running.set_result(proved)
             return proved
 
-    def _take_share(self, claim: Claim, source: str | None) -> None:
+    def _take_share(self, attempt: _Attempt, source: str | None) -> None:
         if len(self._running) >= self._most:
             raise Overloaded("too many secrets are being tried at this moment; try again shortly")
-        if self._of_key[claim[0]] >= MOST_OF_A_KEY:
+        if self._of_key[attempt[0]] >= MOST_OF_A_KEY:
             raise Overloaded("too many secrets are being tried on one key; try again shortly")
         if source is not None and self._of_source[source] >= MOST_OF_A_SOURCE:
             raise Overloaded("too many secrets are being tried from one address; try again shortly")
-        self._of_key[claim[0]] += 1
+        self._of_key[attempt[0]] += 1
         if source is not None:
             self._of_source[source] += 1
 
     @contextmanager
-    def _share(self, claim: Claim, source: str | None, running: Future[bool]) -> Iterator[None]:
+    def _share(
+        self, attempt: _Attempt, source: str | None, running: Future[bool]
+    ) -> Iterator[None]:
         """Hold the share taken, and settle what the others wait for, however it ends."""
         try:
             yield
@@ -85,12 +91,12 @@ class ColdProofs:
             raise
         finally:
             with self._lock:
-                del self._running[claim]
-                self._give_back(self._of_key, claim[0])
+                del self._running[attempt]
+                self._give_back(self._of_key, attempt[0])
                 if source is not None:
                     self._give_back(self._of_source, source)
                 if running.exception() is None and not running.result():
-                    self._disproved[claim] = None
+                    self._disproved[attempt] = None
                     if len(self._disproved) > _MOST_DISPROVED:
                         self._disproved.popitem(last=False)
 

@@ -16,10 +16,11 @@ from api.settings import read_settings
 from domain.caller import Actor, Caller
 from domain.judge import Code
 from domain.key_ledger import Changes, Issued
-from domain.verifiers import CHEAPEST
+from domain.verifiers import CHEAPEST, OnChange, ignore_change
 from projections.database import Database
 from projections.expirer import expire_due_keys
 from projections.key_list import ListedKey, show_key
+from projections.rebuild import Clock
 from projections.views import VIEWS
 from tests.conftest import NOON
 
@@ -127,10 +128,19 @@ def made(issued: Issued) -> Made:
 
 
 @contextmanager
-def keys_in(data_dir: Path, *, now: datetime = NOON) -> Iterator[Keys]:
+def keys_in(
+    data_dir: Path,
+    *,
+    now: datetime = NOON,
+    clock: Clock | None = None,
+    on_argon2: OnChange = ignore_change,
+) -> Iterator[Keys]:
     """Open the ledger of a folder, with secrets that no other process draws."""
     with opened_ledger(
-        read_settings(data_dir=data_dir), clock=lambda: now, argon2_profile=CHEAPEST
+        read_settings(data_dir=data_dir),
+        clock=clock or (lambda: now),
+        argon2_profile=CHEAPEST,
+        on_argon2=on_argon2,
     ) as opened:
         yield Keys(opened)
 

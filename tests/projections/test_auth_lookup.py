@@ -1,0 +1,108 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from domain.judge import AuthRow
+from domain.key_ledger import Changes
+from domain.pepper import Pepper
+from projections.auth_lookup import find, find_in_sqlite
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import HOUR, Keys, sql
+
+DAY = timedelta(days=1)
+
+
+def lookup_id_of(token: str) -> str:
+    return token.partition("_")[2][:16]
+
+
+def found(keys: Keys, token: str) -> AuthRow:
+    with keys.database.read() as connection:
+        row = find(connection, lookup_id_of(token), "no pepper")
+    assert row is not None
+    return row[0]
+
+
+def test_all_that_a_verdict_needs_is_behind_the_lookup_id(keys: Keys) -> None:
+    made = keys.create("payments", scopes=("mcp:read", "a:*"), lives=DAY, prefix="blnk")
+    ((verifier,),) = sql(keys.path, "SELECT verifier FROM auth_lookup")
+    assert found(keys, made.token) == AuthRow(
+        lookup_id=made.token[5:21],
+        key_id=made.key_id,
+        workspace="default",
+        name="payments",
+        role="Member",
+        token_prefix="blnk",
+        scopes=("mcp:read", "a:*"),
+        expires_at=NOON + DAY,
+        revoked=False,
+        expired=False,
+        verifier=verifier,
+    )
+    assert verifier.startswith("$argon2id$")
+    assert verifier not in repr(found(keys, made.token))
+
+
+def test_each_change_is_there_and_no_other(keys: Keys, clock: SettableClock) -> None:
+    made = keys.create(lives=DAY)
+    expected = {
+        name: getattr(found(keys, made.token), name) for name in AuthRow.__dataclass_fields__
+    }
+
+    def now_has(**changes: Any) -> None:  # noqa: ANN401 - of whatever type they are
+        expected.update(changes)
+        assert found(keys, made.token) == AuthRow(**expected)
+
+    keys.rename(made.key_id, "renamed")
+    now_has(name="renamed")
+    keys.update(made.key_id, Changes(scopes=["a:b"]))
+    now_has(scopes=("a:b",))
+    keys.update(made.key_id, Changes(never_expires=True))
+    now_has(expires_at=None)
+    keys.update(made.key_id, Changes(expires_at=NOON + 2 * DAY))
+    now_has(expires_at=NOON + 2 * DAY)
+    successor = keys.rotate(made.key_id, grace=HOUR)
+    now_has(expires_at=NOON + HOUR)
+    assert found(keys, successor.token).expires_at == NOON + 2 * DAY
+    clock.advance(hours=1)
+    keys.expire_due()
+    now_has(expired=True)
+    keys.revoke(made.key_id)
+    now_has(revoked=True)
+
+
+def test_an_unknown_lookup_id_finds_nothing(keys: Keys) -> None:
+    made = keys.create()
+    lookup_id = lookup_id_of(made.token)
+    with keys.database.read() as connection:
+        for unknown in ("0" * 16, "", lookup_id[:15], f"{lookup_id}0", lookup_id.swapcase()):
+            assert find(connection, unknown, "no pepper") is None
+
+
+def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
+    made = keys.create()
+    other = keys.create()
+    pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+    with keys.database.read() as connection:
+        for each in (made, other):
+            own = find(connection, lookup_id_of(each.token), pepper.pepper_id)
+            assert own is not None
+            assert own[1] == pepper.digest(each.token[20:63])
+        without = find(connection, lookup_id_of(made.token), Pepper(bytes(32)).pepper_id)
+        assert without is not None
+        assert without[1] is None
+
+
+@pytest.mark.parametrize("pepper_id", ["right", "wrong"])
+def test_both_ways_to_ask_find_the_same(keys: Keys, pepper_id: str) -> None:
+    tokens = [keys.create(f"{number}", lives=HOUR).token for number in range(3)]
+    keys.revoke(keys.create().key_id)
+    if pepper_id == "right":
+        pepper_id = Pepper((keys.path.parent / "pepper").read_bytes()).pepper_id
+    with keys.database.read() as connection:
+        for token in [*tokens, "key_" + "0" * 65]:
+            lookup_id = lookup_id_of(token)
+            assert find_in_sqlite(
+                lambda statement, *values: sql(keys.path, statement, *values), lookup_id, pepper_id
+            ) == find(connection, lookup_id, pepper_id)
