@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from domain.caller import Actor
+from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
+from projections.authentication import Answer
 from projections.comparison import Difference
 from projections.key_list import ListedKey
 from projections.rebuild import ReplayReport
@@ -49,6 +51,22 @@ def page_as_json(items: Sequence[JsonObject], next_cursor: str | None) -> JsonOb
     return {"data": list(items), "next_cursor": next_cursor}
 
 
+def verdict_as_json(answer: Answer) -> JsonObject:
+    """Return a verdict; of the key no more than the verdict may tell."""
+    key = answer.verdict.key
+    return {
+        "valid": answer.verdict.code is Code.VALID,
+        "code": answer.verdict.code,
+        "key_id": key and key.key_id,
+        "name": key and key.name,
+        "workspace": key and key.workspace,
+        "role": key and key.role,
+        "scopes": key and list(key.scopes),
+        "expires_at": key and _time(key.expires_at),
+        "position": answer.position,
+    }
+
+
 def status_as_json(status: ProjectionStatus) -> JsonObject:
     """Return how far a projection has come."""
     return {
@@ -81,10 +99,15 @@ def _difference(difference: Difference) -> JsonObject:
         "key_id": difference.key_id,
         "problem": difference.problem,
         "columns": {
-            name: {"live": live, "right": right}
+            name: {"live": _value(live), "right": _value(right)}
             for name, (live, right) in difference.columns.items()
         },
     }
+
+
+def _value(value: object) -> str | int | None:
+    """Return a value of a damaged row, which may be of a type that JSON does not have."""
+    return value if value is None or isinstance(value, str | int) else repr(value)
 
 
 def _time(at: datetime | None) -> str | None:

@@ -25,8 +25,9 @@ class Inspection:
         revision: the revision of its durable tables; ``None`` if it has none.
         synchronous: how far the database goes to keep a commit; 2 is FULL.
         problems: what SQLite's own check of the file found; none if it is sound.
-        events: how many events there are; 0 if the tables are of another revision.
-        projections: how far each has come; none if the tables are of another revision.
+        events: how many events there are; 0 if they were not counted.
+        projections: how far each has come; none if they were not looked at, because the file is
+            damaged or its tables are of another revision.
     """
 
     revision: str | None
@@ -67,10 +68,14 @@ def inspect_database(database: Database) -> Inspection:
             revision=current_revision(connection),
             synchronous=connection.scalar(text("PRAGMA synchronous")) or 0,
             problems=tuple(
-                line for line in connection.scalars(text("PRAGMA quick_check")) if line != "ok"
+                line
+                for lines in connection.scalars(text("PRAGMA quick_check"))
+                for line in lines.splitlines()
+                if line != "ok"
             ),
         )
-        if found.revision != HEAD:
+        # In a damaged file, and in tables of another shape, there is nothing reliable to count.
+        if found.problems or found.revision != HEAD:
             return found
         count = connection.scalar(select(func.count()).select_from(events)) or 0
     return Inspection(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from api.command_line.checks import Check
+from api.command_line.failures import first_cause
 from api.command_line.file_checks import NO_LEDGER, check_private_file, readable_size
 from domain.errors import LedgerError
 from projections.database import open_database
@@ -53,9 +54,7 @@ def _check_inside(url: str) -> Iterator[Check]:
         finally:
             database.close()
     except LedgerError as error:
-        cause = error.__cause__
-        reason = error if cause is None else getattr(cause, "orig", None) or cause
-        yield Check("contents", "fail", str(reason), _RESTORE)
+        yield Check("contents", "fail", first_cause(error) or str(error), _RESTORE)
         return
     yield _check_durability(found)
     yield _check_soundness(found)
@@ -76,7 +75,7 @@ def _check_durability(found: Inspection) -> Check:
 def _check_soundness(found: Inspection) -> Check:
     if not found.problems:
         return Check("quick_check", "ok", "no damage in the file")
-    return Check("quick_check", "fail", "; ".join(found.problems[:5]), _RESTORE)
+    return Check("quick_check", "fail", "; ".join(found.problems[:3]), _RESTORE)
 
 
 def _check_revision(found: Inspection) -> Check:

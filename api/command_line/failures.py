@@ -95,18 +95,21 @@ def _refusal(error: LedgerError) -> _Failure:
     detail = str(error)
     if isinstance(error, PoisonEvent):
         return _Failure(REFUSED, error.code, detail, detail, {"position": error.position})
-    cause = _first_cause(error)
-    if not isinstance(error, LedgerUnavailable) or cause is None:
+    if not isinstance(error, LedgerUnavailable):
         return _Failure(REFUSED, error.code, detail, detail)
-    for_people = f"{detail}\nthe cause: {cause}\nkeyledger doctor looks for what is wrong"
-    return _Failure(REFUSED, error.code, detail, for_people, {"cause": str(cause)})
+    cause = first_cause(error)
+    hints = [] if cause is None or cause in detail else [f"the cause: {cause}"]
+    hints.append("keyledger doctor looks for what is wrong")
+    for_people = "\n".join([detail, *hints])
+    return _Failure(REFUSED, error.code, detail, for_people, {"cause": cause})
 
 
-def _first_cause(error: BaseException) -> BaseException | None:
+def first_cause(error: BaseException) -> str | None:
+    """Return the message of the error that began the chain that led to this one."""
     cause = error.__cause__
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
-    return cause
+    return None if cause is None else str(cause)
 
 
 def _usage(error: typer.TyperException) -> _Failure:

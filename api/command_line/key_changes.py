@@ -182,13 +182,15 @@ def _somebody_is_there() -> bool:
 
 
 def _agreed(key: ListedKey) -> bool:
-    question = Text.assemble("Revoke ", (one_line(key.name), "bold"), f" ({key.key_id})?").append(
-        " It stops working at once, for ever. [y/N] "
-    )
     console = stderr_console()
-    console.print(question, end="", soft_wrap=True)
+    name = Text(one_line(key.name), style="bold")
+    console.print(Text.assemble(name, f"  {key.key_id}"), soft_wrap=True)
+    question = "Revoke it? It stops working at once, for ever. [y/N] "
     try:
+        console.print(question, end="", soft_wrap=True)
         return input().strip().lower() in {"y", "yes"}
-    except EOFError:
+    except (EOFError, KeyboardInterrupt) as error:
         console.print()
+        if isinstance(error, KeyboardInterrupt):
+            raise
         return False

@@ -61,6 +61,8 @@ def _write_table(
             column.title,
             width=width,
             no_wrap=not column.wraps,
+            # Every word fits; "ellipsis" would cut a wide character for the blank that follows it.
+            overflow="fold",
             justify="right" if column.right else "left",
         )
     for row in rows:

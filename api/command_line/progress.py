@@ -64,4 +64,5 @@ class ReplayProgress:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._tasks:
+            self._bar.stop()

@@ -85,7 +85,7 @@ def _effort(report: ReplayReport) -> str:
 def _rebuild(status: ProjectionStatus) -> Text:
     if status.rebuild_position is None:
         return Text("-")
-    return Text(f"running or interrupted at {status.rebuild_position:,}", style="yellow")
+    return Text(f"at {status.rebuild_position:,}", style="yellow")
 
 
 def _cells(difference: Difference) -> Iterator[list[Text]]:

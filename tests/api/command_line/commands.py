@@ -1,0 +1,31 @@
+"""A command that has ended, and the ways to run one."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CTRL_C = "\x03"
+COMMAND = str(Path(sys.executable).with_name("keyledger"))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> Any:  # noqa: ANN401 - any JSON
+        return json.loads(self.err)
+
+
+Run = Callable[..., Ended]

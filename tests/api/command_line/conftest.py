@@ -1,0 +1,105 @@
+"""Ways to run the command line: in this process, as a process, and at a terminal."""
+
+import os
+import pty
+import signal
+import subprocess
+from io import RawIOBase
+from pathlib import Path
+
+import pytest
+
+from api.command_line import run
+from tests.api.command_line.commands import COMMAND, CTRL_C, Ended, Run
+
+QUESTION = b"[y/N] "
+
+
+@pytest.fixture(autouse=True)
+def _environment(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KEYLEDGER_")]:
+        monkeypatch.delenv(name)
+    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KEYLEDGER_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@pytest.fixture
+def keyledger(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process; a start of its own would take half a second each."""
+
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        code = run(arguments)
+        written = capsys.readouterr()
+        return Ended(code, written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def process() -> Run:
+    """Run a command as people do: a process, here with its output piped."""
+
+    def call(*arguments: str, **environment: str) -> Ended:
+        ended = subprocess.run(
+            [COMMAND, *arguments],
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    return call
+
+
+@pytest.fixture
+def terminal() -> Run:
+    """Run a command at a terminal; ``answer`` is typed when it asks. ``out`` is all it shows."""
+
+    def call(*arguments: str, answer: str = "", columns: int = 80) -> Ended:
+        ours, theirs = pty.openpty()
+        with os.fdopen(ours, "r+b", buffering=0) as screen:
+            with os.fdopen(theirs) as device:
+                running = subprocess.Popen(
+                    [COMMAND, *arguments],
+                    env=os.environ | {"COLUMNS": str(columns)},
+                    stdin=device,
+                    stdout=device,
+                    stderr=device,
+                    start_new_session=True,
+                )
+            shown = b""
+            with running:
+                while part := _read(screen):
+                    shown += part
+                    if not shown.endswith(QUESTION):
+                        continue
+                    if answer == CTRL_C:
+                        running.send_signal(signal.SIGINT)
+                    else:
+                        screen.write(answer.encode())
+        return Ended(running.returncode, shown.decode().replace("\r\n", "\n"), "")
+
+    return call
+
+
+def _read(screen: RawIOBase) -> bytes:
+    try:
+        return screen.read(65_536) or b""
+    except OSError:
+        # How Linux says that nobody holds the other end any more.
+        return b""
+
+
+@pytest.fixture
+def key_id(keyledger: Run) -> str:
+    """A key that may read and write payments."""
+    made = keyledger(
+        "keys", "create", "--name", "payments-api", "--scopes", "payments:read,payments:write",
+        "--json",
+    )  # fmt: skip
+    return str(made.json["key_id"])

@@ -1,0 +1,185 @@
+"""``keyledger doctor``: it finds what is wrong, says what to do, and changes nothing."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.command_line.program_checks import check_sqlite
+from tests.api.command_line.commands import Run
+
+
+@pytest.fixture
+def database(data_dir: Path, key_id: str) -> Path:
+    """The file of a ledger with one key."""
+    assert key_id
+    return data_dir / "keyledger.sqlite3"
+
+
+def execute(database: Path, statement: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(statement)
+
+
+def checks(keyledger: Run, *, code: int) -> dict[str, dict[str, Any]]:
+    ended = keyledger("doctor", "--json")
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.json["healthy"] is (code == 0)
+    return {check["name"]: check for check in ended.json["checks"]}
+
+
+def test_a_sound_ledger_has_no_failed_check(keyledger: Run, database: Path) -> None:
+    found = checks(keyledger, code=0)
+    assert {check["result"] for name, check in found.items() if name != "sqlite"} == {"ok"}
+    assert found["contents"]["found"] == "1 events, 1 keys"
+    assert found["key_list"]["found"] == "version 1, position 1, lag 0"
+    assert str(database) in found["database"]["found"]
+    assert "FULL" in found["durability"]["found"]
+
+
+def test_people_get_a_word_for_each_result_and_a_remedy(keyledger: Run, database: Path) -> None:
+    database.chmod(0o644)
+    ended = keyledger("doctor")
+    assert ended.code == 1
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("database ")]
+    assert "fail" in line
+    assert f"chmod 600 {database}" in line
+    assert "1 fail" in ended.out.splitlines()[-1]
+
+
+def test_an_absent_ledger_is_reported_and_not_made(keyledger: Run, data_dir: Path) -> None:
+    found = checks(keyledger, code=1)
+    assert found["database"]["result"] == found["data folder"]["result"] == "fail"
+    assert "keyledger keys create" in found["database"]["remedy"]
+    assert not data_dir.exists()
+
+
+def test_nothing_is_made_or_changed_in_a_ledger(keyledger: Run, database: Path) -> None:
+    (database.parent / "pepper").unlink()
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _files(database)}
+
+    found = checks(keyledger, code=0)
+
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _files(database)}
+    assert after == before
+    assert found["pepper"]["result"] == "warn"
+
+
+def _files(database: Path) -> list[Path]:
+    return sorted(database.parent.iterdir())
+
+
+def test_a_folder_that_others_can_see_into_is_worth_a_warning(
+    keyledger: Run, database: Path
+) -> None:
+    database.parent.chmod(0o755)
+    folder = checks(keyledger, code=0)["data folder"]
+    assert (folder["result"], folder["remedy"]) == ("warn", f"chmod 700 {database.parent}")
+
+
+def test_a_pepper_that_others_can_read_fails(keyledger: Run, database: Path) -> None:
+    pepper = database.with_name("pepper")
+    pepper.chmod(0o640)
+    assert checks(keyledger, code=1)["pepper"]["result"] == "fail"
+
+
+def test_a_pepper_of_another_length_fails(keyledger: Run, database: Path) -> None:
+    database.with_name("pepper").write_bytes(b"short")
+    pepper = checks(keyledger, code=1)["pepper"]
+    assert pepper["result"] == "fail"
+    assert "short" not in pepper["found"]
+
+
+def test_the_peppers_bytes_are_never_shown(keyledger: Run, database: Path) -> None:
+    value = database.with_name("pepper").read_bytes()
+    shown = keyledger("doctor").out + keyledger("doctor", "--json").out
+    assert value.hex() not in shown
+    assert repr(value)[2:-1] not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (os.urandom(4096), "is no SQLite database")],
+)
+def test_a_file_that_is_no_database_fails(
+    keyledger: Run, database: Path, content: bytes, said: str
+) -> None:
+    database.write_bytes(content)
+    found = checks(keyledger, code=1)["database"]
+    assert found["result"] == "fail"
+    assert said in found["found"]
+    assert database.read_bytes() == content
+
+
+def test_another_journal_mode_fails_and_stays_as_it_is(keyledger: Run, database: Path) -> None:
+    execute(database, "PRAGMA journal_mode = delete")
+    assert checks(keyledger, code=1)["journal"]["result"] == "fail"
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
+    with database.open("r+b") as file:
+        # The header of the third page; the first holds the schema.
+        file.seek(2 * 4096)
+        file.write(b"\xff" * 4096)
+    found = checks(keyledger, code=1)
+    assert found["quick_check"]["result"] == "fail"
+    assert "restore a backup" in found["quick_check"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "check", "code", "said"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "schema", 1, "revision 9999"),
+        ("DROP TABLE alembic_version", "schema", 1, "none of the ledger's tables"),
+        (
+            "UPDATE projection_states SET view_version = 0 WHERE table_name = 'key_list'",
+            "key_list", 0, "version 0",
+        ),
+        (
+            "UPDATE projection_states SET position = 0 WHERE table_name = 'key_list'",
+            "key_list", 1, "lag 1",
+        ),
+        (
+            "UPDATE projection_states SET position = 5 WHERE table_name = 'key_list'",
+            "key_list", 1, "the last is 1",
+        ),
+        (
+            "INSERT INTO projection_states VALUES ('key_list_rebuild', 1, 2, 0, NULL)",
+            "key_list", 0, "interrupted at 0",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_behind_or_of_another_version_is_found(
+    keyledger: Run, database: Path, *, statement: str, check: str, code: int, said: str
+) -> None:
+    execute(database, statement)
+    found = checks(keyledger, code=code)[check]
+    assert found["result"] == ("fail" if code else "warn")
+    assert said in found["found"]
+    assert found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("version", "result"),
+    [
+        ((3, 40, 1), "warn"),
+        ((3, 44, 5), "warn"),
+        ((3, 44, 6), "ok"),
+        ((3, 45, 9), "warn"),
+        ((3, 50, 6), "warn"),
+        ((3, 50, 7), "ok"),
+        ((3, 51, 2), "warn"),
+        ((3, 51, 3), "ok"),
+        ((3, 52, 0), "ok"),
+        ((4, 0, 0), "ok"),
+    ],
+)
+def test_sqlite_without_the_repair_of_its_log_is_worth_a_warning(
+    version: tuple[int, int, int], result: str
+) -> None:
+    assert check_sqlite(version).result == result

@@ -1,0 +1,57 @@
+"""Times and durations as people write and read them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.command_line.moments import from_now, parse_duration, parse_end
+from domain.errors import Invalid
+
+NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("45s", timedelta(seconds=45)),
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("30d", timedelta(days=30)),
+        (" 2w ", timedelta(weeks=2)),
+        ("0s", timedelta(0)),
+    ],
+)
+def test_a_duration_is_a_number_and_its_unit(text: str, span: timedelta) -> None:
+    assert parse_duration("grace", text) == span
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "d", "-1d", "1.5h", "1h30m", "30 d", "1y", "\u0663d", "9999999999s"]
+)
+def test_anything_else_is_no_duration(text: str) -> None:
+    with pytest.raises(Invalid, match="grace: write a number and its unit"):
+        parse_duration("grace", text)
+
+
+@pytest.mark.parametrize("text", ["999999999w", "999999999d", "9999999w"])
+def test_no_duration_leads_beyond_the_last_year(text: str) -> None:
+    with pytest.raises(Invalid, match="expires_in"):
+        parse_end(None, text, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (timedelta(days=12), "in 12 days"),
+        (timedelta(days=30, seconds=-1), "in 30 days"),
+        (timedelta(days=4000), "in 4,000 days"),
+        (timedelta(hours=36), "in 36 hours"),
+        (timedelta(hours=1), "in 60 minutes"),
+        (timedelta(seconds=90), "in 90 seconds"),
+        (timedelta(seconds=1), "in 1 second"),
+        (timedelta(0), "0 seconds ago"),
+        (-timedelta(days=3), "3 days ago"),
+    ],
+)
+def test_a_distance_in_time_is_told_in_one_unit(span: timedelta, words: str) -> None:
+    assert from_now(NOON + span, NOON) == words

@@ -1,0 +1,159 @@
+"""The command as a process: what people and scripts get from it, from the first key on."""
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+from tests.api.command_line.commands import COMMAND, Run
+
+TOKEN = re.compile(r"(?m)^[a-z][a-z0-9]*_[0-9A-Za-z]{65}$")
+KEY_ID = re.compile(r"apikey_[0-9a-f-]{36}")
+
+
+def test_a_key_lives_from_creation_to_revocation_in_words_for_people(process: Run) -> None:
+    made = process(
+        "keys", "create", "--name", "payments-api", "--scopes", "payments:read,payments:write",
+        "--expires-in", "30d", "--prefix", "blnk",
+    )  # fmt: skip
+    assert made.code == 0
+    assert "shown once" in made.out
+    (token,) = TOKEN.findall(made.out)
+    assert token.startswith("blnk_")
+    (key_id,) = KEY_ID.findall(made.out)
+
+    listed = process("keys", "list")
+    assert listed.code == 0
+    (line,) = [line for line in listed.out.splitlines() if key_id in line]
+    assert "payments-api" in line
+    assert "payments:read, payments:write" in line
+    assert "active" in line
+    assert "in 30 days" in line
+
+    shown = process("keys", "show", key_id)
+    assert shown.code == 0
+    assert f"{token[:13]}..." in shown.out
+
+    updated = process("keys", "update", key_id, "--name", "payments", "--never-expires")
+    assert updated.code == 0
+    assert "Never" in updated.out
+
+    rotated = process("keys", "rotate", key_id, "--grace", "1h")
+    assert rotated.code == 0
+    assert TOKEN.findall(rotated.out) != [token]
+    assert f"The old key {key_id} works until" in rotated.out
+
+    revoked = process("keys", "revoke", key_id, "--reason", "leaked in a log")
+    assert revoked.code == 0
+    assert "leaked in a log" in revoked.out
+
+    told = process("keys", "history", key_id)
+    assert told.code == 0
+    assert re.findall(r"(?m)^([A-Z][A-Za-z]+[a-z]) ", told.out) == [
+        "Created",
+        "Renamed",
+        "ExpirationChanged",
+        "Rotated",
+        "Revoked",
+    ]
+
+    for ended in (listed, shown, updated, revoked, told):
+        assert token not in ended.out + ended.err
+        assert "\x1b" not in ended.out + ended.err
+
+
+def test_json_is_one_document_on_standard_output_and_nothing_else_anywhere(process: Run) -> None:
+    made = process("keys", "create", "--name", "ci", "--scopes", "mcp:read", "--json")
+    assert (made.code, made.err) == (0, "")
+    assert TOKEN.fullmatch(made.json["token"])
+    key_id = made.json["key_id"]
+
+    for arguments in (
+        ["keys", "list"],
+        ["keys", "show", key_id],
+        ["keys", "update", key_id, "--name", "other"],
+        ["keys", "rotate", key_id],
+        ["keys", "revoke", key_id],
+        ["keys", "history", key_id],
+        ["projections", "status"],
+        ["projections", "rebuild", "--all"],
+        ["projections", "check"],
+        ["doctor"],
+    ):
+        ended = process(*arguments, "--json")
+        assert (ended.code, ended.err) == (0, ""), arguments
+        assert isinstance(ended.json, dict), arguments
+
+
+def test_a_refusal_with_json_is_one_document_on_standard_error(process: Run) -> None:
+    process("keys", "create", "--name", "ci", "--scopes", "mcp:read")
+
+    ended = process("keys", "show", "apikey_x", "--json")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.error["code"] == "KEY_NOT_FOUND"
+    assert "apikey_x" in ended.error["detail"]
+
+
+def test_people_are_told_which_ledger_is_meant_apart_from_what_they_asked_for(
+    process: Run, data_dir: Path
+) -> None:
+    process("keys", "create", "--name", "ci", "--scopes", "mcp:read")
+
+    ended = process("keys", "list")
+
+    assert ended.err == f"ledger: sqlite:///{data_dir}/keyledger.sqlite3\n"
+    assert "sqlite" not in ended.out
+
+
+def test_the_version_is_told_without_the_database_libraries(process: Run) -> None:
+    ended = process("--version", PYTHONPROFILEIMPORTTIME="1")
+
+    assert ended.code == 0
+    assert re.fullmatch(r"keyledger \d+\.\d+\.\d+\n", ended.out)
+    assert "sqlalchemy" not in ended.err
+
+
+def test_no_command_but_serve_waits_for_the_servers_libraries(process: Run) -> None:
+    process("keys", "create", "--name", "ci", "--scopes", "mcp:read")
+
+    ended = process("keys", "list", PYTHONPROFILEIMPORTTIME="1")
+
+    imported = {line.rpartition("|")[2].strip() for line in ended.err.splitlines()}
+    assert "sqlalchemy" in imported
+    assert not imported & {"fastapi", "starlette", "uvicorn", "alembic", "prometheus_client"}
+
+
+def test_the_first_key_makes_a_ledger_that_only_its_owner_can_open(
+    process: Run, data_dir: Path
+) -> None:
+    process("keys", "create", "--name", "ci", "--scopes", "mcp:read")
+
+    assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in data_dir.iterdir()} == {0o600}
+
+
+def test_a_reader_that_goes_away_is_no_reason_to_complain(key_id: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as nobody_reads:
+        ended = subprocess.run(
+            [COMMAND, "keys", "show", key_id],
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert b"Traceback" not in ended.stderr
+    assert b"BrokenPipe" not in ended.stderr
+
+
+def test_names_in_any_script_are_shown_where_the_locale_knows_ascii_alone(process: Run) -> None:
+    made = process(
+        "keys", "create", "--name", "κλειδί", "--scopes", "mcp:read", PYTHONIOENCODING="ascii"
+    )
+    as_json = process("keys", "list", "--json", PYTHONIOENCODING="ascii")
+
+    assert made.code == 0
+    assert as_json.json["data"][0]["name"] == "κλειδί"

@@ -1,0 +1,169 @@
+"""``keyledger projections``: state, rebuilds and checks."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tests.api.command_line.commands import Run
+
+
+def change(data_dir: Path, statement: str) -> None:
+    with closing(sqlite3.connect(data_dir / "keyledger.sqlite3")) as connection, connection:
+        connection.execute(statement)
+
+
+def plant_poison(data_dir: Path) -> None:
+    change(
+        data_dir,
+        "INSERT INTO events (originator_id, originator_version, topic, state)"
+        " VALUES (zeroblob(16), 1, 'ApiKey.Unheard', '{}')",
+    )
+
+
+def test_status_says_how_far_each_projection_has_come(keyledger: Run, key_id: str) -> None:
+    keyledger("keys", "revoke", key_id)
+
+    status = keyledger("projections", "status", "--json")
+
+    assert status.code == 0
+    assert status.json["next_cursor"] is None
+    assert [each["name"] for each in status.json["data"]] == ["key_list", "auth_lookup"]
+    for each in status.json["data"]:
+        assert list(each) == [
+            "name", "view_version", "position", "last_position", "lag", "rows", "completed_at",
+            "rebuild_position",
+        ]  # fmt: skip
+        assert (each["position"], each["last_position"], each["lag"]) == (2, 2, 0)
+        assert each["rows"] == 1
+    assert "auth_lookup" in keyledger("projections", "status").out
+
+
+def test_a_check_of_sound_projections_ends_with_0(keyledger: Run, key_id: str) -> None:
+    ended = keyledger("projections", "check")
+    assert ended.code == 0
+    assert key_id not in ended.out
+    assert ended.out.count("no row differs from the events") == 2
+
+
+def test_a_check_shows_each_differing_column_and_ends_with_1(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    change(data_dir, "UPDATE key_list SET name = '[red]hacked[/red]', version = 7")
+
+    people = keyledger("projections", "check", "key_list")
+    programs = keyledger("projections", "check", "key_list", "--json")
+
+    assert people.code == programs.code == 1
+    for line in (("name", "[red]hacked[/red]", "payments-api"), ("version", "7", "1")):
+        assert any(
+            all(word in shown for word in (key_id, "different", *line))
+            for shown in people.out.splitlines()
+        )
+    assert "run: keyledger projections rebuild key_list" in people.out
+    assert programs.err == ""
+    assert programs.json["name"] == "key_list"
+    assert programs.json["differences"] == [
+        {
+            "key_id": key_id,
+            "problem": "different",
+            "columns": {
+                "name": {"live": "[red]hacked[/red]", "right": "payments-api"},
+                "version": {"live": 7, "right": 1},
+            },
+        }
+    ]
+
+
+def test_a_check_shows_rows_that_are_missing_or_too_many(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    change(data_dir, "UPDATE key_list SET position = 99")
+    ended = keyledger("projections", "check", "--json")
+    assert ended.code == 1
+    assert [report["differing"] for report in ended.json["data"]] == [2, 0]
+    problems = {each["problem"] for each in ended.json["data"][0]["differences"]}
+    assert problems == {"missing", "unexpected"}
+    assert keyledger("projections", "check").out.count(key_id) == 2
+
+
+def test_values_that_json_does_not_have_are_shown_all_the_same(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    change(data_dir, "UPDATE key_list SET name = X'00FF', version = 9e999")
+    (difference,) = keyledger("projections", "check", "key_list", "--json").json["differences"]
+    assert difference["key_id"] == key_id
+    assert difference["columns"]["name"]["live"] == r"b'\x00\xff'"
+    assert difference["columns"]["version"]["live"] == "inf"
+
+
+def test_a_verifier_is_never_shown(keyledger: Run, key_id: str, data_dir: Path) -> None:
+    change(data_dir, "UPDATE auth_lookup SET verifier = '$argon2id$planted'")
+    for ended in (
+        keyledger("projections", "check"),
+        keyledger("projections", "check", "auth_lookup", "--json"),
+    ):
+        assert ended.code == 1
+        assert key_id in ended.out
+        assert "argon2" not in ended.out
+
+
+def test_a_rebuild_puts_rows_right_and_says_how_many(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    change(data_dir, "UPDATE key_list SET name = 'hacked'")
+
+    people = keyledger("projections", "rebuild", "key_list")
+
+    assert people.code == 0
+    assert "rows that differed from the events and are right now: 1" in people.out
+    assert keyledger("projections", "check").code == 0
+    assert keyledger("keys", "show", key_id, "--json").json["name"] == "payments-api"
+
+
+def test_rebuilding_all_gives_a_list_and_rebuilding_one_gives_its_report(
+    keyledger: Run, key_id: str
+) -> None:
+    assert key_id
+    every = keyledger("projections", "rebuild", "--all", "--json").json
+    one = keyledger("projections", "rebuild", "auth_lookup", "--json").json
+    assert [report["name"] for report in every["data"]] == ["key_list", "auth_lookup"]
+    assert (one["name"], one["events"], one["differing"]) == ("auth_lookup", 1, 0)
+
+
+def test_what_to_rebuild_must_be_said(keyledger: Run, key_id: str) -> None:
+    assert key_id
+    assert keyledger("projections", "rebuild").code == 2
+    assert keyledger("projections", "rebuild", "key_list", "--all").code == 2
+    unknown = keyledger("projections", "rebuild", "keylist")
+    assert unknown.code == 1
+    assert "there are: key_list, auth_lookup" in unknown.err
+
+
+def test_a_poison_event_is_named_by_its_position(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    plant_poison(data_dir)
+
+    for command in (["rebuild", "--all"], ["check"]):
+        people = keyledger("projections", *command)
+        assert people.code == 1
+        assert "error: the event at position 2 cannot be projected" in people.err
+        programs = keyledger("projections", *command, "--json")
+        assert (programs.code, programs.out) == (1, "")
+        assert programs.error["code"] == "POISON_EVENT"
+        assert programs.error["position"] == 2
+    assert keyledger("keys", "show", key_id).code == 0
+
+
+def test_status_shows_where_a_rebuild_was_interrupted(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    assert key_id
+    plant_poison(data_dir)
+    keyledger("projections", "rebuild", "key_list")
+
+    status = keyledger("projections", "status", "--json").json["data"]
+
+    assert [each["rebuild_position"] for each in status] == [0, None]
+    assert [each["lag"] for each in status] == [1, 1]
+    assert "at 0" in keyledger("projections", "status").out
