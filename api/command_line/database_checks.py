@@ -1,11 +1,13 @@
 """Checks of the database."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from api.command_line.checks import Check
 from api.command_line.failures import first_cause
-from api.command_line.file_checks import NO_LEDGER, check_private_file, readable_size
+from api.command_line.file_checks import NO_LEDGER, OWNER, check_private_file, readable_size
+from api.command_line.terminal import counted
 from domain.errors import LedgerError
 from projections.database import open_database
 from projections.inspection import Inspection, inspect_database, kind_of_file
@@ -15,6 +17,7 @@ from projections.views import VIEWS
 
 _FULL = 2
 _NAME = "database"
+_FREE = "see that no other program holds the file; if it is damaged, restore a backup"
 _RESTORE = "stop the server, keep a copy of the file, and restore a backup"
 
 
@@ -23,7 +26,7 @@ def check_database(url: str, path: Path) -> Iterator[Check]:
     try:
         kind = kind_of_file(path)
     except OSError as error:
-        yield Check(_NAME, "fail", f"{path}: {error.strerror}", "run as the ledger's owner")
+        yield Check(_NAME, "fail", f"{path}: {error.strerror}", OWNER)
         return
     match kind:
         case "absent":
@@ -42,10 +45,14 @@ def check_database(url: str, path: Path) -> Iterator[Check]:
             )
         case "wal":
             yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
-            yield from _check_inside(url)
+            yield from _check_inside(url, path)
 
 
-def _check_inside(url: str) -> Iterator[Check]:
+def _check_inside(url: str, path: Path) -> Iterator[Check]:
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        said = "this account cannot write to it, so that it was not looked into"
+        yield Check("contents", "fail", said, OWNER)
+        return
     try:
         # It demands the settings of each connection, and changes nothing in a file that has WAL.
         database = open_database(url)
@@ -54,7 +61,7 @@ def _check_inside(url: str) -> Iterator[Check]:
         finally:
             database.close()
     except LedgerError as error:
-        yield Check("contents", "fail", first_cause(error) or str(error), _RESTORE)
+        yield Check("contents", "fail", first_cause(error) or str(error), _FREE)
         return
     yield _check_durability(found)
     yield _check_soundness(found)
@@ -62,7 +69,8 @@ def _check_inside(url: str) -> Iterator[Check]:
     yield from (_check_projection(status) for status in found.projections)
     if found.projections:
         keys = max(status.rows for status in found.projections)
-        yield Check("contents", "ok", f"{found.events:,} events, {keys:,} keys")
+        contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
+        yield Check("contents", "ok", contents)
 
 
 def _check_durability(found: Inspection) -> Check:

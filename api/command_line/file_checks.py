@@ -8,6 +8,7 @@ from pathlib import Path
 from api.command_line.checks import Check
 from domain.pepper import Pepper
 
+OWNER = "run as the ledger's owner"
 NO_LEDGER = "name its folder with --data-dir, or make a ledger: keyledger keys create"
 
 _MIB = 1024 * 1024
@@ -22,8 +23,7 @@ def check_folder(folder: Path) -> Check:
     if not folder.is_dir():
         return Check(name, "fail", f"{folder} is not there", NO_LEDGER)
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        remedy = "run as the ledger's owner, or give the folder and its files to this account"
-        return Check(name, "fail", f"{folder} cannot be used by this account", remedy)
+        return Check(name, "fail", f"{folder} cannot be used by this account", OWNER)
     found, is_private = _mode(folder)
     if is_private:
         return Check(name, "ok", found)
@@ -51,7 +51,9 @@ def check_pepper(path: Path) -> Check:
             f"{path} is not there",
             "restore it; else a new one is made, and each token's next check takes a little longer",
         )
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return Check(name, "fail", f"{path}: {error.strerror}", OWNER)
+    except ValueError as error:
         remedy = "restore the file, or remove it to begin with a new pepper"
         return Check(name, "fail", f"{path}: {error}", remedy)
     return check_private_file(name, path, f"id {pepper.pepper_id}")

@@ -3,6 +3,7 @@
 import re
 from datetime import datetime, timedelta
 
+from api.command_line.terminal import counted
 from domain import times
 from domain.errors import Invalid
 
@@ -84,6 +85,5 @@ def from_now(at: datetime, now: datetime) -> str:
     name, length = next(
         ((name, length) for name, length in _NAMES if seconds >= 2 * length), _NAMES[-1]
     )
-    count = round(seconds / length)
-    span = f"{count:,} {name}{'' if count == 1 else 's'}"
+    span = counted(round(seconds / length), name)
     return f"in {span}" if at > now else f"{span} ago"

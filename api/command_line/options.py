@@ -12,6 +12,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         help="Folder of the ledger.",
+        readable=False,  # whether it is comes out where the reason can be told
         show_default="KEYLEDGER_DATA_DIR, else ./keyledger-data",
     ),
 ]

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
 from api.command_line.moments import readable
-from api.command_line.terminal import one_line
+from api.command_line.terminal import counted, one_line
 from projections.comparison import Difference
 from projections.rebuild import ReplayReport
 from projections.status import ProjectionStatus
@@ -67,7 +67,7 @@ def write_check(console: Console, report: ReplayReport) -> None:
         rows = [row for difference in report.differences for row in _cells(difference)]
         write_listing(console, _DIFFERENCE_COLUMNS, rows)
         unsaid = report.differing - len(report.differences)
-        console.print(f"... and {unsaid:,} rows more\n" if unsaid else "", soft_wrap=True)
+        console.print(f"... and {counted(unsaid, 'row')} more\n" if unsaid else "", soft_wrap=True)
     if report.differing:
         remedy = f"; run: keyledger projections rebuild {report.view}"
         found = Text(f"rows that differ from the events: {report.differing:,}{remedy}", "red")
@@ -79,7 +79,7 @@ def write_check(console: Console, report: ReplayReport) -> None:
 
 def _effort(report: ReplayReport) -> str:
     speed = report.events / report.seconds
-    return f"{report.events:,} events in {report.seconds:.2f} s ({speed:,.0f}/s)"
+    return f"{counted(report.events, 'event')} in {report.seconds:.2f} s ({speed:,.0f}/s)"
 
 
 def _rebuild(status: ProjectionStatus) -> Text:

@@ -33,6 +33,11 @@ def one_line(text: object) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and what it counts, as in ``1 event`` or ``2,000 events``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def write_json(document: Any, stream: TextIO | None = None) -> None:  # noqa: ANN401 - any JSON
     """Write a JSON document to standard output or another stream.
 

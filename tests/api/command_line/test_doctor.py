@@ -34,7 +34,7 @@ def checks(keyledger: Run, *, code: int) -> dict[str, dict[str, Any]]:
 def test_a_sound_ledger_has_no_failed_check(keyledger: Run, database: Path) -> None:
     found = checks(keyledger, code=0)
     assert {check["result"] for name, check in found.items() if name != "sqlite"} == {"ok"}
-    assert found["contents"]["found"] == "1 events, 1 keys"
+    assert found["contents"]["found"] == "1 event, 1 key"
     assert found["key_list"]["found"] == "version 1, position 1, lag 0"
     assert str(database) in found["database"]["found"]
     assert "FULL" in found["durability"]["found"]

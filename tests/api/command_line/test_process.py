@@ -63,25 +63,27 @@ def test_a_key_lives_from_creation_to_revocation_in_words_for_people(process: Ru
         assert "\x1b" not in ended.out + ended.err
 
 
-def test_json_is_one_document_on_standard_output_and_nothing_else_anywhere(process: Run) -> None:
+def test_json_is_one_document_on_standard_output_and_nothing_else_anywhere(
+    process: Run, keyledger: Run
+) -> None:
     made = process("keys", "create", "--name", "ci", "--scopes", "mcp:read", "--json")
     assert (made.code, made.err) == (0, "")
     assert TOKEN.fullmatch(made.json["token"])
     key_id = made.json["key_id"]
 
-    for arguments in (
-        ["keys", "list"],
-        ["keys", "show", key_id],
-        ["keys", "update", key_id, "--name", "other"],
-        ["keys", "rotate", key_id],
-        ["keys", "revoke", key_id],
-        ["keys", "history", key_id],
-        ["projections", "status"],
-        ["projections", "rebuild", "--all"],
-        ["projections", "check"],
-        ["doctor"],
+    for run, *arguments in (
+        (process, "keys", "list"),
+        (keyledger, "keys", "show", key_id),
+        (keyledger, "keys", "update", key_id, "--name", "other"),
+        (keyledger, "keys", "rotate", key_id),
+        (process, "keys", "revoke", key_id),
+        (keyledger, "keys", "history", key_id),
+        (keyledger, "projections", "status"),
+        (process, "projections", "rebuild", "--all"),
+        (process, "projections", "check"),
+        (process, "doctor"),
     ):
-        ended = process(*arguments, "--json")
+        ended = run(*arguments, "--json")
         assert (ended.code, ended.err) == (0, ""), arguments
         assert isinstance(ended.json, dict), arguments
 
@@ -105,6 +107,57 @@ def test_people_are_told_which_ledger_is_meant_apart_from_what_they_asked_for(
 
     assert ended.err == f"ledger: sqlite:///{data_dir}/keyledger.sqlite3\n"
     assert "sqlite" not in ended.out
+
+
+def test_a_pipe_gets_a_line_for_each_key_however_narrow_the_terminal(process: Run) -> None:
+    name = "a name that is longer than forty characters are"
+    process("keys", "create", "--name", name, "--scopes", "mcp:read,mcp:write")
+
+    _, line = process("keys", "list", COLUMNS="40").out.splitlines()
+
+    assert KEY_ID.match(line)
+    assert name in line
+    assert "mcp:read, mcp:write" in line
+
+
+def test_a_server_that_cannot_be_set_up_is_not_begun(process: Run, data_dir: Path) -> None:
+    ended = process("serve", "--port", "99999")
+    assert (ended.code, ended.out) == (2, "")
+    assert "error: KEYLEDGER_PORT: " in ended.err
+    assert not data_dir.exists()
+
+
+def test_a_ledger_that_cannot_be_opened_says_why_and_what_to_do(
+    keyledger: Run, data_dir: Path
+) -> None:
+    data_dir.mkdir()
+    (data_dir / "keyledger.sqlite3").write_bytes(b"no database at all" * 400)
+
+    people = keyledger("keys", "list")
+    programs = keyledger("keys", "list", "--json")
+
+    assert people.code == programs.code == 1
+    assert "file is not a database" in people.err
+    assert "keyledger doctor" in people.err
+    assert "Traceback" not in people.err
+    assert programs.error["code"] == "LEDGER_UNAVAILABLE"
+
+
+def test_a_folder_that_cannot_be_made_is_a_refusal(process: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = process(
+        "keys", "create", "--name", "ci", "--scopes", "a:b", "--data-dir", str(tmp_path / "file")
+    )
+    assert (ended.code, ended.out) == (1, "")
+    assert "Traceback" not in ended.err
+
+
+def test_without_a_command_there_is_help_and_a_wrong_call(keyledger: Run) -> None:
+    for arguments in ([], ["keys"], ["projections"]):
+        ended = keyledger(*arguments)
+        assert (ended.code, ended.err) == (2, "")
+        assert "Usage: keyledger" in ended.out
+    assert keyledger("--help").code == 0
 
 
 def test_the_version_is_told_without_the_database_libraries(process: Run) -> None:

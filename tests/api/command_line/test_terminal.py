@@ -25,7 +25,7 @@ def test_tokens_and_ids_are_never_broken(terminal: Run, columns: int) -> None:
     assert any(re.fullmatch(r"key_[0-9A-Za-z]{65}", line) for line in lines(made.out))
     found = KEY_ID.search(made.out)
     assert found is not None
-    for command in (["list"], ["show", found[0]], ["history", found[0]], ["rotate", found[0]]):
+    for command in (["list"], ["rotate", found[0]], ["history", found[0]]):
         shown = terminal("keys", *command, columns=columns)
         assert shown.code == 0
         for mention in re.finditer("apikey_", shown.out):
@@ -60,9 +60,8 @@ def test_what_looks_like_markup_is_shown_as_it_is(terminal: Run, keyledger: Run)
     keyledger(
         "keys", "create", "--name", "[red]a[/red] [/] :boom: [link=x]", "--scopes", "mcp:read"
     )
-    for columns in (40, 200):
-        shown = "\n".join(lines(terminal("keys", "list", columns=columns).out))
-        assert "[red]a[/red] [/] :boom: [link=x]" in shown
+    shown = "\n".join(lines(terminal("keys", "list").out))
+    assert "[red]a[/red] [/] :boom: [link=x]" in shown
 
 
 def test_what_drives_a_terminal_is_shown_and_not_done(terminal: Run) -> None:
@@ -82,7 +81,6 @@ def test_an_error_is_a_red_line(terminal: Run, key_id: str) -> None:
     ("typed", "code", "status"),
     [
         ("y\n", 0, "revoked"),
-        ("YES\n", 0, "revoked"),
         ("n\n", 1, "active"),
         ("\n", 1, "active"),
         ("\x04", 1, "active"),
@@ -113,7 +111,7 @@ def test_a_rebuild_shows_how_far_it_has_come_and_clears_that_away(
     shown = terminal("projections", "rebuild", "key_list")
     assert shown.code == 0
     assert "1/1" in shown.out
-    assert "key_list: rebuilt 1 events" in STYLES.sub("", shown.out)
+    assert "key_list: rebuilt 1 event in" in STYLES.sub("", shown.out)
 
 
 def test_colours_can_be_switched_off(
