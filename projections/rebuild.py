@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, inspect
 
 from domain.errors import RebuildRunning
 from domain.key_ids import to_key_id
@@ -182,4 +182,6 @@ def _key_ids(recorded: Sequence[Recorded]) -> set[str]:
 def _is_current(database: Database, view: View) -> bool:
     with database.read() as connection:
         state = read_state(connection, view.name)
-    return state is not None and state.view_version == view.version
+        # A table that somebody dropped is made anew like one that never was.
+        there = inspect(connection).has_table(view.name)
+    return there and state is not None and state.view_version == view.version

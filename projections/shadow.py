@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, MetaData, Table, delete, insert, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.sql.elements import quoted_name
 
+from domain.errors import PoisonEvent, ProjectionInconsistent
 from projections.database import Database
 from projections.schema import projection_states
 from projections.stored_events import Recorded, decode_rows, last_position, read_rows
@@ -14,6 +16,9 @@ from projections.view import View, copy_of, project
 BATCH = 10_000
 """Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
 for the time for which other writers wait, to stay small."""
+
+_UNFIT = (IntegrityError, InterfaceError, ProgrammingError, OverflowError, ProjectionInconsistent)
+"""What an event causes that contradicts another, or has values that no column can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +129,27 @@ class Shadow:
         return previous
 
     def _apply(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
-        project(connection, self.view, self.table, recorded)
+        self._project(connection, recorded)
         self.projected += len(recorded)
         connection.execute(
             update(projection_states)
             .where(projection_states.c.table_name == self.table.name)
             .values(position=recorded[-1].position)
         )
+
+    def _project(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
+        try:
+            with connection.begin_nested():
+                project(connection, self.view, self.table, recorded)
+        except _UNFIT as error:
+            if len(recorded) > 1:
+                # Taken one by one, the culprit can be named.
+                for each in recorded:
+                    self._project(connection, [each])
+                return
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            message = f"{self.view.name} has no place for it: {reason}"
+            raise PoisonEvent(recorded[0].position, message) from error
 
 
 def _previous_of(view: View) -> Table:

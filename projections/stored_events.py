@@ -60,10 +60,14 @@ def decode_rows(rows: Iterable[Row[Any]]) -> list[Recorded]:
     Raises:
         PoisonEvent: an event cannot be decoded; the error has its position.
     """
-    return [
-        Recorded(position, decode(position, topic, UUID(bytes=uuid_bytes), version, state))
-        for position, uuid_bytes, version, topic, state in rows
-    ]
+    recorded = []
+    for position, uuid_bytes, version, topic, state in rows:
+        try:
+            key_uuid = UUID(bytes=uuid_bytes)
+        except (TypeError, ValueError) as error:
+            raise PoisonEvent(position, f"its key is no UUID: {error}") from error
+        recorded.append(Recorded(position, decode(position, topic, key_uuid, version, state)))
+    return recorded
 
 
 def decode(position: int, topic: str, key_uuid: UUID, version: int, state: bytes) -> ApiKey.Event:

@@ -181,6 +181,28 @@ def plant_row(path: Path, table: str, **values: object) -> None:
         connection.execute(f"INSERT INTO {table} VALUES ({marks})", list(row.values()))  # noqa: S608
 
 
+def edit_rows(path: Path, table: str, *positions: int, **values: object) -> None:
+    """Change columns of the rows at some positions, or of all, past all that the program does."""
+    columns = ", ".join(f"{name} = ?" for name in values)
+    statement = f"UPDATE {table} SET {columns}{_at(positions)}"  # noqa: S608 - as above
+    sql(path, statement, *values.values())
+
+
+def delete_rows(path: Path, table: str, *positions: int) -> None:
+    """Delete the rows at some positions, or all, past all that the program does."""
+    sql(path, f"DELETE FROM {table}{_at(positions)}")  # noqa: S608 - as above
+
+
+def value_at(path: Path, table: str, position: int, column: str) -> Any:  # noqa: ANN401
+    """Return one value as it is stored."""
+    ((value,),) = sql(path, f"SELECT {column} FROM {table}{_at((position,))}")  # noqa: S608
+    return value
+
+
+def _at(positions: tuple[int, ...]) -> str:
+    return f" WHERE position IN ({', '.join(map(str, positions))})" if positions else ""
+
+
 def view_rows(path: Path) -> dict[str, Rows]:
     """Return all rows of all live views."""
     return {view.name: rows_of(path, view.name) for view in VIEWS}

@@ -1,0 +1,244 @@
+"""A check names each row of a live table that is not what the events say; a rebuild heals it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Boolean, Column
+
+from projections import auth_lookup, key_list
+from projections.comparison import Difference
+from projections.rebuild import ReplayReport, check, rebuild
+from projections.view import View
+from projections.views import VIEWS, view_named
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import (
+    HOUR,
+    Keys,
+    Made,
+    delete_rows,
+    dump,
+    edit_rows,
+    plant_row,
+    sql,
+    value_at,
+    view_rows,
+)
+
+
+@pytest.fixture
+def made(keys: Keys) -> list[Made]:
+    """Keys of which the second has met with everything, in every column."""
+    first = keys.create("first")
+    second = keys.create("second", lives=9 * HOUR)
+    third = keys.rotate(second.key_id, grace=HOUR)
+    keys.revoke(second.key_id, reason="leaked")
+    return [first, second, third]
+
+
+def differences(keys: Keys, view: View) -> list[Difference]:
+    """Check a view; see that this changes nothing, and that a rebuild tells and heals the same."""
+    before = dump(keys.path)
+    report = check(keys.database, view)
+    assert dump(keys.path) == before
+    assert report.differing == len(report.differences)
+    healing = rebuild(keys.database, view, clock=lambda: NOON)
+    assert healing.differences == report.differences
+    assert check(keys.database, view).differing == 0
+    return list(report.differences)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+@pytest.mark.usefixtures("made")
+def test_sound_tables_have_no_differences(keys: Keys, view: View) -> None:
+    assert differences(keys, view) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        pytest.param(view, column, id=f"{view.name}-{column.name}")
+        for view in VIEWS
+        for column in view.table.columns
+        if column.name not in ("position", "key_id")
+    ],
+)
+def test_an_edited_column_is_named_with_both_values(
+    keys: Keys, made: list[Made], view: View, column: Column[Any]
+) -> None:
+    right = view_rows(keys.path)
+    was = value_at(keys.path, view.name, 2, column.name)
+    boolean = isinstance(column.type, Boolean)
+    planted = [not was] if boolean else ["planted", "", 7, b"planted", f"{was}x"]
+    for value in [*planted, None] if column.nullable and was is not None else planted:
+        edit_rows(keys.path, view.name, 2, **{column.name: value})
+        # An integer becomes a text in a column of texts, as SQLite has it.
+        live = value_at(keys.path, view.name, 2, column.name)
+        shown = ("(not shown)",) * 2 if column.name == "verifier" else (live, was)
+        assert check(keys.database, view).differences == (
+            Difference(made[1].key_id, "different", {column.name: shown}),
+        )
+    assert len(differences(keys, view)) == 1
+    assert view_rows(keys.path) == right
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_deleted_row_is_missing(keys: Keys, made: list[Made], view: View) -> None:
+    right = view_rows(keys.path)
+    delete_rows(keys.path, view.name, 1)
+    assert differences(keys, view) == [Difference(made[0].key_id, "missing", {})]
+    assert view_rows(keys.path) == right
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+@pytest.mark.parametrize("position", [-5, 0, 3, 99])
+@pytest.mark.usefixtures("made")
+def test_a_planted_row_is_unexpected(keys: Keys, view: View, position: int) -> None:
+    # 3 is the position of an event that makes no key.
+    right = view_rows(keys.path)
+    if position == 3:
+        position = int(
+            sql(keys.path, "SELECT id FROM events WHERE topic <> 'ApiKey.Created'")[0][0]
+        )
+    values = {"lookup_id": "planted"} if view is auth_lookup.VIEW else {}
+    plant_row(keys.path, view.name, position=position, key_id="apikey_planted", **values)
+    assert differences(keys, view) == [Difference("apikey_planted", "unexpected", {})]
+    assert view_rows(keys.path) == right
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_moved_row_is_missing_here_and_unexpected_there(
+    keys: Keys, made: list[Made], view: View
+) -> None:
+    edit_rows(keys.path, view.name, 1, position=77)
+    assert differences(keys, view) == [
+        Difference(made[0].key_id, "missing", {}),
+        Difference(made[0].key_id, "unexpected", {}),
+    ]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_row_under_another_key_s_name_is_different(
+    keys: Keys, made: list[Made], view: View
+) -> None:
+    edit_rows(keys.path, view.name, 1, key_id="apikey_planted")
+    assert differences(keys, view) == [
+        Difference("apikey_planted", "different", {"key_id": ("apikey_planted", made[0].key_id)})
+    ]
+
+
+def test_a_revocation_undone_in_the_table_is_found(keys: Keys, made: list[Made]) -> None:
+    edit_rows(keys.path, "auth_lookup", 2, revoked=0)
+    assert differences(keys, auth_lookup.VIEW) == [
+        Difference(made[1].key_id, "different", {"revoked": (False, True)})
+    ]
+
+
+def test_a_swapped_verifier_is_found_and_never_shown(keys: Keys, made: list[Made]) -> None:
+    verifiers = [verifier for (verifier,) in sql(keys.path, "SELECT verifier FROM auth_lookup")]
+    edit_rows(keys.path, "auth_lookup", 2, verifier=verifiers[0])
+    for report in (
+        check(keys.database, auth_lookup.VIEW),
+        rebuild(keys.database, auth_lookup.VIEW, clock=lambda: NOON),
+    ):
+        assert report.differences == (
+            Difference(made[1].key_id, "different", {"verifier": ("(not shown)", "(not shown)")}),
+        )
+        assert not [verifier for verifier in verifiers if verifier in repr(report)]
+        assert "$argon2" not in repr(report)
+
+
+def test_all_that_is_wrong_is_told_in_one_go(keys: Keys, made: list[Made]) -> None:
+    edit_rows(keys.path, "key_list", 1, name="x", role="Owner")
+    delete_rows(keys.path, "key_list", 2)
+    plant_row(keys.path, "key_list", position=50, key_id="apikey_planted")
+    assert differences(keys, key_list.VIEW) == [
+        Difference(
+            made[0].key_id,
+            "different",
+            {"name": ("x", "first"), "role": ("Owner", "Member")},
+        ),
+        Difference(made[1].key_id, "missing", {}),
+        Difference("apikey_planted", "unexpected", {}),
+    ]
+
+
+def test_an_emptied_table_and_a_filled_one_are_found_whole(keys: Keys) -> None:
+    number = 520
+    for each in range(number):
+        keys.create(f"{each}")
+    right = view_rows(keys.path)
+    for view in VIEWS:
+        edit_rows(keys.path, view.name, name="same")
+        assert check(keys.database, view).differing == number
+        delete_rows(keys.path, view.name)
+        report = check(keys.database, view)
+        assert {difference.problem for difference in report.differences} == {"missing"}
+        assert len({difference.key_id for difference in report.differences}) == number
+        assert rebuild(keys.database, view, clock=lambda: NOON).differing == number
+    assert view_rows(keys.path) == right
+
+
+def test_a_long_list_of_differences_is_cut_and_counted(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.rebuild.DIFFERENCES_SHOWN", 2)
+    for _ in range(5):
+        keys.create()
+    edit_rows(keys.path, "key_list", name="x")
+    report = check(keys.database, key_list.VIEW)
+    assert (report.differing, len(report.differences)) == (5, 2)
+
+
+def during(
+    keys: Keys, purpose: Callable[..., ReplayReport], view: View, action: Callable[[int], None]
+) -> ReplayReport:
+    """Replay, and do something after each batch."""
+    calls = iter(range(1000))
+    return purpose(keys.database, view, progress=lambda *_: action(next(calls)))
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_what_changes_during_a_check_is_no_difference(
+    keys: Keys, clock: SettableClock, view: View
+) -> None:
+    made = [keys.create(f"{number}", lives=HOUR) for number in range(10)]
+
+    def change(call: int) -> None:
+        if call > 8:
+            return
+        keys.rename(made[call].key_id, f"renamed {call}")
+        if call < 3:
+            keys.revoke(made[9 - call].key_id)
+        keys.create(f"new {call}")
+
+    report = during(keys, check, view, change)
+    assert report.differing == 0
+    assert report.position == int(sql(keys.path, "SELECT max(id) FROM events")[0][0])
+    assert check(keys.database, view).differing == 0
+    assert clock.now == NOON
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_row_that_is_wrong_and_changes_during_a_check_is_found(keys: Keys, view: View) -> None:
+    made = [keys.create(f"{number}") for number in range(10)]
+    edit_rows(keys.path, view.name, 2, 5, role="Owner")
+
+    def change(call: int) -> None:
+        if call == 1:
+            keys.rename(made[1].key_id, "renamed")
+
+    report = during(keys, check, view, change)
+    assert [(difference.key_id, difference.columns) for difference in report.differences] == [
+        (made[1].key_id, {"role": ("Owner", "Member")}),
+        (made[4].key_id, {"role": ("Owner", "Member")}),
+    ]
+
+
+def test_differences_of_one_view_are_not_the_other_s(keys: Keys) -> None:
+    keys.create()
+    edit_rows(keys.path, "key_list", name="x")
+    assert check(keys.database, view_named("key_list")).differing == 1
+    assert check(keys.database, view_named("auth_lookup")).differing == 0
