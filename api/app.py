@@ -4,11 +4,16 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
+from api import gateway
 from api.background import expiring
+from api.checks import Checks
 from api.composition import opened_ledger, utc_now
+from api.fast_lane import serve_check
 from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
@@ -26,6 +31,25 @@ check a key.
 Present a token as `Authorization: Bearer …` or `X-API-Key: …`, never in a URL. Every error is an
 RFC 9457 problem document with a stable `code`.
 """
+
+
+class LedgerApp(FastAPI):
+    """FastAPI, with the fast lane beside it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request in the fast lane, or else as FastAPI does."""
+        if scope["type"] == "http":
+            rest = await serve_check(self, scope, receive, send)
+            if rest is None:
+                return
+            receive = rest
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the doors that FastAPI does not know."""
+        described = super().openapi()
+        described["paths"][gateway.PATH] = gateway.documented()
+        return described
 
 
 def create_app(
@@ -49,6 +73,7 @@ def create_app(
             on_argon2=metrics.argon2,
         ) as ledger:
             app.state.ledger = ledger
+            app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             metrics.watch(ledger)
             with expiring(ledger):
@@ -56,7 +81,7 @@ def create_app(
             app.state.rebuilds.stop()
             metrics.close()
 
-    app = FastAPI(
+    app = LedgerApp(
         title="Keyledger",
         version=version("keyledger"),
         description=DESCRIPTION,

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Request, Security
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 
-from api.requests import ledger_of
+from api.requests import checks_of
 from domain.caller import Actor, Caller
 from domain.errors import (
     CredentialExpired,
@@ -80,20 +79,27 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
         NoCredential: there is none.
         Unauthenticated: there are two that differ, or one of a scheme that is not Bearer.
     """
-    tokens: set[bytes] = set()
+    token: bytes | None = None
     for name, value in headers:
         if name == b"authorization":
-            scheme, _, token = value.strip().partition(b" ")
-            if scheme.lower() != b"bearer" or not token.strip():
-                raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
-            tokens.add(token.strip())
+            found = _bearer_token(value)
         elif name in _HEADERS_WITH_TOKEN:
-            tokens.add(value.strip())
-    if not tokens:
+            found = value.strip()
+        else:
+            continue
+        if token is not None and token != found:
+            raise Unauthenticated("two different credentials were presented; present one")
+        token = found
+    if token is None:
         raise NoCredential("present a token, as Authorization: Bearer TOKEN or X-API-Key: TOKEN")
-    if len(tokens) > 1:
-        raise Unauthenticated("two different credentials were presented; present one")
-    return tokens.pop().decode("latin-1")
+    return token.decode("latin-1")
+
+
+def _bearer_token(value: bytes) -> bytes:
+    scheme, _, token = value.strip().partition(b" ")
+    if scheme.lower() != b"bearer" or not (token := token.strip()):
+        raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
+    return token
 
 
 async def require(
@@ -109,19 +115,13 @@ async def require(
         InsufficientScope: a good one with too small a scope.
         LedgerUnavailable, Overloaded: it cannot be told now.
     """
-    ledger = ledger_of(request)
     token = presented_token(request.headers.raw)
-    now, source = ledger.clock(), request.client.host if request.client else None
-    answer = ledger.authentication.verify_at_once(token, scopes.scopes, now=now)
-    if answer is None:
-        answer = await run_in_threadpool(
-            ledger.authentication.verify, token, scopes.scopes, now=now, source=source
-        )
-    verdict = answer.verdict
+    source = request.client.host if request.client else None
+    verdict = (await checks_of(request).verdict(token, scopes.scopes, source)).verdict
     if verdict.key is not None:
         request.state.actor = verdict.key.key_id
     if not isinstance(verdict, Verified):
-        raise _refusal(verdict.code, scopes.scope_str)
+        raise refusal(verdict.code, scopes.scope_str)
     caller = Caller(
         Actor("key", verdict.key.key_id),
         holds=verdict.key.scopes,
@@ -131,7 +131,13 @@ async def require(
     return Requester(caller, verdict.key.workspace)
 
 
-def _refusal(code: Code, scope: str) -> LedgerError:
+def refusal(code: Code, scope: str) -> LedgerError:
+    """Return the error that refuses a presented credential for a verdict's code.
+
+    Args:
+        code: any but ``VALID``.
+        scope: what the credential would have needed.
+    """
     if code is Code.REVOKED:
         return CredentialRevoked("the credential was revoked")
     if code is Code.EXPIRED:

@@ -1,12 +1,14 @@
 """What is the same for every request: its id, its log line, its metrics, its common headers."""
 
+import itertools
 import re
+import secrets
+from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 
 from api.metrics import Metrics
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = structlog.get_logger()
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+_PROCESS = secrets.token_hex(10)
+_count = itertools.count(1)
 _UNOBSERVED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -37,7 +41,7 @@ class Observed:
             return
         started = perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = state["request_id"] = _request_id(Headers(scope=scope))
+        request_id = state["request_id"] = request_id_of(scope["headers"])
         status = 500
 
         async def send_observed(message: "Message") -> None:
@@ -70,8 +74,9 @@ class Observed:
                 )
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.getlist("x-request-id")
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id that a request brings, if it is one that can be logged, else a new one."""
+    given = [value for name, value in headers if name == b"x-request-id"]
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0]
-    return f"req_{uuid4().hex}"
+        return given[0].decode("ascii")
+    return f"req_{_PROCESS}{next(_count):012x}"

@@ -70,17 +70,29 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _failure)
 
 
-async def _refusal(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, errors.LedgerError)  # noqa: S101 - how Starlette registers handlers
+def refusal_answer(error: errors.LedgerError, request_id: str | None) -> JSONResponse:
+    """Return the answer to a request that the ledger refuses."""
     status, title = STATUSES[type(error)]
     members: dict[str, Any] = {}
     if isinstance(error, errors.Invalid):
         members["errors"] = [{"field": error.field, "message": error.message}]
     if status >= 500:  # noqa: PLR2004 - the class of statuses that are the server's fault
         _log.error("refused", code=error.code, detail=str(error), exc_info=error)
-    return _answer(
-        request, status, error.code, title, str(error), headers=_headers(error), **members
+    return problem(
+        status,
+        error.code,
+        title,
+        str(error),
+        request_id=request_id,
+        headers=_headers(error),
+        **members,
     )
+
+
+async def _refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.LedgerError)  # noqa: S101 - how Starlette registers handlers
+    request.state.outcome = error.code
+    return refusal_answer(error, request.state.request_id)
 
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:

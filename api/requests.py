@@ -7,12 +7,18 @@ from typing import Any, NoReturn, cast
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from api.checks import Checks
 from api.composition import OpenLedger
 
 
 def ledger_of(request: Request) -> OpenLedger:
     """Return the ledger that the app serves."""
     return cast("OpenLedger", request.app.state.ledger)
+
+
+def checks_of(request: Request) -> Checks:
+    """Return what verifies tokens for the app."""
+    return cast("Checks", request.app.state.checks)
 
 
 class StrictRequest(Request):

@@ -134,6 +134,22 @@ class VerifyToken(Body):
     workspace: Workspace | None = None
 
 
+class TokenToVerify(Body):
+    """One token of several to verify."""
+
+    token: str
+    scopes: Annotated[
+        list[Annotated[str, Field(max_length=MAX_SCOPE_LENGTH)]], Field(max_length=MAX_SCOPES)
+    ] = []
+
+
+class VerifyTokens(Body):
+    """Several tokens to verify, each for itself."""
+
+    tokens: list[TokenToVerify] = Field(min_length=1, max_length=100)
+    workspace: Workspace | None = None
+
+
 class Query(BaseModel):
     """A request's query: an unknown parameter is refused, never ignored."""
 
@@ -257,6 +273,24 @@ class VerdictAnswer(BaseModel):
     scopes: list[str] | None
     expires_at: Time | None
     position: int = Field(description="Up to which event the ledger was read for this verdict.")
+
+
+class VerdictListAnswer(BaseModel):
+    """The verdicts on several tokens, in their order."""
+
+    data: list[VerdictAnswer]
+    next_cursor: None
+
+
+class IntrospectionAnswer(BaseModel):
+    """What a token is good for (RFC 7662, section 2.2); of one that is not good, `active` alone."""
+
+    active: bool
+    scope: str | None = Field(default=None, examples=["mcp:read mcp:write"])
+    client_id: str | None = Field(default=None, examples=[_KEY_ID])
+    sub: str | None = Field(default=None, examples=[_KEY_ID])
+    token_type: str | None = Field(default=None, examples=["Bearer"])
+    exp: int | None = Field(default=None, description="When it ends, in seconds since 1970.")
 
 
 class RebuildAnswer(BaseModel):

@@ -26,6 +26,7 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _LONGEST = 16 + 1 + LOOKUP_ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
+_HIDDEN = SECRET_LENGTH + CHECKSUM_LENGTH
 # 248 is the largest multiple of 62 in a byte: taking only bytes below it makes every character
 # equally likely.
 _FAIR_BELOW = 248
@@ -84,6 +85,15 @@ def parse(text: str) -> Token | None:
     if checksum != _checksum(lookup_id, secret):
         return None
     return Token(prefix, lookup_id, secret)
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """Take a text apart as if it were a token, without looking whether it is one.
+
+    Returns:
+        The part that everybody may see, the secret, and the checksum.
+    """
+    return text[:-_HIDDEN], text[-_HIDDEN:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
 
 
 def _checksum(lookup_id: str, secret: str) -> str:

@@ -11,7 +11,7 @@ from domain.credential import Digest
 from domain.errors import LedgerUnavailable
 from domain.judge import Code, Refused, Verdict, judge
 from domain.pepper import Pepper, same_digest
-from domain.tokens import parse
+from domain.tokens import LOOKUP_ID_LENGTH, parse, split
 from domain.verifiers import Argon2Gate
 from projections.cold_proofs import ColdProofs
 from projections.database import Database
@@ -98,22 +98,46 @@ class Authentication:
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
         """
-        token = parse(text)
+        self.catch_up()
+        return self.verify_caught_up(text, scopes, now=now, workspace=workspace)
+
+    def catch_up(self) -> None:
+        """Learn of all that was committed before this call.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked.
+        """
         with self._lock:
             self._keys.catch_up()
+
+    def verify_caught_up(
+        self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
+    ) -> Answer | None:
+        """Decide as `verify_at_once` does, if `catch_up` was called since the token was presented.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+        """
+        public, secret, checksum = split(text)
+        with self._lock:
             position = self._keys.position
-            if token is None:
-                return Answer(_MALFORMED, position)
-            key = self._keys.find(token.lookup_id)
-        presented = self._pepper.digest(token.secret)
+            key = self._keys.recall(public[-LOOKUP_ID_LENGTH:])
+            if key is None or key.spelling != (public, checksum):
+                # Not seen before as it is spelled: now its form matters.
+                token = parse(text)
+                if token is None:
+                    return Answer(_MALFORMED, position)
+                key = self._keys.find(token.lookup_id)
         # For an unknown key the same work as for a wrong secret: time does not tell which it was.
         known = _NO_DIGEST if key is None else key.digest
         if known is None:
             return None
-        proved = same_digest(presented, known)
-        if key is None or not proved:
+        proved = secret.isascii() and same_digest(self._pepper.digest(secret), known)
+        # The checksum does not cover the prefix, and a token has one spelling only.
+        if key is None or not proved or public != key.public:
             return Answer(_NOT_FOUND, position)
-        return Answer(_judge(key, token.prefix, scopes, now, workspace), position)
+        key.spelling = public, checksum
+        return Answer(_judge(key, scopes, now, workspace), position)
 
     def close(self) -> None:
         """Give back the connection; nothing can be verified any more."""
@@ -141,7 +165,9 @@ class Authentication:
         if key.digest is None:
             key.digest = digest.digest
             self._keep(digest)
-        return Answer(_judge(key, token.prefix, scopes, now, workspace), position)
+        if token.prefix != key.row.token_prefix:
+            return Answer(_NOT_FOUND, position)
+        return Answer(_judge(key, scopes, now, workspace), position)
 
     def _keep(self, digest: Digest) -> None:
         try:
@@ -154,14 +180,11 @@ class Authentication:
 
 def _judge(
     key: RememberedKey,
-    prefix: str,
     scopes: Sequence[str],
     now: datetime,
     workspace: str | None,
 ) -> Verdict:
-    """Judge a key whose secret was proved."""
-    row = key.row
-    # The checksum does not cover the prefix, and a token has one spelling only.
-    if prefix != row.token_prefix or workspace not in (None, row.workspace):
+    """Judge a key whose token was proved, secret and spelling."""
+    if workspace not in (None, key.row.workspace):
         return _NOT_FOUND
-    return judge(row, scopes, now)
+    return judge(key.row, scopes, now)

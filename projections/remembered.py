@@ -19,10 +19,22 @@ _STATE = (
 
 @dataclass(slots=True)
 class RememberedKey:
-    """A key's auth row, and the digest of its secret once that is known."""
+    """A key's auth row, and what is known of its token.
+
+    Args:
+        row: as the ledger has it.
+        digest: of the secret; ``None`` until it was proved under this pepper.
+        spelling: the public part of the token and its checksum, once it was seen to be right.
+    """
 
     row: AuthRow
     digest: bytes | None
+    spelling: tuple[str, str] | None = None
+
+    @property
+    def public(self) -> str:
+        """The part of the token that everybody may see."""
+        return f"{self.row.token_prefix}_{self.row.lookup_id}"
 
 
 class RememberedKeys:
@@ -70,15 +82,21 @@ class RememberedKeys:
         self._generation = generation
         self._version = version
 
+    def recall(self, lookup_id: str) -> RememberedKey | None:
+        """Return the key behind a lookup id if it is in memory."""
+        key = self._keys.get(lookup_id)
+        if key is not None:
+            self._keys.move_to_end(lookup_id)
+        return key
+
     def find(self, lookup_id: str) -> RememberedKey | None:
         """Return the key behind a lookup id, from memory or else from the auth lookup.
 
         Raises:
             LedgerUnavailable: the ledger cannot be asked.
         """
-        key = self._keys.get(lookup_id)
+        key = self.recall(lookup_id)
         if key is not None:
-            self._keys.move_to_end(lookup_id)
             return key
         found = auth_lookup.find_in_sqlite(self._fence.rows, lookup_id, self._pepper_id)
         if found is None:

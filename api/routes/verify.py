@@ -1,54 +1,117 @@
-"""Verifying tokens on behalf of other services."""
+"""Verifying tokens on behalf of other services, at the doors that they already know."""
 
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.credentials import Requester, require
-from api.requests import StrictRoute, ledger_of
+from api.metrics import Metrics
+from api.representations import JsonObject, page_as_json, verdict_as_json
+from api.requests import StrictRoute, checks_of
 from api.routes.documented import answers
-from api.schemas import VerdictAnswer, VerifyToken
+from api.schemas import (
+    IntrospectionAnswer,
+    VerdictAnswer,
+    VerdictListAnswer,
+    VerifyToken,
+    VerifyTokens,
+)
 from domain import scopes
+from domain.errors import Invalid
 from domain.judge import Verified
-from domain.times import to_text
 from projections.authentication import Answer
 
-router = APIRouter(prefix="/v1", tags=["verify"], route_class=StrictRoute)
+router = APIRouter(tags=["verify"], route_class=StrictRoute)
 
 Verifying = Annotated[Requester, Security(require, scopes=["api-keys:verify"])]
+_FORM = "application/x-www-form-urlencoded"
 
 
-@router.post("/verify", responses=answers(413, ok=VerdictAnswer))
-def verify_token(request: Request, requester: Verifying, body: VerifyToken) -> Response:
+@router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
+async def verify_token(request: Request, requester: Verifying, body: VerifyToken) -> Response:
     """Tell whether a token is good, for the scopes asked for.
 
     The answer is 200 whatever the verdict; `valid` and `code` say it. Keys of a workspace other
     than the credential's do not exist.
     """
-    ledger = ledger_of(request)
-    answer = ledger.authentication.verify(
-        body.token,
-        scopes.checked(body.scopes) if body.scopes else (),
-        now=ledger.clock(),
-        workspace=requester.acting_in(body.workspace),
-        source=requester.caller.source_ip,
-    )
+    workspace = requester.acting_in(body.workspace)
+    answer = await _verdict(request, requester, body.token, body.scopes, workspace)
     request.state.outcome = answer.verdict.code
-    request.app.state.metrics.verdict(answer.verdict.code)
-    return JSONResponse(_as_json(answer))
+    return JSONResponse(verdict_as_json(answer))
 
 
-def _as_json(answer: Answer) -> dict[str, object]:
+@router.post("/v1/verify/batch", responses=answers(413, ok=VerdictListAnswer))
+async def verify_tokens(request: Request, requester: Verifying, body: VerifyTokens) -> Response:
+    """Tell of up to 100 tokens whether they are good; the verdicts come in the tokens' order."""
+    workspace = requester.acting_in(body.workspace)
+    verdicts = [
+        await _verdict(request, requester, each.token, each.scopes, workspace)
+        for each in body.tokens
+    ]
+    return JSONResponse(page_as_json([verdict_as_json(answer) for answer in verdicts], None))
+
+
+@router.post(
+    "/v1/introspect",
+    responses=answers(413, ok=IntrospectionAnswer),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                _FORM: {
+                    "schema": {
+                        "type": "object",
+                        "required": ["token"],
+                        "properties": {
+                            "token": {"type": "string"},
+                            "token_type_hint": {"type": "string"},
+                            "workspace": {"type": "string"},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def introspect_token(request: Request, requester: Verifying) -> Response:
+    """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
+
+    Of a token that is not good, for whatever reason, it says `{"active": false}` and nothing else.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        raise Invalid("content-type", f"send the token as {_FORM} (RFC 7662, section 2.1)")
+    fields = parse_qs((await request.body()).decode("latin-1"), keep_blank_values=True)
+    if len(fields.get("token", [])) != 1:
+        raise Invalid("token", "give it, once")
+    workspace = requester.acting_in(fields.get("workspace", [None])[0])
+    answer = await _verdict(request, requester, fields["token"][0], [], workspace)
+    return JSONResponse(_introspection(answer))
+
+
+async def _verdict(
+    request: Request, requester: Requester, token: str, wanted: list[str], workspace: str
+) -> Answer:
+    checked = scopes.checked(wanted) if wanted else ()
+    source = requester.caller.source_ip
+    answer = await checks_of(request).verdict(token, checked, source, workspace=workspace)
+    metrics: Metrics = request.app.state.metrics
+    metrics.verdict(answer.verdict.code)
+    return answer
+
+
+def _introspection(answer: Answer) -> JsonObject:
+    if not isinstance(answer.verdict, Verified):
+        return {"active": False}
     key = answer.verdict.key
-    return {
-        "valid": isinstance(answer.verdict, Verified),
-        "code": answer.verdict.code,
-        "key_id": key and key.key_id,
-        "name": key and key.name,
-        "workspace": key and key.workspace,
-        "role": key and key.role,
-        "scopes": key and list(key.scopes),
-        "expires_at": key and key.expires_at and to_text(key.expires_at),
-        "position": answer.position,
+    described: dict[str, Any] = {
+        "active": True,
+        "scope": " ".join(key.scopes),
+        "client_id": key.key_id,
+        "sub": key.key_id,
+        "token_type": "Bearer",
     }
+    if key.expires_at is not None:
+        described["exp"] = int(key.expires_at.timestamp())
+    return described
