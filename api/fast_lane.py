@@ -74,19 +74,25 @@ async def _answer(app: Starlette, scope: Scope, send: Send, asked: Asked | None)
     try:
         if asked is None:
             headers = await gateway.allow(checks, scope)
+            headers.append((b"x-request-id", request_id.encode()))
         else:
             code, body = await _verify(checks, scope, asked)
-            status, headers = 200, [_JSON, (b"content-length", b"%d" % len(body))]
+            status = 200
+            headers = _headers(request_id, [_JSON, (b"content-length", b"%d" % len(body))])
     except LedgerError as error:
         code = error.code
         refused = refusal_answer(error, request_id)
-        status, headers, body = refused.status_code, refused.raw_headers, bytes(refused.body)
-    headers += [*_COMMON_HEADERS, (b"x-request-id", request_id.encode())]
+        status, body = refused.status_code, bytes(refused.body)
+        headers = _headers(request_id, refused.raw_headers)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
     metrics.check(code, scope["method"], route, status, perf_counter() - started)
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("%s %s %s %s", route, status, code, request_id)
+
+
+def _headers(request_id: str, headers: Headers) -> Headers:
+    return [*headers, *_COMMON_HEADERS, (b"x-request-id", request_id.encode())]
 
 
 async def _verify(checks: Checks, scope: Scope, asked: Asked) -> tuple[str, bytes]:

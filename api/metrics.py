@@ -27,6 +27,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""
 
 _CODES = frozenset(Code)
+_CHECKS_TO_A_TIMED_ONE = 16
 _LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -69,6 +70,7 @@ class Metrics:
         )
         # What is behind the labels is looked up once: that takes longer than counting.
         self._checks: dict[tuple[str, str, str, int], tuple[Counter | None, Histogram]] = {}
+        self._checks_seen = 0
         for code in Code:
             self._verdicts.labels(code)
 
@@ -81,7 +83,10 @@ class Metrics:
         self._verdicts.labels(code).inc()
 
     def check(self, code: str, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request of the fast lane, and its verdict if it came to one."""
+        """Count a request of the fast lane by its verdict, and time one of sixteen.
+
+        Timing them all would take a fifth of the time that a check takes.
+        """
         counted = self._checks.get((code, method, route, status))
         if counted is None:
             verdict = self._verdicts.labels(code) if code in _CODES else None
@@ -90,7 +95,9 @@ class Metrics:
         verdict, requests = counted
         if verdict is not None:
             verdict.inc()
-        requests.observe(seconds)
+        self._checks_seen += 1
+        if not self._checks_seen % _CHECKS_TO_A_TIMED_ONE:
+            requests.observe(seconds)
 
     def append(self, events: int, seconds: float) -> None:
         """Count a transaction that appended events."""

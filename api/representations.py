@@ -10,7 +10,7 @@ from domain.public_event import public_event
 from domain.times import to_text
 from projections.authentication import Answer
 from projections.comparison import Difference
-from projections.key_list import ListedKey
+from projections.listed_key import ListedKey
 from projections.rebuild import ReplayReport
 from projections.status import ProjectionStatus
 from projections.stored_events import Recorded

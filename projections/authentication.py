@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -27,8 +27,7 @@ _NOT_FOUND = Refused(Code.NOT_FOUND)
 _NO_DIGEST = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A verdict, and the position up to which the ledger was read for it."""
 
     verdict: Verdict

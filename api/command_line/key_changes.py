@@ -28,7 +28,7 @@ from api.representations import key_as_json
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
-from projections.key_list import ListedKey
+from projections.listed_key import ListedKey
 
 
 def create(

@@ -14,7 +14,7 @@ from domain.api_key import ApiKey
 from domain.caller import Actor
 from domain.public_event import public_event
 from domain.times import from_text
-from projections.key_list import ListedKey
+from projections.listed_key import ListedKey
 from projections.stored_events import Recorded
 
 _STATUS_STYLES = {"active": "green", "revoked": "red", "expired": "yellow"}
