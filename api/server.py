@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from tempfile import TemporaryDirectory
 
@@ -37,9 +39,7 @@ def serve(settings: Settings) -> None:
     # Worker processes read their settings from the environment, as this one would without options.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         os.environ[PREFIX + name.upper()] = str(value)
-    with TemporaryDirectory(prefix="keyledger-metrics-") as shared_folder:
-        if settings.workers > 1:
-            os.environ[SHARED_FOLDER] = shared_folder
+    with _shared_metrics(settings.workers):
         uvicorn.run(
             "api.server:worker_app",
             factory=True,
@@ -53,6 +53,17 @@ def serve(settings: Settings) -> None:
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
         )
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """Give several workers a folder in which their metrics are added up."""
+    if workers == 1:
+        yield
+        return
+    with TemporaryDirectory(prefix="keyledger-metrics-") as folder:
+        os.environ[SHARED_FOLDER] = folder
+        yield
 
 
 def worker_app() -> FastAPI:
