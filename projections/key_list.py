@@ -1,13 +1,11 @@
 """The key list: what people and programs see of the keys, in lists and one by one."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Index,
     Integer,
@@ -22,11 +20,11 @@ from sqlalchemy import (
 )
 
 from domain.api_key import ApiKey, Status
-from domain.caller import Actor
 from domain.errors import KeyNotFound
-from domain.scopes import ANY
-from domain.times import from_text, to_text
+from domain.times import to_text
 from domain.tokens import display_prefix
+from projections.key_filters import Filters, conditions
+from projections.listed_key import ListedKey, listed
 from projections.schema import big_integer
 from projections.view import Values, View
 
@@ -139,48 +137,6 @@ VIEW = View(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ListedKey:
-    """A key as it is shown: everything but what could be used to call with it."""
-
-    position: int
-    key_id: str
-    workspace: str
-    name: str
-    prefix: str
-    scopes: tuple[str, ...]
-    role: str
-    status: Status
-    expires_at: datetime | None
-    created_at: datetime
-    created_by: Actor
-    revoked_at: datetime | None
-    revoked_by: Actor | None
-    revoke_reason: str | None
-    rotated_from: str | None
-    rotated_to: str | None
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which keys to list; what is ``None`` does not matter.
-
-    Args:
-        status: as it is at the time of the query.
-        text: occurs in the name, or begins the prefix or the key id.
-        scope: the key may do all that this scope names, wildcards included.
-        created_by: the id of the actor that made the key.
-        expires_before: the key's end comes before this time.
-    """
-
-    status: Status | None = None
-    text: str | None = None
-    scope: str | None = None
-    created_by: str | None = None
-    expires_before: datetime | None = None
-
-
 def list_keys(
     connection: Connection,
     workspace: str,
@@ -198,7 +154,7 @@ def list_keys(
     """
     query = (
         select(table)
-        .where(table.c.workspace == workspace, *_conditions(filters))
+        .where(table.c.workspace == workspace, *conditions(filters, table))
         .order_by(table.c.position.desc())
         .limit(limit)
     )
@@ -275,67 +231,5 @@ def _by_status(query: Select[Any], status: Status | None, now: str) -> list[Sele
     return [recorded]
 
 
-def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if filters.text is not None:
-        conditions.append(
-            or_(
-                table.c.name.icontains(filters.text, autoescape=True),
-                table.c.prefix.startswith(filters.text, autoescape=True),
-                table.c.key_id.startswith(filters.text, autoescape=True),
-            )
-        )
-    if filters.scope is not None:
-        conditions.append(
-            or_(
-                *(
-                    table.c.scopes.contains(f'"{scope}"', autoescape=True)
-                    for scope in _scopes_that_cover(filters.scope)
-                )
-            )
-        )
-    if filters.created_by is not None:
-        conditions.append(table.c.created_by_id == filters.created_by)
-    if filters.expires_before is not None:
-        conditions.append(table.c.expires_at < to_text(filters.expires_before))
-    return conditions
-
-
-def _scopes_that_cover(scope: str) -> set[str]:
-    resource, _, action = ("*", ":", "*") if scope == ANY else scope.partition(":")
-    return {ANY, "*:*", f"{resource}:{action}", f"{resource}:*", f"*:{action}"}
-
-
-def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or its like
-    """Return a row of the table as it is shown at a time."""
-    expires_at = _time_or_none(row.expires_at)
-    status = row.status
-    if status == "active" and expires_at is not None and now >= expires_at:
-        status = "expired"
-    return ListedKey(
-        position=row.position,
-        key_id=row.key_id,
-        workspace=row.workspace,
-        name=row.name,
-        prefix=row.prefix,
-        scopes=tuple(orjson.loads(row.scopes)),
-        role=row.role,
-        status=status,
-        expires_at=expires_at,
-        created_at=from_text(row.created_at),
-        created_by=Actor(row.created_by_type, row.created_by_id),
-        revoked_at=_time_or_none(row.revoked_at),
-        revoked_by=row.revoked_by_type and Actor(row.revoked_by_type, row.revoked_by_id),
-        revoke_reason=row.revoke_reason,
-        rotated_from=row.rotated_from,
-        rotated_to=row.rotated_to,
-        version=row.version,
-    )
-
-
 def _text_or_none(at: datetime | None) -> str | None:
     return None if at is None else to_text(at)
-
-
-def _time_or_none(text: str | None) -> datetime | None:
-    return None if text is None else from_text(text)

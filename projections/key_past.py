@@ -4,7 +4,7 @@ Only the keys of the page are folded, and each key's events are found by an inde
 fits few keys makes a page fold more of them than it shows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from types import SimpleNamespace
@@ -14,9 +14,10 @@ from sqlalchemy import Connection, select
 from domain.api_key import ApiKey
 from domain.errors import KeyNotFound
 from domain.key_ids import to_key_id, to_uuid
-from domain.scopes import cover
 from domain.times import to_text
-from projections.key_list import VIEW, Filters, ListedKey, listed, table
+from projections.key_filters import Filters, predicate
+from projections.key_list import VIEW, table
+from projections.listed_key import ListedKey, listed
 from projections.schema import events
 from projections.stored_events import Recorded, decode_rows
 from projections.view import Values
@@ -54,7 +55,7 @@ def list_keys_at(
         before: the position of the last key of the page before this one.
         limit: how many at most.
     """
-    fits = _condition(filters)
+    fits = predicate(filters)
     keys = (
         key
         for key_ids in _made_until(connection, workspace, at, before)
@@ -109,31 +110,3 @@ def _row_at(history: Sequence[Recorded], at: datetime) -> Values | None:
         elif row is not None:
             row |= values
     return row
-
-
-def _condition(filters: Filters) -> Callable[[ListedKey], bool]:
-    """Return the filters as the key list's SQL means them: it folds the case of ASCII alone."""
-    text = None if filters.text is None else _ascii_lower(filters.text)
-
-    def fits(key: ListedKey) -> bool:
-        return (
-            (filters.status is None or key.status == filters.status)
-            and (
-                text is None
-                or text in _ascii_lower(key.name)
-                or _ascii_lower(key.prefix).startswith(text)
-                or key.key_id.startswith(text)
-            )
-            and (filters.scope is None or cover(key.scopes, [filters.scope]))
-            and (filters.created_by is None or key.created_by.id == filters.created_by)
-            and (
-                filters.expires_before is None
-                or (key.expires_at is not None and key.expires_at < filters.expires_before)
-            )
-        )
-
-    return fits
-
-
-def _ascii_lower(text: str) -> str:
-    return "".join(each.lower() if each.isascii() else each for each in text)

@@ -19,7 +19,8 @@ from domain.key_ledger import Changes, Issued
 from domain.verifiers import CHEAPEST, OnChange, ignore_change
 from projections.database import Database
 from projections.expirer import expire_due_keys
-from projections.key_list import ListedKey, show_key
+from projections.key_list import show_key
+from projections.listed_key import ListedKey
 from projections.rebuild import Clock
 from projections.views import VIEWS
 from tests.conftest import NOON

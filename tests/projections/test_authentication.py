@@ -17,7 +17,9 @@ from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
-from projections.key_list import Filters, ListedKey, list_keys
+from projections.key_filters import Filters
+from projections.key_list import list_keys
+from projections.listed_key import ListedKey
 from projections.rebuild import rebuild
 from projections.views import VIEWS, view_named
 from tests.conftest import SettableClock

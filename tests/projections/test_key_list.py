@@ -12,7 +12,9 @@ from domain.caller import Actor, Caller
 from domain.errors import KeyNotFound
 from domain.key_ledger import Changes
 from domain.scopes import cover
-from projections.key_list import Filters, ListedKey, keys_due, list_keys, show_key
+from projections.key_filters import Filters
+from projections.key_list import keys_due, list_keys, show_key
+from projections.listed_key import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import ADA, HOUR, Keys, rows_of, sql
 

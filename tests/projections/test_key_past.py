@@ -10,8 +10,10 @@ from api.composition import OpenLedger
 from domain.caller import Caller, system
 from domain.errors import KeyNotFound, LedgerError
 from domain.key_ledger import Changes
-from projections.key_list import Filters, ListedKey, list_keys, show_key
+from projections.key_filters import Filters
+from projections.key_list import list_keys, show_key
 from projections.key_past import list_keys_at, show_key_at
+from projections.listed_key import ListedKey
 from tests.conftest import SettableClock
 
 EVERYTHING = Filters()
