@@ -88,6 +88,8 @@ def create_app(
         lifespan=lifespan,
         max_body_size=settings.max_body_bytes,
         redoc_url=None,
+        # A redirect would send the query back, and a client would repeat its credential.
+        redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     app.state.metrics = metrics

@@ -11,6 +11,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 
 from api.metrics import Metrics
+from api.problems import FAILURE, failure_answer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +43,7 @@ class Observed:
         started = perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
         request_id = state["request_id"] = request_id_of(scope["headers"])
-        status = 500
+        status = 0
 
         async def send_observed(message: "Message") -> None:
             nonlocal status
@@ -57,6 +58,13 @@ class Observed:
 
         try:
             await self._app(scope, receive, send_observed)
+        except Exception:
+            _log.exception("failed", request_id=request_id)
+            state["outcome"] = FAILURE
+            if status:
+                # The answer has begun and cannot be taken back, only broken off.
+                raise
+            await failure_answer(request_id)(scope, receive, send_observed)
         finally:
             seconds = perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")

@@ -1,6 +1,8 @@
 """Errors as RFC 9457 problem documents: the one table from refusals to HTTP statuses."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -14,6 +16,8 @@ from domain import errors
 _log = structlog.get_logger()
 
 CONTENT_TYPE = "application/problem+json"
+FAILURE = "INTERNAL_ERROR"
+"""The code of an error that is a bug."""
 REALM = "keyledger"
 
 STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
@@ -44,6 +48,13 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
 
 _HTTP_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
 _RETRY_AFTER_SECONDS = 1
+_ERRORS_SHOWN = 20
+_LONGEST_NAME_SHOWN = 60
+# No word of ours is so long, and a secret is longer.
+_PERHAPS_SECRET = re.compile(r"[0-9A-Za-z]{40,}")
+
+Wrong = dict[str, str]
+"""What is wrong with one value: its ``field``, and a ``message``."""
 
 
 def problem(
@@ -54,28 +65,45 @@ def problem(
     *,
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
-    **members: Any,  # noqa: ANN401 - RFC 9457 lets a problem have any further members
+    wrong: Sequence[Wrong] = (),
 ) -> JSONResponse:
-    """Return a problem document (RFC 9457, section 3)."""
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    content |= {"code": code, "request_id": request_id} | members
+    """Return a problem document (RFC 9457, section 3).
+
+    Somebody may have put a token where an id or a scope belongs: nothing that can be a secret is
+    sent back.
+    """
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": _without_secrets(detail),
+        "code": code,
+        "request_id": request_id,
+    }
+    if wrong:
+        content["errors"] = [
+            {name: _without_secrets(text) for name, text in each.items()} for each in wrong
+        ]
     return JSONResponse(content, status, headers, media_type=CONTENT_TYPE)
 
 
+def _without_secrets(text: str) -> str:
+    return _PERHAPS_SECRET.sub("(not shown)", text)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error that leaves the app a problem document, FastAPI's own too."""
+    """Make every refusal that leaves the app a problem document, FastAPI's own too."""
     app.add_exception_handler(errors.LedgerError, _refusal)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _failure)
 
 
 def refusal_answer(error: errors.LedgerError, request_id: str | None) -> JSONResponse:
     """Return the answer to a request that the ledger refuses."""
     status, title = STATUSES[type(error)]
-    members: dict[str, Any] = {}
+    wrong = []
     if isinstance(error, errors.Invalid):
-        members["errors"] = [{"field": error.field, "message": error.message}]
+        wrong = [{"field": error.field, "message": error.message}]
     if status >= 500:  # noqa: PLR2004 - the class of statuses that are the server's fault
         _log.error("refused", code=error.code, detail=str(error), exc_info=error)
     return problem(
@@ -85,7 +113,7 @@ def refusal_answer(error: errors.LedgerError, request_id: str | None) -> JSONRes
         str(error),
         request_id=request_id,
         headers=_headers(error),
-        **members,
+        wrong=wrong,
     )
 
 
@@ -97,30 +125,47 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
-    # What was sent is never sent back: it may hold a token in the wrong place.
-    wrong = [{"field": _field(each), "message": _message(each)} for each in error.errors()]
-    detail = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
-    _, title = STATUSES[errors.Invalid]
-    return _answer(request, 422, errors.Invalid.code, title, detail, errors=wrong)
+    return _invalid_answer(
+        request,
+        [
+            {"field": _field(each), "message": _message(each)}
+            for each in error.errors()[:_ERRORS_SHOWN]
+        ],
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    status, detail = error.status_code, error.detail
+    status = error.status_code
+    if status == HTTPStatus.BAD_REQUEST:
+        # FastAPI's answer to a body that it cannot decode.
+        message = "the body is not JSON in UTF-8, or has a number that is too long"
+        return _invalid_answer(request, [{"field": "body", "message": message}])
     code = _HTTP_CODES.get(status, errors.Invalid.code)
-    if status == 400:  # noqa: PLR2004 - FastAPI's answer to a body that cannot be decoded
-        status, detail = 422, "the body is not JSON in UTF-8, or is nested too deeply"
-    return _answer(request, status, code, detail, detail, headers=error.headers)
+    title = HTTPStatus(status).phrase
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers |= _allowed(request)
+    return _answer(request, status, code, title, error.detail, headers=headers)
 
 
-async def _failure(request: Request, _error: Exception) -> JSONResponse:
-    return _answer(
-        request,
-        500,
-        "INTERNAL_ERROR",
-        "Something went wrong here",
-        "the server's log has the cause under this request_id",
-    )
+def _invalid_answer(request: Request, wrong: Sequence[Wrong]) -> JSONResponse:
+    status, title = STATUSES[errors.Invalid]
+    detail = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
+    return _answer(request, status, errors.Invalid.code, title, detail, wrong=wrong)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """Return the header with all that a path allows; Starlette knows one method of each route."""
+    path = getattr(request.scope.get("route"), "path", None)
+    operations = request.app.openapi()["paths"].get(path)
+    return {"Allow": ", ".join(sorted(map(str.upper, operations)))} if operations else {}
+
+
+def failure_answer(request_id: str) -> JSONResponse:
+    """Return the answer to a request that met a bug; the log is told of it by the caller."""
+    detail = "the server's log has the cause under this request_id"
+    return problem(500, FAILURE, "Something went wrong here", detail, request_id=request_id)
 
 
 def _answer(
@@ -131,11 +176,11 @@ def _answer(
     detail: str,
     *,
     headers: Mapping[str, str] | None = None,
-    **members: Any,  # noqa: ANN401 - as in `problem`
+    wrong: Sequence[Wrong] = (),
 ) -> JSONResponse:
     request.state.outcome = code
-    request_id = getattr(request.state, "request_id", None)
-    return problem(status, code, title, detail, request_id=request_id, headers=headers, **members)
+    request_id = request.state.request_id
+    return problem(status, code, title, detail, request_id=request_id, headers=headers, wrong=wrong)
 
 
 def _headers(error: errors.LedgerError) -> dict[str, str]:
@@ -163,7 +208,7 @@ def _field(error: Mapping[str, Any]) -> str:
     where, *path = error["loc"]
     if not path or error["type"] == "json_invalid":
         return str(where)
-    return ".".join(str(part) for part in path)
+    return ".".join(str(part)[:_LONGEST_NAME_SHOWN] for part in path)
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -24,8 +24,8 @@ def checks_of(request: Request) -> Checks:
 class StrictRequest(Request):
     """A request whose JSON says everything once, in values that JSON has.
 
-    Python reads ``{"a": 1, "a": 2}`` as the second and ``NaN`` as a number; whoever checked the
-    request before us may have read it otherwise.
+    Python reads ``{"a": 1, "a": 2}`` as the second, ``NaN`` as a number and UTF-16 as well as
+    UTF-8; whoever checked the request before us may have read it otherwise.
     """
 
     async def json(self) -> Any:  # noqa: ANN401 - as in Starlette
@@ -33,10 +33,11 @@ class StrictRequest(Request):
 
         Raises:
             json.JSONDecodeError: it is no JSON, or not strictly.
+            ValueError: it is not in UTF-8, or has a number that is too long.
         """
         try:
             return json.loads(
-                await self.body(),
+                (await self.body()).decode(),
                 object_pairs_hook=_without_repetition,
                 parse_constant=_refuse_constant,
             )
