@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
-from api.background import expiring
+from api.background import expiring, keeping_last_uses
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
 from api.fast_lane import serve_check
@@ -76,7 +76,7 @@ def create_app(
             app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             metrics.watch(ledger)
-            with expiring(ledger):
+            with expiring(ledger), keeping_last_uses(ledger):
                 yield
             app.state.rebuilds.stop()
             metrics.close()

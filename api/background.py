@@ -1,7 +1,7 @@
-"""The server's own regular work: recording that keys have expired."""
+"""The server's own regular work: recording that keys have expired, and when they were used."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -20,8 +20,44 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     A look that fails is logged, and the next one does its work too: the clock has decided already
     whom to refuse, and the events are found due for as long as they are missing.
     """
+
+    def look() -> None:
+        expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
+        if expired:
+            _log.info("keys_expired", count=expired, actor="system:expirer")
+
+    with _repeating("expirer", look, every=ledger.settings.expirer_seconds):
+        yield
+
+
+@contextmanager
+def keeping_last_uses(ledger: OpenLedger) -> Iterator[None]:
+    """Write down every now and then when keys were last used, and once more as the block ends.
+
+    A writing that fails is logged; what it had to write stays in memory for the next one.
+    """
+
+    def write() -> None:
+        ledger.last_uses.flush(ledger.database)
+
+    try:
+        with _repeating("last_used", write, every=ledger.settings.last_used_seconds):
+            yield
+    finally:
+        _attempt("last_used", write)
+
+
+@contextmanager
+def _repeating(name: str, work: Callable[[], None], *, every: float) -> Iterator[None]:
+    """Do some work now and at intervals, in a thread of its own, until the block ends."""
     stopped = threading.Event()
-    thread = threading.Thread(target=_expire_until, args=(ledger, stopped), name="expirer")
+
+    def repeat() -> None:
+        while not stopped.is_set():
+            _attempt(name, work)
+            stopped.wait(every)
+
+    thread = threading.Thread(target=repeat, name=name)
     thread.start()
     try:
         yield
@@ -30,16 +66,11 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
         thread.join()
 
 
-def _expire_until(ledger: OpenLedger, stopped: threading.Event) -> None:
-    while not stopped.is_set():
-        try:
-            expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
-        except LedgerError as error:
-            _log.warning("expirer_failed", code=error.code, detail=str(error), exc_info=error)
-        except Exception:  # noqa: BLE001 - and the next look may do better
-            # A thread that dies of a bug would do so in silence; this one complains each time.
-            _log.exception("expirer_failed")
-        else:
-            if expired:
-                _log.info("keys_expired", count=expired, actor="system:expirer")
-        stopped.wait(ledger.settings.expirer_seconds)
+def _attempt(name: str, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except LedgerError as error:
+        _log.warning(f"{name}_failed", code=error.code, detail=str(error), exc_info=error)
+    except Exception:  # noqa: BLE001 - and the next attempt may do better
+        # A thread that dies of a bug would do so in silence; this one complains each time.
+        _log.exception(f"{name}_failed")

@@ -20,6 +20,7 @@ from domain.verifiers import (
 )
 from projections.authentication import Authentication
 from projections.database import Database, open_database
+from projections.last_used import LastUses
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
@@ -35,6 +36,7 @@ class OpenLedger:
     database: Database
     ledger: KeyLedger
     authentication: Authentication
+    last_uses: LastUses
     clock: Clock
 
 
@@ -77,7 +79,8 @@ def opened_ledger(
         def issue_credential(prefix: str) -> tuple[Token, Credential]:
             return issue(prefix, random=random, gate=gate, pepper=pepper)
 
-        authentication = Authentication(database, gate, pepper)
+        last_uses = LastUses()
+        authentication = Authentication(database, gate, pepper, on_use=last_uses.touch)
         closing.callback(authentication.close)
         yield OpenLedger(
             settings=settings,
@@ -86,5 +89,6 @@ def opened_ledger(
                 LedgerRecorder(database, VIEWS, on_append=on_append), issue_credential
             ),
             authentication=authentication,
+            last_uses=last_uses,
             clock=clock,
         )

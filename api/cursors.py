@@ -3,10 +3,14 @@
 import base64
 import hashlib
 from contextlib import suppress
+from dataclasses import fields
+from datetime import datetime
 
 import orjson
 
 from domain.errors import Invalid
+from domain.times import to_text
+from projections.key_filters import Filters
 
 _LONGEST = 200
 
@@ -34,6 +38,20 @@ def from_cursor(cursor: str | None, *query: str | None) -> int | None:
     if fingerprint != _fingerprint(query):
         raise Invalid("cursor", "it belongs to other filters; begin without a cursor")
     return position
+
+
+def list_of_keys(
+    workspace: str, filters: Filters, as_of: datetime | None = None
+) -> list[str | None]:
+    """Return all that decides which keys a list has; a filter added later is among it."""
+    values = [getattr(filters, field.name) for field in fields(filters)]
+    return ["keys", workspace, *map(_text, values), _text(as_of)]
+
+
+def _text(value: str | bool | datetime | None) -> str | None:  # noqa: FBT001 - a filter's value
+    if isinstance(value, datetime):
+        return to_text(value)
+    return value if value is None else str(value)
 
 
 def _content(cursor: str) -> tuple[int, str]:

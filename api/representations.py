@@ -36,7 +36,7 @@ def key_as_json(key: ListedKey) -> JsonObject:
         "revoke_reason": key.revoke_reason,
         "rotated_from": key.rotated_from,
         "rotated_to": key.rotated_to,
-        "last_used_at": None,
+        "last_used_at": _time(key.last_used_at),
         "version": key.version,
     }
 

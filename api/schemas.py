@@ -192,6 +192,13 @@ class ListKeys(Page):
     )
     created_by: str | None = Field(default=None, max_length=200, description="An actor's id.")
     expires_before: Time | None = None
+    unused_since: Time | None = Field(
+        default=None,
+        description="Keys made before this time and not used since, never-used ones included.",
+    )
+    never_used: bool | None = Field(
+        default=None, description="Keys that were never used, or, if false, once at least."
+    )
     as_of: AsOf = None
 
 
@@ -220,7 +227,10 @@ class KeyAnswer(BaseModel):
     revoke_reason: str | None
     rotated_from: str | None = Field(examples=[None])
     rotated_to: str | None = Field(examples=[_SUCCESSOR_ID])
-    last_used_at: Time | None
+    last_used_at: Time | None = Field(
+        description="The minute of its last use, known a minute later at the latest; null if never"
+        " used, and in the past of `as_of`."
+    )
     version: int = Field(ge=1, examples=[1])
 
 

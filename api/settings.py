@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     expirer_seconds: float = Field(
         default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
     )
+    last_used_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=60,
+        description="Pause between writing down when keys were last used; a crash loses that much.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines that are written."
     )

@@ -9,7 +9,7 @@ import structlog
 
 from domain.credential import Digest
 from domain.errors import LedgerUnavailable
-from domain.judge import Code, Refused, Verdict, judge
+from domain.judge import Code, Refused, Verdict, Verified, judge
 from domain.pepper import Pepper, same_digest
 from domain.tokens import LOOKUP_ID_LENGTH, parse, split
 from domain.verifiers import Argon2Gate
@@ -17,6 +17,7 @@ from projections.cold_proofs import ColdProofs
 from projections.database import Database
 from projections.digests import keep_digests
 from projections.fence import Fence
+from projections.last_used import OnUse, ignore_use
 from projections.remembered import RememberedKey, RememberedKeys
 
 REMEMBERED_KEYS = 100_000
@@ -48,8 +49,13 @@ class Authentication:
         pepper: Pepper,
         *,
         remembered: int = REMEMBERED_KEYS,
+        on_use: OnUse = ignore_use,
     ) -> None:
         """Ask ``database``; prove secrets by digests under ``pepper``, else through ``gate``.
+
+        Args:
+            remembered: how many keys to keep in memory.
+            on_use: told of each use that was allowed, before whoever asked.
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
@@ -57,6 +63,7 @@ class Authentication:
         self._database = database
         self._pepper = pepper
         self._pepper_id = pepper.pepper_id
+        self._on_use = on_use
         self._cold = ColdProofs(gate)
         self._fence = Fence(database)
         self._keys = RememberedKeys(self._fence, self._pepper_id, most=remembered)
@@ -136,7 +143,7 @@ class Authentication:
         if key is None or not proved or public != key.public:
             return Answer(_NOT_FOUND, position)
         key.spelling = public, checksum
-        return Answer(_judge(key, scopes, now, workspace), position)
+        return Answer(self._judge(key, scopes, now, workspace), position)
 
     def close(self) -> None:
         """Give back the connection; nothing can be verified any more."""
@@ -166,7 +173,18 @@ class Authentication:
             self._keep(digest)
         if token.prefix != key.row.token_prefix:
             return Answer(_NOT_FOUND, position)
-        return Answer(_judge(key, scopes, now, workspace), position)
+        return Answer(self._judge(key, scopes, now, workspace), position)
+
+    def _judge(
+        self, key: RememberedKey, scopes: Sequence[str], now: datetime, workspace: str | None
+    ) -> Verdict:
+        """Judge a key whose token was proved, secret and spelling."""
+        if workspace not in (None, key.row.workspace):
+            return _NOT_FOUND
+        verdict = judge(key.row, scopes, now)
+        if type(verdict) is Verified:
+            self._on_use(key.row.key_id, now)
+        return verdict
 
     def _keep(self, digest: Digest) -> None:
         try:
@@ -175,15 +193,3 @@ class Authentication:
         except LedgerUnavailable:
             # The verdict stands without it; a restarted process proves the secret again.
             _log.warning("digest_not_kept", lookup_id=digest.lookup_id, exc_info=True)
-
-
-def _judge(
-    key: RememberedKey,
-    scopes: Sequence[str],
-    now: datetime,
-    workspace: str | None,
-) -> Verdict:
-    """Judge a key whose token was proved, secret and spelling."""
-    if workspace not in (None, key.row.workspace):
-        return _NOT_FOUND
-    return judge(key.row, scopes, now)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Table, or_
+from sqlalchemy import ColumnElement, Table, and_, or_
 
 from domain.api_key import Status
 from domain.scopes import ANY, cover
 from domain.times import to_text
+from projections.last_used import minute_of
 from projections.listed_key import ListedKey
 
 
@@ -22,6 +23,9 @@ class Filters:
         scope: the key may do all that this scope names, wildcards included.
         created_by: the id of the actor that made the key.
         expires_before: the key's end comes before this time.
+        unused_since: the key was there before this time, and was not used since. A use in the same
+            minute counts as one since, for it may have been.
+        never_used: whether the key was never used, or once at least.
     """
 
     status: Status | None = None
@@ -29,13 +33,16 @@ class Filters:
     scope: str | None = None
     created_by: str | None = None
     expires_before: datetime | None = None
+    unused_since: datetime | None = None
+    never_used: bool | None = None
 
 
-def conditions(filters: Filters, keys: Table) -> list[ColumnElement[bool]]:
+def conditions(filters: Filters, keys: Table, uses: Table) -> list[ColumnElement[bool]]:
     """Return the filters as SQL; all but the status, which the query itself depends on.
 
     Args:
         keys: the key list's table.
+        uses: the table of last uses, outer joined to it.
     """
     found: list[ColumnElement[bool]] = []
     if filters.text is not None:
@@ -59,6 +66,20 @@ def conditions(filters: Filters, keys: Table) -> list[ColumnElement[bool]]:
         found.append(keys.c.created_by_id == filters.created_by)
     if filters.expires_before is not None:
         found.append(keys.c.expires_at < to_text(filters.expires_before))
+    if filters.unused_since is not None:
+        # A key that was used before a time was there before it.
+        found.append(
+            or_(
+                uses.c.used_at < to_text(minute_of(filters.unused_since)),
+                and_(
+                    uses.c.used_at.is_(None),
+                    keys.c.created_at < to_text(filters.unused_since),
+                ),
+            )
+        )
+    if filters.never_used is not None:
+        used_at = uses.c.used_at
+        found.append(used_at.is_(None) if filters.never_used else used_at.is_not(None))
     return found
 
 
@@ -81,9 +102,17 @@ def predicate(filters: Filters) -> Callable[[ListedKey], bool]:
                 filters.expires_before is None
                 or (key.expires_at is not None and key.expires_at < filters.expires_before)
             )
+            and (filters.unused_since is None or _is_unused(key, filters.unused_since))
+            and (filters.never_used is None or (key.last_used_at is None) == filters.never_used)
         )
 
     return fits
+
+
+def _is_unused(key: ListedKey, since: datetime) -> bool:
+    if key.last_used_at is None:
+        return key.created_at < since
+    return key.last_used_at < minute_of(since)
 
 
 def _scopes_that_cover(scope: str) -> set[str]:

@@ -25,7 +25,7 @@ from domain.times import to_text
 from domain.tokens import display_prefix
 from projections.key_filters import Filters, conditions
 from projections.listed_key import ListedKey, listed
-from projections.schema import big_integer
+from projections.schema import big_integer, last_uses
 from projections.view import Values, View
 
 TIME = String(27)
@@ -137,6 +137,11 @@ VIEW = View(
 )
 
 
+_SHOWN = select(table, last_uses.c.used_at).outerjoin(
+    last_uses, last_uses.c.key_id == table.c.key_id
+)
+
+
 def list_keys(
     connection: Connection,
     workspace: str,
@@ -153,8 +158,7 @@ def list_keys(
         limit: how many at most.
     """
     query = (
-        select(table)
-        .where(table.c.workspace == workspace, *conditions(filters, table))
+        _SHOWN.where(table.c.workspace == workspace, *conditions(filters, table, last_uses))
         .order_by(table.c.position.desc())
         .limit(limit)
     )
@@ -176,7 +180,7 @@ def show_key(connection: Connection, workspace: str, key_id: str, *, now: dateti
         KeyNotFound: the workspace has no such key.
     """
     row = connection.execute(
-        select(table).where(table.c.key_id == key_id, table.c.workspace == workspace)
+        _SHOWN.where(table.c.key_id == key_id, table.c.workspace == workspace)
     ).one_or_none()
     if row is None:
         message = f"there is no key {key_id[:60]}"

@@ -96,7 +96,8 @@ def _folded(connection: Connection, key_ids: Iterable[str], at: datetime) -> Ite
     for history in histories.values():
         row = _row_at(history, at)
         if row is not None:
-            yield listed(SimpleNamespace(**row), at)
+            # Of uses only the last is known, and it may have come later.
+            yield listed(SimpleNamespace(**row, used_at=None), at)
 
 
 def _row_at(history: Sequence[Recorded], at: datetime) -> Values | None:

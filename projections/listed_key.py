@@ -13,7 +13,12 @@ from domain.times import from_text
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """A key as it is shown: everything but what could be used to call with it."""
+    """A key as it is shown: everything but what could be used to call with it.
+
+    Args:
+        last_used_at: the minute of its last use; ``None`` if it was never used, or is shown as it
+            was in the past.
+    """
 
     position: int
     key_id: str
@@ -31,11 +36,12 @@ class ListedKey:
     revoke_reason: str | None
     rotated_from: str | None
     rotated_to: str | None
+    last_used_at: datetime | None
     version: int
 
 
 def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or its like
-    """Return a row of the key list as it is shown at a time."""
+    """Return a row of the key list, with ``used_at`` beside it, as it is shown at a time."""
     expires_at = _time_or_none(row.expires_at)
     status = row.status
     if status == "active" and expires_at is not None and now >= expires_at:
@@ -57,6 +63,7 @@ def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or it
         revoke_reason=row.revoke_reason,
         rotated_from=row.rotated_from,
         rotated_to=row.rotated_to,
+        last_used_at=_time_or_none(row.used_at),
         version=row.version,
     )
 

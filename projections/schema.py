@@ -22,7 +22,7 @@ from sqlalchemy import (
 from domain.errors import LedgerError
 from projections.database import Database
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -47,6 +47,15 @@ key_digests = Table(
     Column("digest", LargeBinary(32), nullable=False),
 )
 """Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
+
+last_uses = Table(
+    "last_uses",
+    metadata,
+    Column("key_id", String(43), primary_key=True),
+    Column("used_at", String(27), nullable=False),
+)
+"""When each key was last used, to the minute: no projection, for a use is no event. A key that was
+never used has no row."""
 
 projection_states = Table(
     "projection_states",

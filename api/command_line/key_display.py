@@ -1,14 +1,14 @@
 """How keys and their events look to people."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from api.command_line.listing import Column, write_listing, write_record
-from api.command_line.moments import date, from_now, readable
+from api.command_line.moments import date, from_now, readable, to_the_minute
 from api.command_line.terminal import one_line
 from domain.api_key import ApiKey
 from domain.caller import Actor
@@ -35,6 +35,8 @@ _EVENT_COLUMNS = (
     Column("POSITION", right=True),
     Column("WHAT", wraps=True),
 )
+# Before that, "Never" would be a guess: a server writes uses down every now and then.
+_USES_ARE_KNOWN_AFTER = timedelta(minutes=1)
 # For auditors, who have --json.
 _NOT_FOR_PEOPLE = frozenset({"verifier_sha256", "request_sha256", "lookup_id", "role"})
 
@@ -87,6 +89,13 @@ def _fields(key: ListedKey, now: datetime) -> Iterator[tuple[str, Text]]:
     yield "status", _status(key)
     yield "expires", _end(key.expires_at, now, readable)
     yield "created", _deed(key.created_at, key.created_by)
+    if key.last_used_at is not None:
+        yield (
+            "last used",
+            Text(f"{to_the_minute(key.last_used_at)} {from_now(key.last_used_at, now)}"),
+        )
+    elif now - key.created_at > _USES_ARE_KNOWN_AFTER:
+        yield "last used", Text("Never")
     if key.revoked_at is not None and key.revoked_by is not None:
         reason = f": {key.revoke_reason}" if key.revoke_reason else ""
         yield "revoked", _deed(key.revoked_at, key.revoked_by).append(one_line(reason))

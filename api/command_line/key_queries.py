@@ -10,12 +10,11 @@ from api.command_line.moments import parse_time
 from api.command_line.options import AsJson, DataDir, KeyId, Workspace
 from api.command_line.terminal import stderr_console, stdout_console, write_json
 from api.composition import OpenLedger
-from api.cursors import from_cursor, to_cursor
+from api.cursors import from_cursor, list_of_keys, to_cursor
 from api.representations import event_as_json, key_as_json, page_as_json
 from domain import scopes
 from domain.api_key import Status
 from domain.names import DEFAULT_WORKSPACE
-from domain.times import to_text
 from projections.key_filters import Filters
 from projections.key_list import list_keys, show_key
 from projections.listed_key import ListedKey
@@ -40,6 +39,13 @@ def list_(
     expires_before: Annotated[
         str | None, typer.Option(help="Only keys that end before this.", metavar="TIME")
     ] = None,
+    unused_since: Annotated[
+        str | None,
+        typer.Option(help="Only keys from before this, not used since.", metavar="TIME"),
+    ] = None,
+    never_used: Annotated[
+        bool, typer.Option("--never-used", help="Only keys that were never used.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     cursor: Annotated[
         str | None, typer.Option(help="Where the list before this one ended.")
@@ -56,16 +62,10 @@ def list_(
         expires_before=(
             None if expires_before is None else parse_time("expires_before", expires_before)
         ),
+        unused_since=None if unused_since is None else parse_time("unused_since", unused_since),
+        never_used=True if never_used else None,
     )
-    query = [
-        "keys",
-        workspace,
-        filters.status,
-        filters.text,
-        filters.scope,
-        filters.created_by,
-        None if filters.expires_before is None else to_text(filters.expires_before),
-    ]
+    query = list_of_keys(workspace, filters)
     before = from_cursor(cursor, *query)
     with local_ledger(data_dir, as_json=as_json) as ledger:
         now = ledger.clock()

@@ -73,6 +73,11 @@ def readable(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def to_the_minute(at: datetime) -> str:
+    """Write a time in UTC to the minute, as in ``2026-03-03 09:30Z``."""
+    return at.strftime("%Y-%m-%d %H:%MZ")
+
+
 def date(at: datetime) -> str:
     """Write the date of a time in UTC, as in ``2026-03-03``."""
     return at.strftime("%Y-%m-%d")

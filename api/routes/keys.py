@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.credentials import Requester, require
-from api.cursors import from_cursor, to_cursor
+from api.cursors import from_cursor, list_of_keys, to_cursor
 from api.representations import event_as_json, key_as_json, page_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers
@@ -84,17 +84,12 @@ def list_the_keys(
         scope=None if query.scope is None else scopes.checked([query.scope], field="scope")[0],
         created_by=query.created_by,
         expires_before=checked("expires_before", query.expires_before),
+        unused_since=checked("unused_since", query.unused_since),
+        never_used=query.never_used,
     )
-    mark = [
-        "keys",
-        workspace,
-        filters.status,
-        filters.text,
-        filters.scope,
-        filters.created_by,
-        None if filters.expires_before is None else to_text(filters.expires_before),
-        None if as_of is None else to_text(as_of),
-    ]
+    if as_of is not None and (query.unused_since, query.never_used) != (None, None):
+        raise Invalid("as_of", "leave it out: when a key was used is known of its last use alone")
+    mark = list_of_keys(workspace, filters, as_of)
     before = from_cursor(query.cursor, *mark)
     limit = query.limit + 1
     with ledger.database.read() as connection:

@@ -59,6 +59,7 @@ def test_a_new_key_is_shown_with_all_that_is_known_of_it(keys: Keys) -> None:
         revoke_reason=None,
         rotated_from=None,
         rotated_to=None,
+        last_used_at=None,
         version=1,
     )
     assert page(keys) == [keys.show(made.key_id)]
@@ -395,6 +396,10 @@ def test_paging_by_status_repeats_nothing_and_misses_nothing_that_stays(
     assert stayed <= set(met_ids)
 
 
+# One look by primary key for each key of the page, whatever else is asked for.
+LAST_USE = "SEARCH last_uses USING PRIMARY KEY (key_id=?) LEFT-JOIN"
+
+
 def plans(keys: Keys, ask: Callable[[], object]) -> list[list[str]]:
     """Return SQLite's plan for each statement that a call sends."""
     sent: list[tuple[str, Any]] = []
@@ -424,7 +429,8 @@ def plans(keys: Keys, ask: Callable[[], object]) -> list[list[str]]:
 def test_a_page_is_read_from_an_index_in_its_order(
     keys: Keys, status: Status | None, index: str, before: int | None
 ) -> None:
-    ((step,),) = plans(keys, lambda: page(keys, Filters(status=status), before=before))
+    ((step, use),) = plans(keys, lambda: page(keys, Filters(status=status), before=before))
+    assert use == LAST_USE
     assert step.startswith("SEARCH key_list USING INDEX")
     assert f"_{index}_" in step
     assert "workspace=?" in step
@@ -436,6 +442,8 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     keys: Keys, before: int | None
 ) -> None:
     recorded, due = plans(keys, lambda: page(keys, Filters(status="expired"), before=before))
+    assert recorded.pop() == LAST_USE
+    assert LAST_USE in due
     assert [step.split(" (")[0].split("INDEX ")[0] for step in recorded] == [
         "SEARCH key_list USING "
     ]
@@ -465,7 +473,8 @@ def test_a_key_is_found_by_its_id(keys: Keys) -> None:
         with keys.database.read() as connection, pytest.raises(KeyNotFound):
             show_key(connection, "default", "apikey_", now=NOON)
 
-    ((step,),) = plans(keys, ask)
+    ((step, use),) = plans(keys, ask)
+    assert use == LAST_USE
     assert step == "SEARCH key_list USING INDEX sqlite_autoindex_key_list_1 (key_id=?)"
 
 
