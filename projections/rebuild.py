@@ -169,7 +169,8 @@ def _catch_up(
     while True:
         recorded = shadow.project_batch()
         with database.read() as connection:
-            progress(shadow.view.name, shadow.position, last_position(connection))
+            last = last_position(connection)
+        progress(shadow.view.name, shadow.position, last)
         yield recorded
         if len(recorded) < BATCH:
             return

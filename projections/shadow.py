@@ -170,4 +170,6 @@ def _create(connection: Connection, view: View, name: str, generation: int) -> N
     for index in table.indexes:
         # An index keeps its name when its table is renamed, and no two may have the same.
         index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
+        # If one is there all the same, its table's state was lost, and with it its generation.
+        connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
     table.create(connection)

@@ -102,17 +102,23 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+_CHANGES_NOTHING = ("SELECT", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")
+
+
 def die_at_statement(number: int, *, when: str) -> None:
     """Kill this process at its n-th SQL statement from now on.
 
     Args:
-        when: ``before_cursor_execute`` is after whatever commit lies between two statements,
-            ``after_cursor_execute`` is before it.
+        when: ``before_cursor_execute`` counts all statements, and comes after whatever commit lies
+            between two; ``after_cursor_execute`` counts those that change something, and comes
+            before the commit.
     """
     left = number
 
-    def count(*_: object) -> None:
+    def count(_c: object, _cursor: object, statement: str, *_: object) -> None:
         nonlocal left
+        if when == "after_cursor_execute" and statement.startswith(_CHANGES_NOTHING):
+            return
         left -= 1
         if left == 0:
             die()

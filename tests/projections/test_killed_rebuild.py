@@ -1,0 +1,181 @@
+"""A rebuild that is killed at any statement leaves the old table or the new one, and a way on."""
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from domain.judge import Code
+from projections import auth_lookup, key_list
+from projections.rebuild import check, rebuild
+from projections.schema import metadata
+from projections.view import View
+from projections.views import VIEWS, view_named
+from tests.conftest import NOON
+from tests.projections.ledgers import (
+    HOUR,
+    Keys,
+    Rows,
+    count_events,
+    database_file,
+    edit_rows,
+    fresh_copy,
+    keys_in,
+    rows_of,
+    sql,
+    tables_of,
+    use_batches_of,
+)
+from tests.projections.processes import die_at_statement, run_until_killed
+
+BATCH = 4
+
+each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+
+
+@pytest.fixture(scope="module")
+def tokens_and_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Code], Path]:
+    """A ledger of eleven events, and what its tokens are good for."""
+    data_dir = tmp_path_factory.mktemp("whole") / "data"
+    with keys_in(data_dir) as keys:
+        first = keys.create("first", lives=9 * HOUR)
+        others = [keys.create(f"{number}") for number in range(3)]
+        keys.rename(first.key_id, "renamed")
+        successor = keys.rotate(first.key_id)
+        keys.revoke(others[0].key_id)
+        keys.rename(others[1].key_id, "renamed as well")
+        keys.revoke(others[2].key_id)
+        last = keys.create("last")
+        assert count_events(keys.path) == 11
+    return {
+        first.token: Code.EXPIRED,
+        others[0].token: Code.REVOKED,
+        others[1].token: Code.VALID,
+        others[2].token: Code.REVOKED,
+        successor.token: Code.VALID,
+        last.token: Code.VALID,
+    }, data_dir
+
+
+def rebuild_until(data_dir: Path, view: str, number: int, when: str) -> None:
+    use_batches_of(BATCH)
+    with keys_in(data_dir) as keys:
+        die_at_statement(number, when=when)
+        rebuild(keys.database, view_named(view), clock=lambda: NOON)
+
+
+def position_of_what_is_left(path: Path, view: View) -> int:
+    """Return how far the rebuild had come that was killed; 0 if it had not begun or had ended."""
+    states = sql(
+        path, "SELECT position FROM projection_states WHERE table_name = ?", f"{view.name}_rebuild"
+    )
+    return int(states[0][0]) if states else 0
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize(
+    ("when", "view"),
+    [
+        pytest.param("before_cursor_execute", key_list.VIEW, id="before"),
+        pytest.param("after_cursor_execute", auth_lookup.VIEW, id="after"),
+    ],
+)
+def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(
+    tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, when: str, view: View
+) -> None:
+    tokens, whole = tokens_and_ledger
+    right = rows_of(database_file(whole), view.name)
+    # Rows that a rebuild heals tell the old table from the new one.
+    wrong_dir = fresh_copy(whole, tmp_path / "wrong")
+    edit_rows(database_file(wrong_dir), view.name, name="wrong")
+    wrong = rows_of(database_file(wrong_dir), view.name)
+
+    data_dir = tmp_path / "data"
+    live: list[Rows] = []
+    resumed_at: set[int] = set()
+    for number in count(1):
+        path = database_file(fresh_copy(wrong_dir, data_dir))
+        if not run_until_killed(rebuild_until, data_dir, view.name, number, when):
+            break
+        live.append(rows_of(path, view.name))
+        assert live[-1] in (wrong, right)
+        left = position_of_what_is_left(path, view)
+        with keys_in(data_dir) as keys:
+            assert {token: keys.verify(token) for token in tokens} == tokens
+            report = rebuild(keys.database, view, clock=lambda: NOON)
+            check_healthy(keys, view, right)
+        swapped = live[-1] == right
+        assert report.events == 11 - left
+        assert report.differing == (0 if swapped else len(right))
+        resumed_at.add(left)
+
+    # It was killed at so many places that each state in between was met.
+    assert resumed_at == {0, 4, 8, 11}
+    assert wrong in live
+    assert right in live or when == "after_cursor_execute"
+    first_new = live.index(right) if right in live else len(live)
+    assert live == [wrong] * first_new + [right] * (len(live) - first_new)
+    assert rows_of(path, view.name) == right
+
+
+def check_healthy(keys: Keys, view: View, right: Rows) -> None:
+    """See that the view is right, goes on being kept, and that nothing is left over."""
+    assert rows_of(keys.path, view.name) == right
+    made = keys.create("after the kill")
+    assert keys.verify(made.token) is Code.VALID
+    assert check(keys.database, view).differing == 0
+    views = {view.name for view in VIEWS}
+    assert tables_of(keys.path) == {"alembic_version", *metadata.tables, *views}
+
+
+def check_until(data_dir: Path, view: str, number: int, when: str) -> None:
+    use_batches_of(BATCH)
+    with keys_in(data_dir) as keys:
+        die_at_statement(number, when=when)
+        check(keys.database, view_named(view))
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_a_check_killed_anywhere_leaves_the_live_table_and_the_next_check_tidies_up(
+    tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, view: View
+) -> None:
+    _, whole = tokens_and_ledger
+    right = rows_of(database_file(whole), view.name)
+    data_dir = tmp_path / "data"
+    for number in count(1, 7):
+        path = database_file(fresh_copy(whole, data_dir))
+        if not run_until_killed(check_until, data_dir, view.name, number, "before_cursor_execute"):
+            break
+        assert rows_of(path, view.name) == right
+        with keys_in(data_dir) as keys:
+            check_healthy(keys, view, right)
+    assert number > 50
+
+
+def open_until(data_dir: Path, number: int, when: str) -> None:
+    use_batches_of(BATCH)
+    die_at_statement(number, when=when)
+    with keys_in(data_dir):
+        pass
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_an_opening_that_is_killed_while_it_makes_the_views_goes_on_at_the_next_one(
+    tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path
+) -> None:
+    tokens, whole = tokens_and_ledger
+    expected = {view.name: rows_of(database_file(whole), view.name) for view in VIEWS}
+    without = fresh_copy(whole, tmp_path / "without")
+    for view in VIEWS:
+        sql(database_file(without), f"DROP TABLE {view.name}")
+    sql(database_file(without), "DELETE FROM projection_states")
+    data_dir = tmp_path / "data"
+    for number in count(1, 7):
+        fresh_copy(without, data_dir)
+        if not run_until_killed(open_until, data_dir, number, "before_cursor_execute"):
+            break
+        with keys_in(data_dir) as keys:
+            assert {view.name: rows_of(keys.path, view.name) for view in VIEWS} == expected
+            assert {token: keys.verify(token) for token in tokens} == tokens
+    assert number > 40

@@ -1,0 +1,554 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.errors import LedgerUnavailable, PoisonEvent, ProjectionInconsistent, RebuildRunning
+from domain.judge import Code
+from projections import auth_lookup, key_list
+from projections.database import Database
+from projections.rebuild import ReplayReport, build_outdated_views, check, rebuild
+from projections.schema import metadata
+from projections.shadow import Shadow
+from projections.view import View
+from projections.views import VIEWS, view_named
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import (
+    HOUR,
+    Keys,
+    count_events,
+    delete_rows,
+    dump,
+    edit_rows,
+    keys_in,
+    rows_of,
+    sql,
+    tables_of,
+    use_batches_of,
+    view_rows,
+)
+from tests.projections.processes import CONTEXT, start
+
+each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+
+TABLES = {"alembic_version", *metadata.tables, *(view.name for view in VIEWS)}
+
+
+def noon() -> datetime:
+    return NOON
+
+
+def some_life(keys: Keys) -> None:
+    """Make twelve events, from the last of which the first cannot be guessed."""
+    first = keys.create("first", lives=9 * HOUR)
+    for number in range(5):
+        keys.create(f"{number}")
+    keys.rename(first.key_id, "renamed")
+    keys.rotate(first.key_id)
+    keys.create("revoked")
+    keys.revoke(first.key_id)
+    keys.create("last")
+
+
+def state_of(keys: Keys, table: str) -> tuple[Any, ...]:
+    (row,) = sql(keys.path, "SELECT * FROM projection_states WHERE table_name = ?", table)
+    return row
+
+
+@each_view
+def test_a_rebuilt_table_is_the_same_and_its_state_tells_of_it(
+    keys: Keys, clock: SettableClock, view: View
+) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+    generation = state_of(keys, view.name)[2]
+    clock.now = datetime(2026, 3, 9, 9, 9, 9, 123456, tzinfo=UTC)
+    report = rebuild(keys.database, view, clock=clock)
+    assert (report.view, report.events, report.position) == (view.name, 12, 12)
+    assert (report.differing, report.differences) == (0, ())
+    assert 0 < report.locked_seconds < report.seconds < 60
+    assert view_rows(keys.path) == before
+    assert state_of(keys, view.name) == (
+        view.name,
+        view.version,
+        generation + 1,
+        12,
+        "2026-03-09T09:09:09.123456Z",
+    )
+    assert tables_of(keys.path) == TABLES
+
+
+@each_view
+def test_an_empty_ledger_can_be_rebuilt(keys: Keys, view: View) -> None:
+    report = rebuild(keys.database, view, clock=noon)
+    assert (report.events, report.position, report.differing) == (0, 0, 0)
+    keys.create()
+    assert check(keys.database, view).differing == 0
+
+
+def test_views_are_rebuilt_again_and_again_and_go_on_being_kept(keys: Keys) -> None:
+    for number in range(4):
+        made = keys.create(f"{number}")
+        for view in VIEWS:
+            rebuild(keys.database, view, clock=noon)
+        keys.rename(made.key_id, "renamed")
+        assert keys.verify(made.token) is Code.VALID
+    assert [key.name for key in [keys.show(made.key_id)]] == ["renamed"]
+    assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+    assert tables_of(keys.path) == TABLES
+    indexes = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    assert sql(keys.path, indexes) == [(4,)], "three of the key list, and one of the events"
+
+
+def test_a_rebuild_leaves_events_digests_and_the_other_view_alone(keys: Keys) -> None:
+    some_life(keys)
+    untouched = ("events", "key_digests", "auth_lookup")
+    before = [rows_of(keys.path, table) for table in untouched]
+    rebuild(keys.database, key_list.VIEW, clock=noon)
+    assert [rows_of(keys.path, table) for table in untouched] == before
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_progress_is_told_after_each_batch(keys: Keys, view: View) -> None:
+    some_life(keys)
+    told: list[tuple[str, int, int]] = []
+    rebuild(keys.database, view, clock=noon, progress=lambda *step: told.append(step))
+    assert told == [(view.name, done, 12) for done in (4, 8, 12, 12, 12)]
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_what_is_appended_between_batches_is_in_the_new_table(keys: Keys, view: View) -> None:
+    some_life(keys)
+    made = [keys.create(f"{number}") for number in range(6)]
+
+    def append(_view: str, done: int, _last: int) -> None:
+        if made:
+            key = made.pop()
+            keys.rename(key.key_id, f"renamed at {done}")
+            keys.revoke(key.key_id)
+
+    report = rebuild(keys.database, view, clock=noon, progress=append)
+    assert report.differing == 0
+    assert report.events == report.position == count_events(keys.path) == 12 + 6 + 12
+    assert check(keys.database, view).differing == 0
+
+
+@each_view
+def test_whoever_reads_during_the_swap_sees_the_old_table_whole(keys: Keys, view: View) -> None:
+    for number in range(9):
+        keys.create(f"{number}")
+    edit_rows(keys.path, view.name, name="old")
+    count = f"SELECT count(*), count(DISTINCT name) FROM {view.name}"  # noqa: S608
+    with keys.database.read() as connection:
+        assert connection.exec_driver_sql(count).one() == (9, 1)
+        rebuild(keys.database, view, clock=noon)
+        assert connection.exec_driver_sql(count).one() == (9, 1)
+    with keys.database.read() as connection:
+        assert connection.exec_driver_sql(count).one() == (9, 9)
+
+
+@each_view
+def test_a_dropped_table_is_made_anew(keys: Keys, view: View, data_dir: Path) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+    sql(keys.path, f"DROP TABLE {view.name}")
+    with pytest.raises(LedgerUnavailable):
+        keys.create()
+    assert rebuild(keys.database, view, clock=noon).events == 12
+    assert view_rows(keys.path) == before
+    sql(keys.path, f"DROP TABLE {view.name}")
+    with keys_in(data_dir) as again:
+        assert view_rows(again.path) == before
+
+
+@each_view
+def test_a_lost_state_is_made_anew_with_its_table(keys: Keys, view: View) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+    sql(keys.path, "DELETE FROM projection_states")
+    with pytest.raises(LedgerUnavailable, match="restart it"):
+        keys.create()
+    rebuilt = build_outdated_views(keys.database, VIEWS, clock=noon)
+    assert [report.view for report in rebuilt] == ["key_list", "auth_lookup"]
+    assert view_rows(keys.path) == before
+    assert build_outdated_views(keys.database, VIEWS, clock=noon) == []
+    assert check(keys.database, view).differing == 0
+
+
+def paused_rebuild(data_dir: Path, view: str, pipe: Pipe) -> int:
+    with keys_in(data_dir) as keys:
+
+        def wait(_view: str, _done: int, _last: int) -> None:
+            pipe.send("paused")
+            pipe.recv()
+
+        use_batches_of(1000)
+        return rebuild(keys.database, view_named(view), clock=noon, progress=wait).events
+
+
+@each_view
+def test_of_two_rebuilds_at_once_one_is_told_that_the_other_runs(keys: Keys, view: View) -> None:
+    some_life(keys)
+    (other,) = (each for each in VIEWS if each is not view)
+    ours, theirs = CONTEXT.Pipe()
+    with start(paused_rebuild, keys.path.parent, view.name, theirs) as running:
+        assert ours.recv() == "paused"
+        before = dump(keys.path)
+        with pytest.raises(RebuildRunning, match=f"a rebuild of {view.name} is running already"):
+            rebuild(keys.database, view, clock=noon)
+        assert dump(keys.path) == before
+        # Another view, a check of the same one, and the service are not in its way.
+        assert rebuild(keys.database, other, clock=noon).differing == 0
+        assert check(keys.database, view).differing == 0
+        made = keys.create("meanwhile")
+        assert keys.verify(made.token) is Code.VALID
+        ours.send("go on")
+        assert ours.recv() == "paused"
+        ours.send("go on")
+        assert running.result() == 13
+    assert check(keys.database, view).differing == 0
+    assert rebuild(keys.database, view, clock=noon).events == 13
+
+
+@each_view
+def test_a_rebuild_that_is_killed_does_not_keep_the_next_one_out(keys: Keys, view: View) -> None:
+    some_life(keys)
+    ours, theirs = CONTEXT.Pipe()
+    with start(paused_rebuild, keys.path.parent, view.name, theirs) as running:
+        assert ours.recv() == "paused"
+        running.kill()
+    assert rebuild(keys.database, view, clock=noon).differing == 0
+
+
+def rebuild_until_batch(data_dir: Path, view: str, batches: int, pipe: Pipe) -> None:
+    use_batches_of(4)
+
+    def wait(_view: str, _done: int, _last: int) -> None:
+        nonlocal batches
+        batches -= 1
+        if not batches:
+            pipe.send("paused")
+            pipe.recv()
+
+    with keys_in(data_dir) as keys:
+        rebuild(keys.database, view_named(view), clock=noon, progress=wait)
+
+
+def kill_after_batches(keys: Keys, view: View, batches: int) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    with start(rebuild_until_batch, keys.path.parent, view.name, batches, theirs) as running:
+        assert ours.recv() == "paused"
+        running.kill()
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("batches", [1, 2, 3])
+@each_view
+def test_a_killed_rebuild_is_gone_on_with_where_it_was(
+    keys: Keys, view: View, batches: int
+) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+    kill_after_batches(keys, view, batches)
+    assert state_of(keys, f"{view.name}_rebuild")[3] == 4 * batches
+    assert view_rows(keys.path) == before
+    report = rebuild(keys.database, view, clock=noon)
+    assert (report.events, report.position, report.differing) == (12 - 4 * batches, 12, 0)
+    assert view_rows(keys.path) == before
+    assert tables_of(keys.path) == TABLES
+    assert rebuild(keys.database, view, clock=noon).events == 12
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_what_happened_after_the_kill_is_in_the_table_too(keys: Keys, view: View) -> None:
+    some_life(keys)
+    kill_after_batches(keys, view, 2)
+    made = keys.create("later")
+    (early,) = sql(keys.path, "SELECT key_id FROM key_list WHERE position = 2")
+    keys.revoke(early[0])
+    keys.rename(made.key_id, "renamed")
+    live = view_rows(keys.path)
+    report = rebuild(keys.database, view, clock=noon)
+    assert (report.events, report.differing) == (15 - 8, 0)
+    assert view_rows(keys.path) == live
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_check_in_between_does_not_disturb_what_a_kill_left(keys: Keys) -> None:
+    some_life(keys)
+    kill_after_batches(keys, key_list.VIEW, 2)
+    assert check(keys.database, key_list.VIEW).differing == 0
+    assert rebuild(keys.database, key_list.VIEW, clock=noon).events == 12 - 8
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE projection_states SET view_version = 0 WHERE table_name = 'key_list_rebuild'",
+        "UPDATE projection_states SET generation = 9 WHERE table_name = 'key_list_rebuild'",
+        "DELETE FROM projection_states WHERE table_name = 'key_list_rebuild'",
+        "UPDATE projection_states SET position = 99 WHERE table_name = 'key_list_rebuild'",
+        "DROP TABLE key_list_rebuild",
+    ],
+)
+def test_what_a_kill_left_is_thrown_away_where_it_cannot_be_trusted(
+    keys: Keys, change: str
+) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+    kill_after_batches(keys, key_list.VIEW, 2)
+    sql(keys.path, change)
+    report = rebuild(keys.database, key_list.VIEW, clock=noon)
+    assert (report.events, report.differing) == (12, 0)
+    assert view_rows(keys.path) == before
+    assert tables_of(keys.path) == TABLES
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_rebuild_that_cannot_ask_the_database_can_be_gone_on_with(keys: Keys) -> None:
+    some_life(keys)
+
+    def break_the_events(_view: str, done: int, _last: int) -> None:
+        if done == 8:
+            sql(keys.path, "ALTER TABLE events RENAME TO elsewhere")
+
+    with pytest.raises(LedgerUnavailable):
+        rebuild(keys.database, key_list.VIEW, clock=noon, progress=break_the_events)
+    sql(keys.path, "ALTER TABLE elsewhere RENAME TO events")
+    assert rebuild(keys.database, key_list.VIEW, clock=noon).events == 4
+
+
+POISONS = {
+    "text": "state = 'garbage'",
+    "bytes": "state = x'00ff'",
+    "no object": "state = CAST('[1]' AS BLOB)",
+    "unknown topic": "topic = 'ApiKey.Loved'",
+    "a topic that names code": "topic = 'os:system'",
+    "missing field": "state = CAST(json_remove(CAST(state AS TEXT), '$.name') AS BLOB)",
+    "no time": "state = CAST(json_set(CAST(state AS TEXT), '$.timestamp', 'noon') AS BLOB)",
+    "a number for a time": "state = CAST(json_set(CAST(state AS TEXT), '$.expires_at', 7) AS BLOB)",
+    "an object for a name": (
+        "state = CAST(json_set(CAST(state AS TEXT), '$.name', json('{}')) AS BLOB)"
+    ),
+    "a number that is too large": (
+        "state = CAST(json_set(CAST(state AS TEXT), '$.name', json('18446744073709551615'))"
+        " AS BLOB)"
+    ),
+    "no key id": "originator_id = x'00'",
+    "a change of no key": "originator_id = x'00112233445566778899aabbccddeeff'",
+}
+"""What may be wrong with the last of ten events, of which it renames the first key."""
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS.keys())
+@each_view
+def test_a_poison_event_stops_a_rebuild_and_nothing_else(
+    keys: Keys, view: View, poison: str
+) -> None:
+    made = [keys.create(f"{number}") for number in range(9)]
+    keys.rename(made[0].key_id, "renamed")
+    keys.create("after it")
+    ((topic, state, uuid),) = sql(
+        keys.path, "SELECT topic, state, originator_id FROM events WHERE id = 10"
+    )
+    sql(keys.path, f"UPDATE events SET {poison} WHERE id = 10")  # noqa: S608 - from above
+    before = view_rows(keys.path)
+    for _ in range(2):
+        with pytest.raises(PoisonEvent, match="the event at position 10 cannot be projected") as e:
+            rebuild(keys.database, view, clock=noon)
+        assert e.value.position == 10
+        with pytest.raises(PoisonEvent):
+            check(keys.database, view)
+    assert view_rows(keys.path) == before
+
+    # Keys, all but the one with the poison in its history, are made, changed and verified.
+    assert keys.verify(made[0].token) is Code.VALID
+    keys.revoke(made[1].key_id)
+    assert keys.verify(made[1].token) is Code.REVOKED
+    late = keys.create("late")
+    assert keys.verify(late.token) is Code.VALID
+
+    sql(
+        keys.path,
+        "UPDATE events SET topic = ?, state = ?, originator_id = ? WHERE id = 10",
+        topic,
+        state,
+        uuid,
+    )
+    live = view_rows(keys.path)
+    report = rebuild(keys.database, view, clock=noon)
+    assert (report.events, report.position, report.differing) == (13 - 8, 13, 0)
+    assert view_rows(keys.path) == live
+    assert check(keys.database, view).differing == 0
+    assert tables_of(keys.path) == TABLES
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_a_second_first_event_of_a_key_is_poison(keys: Keys, view: View) -> None:
+    keys.create("first")
+    for number in range(8):
+        keys.create(f"{number}")
+    sql(
+        keys.path,
+        "INSERT INTO events SELECT 10, originator_id, 2, topic, state FROM events WHERE id = 1",
+    )
+    with pytest.raises(PoisonEvent) as caught:
+        rebuild(keys.database, view, clock=noon)
+    assert caught.value.position == 10
+    assert "$argon2" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_lookup_id_that_two_keys_share_is_poison_where_it_has_to_be_unique(keys: Keys) -> None:
+    for number in range(9):
+        keys.create(f"{number}")
+    sql(
+        keys.path,
+        "INSERT INTO events SELECT 10, x'00112233445566778899aabbccddeeff', 1, topic, state"
+        " FROM events WHERE id = 1",
+    )
+    with pytest.raises(PoisonEvent) as caught:
+        rebuild(keys.database, auth_lookup.VIEW, clock=noon)
+    assert caught.value.position == 10
+    assert rebuild(keys.database, key_list.VIEW, clock=noon).differing == 1
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_poison_that_arrives_during_the_swap_keeps_the_old_table(keys: Keys, view: View) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+
+    def poison_at_the_end(_view: str, done: int, last: int) -> None:
+        if done == last:
+            sql(
+                keys.path,
+                "INSERT OR IGNORE INTO events VALUES (20, x'00112233445566778899aabbccddeeff',"
+                " 1, 'ApiKey.Loved', x'7b7d')",
+            )
+
+    with pytest.raises(PoisonEvent) as caught:
+        rebuild(keys.database, view, clock=noon, progress=poison_at_the_end)
+    assert caught.value.position == 20
+    assert view_rows(keys.path) == before
+    delete_events(keys, 20)
+    assert rebuild(keys.database, view, clock=noon).differing == 0
+
+
+def delete_events(keys: Keys, *positions: int) -> None:
+    for position in positions:
+        sql(keys.path, "DELETE FROM events WHERE id = ?", position)
+
+
+def found_by_check(keys: Keys) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for view in VIEWS:
+        for difference in check(keys.database, view).differences:
+            found.setdefault(difference.key_id, []).append(
+                f"{view.name}: {difference.problem} {sorted(difference.columns)}"
+            )
+    return found
+
+
+def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_given_again(
+    keys: Keys,
+) -> None:
+    first, second = keys.create("first"), keys.create("second")
+    keys.revoke(first.key_id)
+    delete_events(keys, 3)
+    keys.rename(second.key_id, "renamed")
+    assert [row[0] for row in rows_of(keys.path, "events")] == [1, 2, 3]
+    revocation = ["revoked_at", "revoked_by_id", "revoked_by_type", "status", "version"]
+    assert found_by_check(keys) == {
+        first.key_id: [
+            f"key_list: different {revocation}",
+            "auth_lookup: different ['revoked']",
+        ]
+    }
+    # The views are derived from the events, so that a rebuild believes the events.
+    assert keys.verify(first.token) is Code.REVOKED
+    for view in VIEWS:
+        rebuild(keys.database, view, clock=noon)
+    assert keys.verify(first.token) is Code.VALID
+
+
+def test_a_deleted_last_key_is_found_and_is_in_the_way_of_the_next_one(keys: Keys) -> None:
+    keys.create("first")
+    last = keys.create("last")
+    delete_events(keys, 2)
+    assert found_by_check(keys) == {
+        last.key_id: ["key_list: unexpected []", "auth_lookup: unexpected []"]
+    }
+    with pytest.raises(ProjectionInconsistent):
+        keys.create("next")
+    for view in VIEWS:
+        assert rebuild(keys.database, view, clock=noon).differing == 1
+    assert keys.verify(last.token) is Code.NOT_FOUND
+    keys.create("next")
+
+
+def test_a_last_key_that_is_deleted_everywhere_leaves_nothing_for_a_check_to_find(
+    keys: Keys,
+) -> None:
+    # Rows and events are what a check compares. That an event is gone from both is for the
+    # audit trail to notice.
+    keys.create("first")
+    keys.create("last")
+    delete_events(keys, 2)
+    for view in VIEWS:
+        delete_rows(keys.path, view.name, 2)
+    assert found_by_check(keys) == {}
+    keys.create("in its place")
+    assert [row[0] for row in rows_of(keys.path, "events")] == [1, 2]
+    assert found_by_check(keys) == {}
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+def test_a_first_event_that_was_deleted_from_the_middle_is_missed_by_the_next_one_of_its_key(
+    keys: Keys, view: View
+) -> None:
+    some_life(keys)
+    delete_events(keys, 1)
+    with pytest.raises(PoisonEvent) as caught:
+        rebuild(keys.database, view, clock=noon)
+    assert caught.value.position == 7
+
+
+def leave_a_shadow(database: Database, view: View, purpose: str) -> None:
+    Shadow(database, view, purpose).begin(resume=False)
+
+
+@each_view
+def test_left_over_tables_are_tidied_up(keys: Keys, view: View) -> None:
+    some_life(keys)
+    for purpose in ("check", "rebuild", "previous"):
+        leave_a_shadow(keys.database, view, purpose)
+    assert check(keys.database, view).differing == 0
+    assert rebuild(keys.database, view, clock=noon).differing == 0
+    assert tables_of(keys.path) == TABLES
+
+
+@pytest.mark.parametrize("replay", [check, lambda *args: rebuild(*args, clock=noon)])
+def test_a_failing_progress_display_leaves_the_live_table(
+    keys: Keys, replay: Callable[..., ReplayReport]
+) -> None:
+    some_life(keys)
+    before = view_rows(keys.path)
+
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        check(keys.database, key_list.VIEW, progress=fail)
+    assert view_rows(keys.path) == before
+    assert replay(keys.database, key_list.VIEW).differing == 0
