@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import gateway
 from api.background import expiring, keeping_last_uses
+from api.body_limit import BodyLimit
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
 from api.fast_lane import serve_check
@@ -86,7 +87,6 @@ def create_app(
         version=version("keyledger"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         redoc_url=None,
         # A redirect would send the query back, and a client would repeat its credential.
         redirect_slashes=False,
@@ -96,5 +96,6 @@ def create_app(
     for router in (keys.router, verify.router, projections.router, probes.router):
         app.include_router(router)
     install_problem_handlers(app)
+    app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics)
     return app
