@@ -1,0 +1,363 @@
+"""Ledgers that older versions of the program made, kept as files: each opens for ever.
+
+``old_databases/revision-N.sqlite3`` is a ledger as a program of that revision left it, and
+``revision-N.json`` beside it says what it must go on to say. Both were made once, by the function
+below of that time, and are never made again: a newer program would make a newer database.
+"""
+
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from api.composition import opened_ledger
+from api.settings import read_settings
+from domain.caller import Actor, Caller
+from domain.errors import LedgerUnavailable
+from domain.judge import Code
+from domain.key_ids import to_uuid
+from domain.key_ledger import Changes, Idempotency
+from domain.times import from_text, to_text
+from domain.verifiers import CHEAPEST
+from projections.database import open_database
+from projections.listed_key import ListedKey
+from projections.rebuild import check, rebuild
+from projections.recorder import LedgerRecorder
+from projections.schema import HEAD, upgrade_schema
+from projections.views import VIEWS
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import (
+    ADA,
+    HOUR,
+    Keys,
+    Made,
+    count_events,
+    database_file,
+    dump,
+    keys_in,
+    made,
+    rows_of,
+    sql,
+    tables_of,
+    view_rows,
+)
+from tests.projections.processes import die_at_statement, run_until_killed
+
+FOLDER = Path(__file__).with_name("old_databases")
+REVISIONS = sorted(file.stem for file in FOLDER.glob("*.sqlite3"))
+
+BOT = Caller(
+    Actor("key", "apikey_11111111-1111-8111-8111-111111111111"),
+    holds=("*",),
+    request_id="req-7",
+    source_ip="192.0.2.7",
+)
+
+
+def make_old_database(folder: Path) -> None:
+    """Make the two files of this program's revision, to be kept once there is a newer one.
+
+    The tokens come from a fixed seed; the salts of the verifiers do not, so no two runs give the
+    same bytes. It is run by hand, in a checkout of the last version of a revision:
+
+        python -c "from pathlib import Path; from tests.projections.test_old_databases import *;
+        make_old_database(Path('tests/projections/old_databases'))"
+    """
+    database = folder / f"revision-{HEAD}.sqlite3"
+    assert not database.exists(), "what was made once is kept"
+    clock = SettableClock(NOON)
+    with TemporaryDirectory() as name:
+        data_dir = Path(name) / "data"
+        with opened_ledger(
+            read_settings(data_dir=data_dir),
+            clock=clock,
+            random=random.Random(1).randbytes,
+            argon2_profile=CHEAPEST,
+        ) as opened:
+            issued = _lead_a_life(Keys(opened), clock)
+            expected = {
+                "revision": HEAD,
+                "pepper": (data_dir / "pepper").read_bytes().hex(),
+                "now": to_text(clock.now),
+                "keys": [
+                    {
+                        "token": each.token,
+                        "code": Keys(opened).verify(each.token),
+                        "row": _as_json(Keys(opened).show(each.key_id, workspace=workspace)),
+                    }
+                    for each, workspace in issued
+                ],
+            }
+        with closing(sqlite3.connect(database_file(data_dir))) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.write_bytes(database_file(data_dir).read_bytes())
+    text = json.dumps(expected, indent=2, ensure_ascii=False)
+    database.with_suffix(".json").write_text(f"{text}\n")
+
+
+def _lead_a_life(keys: Keys, clock: SettableClock) -> list[tuple[Made, str]]:
+    plain = keys.create("plain")
+    changed = keys.create("changed", scopes=("mcp:read", "mcp:write"), lives=100 * HOUR)
+    clock.advance(minutes=1)
+    keys.rename(changed.key_id, 'Ünïcödé "100%"')
+    keys.update(changed.key_id, Changes(scopes=["logs:*", "mcp:read"]), by=BOT)
+    keys.update(changed.key_id, Changes(expires_at=NOON + timedelta(days=400, microseconds=1)))
+    rotated = keys.create("rotated", scopes=("*",), lives=1000 * HOUR, by=BOT)
+    clock.advance(hours=1, microseconds=123456)
+    successor = keys.rotate(rotated.key_id, grace=HOUR)
+    expired = keys.create("expired", lives=HOUR)
+    clock.advance(hours=2)
+    keys.expire_due()
+    revoked = keys.create("revoked", by=BOT)
+    keys.opened.ledger.revoke_key(
+        revoked.key_id,
+        workspace="default",
+        reason="leaked",
+        comment="found in\na public place",
+        by=BOT,
+        at=clock.now,
+    )
+    both = keys.create("expired and revoked", lives=HOUR)
+    elsewhere = keys.create("elsewhere", workspace="root", prefix="blnk", scopes=("api-keys:read",))
+    repeated = made(
+        keys.opened.ledger.create_key(
+            workspace="default",
+            name="repeated",
+            scopes=["a:b"],
+            expires_at=clock.now + 900 * HOUR,
+            token_prefix="key",
+            by=ADA,
+            at=clock.now,
+            idempotency=Idempotency("request-1", "ab" * 32),
+        )
+    )
+    due = keys.create("due, and not recorded", lives=2 * HOUR)
+    clock.advance(hours=1)
+    keys.expire_due()
+    keys.revoke(both.key_id)
+    clock.advance(hours=1)
+    in_default = [plain, changed, rotated, successor, expired, revoked, both, repeated, due]
+    return [*((each, "default") for each in in_default), (elsewhere, "root")]
+
+
+def _as_json(key: ListedKey) -> dict[str, Any]:
+    return {
+        name: to_text(value) if isinstance(value, datetime) else value
+        for name, value in asdict(key).items()
+    }
+
+
+class OldLedger:
+    """A copy of an old database, and what it must say."""
+
+    def __init__(self, revision: str, data_dir: Path) -> None:
+        data_dir.mkdir()
+        self.data_dir = data_dir
+        self.path = database_file(data_dir)
+        self.path.write_bytes((FOLDER / f"{revision}.sqlite3").read_bytes())
+        self.expected: dict[str, Any] = json.loads((FOLDER / f"{revision}.json").read_text())
+        self.argon2_calls = 0
+
+    @property
+    def now(self) -> datetime:
+        return from_text(self.expected["now"])
+
+    @contextmanager
+    def opened(self) -> Iterator[Keys]:
+        def count(change: int) -> None:
+            self.argon2_calls += change > 0
+
+        with keys_in(self.data_dir, now=self.now, on_argon2=count) as keys:
+            yield keys
+
+    def keep_the_pepper(self) -> None:
+        (self.data_dir / "pepper").write_bytes(bytes.fromhex(self.expected["pepper"]))
+
+    def check_answers(self, keys: Keys) -> None:
+        """See that each key is listed and verified as it ever was; new fields may have come."""
+        for each in self.expected["keys"]:
+            row = each["row"]
+            shown = _as_json(keys.show(row["key_id"], workspace=row["workspace"]))
+            shown["scopes"] = list(shown["scopes"])
+            assert {name: shown[name] for name in row} == row
+            assert keys.verify(each["token"]) == each["code"]
+
+
+@pytest.fixture(params=REVISIONS)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> OldLedger:
+    return OldLedger(request.param, tmp_path / "data")
+
+
+def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedger) -> None:
+    assert "revision-0001" in REVISIONS
+    topics = {topic for (topic,) in sql(old.path, "SELECT topic FROM events")}
+    assert topics == {
+        "ApiKey.Created",
+        "ApiKey.Revoked",
+        "ApiKey.Expired",
+        "ApiKey.Rotated",
+        "ApiKey.ExpirationChanged",
+        "ApiKey.Renamed",
+        "ApiKey.ScopesChanged",
+    }
+    assert {each["code"] for each in old.expected["keys"]} == {
+        Code.VALID,
+        Code.REVOKED,
+        Code.EXPIRED,
+    }
+
+
+def test_an_old_database_opens_and_says_what_it_always_said(old: OldLedger) -> None:
+    old.keep_the_pepper()
+    events = rows_of(old.path, "events")
+    with old.opened() as keys:
+        old.check_answers(keys)
+        assert old.argon2_calls == 0, "the digests are good as well"
+        assert sql(keys.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+        live = view_rows(keys.path)
+        for view in VIEWS:
+            assert check(keys.database, view).differing == 0
+            assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
+        assert view_rows(keys.path) == live
+        old.check_answers(keys)
+    assert rows_of(old.path, "events") == events
+
+
+def test_without_its_pepper_an_old_database_says_the_same(old: OldLedger) -> None:
+    with old.opened() as keys:
+        old.check_answers(keys)
+        assert old.argon2_calls == len(old.expected["keys"])
+        old.check_answers(keys)
+        assert old.argon2_calls == len(old.expected["keys"])
+
+
+def test_an_old_database_lives_on(old: OldLedger) -> None:
+    with old.opened() as keys:
+        valid = [each for each in old.expected["keys"] if each["code"] == Code.VALID]
+        for each in valid:
+            row = each["row"]
+            successor = keys.rotate(row["key_id"], workspace=row["workspace"])
+            assert keys.verify(each["token"]) is Code.EXPIRED
+            assert keys.verify(successor.token) is Code.VALID
+            keys.revoke(row["key_id"], workspace=row["workspace"])
+            assert keys.verify(each["token"]) is Code.REVOKED
+        # One was due and one was not recorded; those just rotated are revoked.
+        assert keys.expire_due() == sum(
+            each["code"] == Code.EXPIRED and each["row"]["name"] == "due, and not recorded"
+            for each in old.expected["keys"]
+        )
+        assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+
+
+# What a version of the program that knew the views otherwise may have left in place of them.
+OLDER_VIEWS = {
+    "another version": ["UPDATE projection_states SET view_version = 0"],
+    "another version of one": [
+        "UPDATE projection_states SET view_version = 0 WHERE table_name = 'auth_lookup'"
+    ],
+    "other tables": [
+        "UPDATE projection_states SET view_version = 0",
+        "DROP TABLE key_list",
+        "CREATE TABLE key_list (position INTEGER PRIMARY KEY, whatever TEXT)",
+        "ALTER TABLE auth_lookup DROP COLUMN role",
+    ],
+    "other values": [
+        "UPDATE projection_states SET view_version = 0",
+        "UPDATE key_list SET name = 'as it was called then', status = 'active'",
+        "UPDATE auth_lookup SET revoked = 0, expires_at = NULL",
+    ],
+    "no tables": [
+        "DROP TABLE key_list",
+        "DROP TABLE auth_lookup",
+        "DELETE FROM projection_states",
+    ],
+    "states without tables": ["DROP TABLE key_list", "DROP TABLE auth_lookup"],
+    "tables without states": ["DELETE FROM projection_states"],
+    "a newer version": ["UPDATE projection_states SET view_version = 1000"],
+}
+
+
+@pytest.mark.parametrize("changes", OLDER_VIEWS.values(), ids=OLDER_VIEWS.keys())
+def test_views_of_another_version_are_made_anew_from_the_events(
+    old: OldLedger, tmp_path: Path, changes: list[str]
+) -> None:
+    with OldLedger(f"revision-{old.expected['revision']}", tmp_path / "as it is").opened() as keys:
+        right = view_rows(keys.path)
+    for change in changes:
+        sql(old.path, change)
+    with old.opened() as keys:
+        assert view_rows(keys.path) == right
+        old.check_answers(keys)
+        states = sql(keys.path, "SELECT table_name, view_version, position FROM projection_states")
+        last = count_events(keys.path)
+        assert sorted(states) == sorted((view.name, view.version, last) for view in VIEWS)
+        assert not [table for table in tables_of(keys.path) if "_rebuild" in table]
+        keys.create("new")
+        assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+
+
+@pytest.mark.parametrize("which", range(len(VIEWS)), ids=lambda which: VIEWS[which].name)
+def test_a_program_that_still_runs_while_a_newer_one_upgrades_the_views_appends_nothing(
+    old: OldLedger, which: int
+) -> None:
+    with old.opened() as older:
+        views = list(VIEWS)
+        views[which] = replace(views[which], version=views[which].version + 1)
+        rebuild(older.database, views[which], clock=lambda: NOON)
+        before = dump(older.path)
+        valid = next(each for each in old.expected["keys"] if each["code"] == Code.VALID)
+        for command in (
+            lambda: older.create("new"),
+            lambda: older.rename(valid["row"]["key_id"], "renamed"),
+            lambda: older.revoke(valid["row"]["key_id"]),
+            lambda: older.rotate(valid["row"]["key_id"]),
+        ):
+            with pytest.raises(LedgerUnavailable) as caught:
+                command()
+            assert caught.value.code == "LEDGER_UNAVAILABLE"
+        assert dump(older.path) == before
+        # The newer program goes on.
+        newer = LedgerRecorder(older.database, views)
+        uuid = to_uuid(valid["row"]["key_id"])
+        *_, last = newer.select_events(uuid)
+        created = newer.select_events(uuid, lte=1)[0]
+        # A first event says all that a renaming says, and more.
+        renamed = replace(
+            created, topic="ApiKey.Renamed", originator_version=last.originator_version + 1
+        )
+        assert newer.insert_events([renamed]) == [count_events(older.path)]
+
+
+def upgrade_until(path: Path, number: int, when: str) -> None:
+    database = open_database(f"sqlite:///{path}")
+    die_at_statement(number, when=when)
+    upgrade_schema(database)
+    database.close()
+
+
+@pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute"])
+def test_an_upgrade_of_an_old_database_that_is_killed_has_done_nothing_or_everything(
+    old: OldLedger, when: str
+) -> None:
+    as_it_was, before = old.path.read_bytes(), dump(old.path)
+    killed = []
+    for number in count(1):
+        for file in (old.path, *old.path.parent.glob(f"{old.path.name}-*")):
+            file.unlink()
+        old.path.write_bytes(as_it_was)
+        if not run_until_killed(upgrade_until, old.path, number, when):
+            break
+        killed.append(dump(old.path))
+    upgraded = dump(old.path)
+    assert all(each in (before, upgraded) for each in killed)
+    assert (before != upgraded) == (old.expected["revision"] != HEAD)
