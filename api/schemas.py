@@ -155,6 +155,14 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: object) -> object:
+        # No stored text has one: SQLite would cut a filter off there, and others fail.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("leave out the character U+0000")
+        return value
+
 
 class InWorkspace(Query):
     """The workspace that a request is about."""

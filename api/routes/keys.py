@@ -66,7 +66,7 @@ def create_key(
         at=ledger.clock(),
         idempotency=idempotency(idempotency_key, "create", workspace, body),
     )
-    return _issued_answer(request, workspace, issued)
+    return _issued_answer(request, requester, workspace, issued)
 
 
 @router.get("", responses=answers(ok=KeyListAnswer))
@@ -203,7 +203,7 @@ def rotate_key(
         expected_version=expected_version(if_match),
         idempotency=idempotency(idempotency_key, f"rotate {key_id}", workspace, how),
     )
-    return _issued_answer(request, workspace, issued)
+    return _issued_answer(request, requester, workspace, issued)
 
 
 @router.get("/{key_id}/events", responses=answers(404, ok=EventListAnswer))
@@ -240,10 +240,13 @@ def _key_answer(key: ListedKey) -> Response:
     return JSONResponse(key_as_json(key), headers=_etag(key))
 
 
-def _issued_answer(request: Request, workspace: str, issued: Issued) -> Response:
+def _issued_answer(
+    request: Request, requester: Requester, workspace: str, issued: Issued
+) -> Response:
     key = _shown(request, workspace, issued.key_id)
     token = None if issued.token is None else issued.token.reveal()
-    headers = {"Location": f"/v1/keys/{key.key_id}"} | _etag(key)
+    elsewhere = "" if workspace == requester.workspace else f"?workspace={workspace}"
+    headers = {"Location": f"/v1/keys/{key.key_id}{elsewhere}"} | _etag(key)
     if token is None:
         headers["Idempotent-Replayed"] = "true"
     return JSONResponse(key_as_json(key) | {"token": token}, 201, headers)
