@@ -1,0 +1,40 @@
+"""What the tests of the HTTP doors use: an app on a new ledger that has a root key."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.settings import Settings, read_settings
+from tests.api.served import Api, NewLedger, served
+from tests.conftest import SettableClock
+from tests.system.processes import Servers, servers_in
+
+HOUR = 3600
+
+
+@pytest.fixture(scope="session")
+def new_ledger(tmp_path_factory: pytest.TempPathFactory) -> NewLedger:
+    return NewLedger.made_in(tmp_path_factory.mktemp("new-ledger") / "keyledger-data")
+
+
+@pytest.fixture
+def served_settings(
+    new_ledger: NewLedger, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """The settings of a new ledger whose expirer looks once and then not again in this test."""
+    monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
+    return read_settings(data_dir=new_ledger.copied_to(data_dir), expirer_seconds=HOUR)
+
+
+@pytest.fixture
+def api(served_settings: Settings, new_ledger: NewLedger, clock: SettableClock) -> Iterator[Api]:
+    with served(served_settings, new_ledger.root, clock) as api:
+        yield api
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """A way to start real servers; those that still run at the end are killed."""
+    with servers_in(tmp_path) as servers:
+        yield servers
