@@ -10,11 +10,12 @@ from projections import auth_lookup
 from projections.fence import Fence
 
 _EVENTS_LOOKED_AT = 10_000
-_NEWS = "SELECT id, originator_id FROM events WHERE id > ? ORDER BY id LIMIT ?"
-_STATE = (
-    "SELECT (SELECT coalesce(max(id), 0) FROM events),"
-    " (SELECT generation FROM projection_states WHERE table_name = ?)"
-)
+_EVENTS = "SELECT id, originator_id, state FROM events WHERE id >= ? ORDER BY id LIMIT ?"
+_LAST_EVENT = "SELECT id, originator_id, state FROM events ORDER BY id DESC LIMIT 1"
+_GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
+
+_Event = tuple[int, bytes, bytes]
+_NO_EVENT: _Event = (0, b"", b"")
 
 
 @dataclass(slots=True)
@@ -55,8 +56,13 @@ class RememberedKeys:
         self._keys: OrderedDict[str, RememberedKey] = OrderedDict()
         self._lookup_ids: dict[str, str] = {}
         self._version: int | None = None
-        self._generation: int | None = None
-        self.position = 0
+        self._generation: list[tuple[int]] = []
+        self._last_event = _NO_EVENT
+
+    @property
+    def position(self) -> int:
+        """The position of the last event looked at."""
+        return self._last_event[0]
 
     def catch_up(self) -> None:
         """Forget what the ledger has said something new about.
@@ -67,18 +73,23 @@ class RememberedKeys:
         version = self._fence.version()
         if version == self._version:
             return
-        news = self._fence.rows(_NEWS, self.position, _EVENTS_LOOKED_AT)
-        ((last, generation),) = self._fence.rows(_STATE, auth_lookup.VIEW.name)
-        # A rebuilt table may differ without an event, and a ledger that is shorter than before
-        # was exchanged under our hands.
-        if len(news) == _EVENTS_LOOKED_AT or generation != self._generation or last < self.position:
+        seen, *news = self._events_since_the_last()
+        generation = self._fence.rows(_GENERATION, auth_lookup.VIEW.name)
+        # A rebuilt table may differ without an event; and where the last event is not what it
+        # was, somebody has put an older ledger in this one's place.
+        if (
+            seen != self._last_event
+            or len(news) >= _EVENTS_LOOKED_AT
+            or generation != self._generation
+        ):
             self._keys.clear()
             self._lookup_ids.clear()
-            self.position = last
+            last = self._fence.rows(_LAST_EVENT)
+            self._last_event = last[0] if last else _NO_EVENT
         elif news:
-            for _, key_uuid in news:
+            for _, key_uuid, _ in news:
                 self._forget(to_key_id(UUID(bytes=key_uuid)))
-            self.position = news[-1][0]
+            self._last_event = news[-1]
         self._generation = generation
         self._version = version
 
@@ -108,6 +119,11 @@ class RememberedKeys:
             _, oldest = self._keys.popitem(last=False)
             del self._lookup_ids[oldest.row.key_id]
         return key
+
+    def _events_since_the_last(self) -> list[_Event]:
+        """Return the last event looked at, as it is now, and the news after it."""
+        events: list[_Event] = self._fence.rows(_EVENTS, self.position, _EVENTS_LOOKED_AT + 1)
+        return events if self.position and events else [_NO_EVENT, *events]
 
     def _forget(self, key_id: str) -> None:
         lookup_id = self._lookup_ids.pop(key_id, None)

@@ -1,0 +1,502 @@
+"""What is kept in memory never answers for a ledger that has moved on, wherever a change falls.
+
+A cache is filled in steps: a question to the fence, the reading of the news, the reading of a row.
+Here a change is committed before, between and after all of those steps, one after the other, and
+the next check must know of it.
+"""
+
+import gc
+import random
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import combinations
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
+
+import pytest
+
+from domain.errors import LedgerUnavailable
+from domain.judge import Code
+from domain.key_ledger import Changes
+from domain.pepper import Pepper
+from domain.tokens import Token, mint
+from domain.verifiers import CHEAPEST, Argon2Gate
+from projections.authentication import Authentication
+from projections.database import Database
+from projections.fence import Fence
+from projections.rebuild import rebuild
+from projections.remembered import RememberedKey
+from projections.views import view_named
+from tests.conftest import SettableClock
+from tests.projections.ledgers import Keys, Made, count_events, keys_in, sql
+from tests.projections.processes import CONTEXT, start
+
+Change = Callable[[Keys, Made], object]
+
+
+class WatchedFence(Fence):
+    """A fence that tells which rows were read, and lets something happen between its steps."""
+
+    steps = 0
+    happens_at = -1
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.looked_up: list[str] = []
+        self.happens: Callable[[], object] = list
+
+    def version(self) -> int:
+        self._step()
+        version = super().version()
+        self._step()
+        return version
+
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        self._step()
+        rows = super().rows(statement, *values)
+        if "FROM auth_lookup" in statement:
+            self.looked_up.append(str(values[1]))
+        self._step()
+        return rows
+
+    def let_happen(self, what: Callable[[], object], *, at: int) -> None:
+        """Let something happen at a step from now, which is step 0."""
+        self.steps, self.happens_at, self.happens = 0, at, what
+
+    def _step(self) -> None:
+        if self.steps == self.happens_at:
+            self.happens()
+        self.steps += 1
+
+
+@dataclass(frozen=True)
+class Checker:
+    """An authentication with a watched fence."""
+
+    keys: Keys
+    fence: WatchedFence
+    authentication: Authentication
+
+    def check(self, made: Made) -> Code:
+        answer = self.authentication.verify(made.token, ["mcp:read"], now=self.keys.now)
+        return answer.verdict.code
+
+    def reads(self, *keys: Made) -> list[Made]:
+        """Check keys in turn; return those whose rows were not in memory."""
+        read = []
+        for made in keys:
+            before = len(self.fence.looked_up)
+            assert self.check(made) is Code.VALID
+            if len(self.fence.looked_up) > before:
+                read.append(made)
+        return read
+
+
+MakeChecker = Callable[..., Checker]
+
+
+@pytest.fixture
+def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
+    with ExitStack() as at_the_end:
+
+        def make(keys: Keys, *, remembered: int = 100) -> Checker:
+            fence = WatchedFence(keys.database)
+            at_the_end.callback(fence.close)
+            monkeypatch.setattr("projections.authentication.Fence", lambda _database: fence)
+            gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
+            pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+            authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
+            return Checker(keys, fence, authentication)
+
+        yield make
+
+
+def revoke(keys: Keys, made: Made) -> None:
+    keys.revoke(made.key_id)
+
+
+def rotate(keys: Keys, made: Made) -> None:
+    keys.rotate(made.key_id)
+
+
+def narrow(keys: Keys, made: Made) -> None:
+    keys.update(made.key_id, Changes(scopes=["a:b"]))
+
+
+def end_soon(keys: Keys, made: Made) -> None:
+    keys.update(made.key_id, Changes(expires_at=keys.now + timedelta(microseconds=1)))
+
+
+def heal(keys: Keys, _made: Made) -> None:
+    """Rebuild a table in which somebody had planted a row with more scopes."""
+    rebuild(keys.database, view_named("auth_lookup"), clock=keys.opened.clock)
+
+
+def restore(keys: Keys, made: Made) -> None:
+    """Put an older ledger in this one's place, and go on in it with as many events."""
+    restore_from(older_copy(keys), keys.path)
+    keys.revoke(made.key_id)
+
+
+CHANGES: dict[Change, Code] = {
+    revoke: Code.REVOKED,
+    rotate: Code.EXPIRED,
+    narrow: Code.INSUFFICIENT_SCOPE,
+    end_soon: Code.EXPIRED,
+    heal: Code.INSUFFICIENT_SCOPE,
+    restore: Code.REVOKED,
+}
+
+
+def older_copy(keys: Keys) -> Path:
+    return keys.path.with_suffix(".older")
+
+
+def restore_from(copy: Path, to: Path) -> None:
+    """Restore as operators do with SQLite's own online backup."""
+    with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
+    """Make the key that is checked and another, ready for the change."""
+    made, other = keys.create(), keys.create("other")
+    if change is restore:
+        restore_from(keys.path, older_copy(keys))
+        keys.rename(other.key_id, "what the older ledger does not know")
+    if change is heal:
+        narrow(keys, made)
+        sql(keys.path, """UPDATE auth_lookup SET scopes = '["mcp:read"]'""")
+    return made, other
+
+
+def nothing(_keys: Keys, _checker: Checker, _made: Made, _other: Made) -> None:
+    """The key was never checked: its row is read, and remembered."""
+
+
+def checked_before(_keys: Keys, checker: Checker, made: Made, _other: Made) -> None:
+    """The key is in memory, and nothing has happened since."""
+    assert checker.check(made) is Code.VALID
+
+
+def news_of_another(keys: Keys, checker: Checker, made: Made, other: Made) -> None:
+    """Both keys are in memory, and there is news of the other."""
+    checked_before(keys, checker, made, other)
+    assert checker.check(other) is Code.VALID
+    keys.rename(other.key_id, "news")
+
+
+def news_of_itself(keys: Keys, checker: Checker, made: Made, other: Made) -> None:
+    """The key is in memory, and there is harmless news of it."""
+    checked_before(keys, checker, made, other)
+    keys.rename(made.key_id, "news")
+
+
+def more_news_than_looked_at(keys: Keys, checker: Checker, made: Made, other: Made) -> None:
+    checked_before(keys, checker, made, other)
+    for number in range(12):
+        keys.rename(other.key_id, f"{number}")
+
+
+Memory = Callable[[Keys, Checker, Made, Made], None]
+MEMORIES: list[Memory] = [
+    nothing,
+    checked_before,
+    news_of_another,
+    news_of_itself,
+    more_news_than_looked_at,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
+    data_dir: Path,
+    checker_of: MakeChecker,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Change,
+    memory: Memory,
+) -> None:
+    """The change is committed at each step of a check in turn; the loop ends when it fell after."""
+    monkeypatch.setattr("projections.remembered._EVENTS_LOOKED_AT", 10)
+    clock = SettableClock()
+    fell_between = 0
+    at = 0
+    with keys_in(data_dir, clock=clock) as keys:
+        while True:
+            made, other = prepare(keys, change)
+            checker = checker_of(keys)
+            memory(keys, checker, made, other)
+            checker.fence.let_happen(partial(change, keys, made), at=at)
+            checker.check(made)
+            if checker.fence.steps <= at:
+                break
+            fell_between += 1
+            clock.advance(seconds=1)
+            refused = checker.check(made)
+            assert refused is CHANGES[change], f"step {at} of {checker.fence.steps}"
+            assert checker.check(made) is refused
+            at += 1
+    # Asking the fence alone is two steps; with news or a row to be read there are more.
+    assert fell_between >= (2 if memory is checked_before else 4)
+
+
+@pytest.mark.parametrize("memory", [nothing, news_of_another, news_of_itself])
+def test_two_changes_during_one_check_are_both_known_after_it(
+    keys: Keys, checker_of: MakeChecker, memory: Memory
+) -> None:
+    """Another key's change, at one step, gives the fence news; the key's own comes at a later."""
+    both = 0
+    for first, second in combinations(range(10), 2):
+        made, other = keys.create(), keys.create("other")
+        checker = checker_of(keys)
+        memory(keys, checker, made, other)
+        fence = checker.fence
+
+        def revoke_the_other(
+            fence: WatchedFence = fence, made: Made = made, other: Made = other, at: int = second
+        ) -> None:
+            keys.revoke(other.key_id)
+            fence.happens_at, fence.happens = at, lambda: keys.revoke(made.key_id)
+
+        fence.let_happen(revoke_the_other, at=first)
+        checker.check(made)
+        done, fence.happens_at = fence.steps, -1
+        if done > second:
+            both += 1
+            assert checker.check(made) is Code.REVOKED
+            assert checker.check(other) is Code.REVOKED
+    assert both >= 6
+
+
+def revoke_when_told(data_dir: Path, pipe: Pipe) -> None:
+    with keys_in(data_dir) as keys:
+        while key_id := pipe.recv():
+            keys.revoke(key_id)
+            pipe.send("done")
+
+
+def test_another_process_revokes_between_the_reading_of_a_row_and_its_being_remembered(
+    keys: Keys, checker_of: MakeChecker
+) -> None:
+    ours, theirs = CONTEXT.Pipe()
+    with start(revoke_when_told, keys.path.parent, theirs) as other:
+
+        def tell(key_id: str) -> None:
+            ours.send(key_id)
+            assert ours.poll(30)
+            assert ours.recv() == "done"
+
+        for _ in range(10):
+            made = keys.create()
+            checker = checker_of(keys)
+            checker.check(keys.create("first, so that the state of the table is known"))
+            keys.rename(made.key_id, "news")
+            # Two steps each: the question, the news, the state, the row.
+            checker.fence.let_happen(partial(tell, made.key_id), at=7)
+            assert checker.check(made) is Code.VALID, "the row was read before"
+            assert checker.fence.steps == 8
+            assert checker.check(made) is Code.REVOKED
+        ours.send("")
+        other.result()
+
+
+def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: MakeChecker) -> None:
+    made = [keys.create(f"{number}") for number in range(6)]
+    checker = checker_of(keys)
+    assert checker.reads(*made) == made
+    assert checker.reads(*made) == []
+    keys.rename(made[2].key_id, "news")
+    keys.rename(made[4].key_id, "news")
+    keys.create("one more")
+    assert checker.reads(*made) == [made[2], made[4]]
+    sql(keys.path, "UPDATE key_digests SET digest = digest")
+    assert checker.reads(*made) == [], "a commit without an event is no news of a key"
+    unknown = Token("key", "0" * 16, "0" * 43).reveal()
+    for _ in range(3):
+        checker.authentication.verify(unknown, [], now=keys.now)
+    assert checker.reads(*made) == []
+
+
+def test_with_more_news_than_it_looks_at_it_forgets_everything(
+    keys: Keys, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.remembered._EVENTS_LOOKED_AT", 5)
+    made = [keys.create(f"{number}") for number in range(8)]
+    checker = checker_of(keys)
+    for events, read_again in [(4, made[:1]), (5, made), (4, made[:1]), (12, made), (1, made[:1])]:
+        checker.reads(*made)
+        for number in range(events):
+            keys.rename(made[0].key_id, f"{events} {number}")
+        assert checker.reads(*made) == read_again
+        answer = checker.authentication.verify(made[0].token, [], now=keys.now)
+        assert answer.position == count_events(keys.path)
+
+
+def test_a_rebuilt_table_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
+    made = [keys.create(f"{number}") for number in range(4)]
+    checker = checker_of(keys)
+    checker.reads(*made)
+    rebuild(keys.database, view_named("key_list"), clock=keys.opened.clock)
+    assert checker.reads(*made) == [], "the other view's table is not read here"
+    rebuild(keys.database, view_named("auth_lookup"), clock=keys.opened.clock)
+    assert checker.reads(*made) == made
+    assert checker.reads(*made) == []
+
+
+def test_an_older_ledger_put_in_place_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
+    made = [keys.create(f"{number}") for number in range(4)]
+    older = older_copy(keys)
+    restore_from(keys.path, older)
+    checker = checker_of(keys)
+    for events_lost, events_since in [(2, 0), (2, 1), (2, 2), (2, 3), (1, 1)]:
+        for number in range(events_lost):
+            keys.rename(made[3].key_id, f"lost {number}")
+        checker.reads(*made)
+        restore_from(older, keys.path)
+        for number in range(events_since):
+            keys.rename(made[3].key_id, f"since {number}")
+        assert checker.reads(*made) == made, f"{events_lost} lost, {events_since} since"
+        restore_from(older, keys.path)
+
+
+@pytest.mark.parametrize("events", [1, 6])
+def test_a_ledger_whose_last_events_were_taken_away_is_read_anew(
+    keys: Keys, checker_of: MakeChecker, events: int
+) -> None:
+    made = [keys.create(f"{number}") for number in range(6)]
+    checker = checker_of(keys)
+    checker.reads(*made)
+    sql(keys.path, "DELETE FROM events WHERE id > ?", 6 - events)
+    assert checker.reads(*made) == made
+
+
+def test_memory_is_bounded_and_keeps_what_was_used_last(
+    keys: Keys, checker_of: MakeChecker
+) -> None:
+    """Compare with a model of a cache in which each use makes a key the newest."""
+    most = 4
+    elsewhere = rows_in_memory()
+    made = [keys.create(f"{number}") for number in range(12)]
+    checker = checker_of(keys, remembered=most)
+    chance = random.Random(5)
+    model: OrderedDict[str, None] = OrderedDict()
+    hits = 0
+    for turn in range(600):
+        each = made[min(chance.randrange(12), chance.randrange(12))]
+        if turn % 20 == 0:
+            # News of keys that are in memory, and of such as were put out of it.
+            keys.rename(each.key_id, f"{turn}")
+            model.pop(each.key_id, None)
+            each = chance.choice(made)
+        remembered = each.key_id in model
+        hits += remembered
+        assert checker.reads(each) == ([] if remembered else [each])
+        model[each.key_id] = None
+        model.move_to_end(each.key_id)
+        if len(model) > most:
+            model.popitem(last=False)
+        if turn % 50 == 0:
+            assert rows_in_memory() <= elsewhere + most
+    assert 100 < hits < 500
+
+
+def rows_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(each, RememberedKey) for each in gc.get_objects())
+
+
+def test_a_hot_key_stays_however_many_others_come_by(keys: Keys, checker_of: MakeChecker) -> None:
+    hot, *others = (keys.create(f"{number}") for number in range(10))
+    checker = checker_of(keys, remembered=2)
+    checker.reads(hot)
+    for other in others:
+        assert checker.reads(other, hot) == [other]
+
+
+def test_an_unknown_or_wrong_token_puts_no_key_out_of_memory(
+    keys: Keys, checker_of: MakeChecker
+) -> None:
+    made = [keys.create(f"{number}") for number in range(2)]
+    checker = checker_of(keys, remembered=2)
+    checker.reads(*made)
+    for _ in range(10):
+        checker.authentication.verify(mint("key", token_bytes).reveal(), [], now=keys.now)
+    assert checker.reads(*made) == []
+
+
+def close(_keys: Keys, checker: Checker) -> Callable[[], object]:
+    """The fence's connection is gone."""
+    checker.fence.close()
+    return list
+
+
+def take_the_events_away(keys: Keys, _checker: Checker) -> Callable[[], object]:
+    sql(keys.path, "ALTER TABLE events RENAME TO gone")
+    return lambda: sql(keys.path, "ALTER TABLE gone RENAME TO events")
+
+
+def take_the_generation_away(keys: Keys, _checker: Checker) -> Callable[[], object]:
+    sql(keys.path, "ALTER TABLE projection_states RENAME TO gone")
+    return lambda: sql(keys.path, "ALTER TABLE gone RENAME TO projection_states")
+
+
+def write_garbage(keys: Keys, _checker: Checker) -> Callable[[], object]:
+    """The disk gives back garbage where the tables were."""
+    sql(keys.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = keys.path.read_bytes()
+    sql(keys.path, "UPDATE key_digests SET digest = digest")
+    sql(keys.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with keys.path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * (len(whole) - 100))
+    return list
+
+
+@pytest.mark.parametrize(
+    "break_it", [close, take_the_events_away, take_the_generation_away, write_garbage]
+)
+def test_memory_never_answers_for_a_ledger_that_cannot_be_asked(
+    keys: Keys,
+    checker_of: MakeChecker,
+    break_it: Callable[[Keys, Checker], Callable[[], object]],
+) -> None:
+    made = keys.create()
+    checker = checker_of(keys)
+    assert checker.check(made) is Code.VALID
+    if break_it is not write_garbage:
+        keys.revoke(made.key_id)
+    mend = break_it(keys, checker)
+    for _ in range(3):
+        with pytest.raises(LedgerUnavailable):
+            checker.check(made)
+    mend()
+    if break_it in (take_the_events_away, take_the_generation_away):
+        assert checker.check(made) is Code.REVOKED
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_failure_in_the_middle_of_the_news_loses_none_of_it(
+    keys: Keys, checker_of: MakeChecker, step: int
+) -> None:
+    """The steps are those of the news and of the state; the next check looks at them again."""
+    made = keys.create()
+    checker = checker_of(keys)
+    assert checker.check(made) is Code.VALID
+    keys.revoke(made.key_id)
+
+    def fail() -> None:
+        raise LedgerUnavailable
+
+    checker.fence.let_happen(fail, at=2 + step)
+    with pytest.raises(LedgerUnavailable):
+        checker.check(made)
+    checker.fence.happens_at = -1
+    assert checker.check(made) is Code.REVOKED
