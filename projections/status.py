@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, inspect, select
 
 from domain.times import from_text
 from projections.database import Database
@@ -51,7 +51,9 @@ def projection_status(database: Database) -> list[ProjectionStatus]:
 
 
 def _status(connection: Connection, view: View) -> ProjectionStatus:
-    live = read_state(connection, view.name)
+    # Whoever drops a view's table leaves its state behind.
+    there = inspect(connection).has_table(view.name)
+    live = read_state(connection, view.name) if there else None
     rebuild = read_state(connection, f"{view.name}_rebuild")
     position = 0 if live is None else live.position
     rows = 0 if live is None else _count_rows(connection, view)

@@ -1,82 +1,85 @@
-"""How far projections have come, as it is told."""
+from datetime import UTC, datetime
 
-import sqlite3
-from contextlib import closing
+import pytest
 
-from api.composition import OpenLedger
-from domain.caller import Caller
+from projections import auth_lookup, key_list
 from projections.rebuild import rebuild
 from projections.status import ProjectionStatus, projection_status
-from projections.views import view_named
+from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import Keys, sql
 
 
-def create_key(opened: OpenLedger, admin: Caller) -> str:
-    return opened.ledger.create_key(
-        workspace="default",
-        name="ci",
-        scopes=["mcp:read"],
-        expires_at=None,
-        token_prefix="key",
-        by=admin,
-        at=opened.clock(),
-    ).key_id
+def status_of(keys: Keys, name: str) -> ProjectionStatus:
+    (status,) = (each for each in projection_status(keys.database) if each.name == name)
+    return status
 
 
-def status_of(opened: OpenLedger, name: str) -> ProjectionStatus:
-    return next(each for each in projection_status(opened.database) if each.name == name)
+def test_live_views_are_never_behind(keys: Keys, clock: SettableClock) -> None:
+    first = keys.create("first")
+    keys.create("second")
+    keys.rename(first.key_id, "renamed")
+    for view in VIEWS:
+        assert status_of(keys, view.name) == ProjectionStatus(
+            name=view.name,
+            view_version=view.version,
+            position=3,
+            last_position=3,
+            lag=0,
+            rows=2,
+            completed_at=clock.now,
+            rebuild_position=None,
+        )
 
 
-def execute(opened: OpenLedger, statement: str) -> None:
-    with closing(sqlite3.connect(opened.database.path)) as connection, connection:
-        connection.execute(statement)
+def test_a_rebuild_tells_when_it_was_completed(keys: Keys, clock: SettableClock) -> None:
+    keys.create()
+    clock.now = datetime(2026, 3, 9, 9, tzinfo=UTC)
+    rebuild(keys.database, key_list.VIEW, clock=clock)
+    assert status_of(keys, "key_list").completed_at == clock.now
+    assert status_of(keys, "auth_lookup").completed_at == NOON
 
 
-def test_an_empty_ledger_is_up_to_date(opened: OpenLedger) -> None:
-    for status in projection_status(opened.database):
-        assert (status.position, status.last_position, status.lag, status.rows) == (0, 0, 0, 0)
-        assert status.completed_at == NOON
-        assert status.rebuild_position is None
+@pytest.mark.usefixtures("small_batches")
+def test_a_rebuild_that_runs_shows_how_far_it_has_come(keys: Keys, clock: SettableClock) -> None:
+    for _ in range(6):
+        keys.create()
+    seen: list[int | None] = []
+
+    def look(*_: object) -> None:
+        seen.append(status_of(keys, "auth_lookup").rebuild_position)
+        assert status_of(keys, "key_list").rebuild_position is None
+
+    rebuild(keys.database, auth_lookup.VIEW, clock=clock, progress=look)
+    assert seen == [4, 6, 6]
+    assert status_of(keys, "auth_lookup").rebuild_position is None
 
 
-def test_projections_keep_up_with_every_event(opened: OpenLedger, admin: Caller) -> None:
-    key_id = create_key(opened, admin)
-    create_key(opened, admin)
-    opened.ledger.revoke_key(
-        key_id, workspace="default", reason=None, comment=None, by=admin, at=opened.clock()
-    )
-    for status in projection_status(opened.database):
-        assert (status.position, status.last_position, status.lag, status.rows) == (3, 3, 0, 2)
+def test_a_lag_counts_events_and_not_positions(keys: Keys) -> None:
+    for _ in range(5):
+        keys.create()
+    sql(keys.path, "DELETE FROM events WHERE id = 4")
+    sql(keys.path, "UPDATE projection_states SET position = 3 WHERE table_name = 'key_list'")
+    status = status_of(keys, "key_list")
+    assert (status.position, status.last_position, status.lag) == (3, 5, 1)
 
 
-def test_a_lag_counts_events_and_not_the_gaps_between_positions(
-    opened: OpenLedger, admin: Caller
+@pytest.mark.parametrize("state", ["lost", "left behind"])
+def test_a_view_that_has_no_table_has_nothing_and_does_not_hide_the_others(
+    keys: Keys, state: str
 ) -> None:
-    create_key(opened, admin)
-    create_key(opened, admin)
-    execute(opened, "UPDATE events SET id = 40 WHERE id = 2")
-    execute(opened, "UPDATE projection_states SET position = 1 WHERE table_name = 'key_list'")
-    status = status_of(opened, "key_list")
-    assert (status.position, status.last_position, status.lag) == (1, 40, 1)
-
-
-def test_a_rebuild_says_when_it_was_completed(opened: OpenLedger, clock: SettableClock) -> None:
-    later = clock.advance(hours=1)
-    rebuild(opened.database, view_named("key_list"), clock=clock)
-    assert status_of(opened, "key_list").completed_at == later
-    assert status_of(opened, "auth_lookup").completed_at == NOON
-
-
-def test_a_projection_that_was_never_built_has_version_0(opened: OpenLedger, admin: Caller) -> None:
-    create_key(opened, admin)
-    execute(opened, "DELETE FROM projection_states WHERE table_name = 'key_list'")
-    status = status_of(opened, "key_list")
-    assert (status.view_version, status.lag, status.completed_at) == (0, 1, None)
-
-
-def test_a_rebuild_that_stopped_half_way_says_where(opened: OpenLedger) -> None:
-    execute(
-        opened, "INSERT INTO projection_states VALUES ('auth_lookup_rebuild', 1, 2, 7000, NULL)"
+    keys.create()
+    sql(keys.path, "DROP TABLE key_list")
+    if state == "lost":
+        sql(keys.path, "DELETE FROM projection_states WHERE table_name = 'key_list'")
+    assert status_of(keys, "key_list") == ProjectionStatus(
+        name="key_list",
+        view_version=0,
+        position=0,
+        last_position=1,
+        lag=1,
+        rows=0,
+        completed_at=None,
+        rebuild_position=None,
     )
-    assert status_of(opened, "auth_lookup").rebuild_position == 7000
-    assert status_of(opened, "key_list").rebuild_position is None
+    assert status_of(keys, "auth_lookup").rows == 1
