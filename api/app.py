@@ -20,6 +20,7 @@ from api.observed import Observed
 from api.problems import install_problem_handlers
 from api.rebuilds import Rebuilds
 from api.routes import keys, probes, projections, verify
+from api.routes.documented import problem_schemas
 from api.settings import Settings
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
@@ -50,6 +51,7 @@ class LedgerApp(FastAPI):
         """Return the OpenAPI document, with the doors that FastAPI does not know."""
         described = super().openapi()
         described["paths"][gateway.PATH] = gateway.documented()
+        described["components"]["schemas"] |= problem_schemas()
         return described
 
 

@@ -53,7 +53,7 @@ async def serve_check(app: Starlette, scope: Scope, receive: Receive, send: Send
     if gateway.is_for_gateway(path):
         await _answer(app, scope, send, None)
         return None
-    if path != VERIFY_PATH or scope["method"] != "POST":
+    if path != VERIFY_PATH or scope["method"] != "POST" or scope["query_string"]:
         return receive
     message = await receive()
     asked = _usual_request(scope["headers"], message)

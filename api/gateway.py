@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from api.checks import Checks
 from api.credentials import presented_token, refusal
-from api.routes.documented import answers
+from api.routes.documented import answers, headers
 from domain import scopes
 from domain.errors import InsufficientScope, Invalid
 from domain.judge import Verified
@@ -110,10 +110,13 @@ def documented() -> dict[str, Any]:
             "responses": {
                 "204": {
                     "description": "The request may pass, with these headers.",
-                    "headers": {
-                        name: {"schema": {"type": "string"}}
-                        for name in ("X-Auth-Key-Id", "X-Auth-Workspace", "X-Auth-Scopes")
-                    },
+                    "headers": headers(
+                        {
+                            "X-Auth-Key-Id": "The key.",
+                            "X-Auth-Workspace": "Its workspace.",
+                            "X-Auth-Scopes": "Its scopes, with a blank between two.",
+                        }
+                    ),
                 }
             }
             | {str(status): response for status, response in described.items()},

@@ -216,4 +216,6 @@ def _message(error: Mapping[str, Any]) -> str:
         return f"the body is not valid JSON: {error['ctx']['error']}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "extra_forbidden":
+        return "there is nothing of this name here"
     return str(error["msg"])

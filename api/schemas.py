@@ -8,6 +8,8 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
+from fastapi import Path
+from fastapi import Query as QueryParameters
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -53,6 +55,7 @@ Scopes = Annotated[
 Name = Annotated[
     str, Field(min_length=1, max_length=names.MAX_NAME_LENGTH, examples=["payments-api"])
 ]
+KeyId = Annotated[str, Path(description="The name of the key.", examples=[_KEY_ID])]
 AsOf = Annotated[Time | None, Field(description="Show what held at this time in the past.")]
 Workspace = Annotated[
     str,
@@ -162,6 +165,9 @@ class Query(BaseModel):
         if isinstance(value, str) and "\0" in value:
             raise ValueError("leave out the character U+0000")
         return value
+
+
+NoQuery = Annotated[Query, QueryParameters()]
 
 
 class InWorkspace(Query):
@@ -342,6 +348,20 @@ class ProjectionListAnswer(BaseModel):
     next_cursor: str | None
 
 
+class HealthAnswer(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ReadinessAnswer(BaseModel):
+    """Whether the ledger can be asked and its projections are up to date."""
+
+    status: Literal["ready", "behind"]
+    position: int = Field(examples=[1200])
+    behind: list[str] = Field(description="The projections that are not.", examples=[[]])
+
+
 class FieldProblem(BaseModel):
     """What is wrong with one value."""
 
@@ -353,9 +373,9 @@ class ProblemAnswer(BaseModel):
     """An error (RFC 9457); `code` is stable and for programs, `detail` is for people."""
 
     type: str = Field(examples=["about:blank"])
-    title: str
-    status: int
-    detail: str
+    title: str = Field(examples=["No such key"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=[f"there is no key {_KEY_ID}"])
     code: str = Field(examples=["KEY_NOT_FOUND"])
-    request_id: str | None
+    request_id: str | None = Field(examples=["req_5f0c3a527d0e8b4e9d2b1c7a4f8e6b21"])
     errors: list[FieldProblem] | None = None

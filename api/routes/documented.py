@@ -1,5 +1,6 @@
 """How routes describe their errors in the OpenAPI document."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from api.problems import CONTENT_TYPE
@@ -16,6 +17,11 @@ _MEANINGS = {
     503: "The ledger cannot be asked now, or has too much to do; see `Retry-After`.",
 }
 _ALWAYS = (401, 403, 422, 503)
+_HEADERS = {
+    401: {"WWW-Authenticate": "What to present (RFC 6750)."},
+    503: {"Retry-After": "After how many seconds to try again."},
+}
+_SCHEMAS = "#/components/schemas/{model}"
 
 
 def answers(*statuses: int, **success: type) -> dict[int | str, dict[str, Any]]:
@@ -30,8 +36,29 @@ def answers(*statuses: int, **success: type) -> dict[int | str, dict[str, Any]]:
         for name, model in success.items()
     }
     for status in sorted({*_ALWAYS, *statuses}):
-        described[status] = {
-            "description": _MEANINGS[status],
-            "content": {CONTENT_TYPE: {"schema": ProblemAnswer.model_json_schema()}},
-        }
+        described[status] = refusal(status)
     return described
+
+
+def refusal(status: int) -> dict[str, Any]:
+    """Return the description of a problem document with this status."""
+    schema = {"$ref": _SCHEMAS.format(model=ProblemAnswer.__name__)}
+    return {
+        "description": _MEANINGS[status],
+        "headers": headers(_HEADERS.get(status, {})),
+        "content": {CONTENT_TYPE: {"schema": schema}},
+    }
+
+
+def headers(meanings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the description of an answer's headers."""
+    return {
+        name: {"description": meaning, "schema": {"type": "string"}}
+        for name, meaning in meanings.items()
+    }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """Return the schemas that `refusal` refers to, for the document's components."""
+    schema = ProblemAnswer.model_json_schema(ref_template=_SCHEMAS)
+    return {**schema.pop("$defs"), ProblemAnswer.__name__: schema}

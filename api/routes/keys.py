@@ -18,8 +18,10 @@ from api.schemas import (
     InWorkspace,
     IssuedKeyAnswer,
     KeyAnswer,
+    KeyId,
     KeyListAnswer,
     ListKeys,
+    NoQuery,
     Page,
     RevokeKey,
     RotateKey,
@@ -47,6 +49,7 @@ Where = Annotated[InWorkspace, Query()]
 def create_key(
     request: Request,
     requester: Writer,
+    _query: NoQuery,
     body: CreateKey,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -105,7 +108,7 @@ def list_the_keys(
 
 @router.get("/{key_id}", responses=answers(404, ok=KeyAnswer))
 def show_the_key(
-    request: Request, requester: Reader, key_id: str, query: Annotated[ShowKey, Query()]
+    request: Request, requester: Reader, key_id: KeyId, query: Annotated[ShowKey, Query()]
 ) -> Response:
     """Show one key, as it is or as it was; its `ETag` is its version."""
     workspace = requester.acting_in(query.workspace)
@@ -121,7 +124,7 @@ def show_the_key(
 def update_key(
     request: Request,
     requester: Writer,
-    key_id: str,
+    key_id: KeyId,
     *,
     body: UpdateKey,
     query: Where,
@@ -150,7 +153,7 @@ def update_key(
 def revoke_key(
     request: Request,
     requester: Writer,
-    key_id: str,
+    key_id: KeyId,
     *,
     query: Where,
     body: RevokeKey | None = None,
@@ -180,7 +183,7 @@ def revoke_key(
 def rotate_key(
     request: Request,
     requester: Writer,
-    key_id: str,
+    key_id: KeyId,
     *,
     query: Where,
     body: RotateKey | None = None,
@@ -208,7 +211,7 @@ def rotate_key(
 
 @router.get("/{key_id}/events", responses=answers(404, ok=EventListAnswer))
 def list_the_events(
-    request: Request, requester: Reader, key_id: str, query: Annotated[Page, Query()]
+    request: Request, requester: Reader, key_id: KeyId, query: Annotated[Page, Query()]
 ) -> Response:
     """Tell a key's history, the oldest event first."""
     ledger = ledger_of(request)

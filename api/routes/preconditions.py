@@ -6,7 +6,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import Header
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from domain.errors import Invalid, VersionMismatch
 from domain.key_ledger import Idempotency
@@ -16,11 +16,17 @@ _ETAG = re.compile(r'"([1-9][0-9]{0,17})"', re.ASCII)
 
 IfMatch = Annotated[
     list[str] | None,
-    Header(description="The `ETag` that the key must still have.", examples=['"3"']),
+    # All the lines of the header are read here; whoever sends it sends one.
+    WithJsonSchema({"type": "string", "examples": ['"3"']}),
+    Header(alias="If-Match", description="The `ETag` that the key must still have."),
 ]
 IdempotencyKey = Annotated[
     list[str] | None,
-    Header(description="A name for this request; sent again, it has no second effect."),
+    WithJsonSchema({"type": "string", "examples": ["7d0e8b4e-9d2b-4c7a-8f6b-21a310e4f5c0"]}),
+    Header(
+        alias="Idempotency-Key",
+        description="A name for this request; sent again, it has no second effect.",
+    ),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response, Security
+from fastapi import APIRouter, Path, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.credentials import Requester, require
@@ -10,7 +10,7 @@ from api.rebuilds import Rebuilds
 from api.representations import status_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers
-from api.schemas import ProjectionAnswer, ProjectionListAnswer
+from api.schemas import NoQuery, ProjectionAnswer, ProjectionListAnswer
 from projections.status import ProjectionStatus, projection_status
 from projections.views import view_named
 
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/v1/projections", tags=["projections"], route_class=S
 def list_projections(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=["projections:read"])],
+    _query: NoQuery,
 ) -> Response:
     """Tell how far each projection has come; for keys of the workspace `root`."""
     requester.check_root()
@@ -35,7 +36,8 @@ def list_projections(
 def rebuild_projection(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=["projections:write"])],
-    name: str,
+    _query: NoQuery,
+    name: Annotated[str, Path(description="The projection.", examples=["key_list"])],
 ) -> Response:
     """Begin to make a projection anew from the events; for keys of the workspace `root`.
 

@@ -13,6 +13,7 @@ from api.requests import StrictRoute, checks_of
 from api.routes.documented import answers
 from api.schemas import (
     IntrospectionAnswer,
+    NoQuery,
     VerdictAnswer,
     VerdictListAnswer,
     VerifyToken,
@@ -30,7 +31,9 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 @router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
-async def verify_token(request: Request, requester: Verifying, body: VerifyToken) -> Response:
+async def verify_token(
+    request: Request, requester: Verifying, _query: NoQuery, body: VerifyToken
+) -> Response:
     """Tell whether a token is good, for the scopes asked for.
 
     The answer is 200 whatever the verdict; `valid` and `code` say it. Keys of a workspace other
@@ -43,7 +46,9 @@ async def verify_token(request: Request, requester: Verifying, body: VerifyToken
 
 
 @router.post("/v1/verify/batch", responses=answers(413, ok=VerdictListAnswer))
-async def verify_tokens(request: Request, requester: Verifying, body: VerifyTokens) -> Response:
+async def verify_tokens(
+    request: Request, requester: Verifying, _query: NoQuery, body: VerifyTokens
+) -> Response:
     """Tell of up to 100 tokens whether they are good; the verdicts come in the tokens' order."""
     workspace = requester.acting_in(body.workspace)
     verdicts = [
@@ -75,7 +80,7 @@ async def verify_tokens(request: Request, requester: Verifying, body: VerifyToke
         }
     },
 )
-async def introspect_token(request: Request, requester: Verifying) -> Response:
+async def introspect_token(request: Request, requester: Verifying, _query: NoQuery) -> Response:
     """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
 
     Of a token that is not good, for whatever reason, it says `{"active": false}` and nothing else.
