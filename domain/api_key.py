@@ -7,6 +7,7 @@ What is stored is stored for ever. A new field of an event comes last and has a 
 meaning is a new event. ``tests/domain/corpus`` keeps the bytes of every version that ever was.
 """
 
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, Literal
 from uuid import UUID
@@ -51,7 +52,7 @@ class ApiKey(Aggregate):
         name: str
         token_prefix: str
         lookup_id: str
-        verifier: str
+        verifier: str = field(repr=False)
         scopes: list[str]
         role: str
         expires_at: datetime | None
@@ -153,6 +154,9 @@ class ApiKey(Aggregate):
         self.request_sha256 = request_sha256
         self.revoked = False
         self.expired = False
+
+    def __repr__(self) -> str:
+        return f"ApiKey({self.key_id}, version {self.version})"
 
     @classmethod
     def create(

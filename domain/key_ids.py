@@ -34,7 +34,9 @@ def derived_uuid(*parts: str) -> UUID:
 
     Two different lists of texts give two different UUIDs, as far as SHA-256 can tell them apart.
     """
-    spelled = b"".join(b"%d:%b" % (len(part.encode()), part.encode()) for part in parts)
+    # What a part may be is for others to say; "surrogatepass" spells every text there is.
+    encoded = [part.encode(errors="surrogatepass") for part in parts]
+    spelled = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
     number = int.from_bytes(hashlib.sha256(spelled).digest()[:16])
     number = number & ~(0xF << 76) | 8 << 76
     number = number & ~(0x3 << 62) | 2 << 62

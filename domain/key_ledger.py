@@ -20,6 +20,7 @@ from domain.api_key import ApiKey
 from domain.caller import Caller
 from domain.credential import Credential
 from domain.errors import (
+    AlreadyRotated,
     ConcurrentChange,
     DamagedHistory,
     IdempotencyKeyReused,
@@ -209,22 +210,23 @@ class KeyLedger(Application[UUID]):
         """
         if made := self._made_before(idempotency, workspace, by):
             return made
-        key = self._load(key_id, workspace, expected_version)
-        token, credential = self._issue(key.token_prefix)
-        successor = key.rotate(
-            credential,
-            successor_id=_uuid_of_new_key(credential, idempotency, workspace, by),
-            grace=grace,
-            by=by,
-            at=at,
-            request_sha256=None if idempotency is None else idempotency.request_sha256,
-        )
         try:
+            key = self._load(key_id, workspace, expected_version)
+            token, credential = self._issue(key.token_prefix)
+            successor = key.rotate(
+                credential,
+                successor_id=_uuid_of_new_key(credential, idempotency, workspace, by),
+                grace=grace,
+                by=by,
+                at=at,
+                request_sha256=None if idempotency is None else idempotency.request_sha256,
+            )
             self._commit(successor, key, digests=[credential.digest])
-        except ConcurrentChange:
+        except (AlreadyRotated, ConcurrentChange, VersionMismatch):
+            # The winner may have been this very request, which came twice at once.
             if made := self._made_before(idempotency, workspace, by):
                 return made
-            # The winner may have rotated, revoked or merely renamed the key: say which.
+            # It may have rotated, revoked or merely renamed the key: say which.
             self._load(key_id, workspace, expected_version).check_rotatable(at)
             raise
         return Issued(successor.key_id, token)

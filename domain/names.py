@@ -13,9 +13,10 @@ MAX_COMMENT_LENGTH = 2000
 
 _WORKSPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _TOKEN_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
-# Control characters, lone surrogates, and the marks that reverse the direction of a line: none
-# can be shown safely in a log, a terminal or a page, and PostgreSQL cannot store the first two.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs"})
+# Control characters, lone surrogates, separators of lines and paragraphs, and the marks that
+# reverse the direction of a line: none can be shown safely in a log, a terminal or a page, and
+# PostgreSQL cannot store the first two.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _DIRECTION_MARKS = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
@@ -39,7 +40,9 @@ def checked_reason(reason: str | None) -> str | None:
     Raises:
         Invalid: it is too long, or has characters that cannot be shown.
     """
-    return reason and (_checked_text("reason", reason.strip(), MAX_REASON_LENGTH) or None)
+    if reason is None:
+        return None
+    return _checked_text("reason", reason.strip(), MAX_REASON_LENGTH) or None
 
 
 def checked_comment(comment: str | None) -> str | None:

@@ -2,10 +2,11 @@
 
 The state of an event is one JSON object: times are RFC 3339 texts, all else is JSON's own. The
 live projections, a replay and the aggregates all decode with the code here. A topic is looked up
-in a fixed table and never imported, so that a row planted in the store cannot name code to load.
+in a fixed table and never imported, so that a row planted in the store cannot name code to load;
+nor can the first event of a key, which names the aggregate that it creates.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -53,12 +54,19 @@ class EventTranscoder(Transcoder):
         )
 
     def decode(self, data: bytes) -> Any:  # noqa: ANN401 - the library's signature
-        """Read the state back."""
+        """Read the state back.
+
+        Raises:
+            ValueError: it is no JSON, or a time in it is not in UTC.
+        """
         state = orjson.loads(data)
         for name in _TIME_FIELDS:
             text = state.get(name)
             if text is not None:
-                state[name] = datetime.fromisoformat(text)
+                state[name] = at = datetime.fromisoformat(text)
+                if at.tzinfo is not UTC:
+                    message = f"{name} is not in UTC: {text}"
+                    raise ValueError(message)
         return state
 
 
@@ -91,6 +99,8 @@ class EventMapper(Mapper[UUID]):
         try:
             event_class = EVENT_CLASSES[topic]
             fields: dict[str, Any] = self.transcoder.decode(state)
+            if version == 1 or event_class is ApiKey.Created:
+                _check_beginning(event_class, version, fields)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             message = f"cannot decode {topic} of {key_uuid} at version {version}: {error!r}"
             raise MapperDeserialisationError(message) from error
@@ -101,3 +111,13 @@ class EventMapper(Mapper[UUID]):
         # speed, and leaves a field that an old event does not have to the default of its class.
         object.__setattr__(event, "__dict__", fields)
         return event
+
+
+def _check_beginning(event_class: type[ApiKey.Event], version: int, fields: dict[str, Any]) -> None:
+    if version != 1 or event_class is not ApiKey.Created:
+        message = f"version 1 of a key is its creation, and no other is; this is {version}"
+        raise ValueError(message)
+    # The library would import whatever stands here.
+    if fields["originator_topic"] != ApiKey.TOPIC:
+        message = f"it creates no {ApiKey.TOPIC}"
+        raise ValueError(message)

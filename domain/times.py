@@ -10,7 +10,13 @@ from domain.errors import Invalid
 
 
 def to_text(at: datetime) -> str:
-    """Write an aware UTC time as ``2026-03-03T09:30:00.000000Z``."""
+    """Write an aware time, in UTC, as ``2026-03-03T09:30:00.000000Z``.
+
+    Raises:
+        ValueError: the time has no offset, or is not a time in UTC's years 1 to 9999.
+    """
+    if at.tzinfo is not UTC:
+        at = _in_utc(at)
     return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 

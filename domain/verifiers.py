@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from argon2 import PasswordHasher, Type
-from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.exceptions import VerificationError, VerifyMismatchError
 
 from domain.errors import Overloaded, ProjectionInconsistent
 
@@ -92,7 +92,7 @@ class Argon2Gate:
                 return self._hasher.verify(verifier, secret)
             except VerifyMismatchError:
                 return False
-            except (InvalidHashError, VerificationError) as error:
+            except (VerificationError, ValueError) as error:
                 message = "a stored verifier is damaged; rebuild the projection auth_lookup"
                 raise ProjectionInconsistent(message) from error
 

@@ -1,0 +1,27 @@
+"""Every event as it was ever stored, read from the files of the corpus."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from eventsourcing.persistence import StoredEvent
+
+FOLDER = Path(__file__).parent / "corpus"
+
+
+def stored_events() -> list[StoredEvent]:
+    """Return all of them, in the order of the store: first those of v1, then those of v2, …."""
+    files = sorted(FOLDER.glob("v*.jsonl"), key=lambda file: int(file.stem.removeprefix("v")))
+    return [stored for file in files for stored in _read(file)]
+
+
+def _read(file: Path) -> Iterator[StoredEvent]:
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+        row = json.loads(line)
+        yield StoredEvent(
+            originator_id=UUID(row["originator_id"]),
+            originator_version=row["originator_version"],
+            topic=row["topic"],
+            state=row["state"].encode(),
+        )

@@ -1,0 +1,205 @@
+"""What was ever stored still loads and means the same, down to the byte."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
+
+import pytest
+from eventsourcing.persistence import StoredEvent
+
+from domain.api_key import ApiKey
+from domain.stored_form import EVENT_CLASSES, EventMapper
+from tests.domain.builders import ADA, BOB, DAY, HOUR, NOON, a_credential, a_new_key
+from tests.domain.stored_corpus import FOLDER, stored_events
+
+MAPPER = EventMapper()
+CORPUS = stored_events()
+# The bytes of each file. A file whose bytes have changed was edited, which must never be.
+FROZEN = {"v1.jsonl": "d82d43353480bf562ec42822895f7ba8486bea2258aceca0494bb71ac3eb84d0"}
+
+each_stored = pytest.mark.parametrize(
+    "stored",
+    CORPUS,
+    ids=[
+        f"{stored.topic} {str(stored.originator_id)[-2:]}v{stored.originator_version}"
+        for stored in CORPUS
+    ],
+)
+
+
+def decoded(stored: StoredEvent) -> ApiKey.Event:
+    return MAPPER.decode(
+        stored.topic,
+        cast("UUID", stored.originator_id),
+        stored.originator_version,
+        stored.state,
+    )
+
+
+def replayed(number: int) -> ApiKey:
+    """The key with this number, as all its stored events make it."""
+    uuid = UUID(f"00000000-0000-8000-8000-{number:012x}")
+    key: ApiKey | None = None
+    for stored in CORPUS:
+        if stored.originator_id == uuid:
+            key = decoded(stored).mutate(key)
+    assert key is not None
+    return key
+
+
+class TestCorpus:
+    def test_it_has_every_event_there_is(self) -> None:
+        assert {stored.topic for stored in CORPUS} == set(EVENT_CLASSES)
+
+    def test_what_is_there_was_never_edited(self) -> None:
+        digests = {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in FOLDER.glob("v*.jsonl")
+        }
+
+        assert digests == FROZEN
+
+    @each_stored
+    def test_an_event_is_stored_again_in_the_same_bytes(self, stored: StoredEvent) -> None:
+        assert MAPPER.to_stored_event(decoded(stored)) == stored
+
+    @each_stored
+    def test_an_event_says_who_did_it_and_when(self, stored: StoredEvent) -> None:
+        event = decoded(stored)
+
+        assert type(event) is EVENT_CLASSES[stored.topic]
+        assert event.originator_id == stored.originator_id
+        assert event.originator_version == stored.originator_version
+        assert event.timestamp.tzinfo is UTC
+        assert set(event.actor) == {"type", "id"}
+
+    def test_what_is_written_today_has_the_form_of_the_newest_lines(self) -> None:
+        newest = {stored.topic: stored for stored in CORPUS}
+
+        for stored in everything_that_is_written_today():
+            fields, known = json.loads(stored.state), json.loads(newest[stored.topic].state)
+            assert list(fields) == list(known), (
+                f"{stored.topic} is written in a form that the corpus does not have: add it there"
+            )
+
+    def test_the_root_key(self) -> None:
+        key = replayed(1)
+
+        assert vars(key) | {"_pending_events": None} == {
+            "_id": UUID("00000000-0000-8000-8000-000000000001"),
+            "_version": 1,
+            "_created_on": datetime(2026, 1, 1, tzinfo=UTC),
+            "_modified_on": datetime(2026, 1, 1, tzinfo=UTC),
+            "_pending_events": None,
+            "workspace": "root",
+            "name": "root",
+            "token_prefix": "key",
+            "lookup_id": "vYIbxrSsh6uZwxfO",
+            "verifier": (
+                "$argon2id$v=19$m=19456,t=2,p=1$PANzcv7XWQX8Cy600cqJhw"
+                "$ns0MQ/lhDiVX3XjWDrMtjyjMb+uJGSpQWiugG63bCIk"
+            ),
+            "scopes": ["*"],
+            "role": "Member",
+            "expires_at": None,
+            "rotated_from": None,
+            "rotated_to": None,
+            "request_sha256": None,
+            "revoked": False,
+            "expired": False,
+        }
+
+    def test_the_key_that_was_changed_rotated_expired_and_revoked(self) -> None:
+        key = replayed(2)
+
+        assert key.version == 9
+        assert key.created_on == datetime(2026, 3, 3, 9, 30, 0, 123456, UTC)
+        assert key.modified_on == datetime(2026, 3, 11, tzinfo=UTC)
+        assert (key.workspace, key.name) == ("acme.eu-1_test", "مفتاح")
+        assert (key.token_prefix, key.lookup_id) == ("blnk", "sk461bULkrMLnx1K")
+        assert key.scopes == ["mcp:read", "audit:*"]
+        assert key.expires_at == datetime(2026, 3, 10, 12, tzinfo=UTC)
+        assert (key.revoked, key.expired) == (True, True)
+        assert key.rotated_from is None
+        assert key.rotated_to == "apikey_00000000-0000-8000-8000-000000000003"
+        assert key.request_sha256 == "9f" * 32
+
+    def test_its_successor(self) -> None:
+        key = replayed(3)
+
+        assert (key.version, key.status(NOON)) == (3, "revoked")
+        assert (key.name, key.scopes) == ("مفتاح", ["*"])
+        assert key.expires_at == datetime(2026, 5, 7, 2, 29, 59, 876544, UTC)
+        assert key.modified_on == datetime(2026, 3, 13, 0, 0, 0, 5, UTC)
+        assert key.rotated_from == "apikey_00000000-0000-8000-8000-000000000002"
+        assert (key.rotated_to, key.request_sha256) == (None, None)
+
+    def test_what_each_event_said(self) -> None:
+        own = [
+            {
+                name: value
+                for name, value in vars(decoded(stored)).items()
+                if name in {"name", "scopes", "expires_at", "successor_id", "reason", "comment"}
+            }
+            for stored in CORPUS
+        ]
+
+        assert own == [
+            {"name": "root", "scopes": ["*"], "expires_at": None},
+            {
+                "name": 'Zoë\'s 支払い "key" \\ 👩‍💻 </script>',
+                "scopes": ["mcp:read", "mcp:*", "*:audit.read-all_1", "a:b"],
+                "expires_at": datetime(2026, 4, 1, 9, 30, 0, 1, UTC),
+            },
+            {"name": "مفتاح"},
+            {"scopes": ["mcp:read", "audit:*"]},
+            {"expires_at": datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)},
+            {"expires_at": None},
+            {"expires_at": datetime(2026, 5, 1, tzinfo=UTC)},
+            {
+                "name": "مفتاح",
+                "scopes": ["mcp:read", "audit:*"],
+                "expires_at": datetime(2026, 5, 7, 2, 29, 59, 876544, UTC),
+            },
+            {
+                "successor_id": "apikey_00000000-0000-8000-8000-000000000003",
+                "expires_at": datetime(2026, 3, 10, 12, tzinfo=UTC),
+            },
+            {},
+            {
+                "reason": "leaked",
+                "comment": 'seen on a forum:\n\thttps://forum.example/?q="é"',
+            },
+            {"scopes": ["*"]},
+            {"reason": None, "comment": None},
+        ]
+
+    def test_who_did_it(self) -> None:
+        root = {"type": "key", "id": "apikey_00000000-0000-8000-8000-000000000001"}
+        ada = {"type": "cli", "id": "ada"}
+        a_request = (root, "0b6f7c1e-req", "2001:db8::7")
+        another = (root, 'req "7" \\ é', "192.0.2.7")
+        no_request = (ada, None, None)
+
+        told = [(event.actor, event.request_id, event.source_ip) for event in map(decoded, CORPUS)]
+
+        assert told == [
+            *(no_request, a_request, another, *[a_request] * 6),
+            ({"type": "system", "id": "expirer"}, None, None),
+            *(another, no_request, no_request),
+        ]
+
+
+def everything_that_is_written_today() -> list[StoredEvent]:
+    key = a_new_key()
+    key.rename("ledger-api", by=BOB, at=NOON)
+    key.change_scopes(["*"], by=BOB, at=NOON)
+    key.change_expiration(NOON + DAY, by=BOB, at=NOON)
+    key.rotate(a_credential(seed=8), successor_id=UUID(int=2), grace=HOUR, by=ADA, at=NOON)
+    key.expire(by=ADA, at=NOON + HOUR)
+    key.revoke(reason=None, comment=None, by=ADA, at=NOON + HOUR)
+    stored = [MAPPER.to_stored_event(event) for event in key.collect_events()]
+    assert {each.topic for each in stored} == set(EVENT_CLASSES)
+    return stored

@@ -1,0 +1,193 @@
+"""Tokens: minted, shown once, read back, and never confused with one another."""
+
+import string
+import zlib
+from collections.abc import Callable
+from itertools import combinations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis.strategies import binary, builds, from_regex, text
+
+from domain.tokens import ALPHABET, RandomSource, Token, mint, parse, split
+from tests.domain.builders import PATIENT, a_random_source
+
+# The rules once more, spelled out: 16 + 43 + 6 characters of base62.
+TAIL = 16 + 43 + 6
+TYPED = string.ascii_letters + string.digits + "_-. \n\0é\N{FULLWIDTH DIGIT ONE}\ud800"
+
+
+CLOTHES: dict[str, Callable[[str], str]] = {
+    "a line break behind it": lambda text: text + "\n",
+    "a blank before it": lambda text: " " + text,
+    "a null behind it": lambda text: text + "\0",
+    "upper case": str.upper,
+    "no prefix": lambda text: text[3:],
+    "a hyphen": lambda text: text.replace("_", "-"),
+    "too long a prefix": lambda text: "a" * 14 + text,
+    "a prefix with a digit first": lambda text: "1" + text,
+    "twice": lambda text: text + text,
+    "a megabyte": lambda text: text + "0" * 1_000_000,
+}
+
+
+def bytes_first(drawn: bytes) -> RandomSource:
+    """Give what was drawn, and as many zeros as it takes when all of that was not fair."""
+    rest = [drawn]
+    return lambda count: rest.pop().ljust(count, b"\0")[:count] if rest else bytes(count)
+
+
+prefixes = from_regex(r"[a-z][a-z0-9]{0,15}", fullmatch=True)
+tokens = builds(mint, prefixes, binary(min_size=59, max_size=59).map(bytes_first))
+
+
+def a_token() -> Token:
+    return mint("key", a_random_source())
+
+
+class TestForm:
+    def test_a_token_looks_the_same_for_ever(self) -> None:
+        token = Token("key", "0123456789ABCDEF", "x" * 43)
+
+        assert token.reveal() == "key_0123456789ABCDEF" + "x" * 43 + "4A8Nsq"
+
+    @given(tokens)
+    @PATIENT
+    def test_a_token_is_a_prefix_a_lookup_id_a_secret_and_a_checksum(self, token: Token) -> None:
+        prefix, _, tail = token.reveal().partition("_")
+
+        assert (prefix, tail[:16], tail[16:59]) == (token.prefix, token.lookup_id, token.secret)
+        assert len(tail) == TAIL
+        assert set(tail) <= set(string.ascii_letters + string.digits)
+
+    @given(tokens)
+    @PATIENT
+    def test_the_checksum_is_the_crc_32_in_base62(self, token: Token) -> None:
+        digits = string.digits + string.ascii_uppercase + string.ascii_lowercase
+        number = 0
+        for character in token.reveal()[-6:]:
+            number = number * 62 + digits.index(character)
+
+        assert number == zlib.crc32((token.lookup_id + token.secret).encode())
+
+    @given(tokens)
+    @PATIENT
+    def test_a_revealed_token_is_read_back(self, token: Token) -> None:
+        assert parse(token.reveal()) == token
+
+    def test_every_fair_byte_gives_each_character_equally_often(self) -> None:
+        counts = dict.fromkeys(ALPHABET, 0)
+        for byte in range(256):
+            # After a byte that is not fair, this source's next one decides; that one is 61: "z".
+            first = mint("key", _first_byte(byte, then=61)).lookup_id[0]
+            counts[first] += 1
+
+        # 248 fair bytes make 62 characters, four for each; the other eight are thrown away.
+        assert counts.pop("z") == 4 + 8
+        assert set(counts.values()) == {4}
+
+    def test_every_character_is_random(self) -> None:
+        minted = [mint("key", a_random_source(seed)) for seed in range(500)]
+        texts = [token.lookup_id + token.secret for token in minted]
+
+        assert {len(text) for text in texts} == {16 + 43}
+        for column in zip(*texts, strict=True):
+            assert len(set(column)) > 50
+
+
+def _first_byte(byte: int, *, then: int) -> RandomSource:
+    rest = [byte]
+    return lambda count: bytes([rest.pop() if rest else then] + [then] * (count - 1))
+
+
+class TestMistakes:
+    """A mistyped token is refused, or is a token of another prefix, which is compared later."""
+
+    @given(tokens)
+    @settings(PATIENT, max_examples=50)
+    def test_one_character_exchanged(self, token: Token) -> None:
+        text = token.reveal()
+        for place, was in enumerate(text):
+            for typed in TYPED:
+                if typed != was:
+                    _check_refused(token, text[:place] + typed + text[place + 1 :])
+
+    @given(tokens)
+    @PATIENT
+    def test_one_character_left_out(self, token: Token) -> None:
+        text = token.reveal()
+        for place in range(len(text)):
+            _check_refused(token, text[:place] + text[place + 1 :])
+
+    @given(tokens)
+    @settings(PATIENT, max_examples=50)
+    def test_one_character_too_many(self, token: Token) -> None:
+        text = token.reveal()
+        for place in range(len(text) + 1):
+            for typed in TYPED:
+                _check_refused(token, text[:place] + typed + text[place:])
+
+    @given(tokens)
+    @settings(PATIENT, max_examples=50)
+    def test_two_characters_swapped(self, token: Token) -> None:
+        text = token.reveal()
+        for left, right in combinations(range(len(text)), 2):
+            if text[left] != text[right]:
+                swapped = [*text]
+                swapped[left], swapped[right] = text[right], text[left]
+                _check_refused(token, "".join(swapped))
+
+
+def _check_refused(token: Token, mistyped: str) -> None:
+    read = parse(mistyped)
+    assert read is None or read.prefix != token.prefix
+
+
+class TestParse:
+    @given(text(max_size=100))
+    @example("")
+    @example("key_")
+    @example("_" * 82)
+    @PATIENT
+    def test_garbage_is_refused(self, garbage: str) -> None:
+        assert parse(garbage) is None
+
+    @pytest.mark.parametrize("change", CLOTHES.values(), ids=CLOTHES)
+    def test_a_token_in_other_clothes_is_refused(self, change: Callable[[str], str]) -> None:
+        assert parse(change(a_token().reveal())) is None
+
+    def test_the_prefix_is_not_under_the_checksum(self) -> None:
+        # Which is why the prefix that is presented is compared with the key's own.
+        token = a_token()
+
+        assert parse("other" + token.reveal()[3:]) == Token("other", token.lookup_id, token.secret)
+
+
+class TestSplit:
+    @given(tokens)
+    @PATIENT
+    def test_a_token_comes_apart_where_its_secret_begins_and_ends(self, token: Token) -> None:
+        public, secret, checksum = split(token.reveal())
+
+        assert public == f"{token.prefix}_{token.lookup_id}"
+        assert secret == token.secret
+        assert public + secret + checksum == token.reveal()
+
+    @given(text(max_size=100))
+    @PATIENT
+    def test_two_different_texts_never_come_apart_alike(self, garbage: str) -> None:
+        assert "".join(split(garbage)) == garbage
+
+
+class TestShowing:
+    @given(tokens)
+    @PATIENT
+    def test_nothing_but_reveal_shows_the_secret(self, token: Token) -> None:
+        for shown in (repr(token), str(token), f"{token}", f"{[token]}", token.display_prefix):
+            assert token.secret not in shown
+
+    def test_a_token_is_shown_by_its_beginning(self) -> None:
+        token = Token("key", "0123456789ABCDEF", "x" * 43)
+
+        assert str(token) == token.display_prefix == "key_01234567..."
+        assert repr(token) == "Token(prefix='key', lookup_id='0123456789ABCDEF')"
