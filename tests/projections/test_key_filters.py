@@ -1,0 +1,107 @@
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from projections.key_filters import Filters, predicate
+from projections.key_list import list_keys
+from projections.listed_key import ListedKey
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import HOUR, Keys
+from tests.projections.test_key_list import LAST_USE, plans
+
+MINUTE = timedelta(minutes=1)
+
+
+def listed(keys: Keys, filters: Filters | None = None) -> list[ListedKey]:
+    with keys.database.read() as connection:
+        return list_keys(connection, "default", filters or Filters(), now=keys.now, limit=1000)
+
+
+def names(keys: Keys, filters: Filters) -> list[str]:
+    return [key.name for key in listed(keys, filters)]
+
+
+def flush(keys: Keys) -> None:
+    keys.opened.last_uses.flush(keys.database)
+
+
+@pytest.fixture
+def used(keys: Keys, clock: SettableClock) -> Keys:
+    """Keys of which some were used: early at 12:01:30, late at 12:59:30."""
+    tokens = {name: keys.create(name).token for name in ("idle", "early", "late")}
+    clock.now = NOON + timedelta(minutes=1, seconds=30)
+    keys.verify(tokens["early"])
+    clock.now = NOON + timedelta(minutes=59, seconds=30)
+    keys.verify(tokens["late"])
+    keys.create("new and idle")
+    flush(keys)
+    clock.now = NOON + HOUR
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("since", "found"),
+    [
+        ("12:00:00.000000", []),
+        ("12:00:00.000001", ["idle"]),
+        ("12:01:00.000000", ["idle"]),
+        # The use may have come at any second of its minute.
+        ("12:01:00.000001", ["idle"]),
+        ("12:01:59.999999", ["idle"]),
+        ("12:02:00.000000", ["early", "idle"]),
+        ("12:59:30.000000", ["early", "idle"]),
+        ("12:59:30.000001", ["new and idle", "early", "idle"]),
+        ("13:00:00.000000", ["new and idle", "late", "early", "idle"]),
+    ],
+)
+def test_keys_unused_since_a_time_were_there_before_it(
+    used: Keys, since: str, found: list[str]
+) -> None:
+    at = datetime.fromisoformat(f"2026-03-03T{since}").replace(tzinfo=UTC)
+    assert names(used, Filters(unused_since=at)) == found
+
+
+def test_keys_that_were_never_used_and_those_that_were(used: Keys) -> None:
+    assert names(used, Filters(never_used=True)) == ["new and idle", "idle"]
+    assert names(used, Filters(never_used=False)) == ["late", "early"]
+    assert names(used, Filters(never_used=True, unused_since=NOON + MINUTE)) == ["idle"]
+    assert names(used, Filters(never_used=True, text="new")) == ["new and idle"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_filters_mean_in_sql_what_they_mean_in_python(
+    keys: Keys, clock: SettableClock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for number in range(40):
+        made = keys.create(f"{number}", lives=chance.choice([None, HOUR]))
+        clock.advance(seconds=chance.randint(0, 90))
+        if chance.random() < 0.6:
+            keys.verify(made.token)
+            clock.advance(seconds=chance.randint(0, 90))
+    flush(keys)
+    everything = listed(keys)
+    for _ in range(100):
+        filters = Filters(
+            unused_since=NOON + timedelta(seconds=chance.randint(0, 4000)),
+            never_used=chance.choice([None, None, True, False]),
+            status=chance.choice([None, "active", "expired"]),
+        )
+        fits = predicate(filters)
+        assert listed(keys, filters) == [key for key in everything if fits(key)]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(unused_since=NOON),
+        Filters(never_used=True),
+        Filters(never_used=True, unused_since=NOON, status="active"),
+    ],
+)
+def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters) -> None:
+    for steps in plans(keys, lambda: listed(keys, filters)):
+        assert steps[0].startswith("SEARCH key_list USING INDEX")
+        assert "workspace=?" in steps[0]
+        assert steps[1:] == [LAST_USE]
