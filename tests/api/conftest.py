@@ -33,6 +33,15 @@ def api(served_settings: Settings, new_ledger: NewLedger, clock: SettableClock) 
         yield api
 
 
+@pytest.fixture(scope="module")
+def shared_api(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """An app for many tests, which leave its clock alone; their keys stay until the last."""
+    folder = new_ledger.copied_to(tmp_path_factory.mktemp("shared") / "keyledger-data")
+    settings = read_settings(data_dir=folder, expirer_seconds=HOUR)
+    with served(settings, new_ledger.root, SettableClock()) as api:
+        yield api
+
+
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
     """A way to start real servers; those that still run at the end are killed."""

@@ -11,6 +11,10 @@ ASKED = {"name": "payments-api", "scopes": ["mcp:read", "mcp:write"]}
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_makes_a_key_without_a_credential(self, api: Api) -> None:
         refused(api.post("/v1/keys", by=None, json=ASKED), 401, "UNAUTHENTICATED")
 
@@ -34,6 +38,10 @@ class TestUnauthorized:
 
 
 class TestRefused:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize(
         ("change", "field"),
         [

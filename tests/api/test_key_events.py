@@ -10,6 +10,10 @@ ACME = {"workspace": "acme"}
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_reads_a_history_without_a_credential(self, api: Api) -> None:
         refused(api.get(f"{api.make().path}/events", by=None), 401, "UNAUTHENTICATED")
 
@@ -19,12 +23,20 @@ class TestUnauthorized:
 
 
 class TestNotFound:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00", "a" * 5000])
     def test_what_is_no_key(self, api: Api, key_id: str) -> None:
         refused(api.get(f"/v1/keys/{key_id}/events"), 404, "KEY_NOT_FOUND")
 
 
 class TestRefused:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize("query", ["limit=0", "limit=101", "cursor=x", "as_of=x", "status=x"])
     def test_a_wrong_parameter(self, api: Api, query: str) -> None:
         invalid(api.get(f"{api.root.path}/events?{query}"), query.partition("=")[0])

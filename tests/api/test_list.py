@@ -17,6 +17,10 @@ def listed(api: Api, by: Key | None = None, **query: str) -> list[str]:
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_lists_without_a_credential(self, api: Api) -> None:
         refused(api.get("/v1/keys", by=None), 401, "UNAUTHENTICATED")
 
@@ -25,6 +29,10 @@ class TestUnauthorized:
 
 
 class TestRefused:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize(
         ("query", "field"),
         [

@@ -8,6 +8,10 @@ ACME = {"workspace": "acme"}
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_revokes_without_a_credential(self, api: Api) -> None:
         refused(api.post(f"{api.make().path}/revoke", by=None), 401, "UNAUTHENTICATED")
 
@@ -18,12 +22,20 @@ class TestUnauthorized:
 
 
 class TestNotFound:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00", "a" * 5000])
     def test_what_is_no_key(self, api: Api, key_id: str) -> None:
         refused(api.post(f"/v1/keys/{key_id}/revoke"), 404, "KEY_NOT_FOUND")
 
 
 class TestRefused:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize(
         ("body", "field"),
         [

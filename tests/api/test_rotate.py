@@ -24,6 +24,10 @@ def code(api: Api, token: str) -> str:
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_rotates_without_a_credential(self, api: Api) -> None:
         refused(api.post(f"{api.make().path}/rotate", by=None), 401, "UNAUTHENTICATED")
 
@@ -39,6 +43,10 @@ class TestUnauthorized:
 
 
 class TestNotFound:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00"])
     def test_what_is_no_key(self, api: Api, key_id: str) -> None:
         refused(api.post(f"/v1/keys/{key_id}/rotate"), 404, "KEY_NOT_FOUND")

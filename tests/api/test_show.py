@@ -6,6 +6,10 @@ from tests.api.served import KEY_FIELDS, UNKNOWN_KEY_ID, Api, invalid, refused
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_sees_a_key_without_a_credential(self, api: Api) -> None:
         refused(api.get(api.make().path, by=None), 401, "UNAUTHENTICATED")
 
@@ -15,6 +19,10 @@ class TestUnauthorized:
 
 
 class TestNotFound:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize(
         "key_id",
         [
@@ -38,6 +46,10 @@ class TestNotFound:
 
 
 class TestRefused:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     @pytest.mark.parametrize("query", ["colour=red", "limit=1", "status=active"])
     def test_an_unknown_parameter(self, api: Api, query: str) -> None:
         field = query.partition("=")[0]

@@ -17,6 +17,10 @@ def update(api: Api, key: Key, by: Key | None = None, **changes: Any) -> Respons
 
 
 class TestUnauthorized:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_nobody_changes_a_key_without_a_credential(self, api: Api) -> None:
         refused(api.patch(api.make().path, by=None, json={"name": "x"}), 401, "UNAUTHENTICATED")
 
@@ -38,6 +42,10 @@ class TestUnauthorized:
 
 
 class TestNotFound:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_a_key_that_is_not_there(self, api: Api) -> None:
         answer = api.patch(f"/v1/keys/{UNKNOWN_KEY_ID}", json={"name": "x"})
         refused(answer, 404, "KEY_NOT_FOUND")
