@@ -66,11 +66,11 @@ def make_keys(
         ]
 
 
-def admin_token(data_dir: Path) -> str:
-    """Make a key that may do everything in the default workspace; return its token."""
+def admin_token(data_dir: Path, workspace: str = DEFAULT_WORKSPACE) -> str:
+    """Make a key that may do everything in a workspace; return its token."""
     with direct(data_dir) as opened:
         issued = opened.ledger.create_key(
-            workspace=DEFAULT_WORKSPACE,
+            workspace=workspace,
             name="admin",
             scopes=["*"],
             expires_at=None,

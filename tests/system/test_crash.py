@@ -84,12 +84,10 @@ def _check_life(key: Key, client: Client) -> None:
         assert (verdict["name"], verdict["scopes"]) == (key.name, key.scopes)
 
 
-STAGES: dict[str, Callable[[Path, Server], bool]] = {
-    "the pepper is there": lambda data_dir, _: (data_dir / "pepper").exists(),
-    "the database is there": lambda data_dir, _: (data_dir / "keyledger.sqlite3").exists(),
-    "the write-ahead log is there": lambda data_dir, _: any(data_dir.glob("*-wal")),
-    "a view is being built": lambda data_dir, _: any(data_dir.glob("*.lock")),
-    "the root key was shown": lambda _, server: server.root_token is not None,
+STAGES: dict[str, Callable[[Path], bool]] = {
+    "the pepper is there": lambda data_dir: (data_dir / "pepper").exists(),
+    "the write-ahead log is there": lambda data_dir: any(data_dir.glob("*-wal")),
+    "a view is being built": lambda data_dir: any(data_dir.glob("*.lock")),
 }
 
 
@@ -98,7 +96,7 @@ def test_a_first_start_that_is_killed_does_not_hinder_the_next(
     stage: str, servers: Servers
 ) -> None:
     first = servers.begin()
-    eventually(lambda: STAGES[stage](servers.data_dir, first), stage)
+    eventually(lambda: STAGES[stage](servers.data_dir), stage)
     first.kill()
     second = servers.start()
     token = first.root_token or second.root_token
