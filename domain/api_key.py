@@ -335,7 +335,8 @@ class ApiKey(Aggregate):
     def _end_of_successor(self, at: datetime) -> datetime | None:
         if self.expires_at is None:
             return None
-        return _later(at, self.expires_at - self.created_on)
+        # Where clocks disagree, the key may have been made "after" its end was set.
+        return max(self.expires_at, _later(at, self.expires_at - self.created_on))
 
     @classmethod
     def _begin(

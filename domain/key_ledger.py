@@ -212,6 +212,7 @@ class KeyLedger(Application[UUID]):
             return made
         try:
             key = self._load(key_id, workspace, expected_version)
+            key.check_rotatable(at)
             token, credential = self._issue(key.token_prefix)
             successor = key.rotate(
                 credential,

@@ -29,7 +29,7 @@ def checked_name(name: str) -> str:
         Invalid: nothing is left, it is too long, or has characters that cannot be shown.
     """
     name = _checked_text("name", name.strip(), MAX_NAME_LENGTH)
-    if not name:
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in name):
         raise Invalid("name", "give the key a name, such as payments-api")
     return name
 
@@ -53,6 +53,7 @@ def checked_comment(comment: str | None) -> str | None:
     """
     if comment is None:
         return None
+    comment = comment.replace("\r\n", "\n")
     _checked_text("comment", comment.replace("\n", " ").replace("\t", " "), MAX_COMMENT_LENGTH)
     return comment.strip() or None
 

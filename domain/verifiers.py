@@ -101,10 +101,12 @@ class Argon2Gate:
         if not self._places.acquire(blocking=False):
             message = "too many secrets are being hashed at this moment; try again shortly"
             raise Overloaded(message)
-        self._on_change(1)
         try:
-            with self._running:
-                yield
+            self._on_change(1)
+            try:
+                with self._running:
+                    yield
+            finally:
+                self._on_change(-1)
         finally:
-            self._on_change(-1)
             self._places.release()
