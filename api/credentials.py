@@ -76,8 +76,8 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the one token that a request presents.
 
     Raises:
-        NoCredential: there is none.
-        Unauthenticated: there are two that differ, or one of a scheme that is not Bearer.
+        NoCredential: there is none, or one of a scheme that is not Bearer.
+        Unauthenticated: there are two that differ, or a scheme without a token.
     """
     token: bytes | None = None
     for name, value in headers:
@@ -97,7 +97,10 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _bearer_token(value: bytes) -> bytes:
     scheme, _, token = value.strip().partition(b" ")
-    if scheme.lower() != b"bearer" or not (token := token.strip()):
+    if scheme.lower() != b"bearer":
+        # Like no credential at all: its challenge carries no error code (RFC 6750, section 3.1).
+        raise NoCredential("write the header as Authorization: Bearer TOKEN")
+    if not (token := token.strip()):
         raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
     return token
 

@@ -31,7 +31,7 @@ from domain.judge import Code, Verified
 
 VERIFY_PATH = "/v1/verify"
 _VERIFY_SCOPES = ("api-keys:verify",)
-_LONGEST_USUAL_BODY = 8192
+_LONGEST_USUAL_BODY = 1024  # the least that the limit on bodies can be set to
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _JSON = (b"content-type", b"application/json")
 _COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -134,7 +134,7 @@ def _usual_request(headers: Headers, message: Message) -> Asked | None:
     token, wanted = asked.get("token"), asked.get("scopes", [])
     if type(token) is not str or type(wanted) is not list or {str} < {*map(type, wanted), str}:
         return None
-    usual = _usual_scopes(tuple(wanted))
+    usual = _usual_scopes(tuple(wanted)) if len(wanted) <= scopes.MAX_SCOPES else None
     return None if usual is None else (token, usual)
 
 

@@ -20,6 +20,7 @@ from domain.judge import Verified
 
 PATH = "/v1/forward-auth"
 _SCOPES_IN_PATH = f"{PATH}/scopes/"
+_LONGEST_DEMAND = 16_384
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,28 +60,49 @@ async def allow(checks: Checks, request: Scope) -> Headers:
     ]
 
 
-@lru_cache(maxsize=1024)
 def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
     """Return the scopes that a gateway demands, by its query or by the path it puts in front.
 
     Envoy puts a fixed prefix before the path of the request that it holds back, and cannot add a
-    query: ``/v1/forward-auth/scopes/mcp:read`` + ``/what/was/asked``. A caller who asks for a path
-    that looks like that, where the prefix has no scopes, only makes it harder for itself.
+    query: ``/v1/forward-auth/scopes/mcp:read`` + ``/what/was/asked``. Nothing else is taken for a
+    demand: whoever misspells one must not let everybody through.
 
     Raises:
         InsufficientScope: what is demanded is no scope, so nobody has it.
     """
     if path == PATH:
-        asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-        wanted = [value for name, value in asked if name == "scope"]
-    elif path.startswith(_SCOPES_IN_PATH):
-        wanted = path.removeprefix(_SCOPES_IN_PATH).partition("/")[0].split(",")
-    else:
-        wanted = []
+        return _wanted_by_query(query)
+    if path.startswith(_SCOPES_IN_PATH):
+        return _wanted_by_path(path.removeprefix(_SCOPES_IN_PATH).partition("/")[0])
+    raise _misconfigured()
+
+
+# What gateways demand is in their configurations: few demands, and short ones. A refusal is not
+# remembered, so whoever asks here directly cannot fill the memory with long ones.
+@lru_cache(maxsize=1024)
+def _wanted_by_query(query: bytes) -> tuple[str, ...]:
+    asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    if len(query) > _LONGEST_DEMAND or any(name != "scope" for name, _ in asked):
+        raise _misconfigured()
+    return _checked([value for _, value in asked]) if query else ()
+
+
+@lru_cache(maxsize=1024)
+def _wanted_by_path(names: str) -> tuple[str, ...]:
+    if len(names) > _LONGEST_DEMAND:
+        raise _misconfigured()
+    return _checked(names.split(","))
+
+
+def _checked(wanted: list[str]) -> tuple[str, ...]:
     try:
-        return tuple(scopes.checked(wanted)) if wanted else ()
+        return tuple(scopes.checked(wanted))
     except Invalid:
-        raise InsufficientScope("that the gateway demands, which is no valid scope") from None
+        raise _misconfigured() from None
+
+
+def _misconfigured() -> InsufficientScope:
+    return InsufficientScope("", "the gateway demands what is no scope, so nobody may pass")
 
 
 def documented() -> dict[str, Any]:

@@ -188,8 +188,9 @@ def _headers(error: errors.LedgerError) -> dict[str, str]:
     if isinstance(error, errors.Unauthenticated):
         return {"WWW-Authenticate": error_challenge(error)}
     if isinstance(error, errors.InsufficientScope):
-        challenge = f'Bearer realm="{REALM}", error="insufficient_scope", scope="{error.scope}"'
-        return {"WWW-Authenticate": challenge}
+        challenge = f'Bearer realm="{REALM}", error="insufficient_scope"'
+        enough = f', scope="{error.scope}"' if error.scope else ""
+        return {"WWW-Authenticate": challenge + enough}
     if isinstance(error, errors.Overloaded):
         return {"Retry-After": str(error.retry_after)}
     if STATUSES[type(error)][0] == 503:  # noqa: PLR2004 - service unavailable

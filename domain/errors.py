@@ -53,9 +53,9 @@ class InsufficientScope(LedgerError):
 
     code = "INSUFFICIENT_SCOPE"
 
-    def __init__(self, scope: str) -> None:
-        """Name the ``scope`` that would have been enough."""
-        super().__init__(f"this needs a key with the scope {scope}")
+    def __init__(self, scope: str, message: str | None = None) -> None:
+        """Name the ``scope`` that would have been enough; with none, say why none would be."""
+        super().__init__(message or f"this needs a key with the scope {scope}")
         self.scope = scope
 
 
