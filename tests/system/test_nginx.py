@@ -209,9 +209,7 @@ def test_without_a_credential_the_challenge_reaches_the_client(gateway: Gateway)
     assert answer.headers.get_list("WWW-Authenticate") == ['Bearer realm="keyledger"']
 
 
-@pytest.mark.parametrize(
-    "credential", ["Bearer nonsense", "Bearer", "Basic YWRhOmFkYQ==", "", "Bearer \xff"]
-)
+@pytest.mark.parametrize("credential", ["Bearer nonsense", "Bearer", "Bearer \xff", "Bearer a b"])
 def test_a_bad_credential_is_refused_with_a_reason(gateway: Gateway, credential: str) -> None:
     answer = gateway.send(("Authorization", credential))
     assert answer.status_code == 401
