@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from api.answers import ProblemAnswer
 from api.problems import CONTENT_TYPE
-from api.schemas import ProblemAnswer
 
 _MEANINGS = {
     401: "No credential, or none that is good; see `WWW-Authenticate`.",

@@ -6,20 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 
-from api.credentials import Requester, require
-from api.cursors import from_cursor, list_of_keys, to_cursor
-from api.representations import event_as_json, key_as_json, page_as_json
-from api.requests import StrictRoute, ledger_of
-from api.routes.documented import answers
-from api.routes.preconditions import IdempotencyKey, IfMatch, expected_version, idempotency
-from api.schemas import (
+from api.answers import EventListAnswer, IssuedKeyAnswer, KeyAnswer, KeyListAnswer
+from api.bodies import (
     CreateKey,
-    EventListAnswer,
     InWorkspace,
-    IssuedKeyAnswer,
-    KeyAnswer,
     KeyId,
-    KeyListAnswer,
     ListKeys,
     NoQuery,
     Page,
@@ -28,6 +19,12 @@ from api.schemas import (
     ShowKey,
     UpdateKey,
 )
+from api.credentials import Requester, require
+from api.cursors import from_cursor, list_of_keys, to_cursor
+from api.representations import event_as_json, key_as_json, page_as_json
+from api.requests import StrictRoute, ledger_of
+from api.routes.documented import answers
+from api.routes.preconditions import IdempotencyKey, IfMatch, expected_version, idempotency
 from domain import scopes
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued

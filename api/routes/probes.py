@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.answers import HealthAnswer, ReadinessAnswer
 from api.requests import ledger_of
 from api.routes.documented import refusal
-from api.schemas import HealthAnswer, ReadinessAnswer
 from projections.status import projection_status
 
 router = APIRouter(tags=["probes"])

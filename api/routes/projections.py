@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response, Security
 from fastapi.responses import JSONResponse
 
+from api.answers import ProjectionAnswer, ProjectionListAnswer
+from api.bodies import NoQuery
 from api.credentials import Requester, require
 from api.rebuilds import Rebuilds
 from api.representations import status_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers
-from api.schemas import NoQuery, ProjectionAnswer, ProjectionListAnswer
 from projections.status import ProjectionStatus, projection_status
 from projections.views import view_named
 

@@ -6,19 +6,13 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 
+from api.answers import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
+from api.bodies import NoQuery, VerifyToken, VerifyTokens
 from api.credentials import Requester, require
 from api.metrics import Metrics
 from api.representations import JsonObject, page_as_json, verdict_as_json
 from api.requests import StrictRoute, checks_of
 from api.routes.documented import answers
-from api.schemas import (
-    IntrospectionAnswer,
-    NoQuery,
-    VerdictAnswer,
-    VerdictListAnswer,
-    VerifyToken,
-    VerifyTokens,
-)
 from domain import scopes
 from domain.errors import Invalid
 from domain.judge import Verified
