@@ -10,6 +10,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Row,
     Select,
     String,
     Table,
@@ -23,12 +24,13 @@ from domain.api_key import ApiKey, Status
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from domain.tokens import display_prefix
-from projections.key_filters import Filters, conditions
+from projections.key_filters import Filters, conditions, unused
 from projections.listed_key import ListedKey, listed
 from projections.schema import big_integer, last_uses
 from projections.view import Values, View
 
 TIME = String(27)
+_LOOKED_AT = 5_000
 
 table = Table(
     "key_list",
@@ -164,12 +166,21 @@ def list_keys(
     )
     if before is not None:
         query = query.where(table.c.position < before)
-    rows = [
-        row
-        for part in _by_status(query, filters.status, to_text(now))
-        for row in connection.execute(part)
-    ]
-    rows.sort(key=lambda row: row.position, reverse=True)
+
+    def read(query: Select[Any]) -> list[Row[Any]]:
+        parts = _by_status(query, filters.status, to_text(now))
+        rows = [row for part in parts for row in connection.execute(part)]
+        return sorted(rows, key=lambda row: row.position, reverse=True)[:limit]
+
+    among = unused(filters, table, last_uses)
+    floor = None if among is None else connection.scalar(_floor(workspace, before))
+    if among is None or floor is None:
+        rows = read(query)
+    else:
+        rows = read(query.where(table.c.position >= floor))
+        if len(rows) < limit:
+            # Unused keys are rare here: no longer one by one.
+            rows += read(query.where(table.c.position < floor, table.c.position.in_(among)))
     return [listed(row, now) for row in rows[:limit]]
 
 
@@ -212,6 +223,14 @@ def keys_due(
         query = query.where(tuple_(table.c.expires_at, table.c.position) > after)
     query = query.order_by(table.c.expires_at, table.c.position).limit(limit)
     return [DueKey(*row) for row in connection.execute(query)]
+
+
+def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
+    """Return how far down to look at each key, before looking for unused ones among all."""
+    query = select(table.c.position).where(table.c.workspace == workspace)
+    if before is not None:
+        query = query.where(table.c.position < before)
+    return query.order_by(table.c.position.desc()).offset(_LOOKED_AT).limit(1)
 
 
 def _by_status(query: Select[Any], status: Status | None, now: str) -> list[Select[Any]]:

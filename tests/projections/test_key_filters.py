@@ -13,9 +13,13 @@ from tests.projections.test_key_list import LAST_USE, plans
 MINUTE = timedelta(minutes=1)
 
 
-def listed(keys: Keys, filters: Filters | None = None) -> list[ListedKey]:
+def listed(
+    keys: Keys, filters: Filters | None = None, *, before: int | None = None, limit: int = 1000
+) -> list[ListedKey]:
     with keys.database.read() as connection:
-        return list_keys(connection, "default", filters or Filters(), now=keys.now, limit=1000)
+        return list_keys(
+            connection, "default", filters or Filters(), now=keys.now, before=before, limit=limit
+        )
 
 
 def names(keys: Keys, filters: Filters) -> list[str]:
@@ -69,39 +73,71 @@ def test_keys_that_were_never_used_and_those_that_were(used: Keys) -> None:
     assert names(used, Filters(never_used=True, text="new")) == ["new and idle"]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_filters_mean_in_sql_what_they_mean_in_python(
-    keys: Keys, clock: SettableClock, seed: int
+@pytest.mark.parametrize("looked_at", [0, 1, 7, 39, 40, 1000])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_filters_mean_in_sql_what_they_mean_in_python_on_every_page(
+    keys: Keys,
+    clock: SettableClock,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    looked_at: int,
 ) -> None:
+    monkeypatch.setattr("projections.key_list._LOOKED_AT", looked_at)
     chance = random.Random(seed)
     for number in range(40):
         made = keys.create(f"{number}", lives=chance.choice([None, HOUR]))
+        keys.verify(keys.create("another workspace's", workspace="other").token)
         clock.advance(seconds=chance.randint(0, 90))
         if chance.random() < 0.6:
             keys.verify(made.token)
             clock.advance(seconds=chance.randint(0, 90))
     flush(keys)
     everything = listed(keys)
-    for _ in range(100):
+    for _ in range(60):
         filters = Filters(
-            unused_since=NOON + timedelta(seconds=chance.randint(0, 4000)),
+            unused_since=chance.choice([None, NOON + timedelta(seconds=chance.randint(0, 4000))]),
             never_used=chance.choice([None, None, True, False]),
             status=chance.choice([None, "active", "expired"]),
         )
         fits = predicate(filters)
-        assert listed(keys, filters) == [key for key in everything if fits(key)]
+        limit = chance.choice([1, 3, 1000])
+        found: list[ListedKey] = []
+        while page := listed(
+            keys, filters, before=found[-1].position if found else None, limit=limit
+        ):
+            assert len(page) <= limit
+            found += page
+        assert found == [key for key in everything if fits(key)]
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [
-        Filters(unused_since=NOON),
-        Filters(never_used=True),
-        Filters(never_used=True, unused_since=NOON, status="active"),
-    ],
-)
+UNUSED = [
+    Filters(unused_since=NOON),
+    Filters(never_used=True),
+    Filters(never_used=True, unused_since=NOON, status="active"),
+]
+
+
+@pytest.mark.parametrize("filters", UNUSED)
 def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters) -> None:
-    for steps in plans(keys, lambda: listed(keys, filters)):
-        assert steps[0].startswith("SEARCH key_list USING INDEX")
+    floor, page = plans(keys, lambda: listed(keys, filters))
+    assert len(floor) == 1
+    for steps in (floor, page):
+        assert steps[0].startswith("SEARCH key_list USING")
         assert "workspace=?" in steps[0]
-        assert steps[1:] == [LAST_USE]
+    assert page[1:] == [LAST_USE]
+
+
+@pytest.mark.parametrize("filters", UNUSED)
+def test_rare_unused_keys_are_looked_for_in_the_order_of_both_tables(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, filters: Filters
+) -> None:
+    monkeypatch.setattr("projections.key_list._LOOKED_AT", 0)
+    keys.verify(keys.create().token)
+    flush(keys)
+    *_, rest = plans(keys, lambda: listed(keys, filters))
+    scan = rest.index("SCAN key_list_1 USING COVERING INDEX sqlite_autoindex_key_list_1")
+    assert rest[scan + 1 :] == [
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH last_uses USING PRIMARY KEY (key_id=?)",
+        LAST_USE,
+    ]
