@@ -6,6 +6,7 @@ the numbers of all in files of a folder that they share, and adds them up.
 
 import os
 from collections.abc import Iterator
+from http import HTTPMethod
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,6 +28,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""
 
 _CODES = frozenset(Code)
+_METHODS = frozenset(HTTPMethod)
 _CHECKS_TO_A_TIMED_ONE = 16
 _LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -76,7 +78,7 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self._requests.labels(method, route, str(status)).observe(seconds)
+        self._timed(method, route, status).observe(seconds)
 
     def verdict(self, code: Code) -> None:
         """Count a verdict."""
@@ -90,14 +92,19 @@ class Metrics:
         counted = self._checks.get((code, method, route, status))
         if counted is None:
             verdict = self._verdicts.labels(code) if code in _CODES else None
-            counted = verdict, self._requests.labels(method, route, str(status))
-            self._checks[code, method, route, status] = counted
+            counted = verdict, self._timed(method, route, status)
+            if method in _METHODS:
+                self._checks[code, method, route, status] = counted
         verdict, requests = counted
         if verdict is not None:
             verdict.inc()
         self._checks_seen += 1
         if not self._checks_seen % _CHECKS_TO_A_TIMED_ONE:
             requests.observe(seconds)
+
+    def _timed(self, method: str, route: str, status: int) -> Histogram:
+        # A client may call its method as it likes, and each label is kept for ever.
+        return self._requests.labels(method if method in _METHODS else "other", route, str(status))
 
     def append(self, events: int, seconds: float) -> None:
         """Count a transaction that appended events."""

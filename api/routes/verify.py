@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.answers import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
-from api.bodies import NoQuery, VerifyToken, VerifyTokens
+from api.bodies import TOKEN_EXAMPLE, NoQuery, VerifyToken, VerifyTokens
 from api.credentials import Requester, require
 from api.metrics import Metrics
 from api.representations import JsonObject, page_as_json, verdict_as_json
@@ -64,7 +64,7 @@ async def verify_tokens(
                         "type": "object",
                         "required": ["token"],
                         "properties": {
-                            "token": {"type": "string"},
+                            "token": {"type": "string", "examples": [TOKEN_EXAMPLE]},
                             "token_type_hint": {"type": "string"},
                             "workspace": {"type": "string"},
                         },
@@ -84,6 +84,8 @@ async def introspect_token(request: Request, requester: Verifying, _query: NoQue
     fields = parse_qs((await request.body()).decode("latin-1"), keep_blank_values=True)
     if len(fields.get("token", [])) != 1:
         raise Invalid("token", "give it, once")
+    if len(fields.get("workspace", [])) > 1:
+        raise Invalid("workspace", "give it once, or not at all")
     workspace = requester.acting_in(fields.get("workspace", [None])[0])
     answer = await _verdict(request, requester, fields["token"][0], [], workspace)
     return JSONResponse(_introspection(answer))
