@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 from httpx2 import Response
@@ -53,7 +54,7 @@ class TestCreate:
         ids=repr,
     )
     def test_another_request_of_the_same_name_is_refused(
-        self, api: Api, change: dict[str, object]
+        self, api: Api, change: dict[str, Any]
     ) -> None:
         create(api)
         before = api.position()

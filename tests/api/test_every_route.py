@@ -1,0 +1,300 @@
+"""Every door is locked: the routes are those of the app's own document, so that none is forgotten.
+
+A guarded route is one whose operation has `security`; every other is in `PUBLIC`, or this fails.
+What a route's path and body need is taken from the document's own examples.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from api.app import create_app
+from api.settings import Settings
+from domain.tokens import Token, mint, parse
+from tests.api.served import Api, Json, Key, refused
+
+PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
+# What FastAPI adds, and leaves out of its own document.
+DOCUMENTATION = {"GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json"}
+# It answers about whoever presents the key: its workspace, its scopes. A gateway demands those.
+ABOUT_THE_CALLER = "GET /v1/forward-auth"
+
+REALM = 'Bearer realm="keyledger"'
+DOCUMENT: Json = create_app(Settings()).openapi()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A guarded operation of the document."""
+
+    method: str
+    path: str
+    operation: Json
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def scope(self) -> str:
+        """The scope that it needs, which the document says of both ways to present a token."""
+        demanded = [*(each for way in self.operation["security"] for each in way.values())]
+        assert demanded.count(demanded[0]) == len(demanded) == 2
+        return " ".join(demanded[0])
+
+    @property
+    def narrower(self) -> str:
+        """A demand for a scope, where the request itself makes it."""
+        return "?scope=api-keys:read" if str(self) == ABOUT_THE_CALLER else ""
+
+    def send(
+        self,
+        api: Api,
+        by: Key | str | None,
+        *,
+        key_id: str,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+        **body: object,
+    ) -> Response:
+        """Send a request that lacks nothing but, perhaps, a good credential."""
+        values = {"key_id": key_id, "name": "key_list"}
+        path = self.path.format(**values) + query
+        return api.send(self.method, path, by=by, headers=headers, **self._body(body))
+
+    def _body(self, more: Json) -> Json:
+        content: Json = self.operation.get("requestBody", {}).get("content", {})
+        for content_type, described in content.items():
+            form = content_type == "application/x-www-form-urlencoded"
+            return {"data" if form else "json": example_of(described["schema"]) | more}
+        assert not more
+        return {}
+
+    def takes_workspace(self) -> str | None:
+        """Say where a workspace can be named: in the body, in the query, or nowhere."""
+        for described in self.operation.get("requestBody", {}).get("content", {}).values():
+            if "workspace" in resolved(described["schema"])["properties"]:
+                return "body"
+        names = [each["name"] for each in self.operation.get("parameters", [])]
+        return "query" if "workspace" in names else None
+
+
+def resolved(schema: Json) -> Json:
+    """Return a schema itself, whatever points to it; of several, the first."""
+    schema = schema.get("anyOf", [schema])[0]
+    if "$ref" in schema:
+        schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def example_of(schema: Json) -> Any:  # noqa: ANN401 - any JSON
+    """Return an example of what a schema demands, made of the document's own examples."""
+    schema = resolved(schema)
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if schema["type"] == "object":
+        properties = schema["properties"]
+        return {name: example_of(properties[name]) for name in schema.get("required", [])}
+    if schema["type"] == "array":
+        return [example_of(schema["items"])]
+    pytest.fail(f"the document has no example of {schema}")
+
+
+def operations() -> Iterator[tuple[str, str, Json]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+GUARDED = [Route(*each) for each in operations() if each[2].get("security")]
+for_every_guarded_route = pytest.mark.parametrize("route", GUARDED, ids=str)
+
+
+@dataclass(frozen=True)
+class World:
+    """Credentials of every kind, and a key for them to be used on."""
+
+    api: Api
+    key: Key
+    admin: Key
+    root: Key
+    revoked: Key
+    expired: Key
+    elsewhere: Key
+
+    def wrong_secret(self) -> str:
+        """Return a token that finds a key, and has another's secret."""
+        right, other = parse(self.admin.token), parse(self.root.token)
+        assert right is not None
+        assert other is not None
+        return Token(right.prefix, right.lookup_id, other.secret).reveal()
+
+    def credentials(self) -> list[Key]:
+        return [self.admin, self.root, self.revoked, self.expired, self.elsewhere]
+
+
+@pytest.fixture(scope="module")
+def world(shared_api: Api) -> World:
+    api = shared_api
+    world = World(
+        api,
+        key=api.make("mcp:read"),
+        admin=api.admin(),
+        root=api.root,
+        revoked=api.revoked("*"),
+        expired=api.make("*", expires_at="2026-03-03T13:00:00Z"),
+        elsewhere=api.admin("other"),
+    )
+    api.clock.advance(hours=1)
+    return world
+
+
+def test_every_route_is_either_guarded_or_public_on_purpose() -> None:
+    unguarded = {f"{method} {path}" for method, path, op in operations() if not op.get("security")}
+    assert unguarded == PUBLIC
+    assert len(GUARDED) >= 13
+
+
+def test_the_document_knows_every_route_of_the_app() -> None:
+    """FastAPI's own table of routes, where a route could stand that the document leaves out."""
+    app = create_app(Settings())
+    known = {f"{method} {path}" for method, path, _ in operations()} | DOCUMENTATION
+    for route in flat(app.routes):
+        for method in route.methods - {"HEAD"}:
+            assert f"{method} {route.path}" in known
+
+
+def flat(routes: list[Any]) -> Iterator[Any]:
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is None:
+            yield route
+        else:
+            yield from flat(inner.routes)
+
+
+@for_every_guarded_route
+class TestNobodyPasses:
+    """No request without a good credential does anything, or learns more than that it has none."""
+
+    def refused(self, world: World, answer: Response, code: str) -> str:
+        problem = refused(answer, 401, code)
+        for key in world.credentials():
+            assert key.key_id not in answer.text
+            assert key.token not in str(answer.headers) + answer.text
+        assert "errors" not in problem
+        challenge: str = answer.headers["WWW-Authenticate"]
+        return challenge
+
+    def test_no_credential(self, world: World, route: Route) -> None:
+        answer = route.send(world.api, None, key_id=world.key.key_id)
+        # RFC 6750, section 3.1: who presented nothing gets no error code.
+        assert self.refused(world, answer, "UNAUTHENTICATED") == REALM
+
+    @pytest.mark.parametrize(
+        "token",
+        ["nonsense", "key_", "key_" + "0" * 65, "Bearer", "*", "a" * 5000],
+        ids=lambda token: token[:10],
+    )
+    def test_malformed(self, world: World, route: Route, token: str) -> None:
+        answer = route.send(world.api, token, key_id=world.key.key_id)
+        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+
+    def test_unknown(self, world: World, route: Route) -> None:
+        token = mint("key", random.Random(99).randbytes).reveal()
+        answer = route.send(world.api, token, key_id=world.key.key_id)
+        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+
+    def test_wrong_secret(self, world: World, route: Route) -> None:
+        answer = route.send(world.api, world.wrong_secret(), key_id=world.key.key_id)
+        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+
+    def test_revoked(self, world: World, route: Route) -> None:
+        answer = route.send(world.api, world.revoked, key_id=world.key.key_id)
+        self.hold_invalid(world, answer, "REVOKED")
+
+    def test_expired(self, world: World, route: Route) -> None:
+        answer = route.send(world.api, world.expired, key_id=world.key.key_id)
+        self.hold_invalid(world, answer, "EXPIRED")
+
+    def test_token_in_the_query_or_a_cookie(self, world: World, route: Route) -> None:
+        token = world.root.token
+        answer = route.send(
+            world.api,
+            None,
+            key_id=world.key.key_id,
+            query=f"?token={token}&api_key={token}&access_token={token}",
+            headers={"Cookie": f"token={token}; Authorization={token}"},
+        )
+        assert self.refused(world, answer, "UNAUTHENTICATED") == REALM
+
+    def hold_invalid(self, world: World, answer: Response, code: str) -> None:
+        challenge = self.refused(world, answer, code)
+        assert re.fullmatch(
+            rf'{REALM}, error="invalid_token", error_description="[ -!#-\[\]-~]+"', challenge
+        )
+
+
+@for_every_guarded_route
+class TestTooSmallAScope:
+    def test_each_other_scope_is_not_enough(self, world: World, route: Route) -> None:
+        wanted = route.scope or "api-keys:read"
+        resource, _, action = wanted.partition(":")
+        others = {other.scope for other in GUARDED if other.scope} | {
+            "mcp:read", f"other:{action}", f"{resource}:other", "other:*", "*:other",
+        } - {wanted}  # fmt: skip
+        holder = world.api.make(*sorted(others - {wanted}))
+        before = world.api.position()
+        answer = route.send(world.api, holder, key_id=world.key.key_id, query=route.narrower)
+        refused(answer, 403, "INSUFFICIENT_SCOPE")
+        challenge = f'{REALM}, error="insufficient_scope", scope="{wanted}"'
+        assert answer.headers["WWW-Authenticate"] == challenge
+        assert world.api.position() == before
+
+    @pytest.mark.parametrize("held", ["{}", "{resource}:*", "*:{action}", "*:*", "*"])
+    def test_the_very_scope_is_enough_and_so_is_all_that_covers_it(
+        self, world: World, route: Route, held: str
+    ) -> None:
+        wanted = route.scope or "api-keys:read"
+        resource, _, action = wanted.partition(":")
+        # What the key is used for takes the scopes that it grants, too.
+        scopes = {held.format(wanted, resource=resource, action=action), "mcp:read", "mcp:write"}
+        root = route.path.startswith("/v1/projections")
+        workspace = "root" if root else "acme"
+        holder = world.api.make(*sorted(scopes), workspace=workspace)
+        used_on = world.api.make("mcp:read", workspace=workspace)
+        answer = route.send(world.api, holder, key_id=used_on.key_id, query=route.narrower)
+        # Several rebuilds of one projection in a row may meet.
+        assert answer.is_success or answer.json()["code"] == "REBUILD_RUNNING", answer.text
+
+
+@for_every_guarded_route
+class TestAnotherWorkspacesCredential:
+    def test_it_finds_nothing_and_may_name_nothing(self, world: World, route: Route) -> None:
+        before = world.api.position()
+        if str(route) == ABOUT_THE_CALLER:
+            answer = route.send(world.api, world.elsewhere, key_id="")
+            assert answer.headers["X-Auth-Workspace"] == "other"
+            return
+        where = route.takes_workspace()
+        if where is not None:
+            named: Json = {"workspace": "acme"}
+            answer = route.send(
+                world.api,
+                world.elsewhere,
+                key_id=world.key.key_id,
+                query="?workspace=acme" if where == "query" else "",
+                **(named if where == "body" else {}),
+            )
+            refused(answer, 403, "WORKSPACE_FORBIDDEN")
+        if "{key_id}" in route.path:
+            answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id)
+            refused(answer, 404, "KEY_NOT_FOUND")
+        elif where is None:
+            answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id)
+            refused(answer, 403, "WORKSPACE_FORBIDDEN")
+        assert world.api.position() == before

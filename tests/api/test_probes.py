@@ -1,0 +1,100 @@
+"""``/healthz``, ``/readyz``, ``/metrics`` and ``/docs``: for anybody, and without a secret."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.api.served import Api
+
+
+class TestHealth:
+    def test_the_process_answers(self, api: Api) -> None:
+        answer = api.get("/healthz", by=None)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+    def test_a_bad_credential_is_no_matter(self, api: Api) -> None:
+        for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+            assert api.get(path, by="nonsense").status_code == 200, path
+
+
+class TestReadiness:
+    def test_it_says_up_to_where_everything_is(self, api: Api) -> None:
+        api.make()
+        answer = api.get("/readyz", by=None)
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "ready", "position": 2, "behind": []}
+
+    def test_a_projection_that_lags_makes_it_not_ready(self, api: Api) -> None:
+        path = api.app.state.ledger.database.path
+        api.make()
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE projection_states SET position = 1 WHERE table_name = 'key_list'"
+            )
+        answer = api.get("/readyz", by=None)
+        assert answer.status_code == 503
+        assert answer.json() == {"status": "behind", "position": 2, "behind": ["key_list"]}
+        assert api.metrics()['keyledger_projection_lag{projection="key_list"}'] == 1
+
+
+class TestMetrics:
+    def test_they_are_in_the_format_of_prometheus(self, api: Api) -> None:
+        answer = api.get("/metrics", by=None)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        assert "# HELP keyledger_position " in answer.text
+        assert "# TYPE keyledger_append_seconds histogram" in answer.text
+
+    def test_positions_and_appends_move_with_each_change(self, api: Api) -> None:
+        before = api.metrics()
+        key = api.make()
+        api.revoke(key)
+        after = api.metrics()
+        assert after["keyledger_position"] == before["keyledger_position"] + 2
+        assert after["keyledger_events_appended_total"] == 2
+        assert after["keyledger_append_seconds_count"] == 2
+        assert after["keyledger_append_seconds_sum"] > 0
+        assert after['keyledger_projection_lag{projection="key_list"}'] == 0
+        assert after['keyledger_projection_lag{projection="auth_lookup"}'] == 0
+
+    def test_a_refused_change_moves_nothing(self, api: Api) -> None:
+        api.post("/v1/keys", json={"name": "", "scopes": []})
+        metrics = api.metrics()
+        assert metrics["keyledger_events_appended_total"] == 0
+        assert metrics["keyledger_append_seconds_count"] == 0
+
+    @pytest.mark.parametrize("unusual", [{}, {"workspace": "root"}])
+    def test_verdicts_are_counted_by_their_code(self, api: Api, unusual: dict[str, str]) -> None:
+        revoked = api.revoked(workspace="root")
+        codes = ("VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_SCOPE")
+        series = {code: f'keyledger_verdicts_total{{code="{code}"}}' for code in codes}
+        assert {api.metrics()[each] for each in series.values()} == {0}
+        for token in (api.root.token, revoked.token, revoked.token, "nonsense"):
+            api.post("/v1/verify", json={"token": token} | unusual)
+        counted = {code: api.metrics()[each] for code, each in series.items()}
+        assert counted == dict.fromkeys(codes, 0) | {"VALID": 1, "REVOKED": 2, "MALFORMED": 1}
+
+    def test_requests_are_counted_by_their_route_and_never_by_their_path(self, api: Api) -> None:
+        key = api.make()
+        api.show(key)
+        api.get("/v1/nowhere/secret")
+        api.send("BREW", "/v1/keys")
+        text = api.get("/metrics", by=None).text
+        name = "keyledger_request_seconds_count"
+        assert f'{name}{{method="GET",route="/v1/keys/{{key_id}}",status="200"}} 1.0' in text
+        assert f'{name}{{method="POST",route="/v1/keys",status="201"}} 1.0' in text
+        assert f'{name}{{method="GET",route="unmatched",status="404"}} 1.0' in text
+        assert key.key_id not in text
+        assert "secret" not in text
+        assert "BREW" not in text
+
+
+class TestDocs:
+    def test_they_are_there_to_be_read(self, api: Api) -> None:
+        answer = api.get("/docs", by=None)
+        assert answer.status_code == 200
+        assert "/openapi.json" in answer.text
+
+    def test_the_document_is_at_its_place(self, api: Api) -> None:
+        assert api.get("/openapi.json", by=None).json()["info"]["title"] == "Keyledger"

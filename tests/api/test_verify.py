@@ -1,0 +1,302 @@
+"""``POST /v1/verify``, ``/v1/verify/batch`` and ``/v1/introspect``."""
+
+from dataclasses import dataclass
+
+import pytest
+from httpx2 import Response
+
+from domain.tokens import Token, parse
+from tests.api.served import Api, Json, Key, invalid, refused
+
+NOTHING_KNOWN = {
+    "key_id": None,
+    "name": None,
+    "workspace": None,
+    "role": None,
+    "scopes": None,
+    "expires_at": None,
+}
+BODIES = [
+    ("/v1/verify", {"json": {"token": "x"}}),
+    ("/v1/verify/batch", {"json": {"tokens": [{"token": "x"}]}}),
+    ("/v1/introspect", {"data": {"token": "x"}}),
+]
+
+
+@dataclass
+class World:
+    """A workspace with a key that may verify, and a token of every kind."""
+
+    api: Api
+    gateway: Key
+    valid: Key
+    limited: Key
+    revoked: Key
+    expired: Key
+
+    def parts(self) -> Token:
+        parts = parse(self.valid.token)
+        assert parts is not None
+        return parts
+
+    def tokens(self) -> dict[str, str]:
+        """Return for each kind a token that is presented."""
+        parts, other = self.parts(), parse(self.limited.token)
+        assert other is not None
+        return {
+            "valid": self.valid.token,
+            "limited": self.limited.token,
+            "revoked": self.revoked.token,
+            "expired": self.expired.token,
+            "wrong secret": Token(parts.prefix, parts.lookup_id, other.secret).reveal(),
+            "unknown": Token(parts.prefix, "0" * 16, other.secret).reveal(),
+            "other prefix": Token("other", parts.lookup_id, parts.secret).reveal(),
+            "mistyped": self.valid.token[:-1] + ("a" if self.valid.token[-1] != "a" else "b"),
+            "cut off": self.valid.token[:-1],
+            "upper case": self.valid.token.upper(),
+            "empty": "",
+            "not ASCII": "κλειδί",
+            "endless": "k" * 5000,
+        }
+
+    def verify(self, token: str, *scopes: str) -> Response:
+        asked: Json = {"token": token}
+        if scopes:
+            asked["scopes"] = scopes
+        return self.api.post("/v1/verify", by=self.gateway, json=asked)
+
+    def verify_by_framework(self, token: str, *scopes: str) -> Response:
+        """Ask in a way that is unusual, and means the same."""
+        asked = {"token": token, "scopes": scopes, "workspace": "acme"}
+        return self.api.post("/v1/verify", by=self.gateway, json=asked)
+
+
+@pytest.fixture
+def world(api: Api) -> World:
+    world = World(
+        api,
+        gateway=api.make("api-keys:verify", name="gateway"),
+        valid=api.make("mcp:*", "x:y", name="valid", expires_at="2027-01-01T00:00:00Z"),
+        limited=api.make("mcp:read", name="limited"),
+        revoked=api.revoked("mcp:read"),
+        expired=api.make("mcp:read", name="expired", expires_at="2026-03-03T13:00:00Z"),
+    )
+    api.clock.advance(hours=1)
+    return world
+
+
+@pytest.mark.parametrize(("path", "body"), BODIES)
+class TestUnauthorized:
+    def test_nobody_verifies_without_a_credential(
+        self, shared_api: Api, path: str, body: Json
+    ) -> None:
+        refused(shared_api.post(path, by=None, **body), 401, "UNAUTHENTICATED")
+
+    def test_a_key_that_may_only_read_verifies_nothing(
+        self, shared_api: Api, path: str, body: Json
+    ) -> None:
+        reader = shared_api.make("api-keys:read", "api-keys:write")
+        refused(shared_api.post(path, by=reader, **body), 403, "INSUFFICIENT_SCOPE")
+
+    def test_a_query_is_refused(self, shared_api: Api, path: str, body: Json) -> None:
+        invalid(shared_api.post(f"{path}?scope=x", **body), "scope")
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("asked", "field"),
+        [
+            ({}, "token"),
+            ({"token": None}, "token"),
+            ({"token": 7}, "token"),
+            ({"token": ["x"]}, "token"),
+            ({"token": "x", "scopes": None}, "scopes"),
+            ({"token": "x", "scopes": "mcp:read"}, "scopes"),
+            ({"token": "x", "scopes": [7]}, "scopes.0"),
+            ({"token": "x", "scopes": ["nonsense"]}, "scopes"),
+            ({"token": "x", "scopes": [f"a:b{n}" for n in range(65)]}, "scopes"),
+            ({"token": "x", "scope": "mcp:read"}, "scope"),
+            ({"token": "x", "workspace": "w" * 64}, "workspace"),
+            ({"token": "x", "workspace": 7}, "workspace"),
+            (["token"], "body"),
+        ],
+        ids=lambda value: repr(value)[:40],
+    )
+    def test_a_wrong_value_is_refused_by_its_name(
+        self, shared_api: Api, asked: object, field: str
+    ) -> None:
+        invalid(shared_api.post("/v1/verify", json=asked), field)
+
+    @pytest.mark.parametrize(
+        ("asked", "field"),
+        [
+            ({}, "tokens"),
+            ({"tokens": []}, "tokens"),
+            ({"tokens": [{"token": "x"}] * 101}, "tokens"),
+            ({"tokens": ["x"]}, "tokens.0"),
+            ({"tokens": [{"token": "x"}, {}]}, "tokens.1.token"),
+            ({"tokens": [{"token": "x", "scopes": ["nonsense"]}]}, "scopes"),
+            ({"tokens": [{"token": "x", "workspace": "acme"}]}, "tokens.0.workspace"),
+        ],
+        ids=lambda value: repr(value)[:40],
+    )
+    def test_a_batch_too(self, shared_api: Api, asked: object, field: str) -> None:
+        invalid(shared_api.post("/v1/verify/batch", json=asked), field)
+
+    @pytest.mark.parametrize(
+        ("request_", "field"),
+        [
+            ({"json": {"token": "x"}}, "content-type"),
+            ({"content": b"token=x"}, "content-type"),
+            ({"data": {}}, "content-type"),
+            ({"data": {"token_type_hint": "x"}}, "token"),
+            ({"data": {"token": ["x", "y"]}}, "token"),
+            ({"data": {"token": ["x", "x"]}}, "token"),
+        ],
+        ids=repr,
+    )
+    def test_an_introspection_is_a_form_with_one_token(
+        self, shared_api: Api, request_: Json, field: str
+    ) -> None:
+        invalid(shared_api.post("/v1/introspect", **request_), field)
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("kind", "code"),
+        [
+            ("valid", "VALID"),
+            ("limited", "INSUFFICIENT_SCOPE"),
+            ("revoked", "REVOKED"),
+            ("expired", "EXPIRED"),
+        ],
+    )
+    def test_who_holds_the_secret_is_told_of_the_key(
+        self, world: World, kind: str, code: str
+    ) -> None:
+        token = world.tokens()[kind]
+        key = world.api.show(getattr(world, kind))
+        answer = world.verify(token, "mcp:write")
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert list(answer.json()) == ["valid", "code", *NOTHING_KNOWN, "position"]
+        assert answer.json() == {
+            "valid": code == "VALID",
+            "code": code,
+            "position": world.api.position(),
+        } | {name: key[name] for name in NOTHING_KNOWN}
+        assert world.verify_by_framework(token, "mcp:write").json() == answer.json()
+
+    @pytest.mark.parametrize(
+        ("kind", "code"),
+        [
+            ("wrong secret", "NOT_FOUND"),
+            ("unknown", "NOT_FOUND"),
+            ("other prefix", "NOT_FOUND"),
+            ("mistyped", "MALFORMED"),
+            ("cut off", "MALFORMED"),
+            ("upper case", "MALFORMED"),
+            ("empty", "MALFORMED"),
+            ("not ASCII", "MALFORMED"),
+            ("endless", "MALFORMED"),
+        ],
+    )
+    def test_who_does_not_is_told_nothing(self, world: World, kind: str, code: str) -> None:
+        token = world.tokens()[kind]
+        answer = world.verify(token, "mcp:write")
+        assert answer.status_code == 200
+        position = world.api.position()
+        assert answer.json() == {"valid": False, "code": code, "position": position} | NOTHING_KNOWN
+        assert world.verify_by_framework(token, "mcp:write").json() == answer.json()
+
+    @pytest.mark.parametrize(
+        ("wanted", "code"),
+        [
+            ([], "VALID"),
+            (["mcp:read"], "VALID"),
+            (["mcp:read", "mcp:*", "x:y"], "VALID"),
+            (["mcp:read", "x:z"], "INSUFFICIENT_SCOPE"),
+            (["*"], "INSUFFICIENT_SCOPE"),
+            (["*:read"], "INSUFFICIENT_SCOPE"),
+        ],
+        ids=repr,
+    )
+    def test_all_the_scopes_asked_for_must_be_held(
+        self, world: World, wanted: list[str], code: str
+    ) -> None:
+        assert world.verify(world.valid.token, *wanted).json()["code"] == code
+
+    def test_a_revocation_outranks_all_else(self, world: World) -> None:
+        world.api.revoke(world.expired)
+        assert world.verify(world.expired.token, "x:y").json()["code"] == "REVOKED"
+
+    def test_each_change_is_seen_by_the_next_verification(self, world: World) -> None:
+        key, api = world.valid, world.api
+        code = [world.verify(key.token, "mcp:read").json()["code"]]
+        for change in ({"scopes": ["x:y"]}, {"scopes": ["mcp:read"]}, {"name": "new"}):
+            api.patch(key.path, params={"workspace": "acme"}, json=change)
+            code.append(world.verify(key.token, "mcp:read").json()["code"])
+        assert world.verify(key.token).json()["name"] == "new"
+        api.revoke(key)
+        code.append(world.verify(key.token, "mcp:read").json()["code"])
+        assert code == ["VALID", "INSUFFICIENT_SCOPE", "VALID", "VALID", "REVOKED"]
+
+    def test_the_clock_decides_to_the_microsecond(self, world: World) -> None:
+        key = world.api.make(expires_at="2026-03-03T14:00:00Z")
+        world.api.clock.advance(minutes=60, microseconds=-1)
+        assert world.verify(key.token).json()["code"] == "VALID"
+        world.api.clock.advance(microseconds=1)
+        assert world.verify(key.token).json()["code"] == "EXPIRED"
+
+
+class TestBatch:
+    def test_each_is_answered_as_it_would_be_alone_and_in_its_place(self, world: World) -> None:
+        tokens = [*world.tokens().values()]
+        asked = [{"token": token, "scopes": ["mcp:write"]} for token in tokens]
+        answer = world.api.post("/v1/verify/batch", by=world.gateway, json={"tokens": asked})
+        assert answer.status_code == 200
+        alone = [world.verify(token, "mcp:write").json() for token in tokens]
+        assert answer.json() == {"data": alone, "next_cursor": None}
+
+    def test_a_hundred_at_most(self, world: World) -> None:
+        asked = {"tokens": [{"token": world.valid.token}] * 100}
+        answer = world.api.post("/v1/verify/batch", by=world.gateway, json=asked)
+        assert [verdict["code"] for verdict in answer.json()["data"]] == ["VALID"] * 100
+
+
+class TestIntrospect:
+    def introspect(self, world: World, token: str, **more: str) -> Response:
+        data = {"token": token, **more}
+        return world.api.post("/v1/introspect", by=world.gateway, data=data)
+
+    def test_of_a_good_token_it_tells_what_for(self, world: World) -> None:
+        answer = self.introspect(world, world.valid.token, token_type_hint="access_token")
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json() == {
+            "active": True,
+            "scope": "mcp:* x:y",
+            "client_id": world.valid.key_id,
+            "sub": world.valid.key_id,
+            "token_type": "Bearer",
+            "exp": 1798761600,
+        }
+
+    def test_a_token_without_an_end_has_no_exp(self, world: World) -> None:
+        assert "exp" not in self.introspect(world, world.limited.token).json()
+
+    def test_of_any_other_it_tells_that_it_is_none(self, world: World) -> None:
+        for kind, token in world.tokens().items():
+            if kind in {"valid", "limited"}:
+                continue
+            answer = self.introspect(world, token)
+            assert (answer.status_code, answer.json()) == (200, {"active": False}), kind
+
+    def test_a_charset_behind_the_content_type_is_no_matter(self, world: World) -> None:
+        answer = world.api.post(
+            "/v1/introspect",
+            by=world.gateway,
+            headers={"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"},
+            content=f"token={world.limited.token}",
+        )
+        assert answer.json()["active"] is True
