@@ -12,7 +12,7 @@ touched since, are compared again under the lock.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from time import perf_counter
+from time import perf_counter, sleep
 
 from sqlalchemy import Connection, Table, inspect
 
@@ -33,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 """Told after each batch the view's name, which position is done, and which is the last."""
 
 DIFFERENCES_SHOWN = 1000
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 def ignore_progress(_view: str, _done: int, _last: int) -> None:
@@ -104,15 +105,19 @@ def build_outdated_views(
 ) -> list[ReplayReport]:
     """Build each view that has no table yet, or one of another version of the program.
 
+    Several processes may do it at the same time: the first does the work, the others wait for it.
+
     Raises:
-        RebuildRunning: another process is building one at this moment.
         PoisonEvent, LedgerUnavailable: as for `rebuild`.
     """
-    return [
-        rebuild(database, view, clock=clock, progress=progress)
-        for view in views
-        if not _is_current(database, view)
-    ]
+    reports = []
+    for view in views:
+        while not _is_current(database, view):
+            try:
+                reports.append(rebuild(database, view, clock=clock, progress=progress))
+            except RebuildRunning:
+                sleep(_LOOK_AGAIN_SECONDS)
+    return reports
 
 
 def _replay(

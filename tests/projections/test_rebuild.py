@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection as Pipe
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,36 @@ def test_a_lost_state_is_made_anew_with_its_table(keys: Keys, view: View) -> Non
     assert view_rows(keys.path) == before
     assert build_outdated_views(keys.database, VIEWS, clock=noon) == []
     assert check(keys.database, view).differing == 0
+
+
+def open_together(data_dir: Path, barrier: Barrier) -> str:
+    barrier.wait(30)
+    with keys_in(data_dir) as keys:
+        return keys.create().token
+
+
+@pytest.mark.parametrize("how", ["new", "dropped"])
+def test_processes_that_open_a_ledger_at_once_wait_for_the_one_that_makes_its_views(
+    data_dir: Path, how: str
+) -> None:
+    made = 0
+    if how == "dropped":
+        with keys_in(data_dir) as keys:
+            some_life(keys)
+            made = len(rows_of(keys.path, "key_list"))
+            for view in VIEWS:
+                sql(keys.path, f"DROP TABLE {view.name}")
+    number = 4
+    barrier = CONTEXT.Barrier(number)
+    running = [start(open_together, data_dir, barrier) for _ in range(number)]
+    tokens = []
+    for each in running:
+        with each:
+            tokens.append(each.result())
+    with keys_in(data_dir) as keys:
+        assert [keys.verify(token) for token in tokens] == [Code.VALID] * number
+        assert len(rows_of(keys.path, "key_list")) == made + number
+        assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
 
 
 def paused_rebuild(data_dir: Path, view: str, pipe: Pipe) -> int:
