@@ -1,0 +1,43 @@
+"""Measures what the project claims about its speed: ``make bench``, or one by its name."""
+
+import os
+import platform
+import sqlite3
+from importlib import import_module
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.claims import show
+
+NAMES = {
+    "verify": "checks of tokens over HTTP",
+    "verify_time": "checks of tokens inside the process",
+}
+
+
+def main(
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"Which; all if none is named: {', '.join(NAMES)}.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: a smoke test.")] = False,
+) -> None:
+    """Run benchmarks and print their figures beside what is claimed."""
+    console = Console(width=170)
+    console.print(
+        f"{os.cpu_count()} cores, Python {platform.python_version()},"
+        f" SQLite {sqlite3.sqlite_version}"
+    )
+    missed = 0
+    for name in names or NAMES:
+        if name not in NAMES:
+            raise typer.BadParameter(f"there is no benchmark {name}; there are: {', '.join(NAMES)}")
+        rows = import_module(f"benchmarks.{name}").run(quick=quick)
+        show(console, f"{name}: {NAMES[name]}", rows)
+        missed += sum(row.met is False for row in rows)
+    raise typer.Exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

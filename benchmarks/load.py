@@ -1,0 +1,189 @@
+"""A load generator: so many connections, each sending its next request when it has its answer.
+
+It runs as a process of its own (``python -m benchmarks.load``), on uvloop and without parsing more
+of an answer than its status and its length, so that it costs less than the server that it measures.
+"""
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import cast
+
+import uvloop
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a load was answered with.
+
+    Args:
+        requests: how many answers there were.
+        seconds: how long it went on.
+        wrong: answers of another status than the expected one.
+        p50: the median time of an answer, in seconds.
+        p99: the time that 99 of 100 answers did not exceed, in seconds.
+    """
+
+    requests: int
+    seconds: float
+    wrong: int
+    p50: float
+    p99: float
+
+    @property
+    def rate(self) -> float:
+        """Answers to a second."""
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A load to be made.
+
+    Args:
+        port: where, on this machine.
+        requests: what to send, in turn, each as it goes over the wire.
+        status: what each is to be answered with.
+        connections: how many at a time.
+        seconds: for how long.
+        rate: how many to a second at most, over all connections; 0 for as many as are answered.
+    """
+
+    port: int
+    requests: list[str]
+    status: int
+    connections: int
+    seconds: float
+    rate: float = 0.0
+
+
+def http_request(
+    method: str, target: str, token: str | None, body: str = "", **headers: str
+) -> str:
+    """Return a request as it goes over the wire."""
+    lines = [f"{method} {target} HTTP/1.1", "host: 127.0.0.1"]
+    if token is not None:
+        lines.append(f"authorization: Bearer {token}")
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if body:
+        lines += ["content-type: application/json", f"content-length: {len(body)}"]
+    return "\r\n".join(lines) + "\r\n\r\n" + body
+
+
+def start(demand: Demand) -> subprocess.Popen[str]:
+    """Begin to make a load, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None  # noqa: S101 - it is a pipe, as asked for
+    process.stdin.write(json.dumps(asdict(demand)))
+    process.stdin.close()
+    return process
+
+
+def result(process: subprocess.Popen[str]) -> Load:
+    """Wait for a load to end, and return what it was answered with."""
+    assert process.stdout is not None  # noqa: S101 - it is a pipe, as asked for
+    said = process.stdout.read()
+    if process.wait() != 0:
+        raise RuntimeError("the load generator failed")
+    return Load(**json.loads(said))
+
+
+class _Caller(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, demand: Demand, requests: list[bytes], ends: float) -> None:
+        self._requests = requests
+        self._expected = f"HTTP/1.1 {demand.status} ".encode()
+        self._ends = ends
+        self._pause = demand.connections / demand.rate if demand.rate else 0.0
+        self._turn = 0
+        self._sent = 0.0
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self.times: list[float] = []
+        self.wrong = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is no subclass of asyncio's, and behaves as one.
+        self._transport = cast("asyncio.Transport", transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received + data
+        head = received.find(b"\r\n\r\n")
+        if head < 0 or len(received) < head + 4 + _body_length(received[:head]):
+            self._received = received
+            return
+        self._received = b""
+        now = time.perf_counter()
+        self.times.append(now - self._sent)
+        self.wrong += not received.startswith(self._expected)
+        if now >= self._ends:
+            self._finish()
+        elif self._pause:
+            wait = max(0.0, self._sent + self._pause - now)
+            asyncio.get_running_loop().call_later(wait, self._send)
+        else:
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+
+    def _send(self) -> None:
+        assert self._transport is not None  # noqa: S101 - it is set when the connection is made
+        self._turn = (self._turn + 1) % len(self._requests)
+        self._sent = time.perf_counter()
+        self._transport.write(self._requests[self._turn])
+
+    def _finish(self) -> None:
+        self.done.set_result(None)
+        assert self._transport is not None  # noqa: S101 - as above
+        self._transport.close()
+
+
+def _body_length(head: bytes) -> int:
+    _, found, after = head.lower().partition(b"content-length: ")
+    return int(after.partition(b"\r\n")[0]) if found else 0
+
+
+def _itself(caller: _Caller) -> _Caller:
+    return caller
+
+
+async def _make(demand: Demand) -> Load:
+    loop = asyncio.get_running_loop()
+    requests = [request.encode("latin-1") for request in demand.requests]
+    started = time.perf_counter()
+    ends = started + demand.seconds
+    callers: list[_Caller] = []
+    for at in range(demand.connections):
+        turned = requests[at % len(requests) :] + requests[: at % len(requests)]
+        caller = _Caller(demand, turned, ends)
+        await loop.create_connection(partial(_itself, caller), "127.0.0.1", demand.port)
+        callers.append(caller)
+    await asyncio.gather(*(caller.done for caller in callers))
+    times = sorted(time_ for caller in callers for time_ in caller.times)
+    return Load(
+        requests=len(times),
+        seconds=time.perf_counter() - started,
+        wrong=sum(caller.wrong for caller in callers),
+        p50=times[len(times) // 2],
+        p99=times[math.ceil(len(times) * 0.99) - 1],
+    )
+
+
+if __name__ == "__main__":
+    asked = Demand(**json.load(sys.stdin))
+    print(json.dumps(asdict(uvloop.run(_make(asked)))))
