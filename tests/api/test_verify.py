@@ -1,4 +1,4 @@
-"""``POST /v1/verify``, ``/v1/verify/batch`` and ``/v1/introspect``."""
+"""``POST /v1/verify``, and what it has in common with the other doors of verification."""
 
 from dataclasses import dataclass
 
@@ -143,23 +143,6 @@ class TestRefused:
     def test_a_batch_too(self, shared_api: Api, asked: object, field: str) -> None:
         invalid(shared_api.post("/v1/verify/batch", json=asked), field)
 
-    @pytest.mark.parametrize(
-        ("request_", "field"),
-        [
-            ({"json": {"token": "x"}}, "content-type"),
-            ({"content": b"token=x"}, "content-type"),
-            ({"data": {}}, "content-type"),
-            ({"data": {"token_type_hint": "x"}}, "token"),
-            ({"data": {"token": ["x", "y"]}}, "token"),
-            ({"data": {"token": ["x", "x"]}}, "token"),
-        ],
-        ids=repr,
-    )
-    def test_an_introspection_is_a_form_with_one_token(
-        self, shared_api: Api, request_: Json, field: str
-    ) -> None:
-        invalid(shared_api.post("/v1/introspect", **request_), field)
-
 
 class TestVerdicts:
     @pytest.mark.parametrize(
@@ -247,56 +230,3 @@ class TestVerdicts:
         assert world.verify(key.token).json()["code"] == "VALID"
         world.api.clock.advance(microseconds=1)
         assert world.verify(key.token).json()["code"] == "EXPIRED"
-
-
-class TestBatch:
-    def test_each_is_answered_as_it_would_be_alone_and_in_its_place(self, world: World) -> None:
-        tokens = [*world.tokens().values()]
-        asked = [{"token": token, "scopes": ["mcp:write"]} for token in tokens]
-        answer = world.api.post("/v1/verify/batch", by=world.gateway, json={"tokens": asked})
-        assert answer.status_code == 200
-        alone = [world.verify(token, "mcp:write").json() for token in tokens]
-        assert answer.json() == {"data": alone, "next_cursor": None}
-
-    def test_a_hundred_at_most(self, world: World) -> None:
-        asked = {"tokens": [{"token": world.valid.token}] * 100}
-        answer = world.api.post("/v1/verify/batch", by=world.gateway, json=asked)
-        assert [verdict["code"] for verdict in answer.json()["data"]] == ["VALID"] * 100
-
-
-class TestIntrospect:
-    def introspect(self, world: World, token: str, **more: str) -> Response:
-        data = {"token": token, **more}
-        return world.api.post("/v1/introspect", by=world.gateway, data=data)
-
-    def test_of_a_good_token_it_tells_what_for(self, world: World) -> None:
-        answer = self.introspect(world, world.valid.token, token_type_hint="access_token")
-        assert answer.status_code == 200
-        assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.json() == {
-            "active": True,
-            "scope": "mcp:* x:y",
-            "client_id": world.valid.key_id,
-            "sub": world.valid.key_id,
-            "token_type": "Bearer",
-            "exp": 1798761600,
-        }
-
-    def test_a_token_without_an_end_has_no_exp(self, world: World) -> None:
-        assert "exp" not in self.introspect(world, world.limited.token).json()
-
-    def test_of_any_other_it_tells_that_it_is_none(self, world: World) -> None:
-        for kind, token in world.tokens().items():
-            if kind in {"valid", "limited"}:
-                continue
-            answer = self.introspect(world, token)
-            assert (answer.status_code, answer.json()) == (200, {"active": False}), kind
-
-    def test_a_charset_behind_the_content_type_is_no_matter(self, world: World) -> None:
-        answer = world.api.post(
-            "/v1/introspect",
-            by=world.gateway,
-            headers={"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"},
-            content=f"token={world.limited.token}",
-        )
-        assert answer.json()["active"] is True
