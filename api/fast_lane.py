@@ -73,7 +73,7 @@ async def _answer(app: Starlette, scope: Scope, send: Send, asked: Asked | None)
     status, body = 204, b""
     try:
         if asked is None:
-            headers = await gateway.allow(checks, scope)
+            status, headers = await gateway.allow(checks, scope)
             headers.append((b"x-request-id", request_id.encode()))
         else:
             code, body = await _verify(checks, scope, asked)

@@ -2,7 +2,8 @@
 
 nginx's ``auth_request``, Traefik's ForwardAuth, Caddy's ``forward_auth`` and Envoy's ``ext_authz``
 all send the caller's headers and look at the status of the answer: 204 lets the request through,
-401 and 403 refuse it. Whatever else happens is 503, which none of them takes for a yes.
+401 and 403 refuse it. Whatever else happens is 503, which none of them takes for a yes. Envoy takes
+200 alone for one, so its form of the question, with the scopes in the path, is answered by that.
 """
 
 from functools import lru_cache
@@ -30,7 +31,7 @@ def is_for_gateway(path: str) -> bool:
     return path == PATH or path.startswith(f"{PATH}/")
 
 
-async def allow(checks: Checks, request: Scope) -> Headers:
+async def allow(checks: Checks, request: Scope) -> tuple[int, Headers]:
     """Decide whether the request that a gateway holds back may pass.
 
     Args:
@@ -38,7 +39,7 @@ async def allow(checks: Checks, request: Scope) -> Headers:
         request: the gateway's own request; the credential is among its headers.
 
     Returns:
-        The headers for the gateway to pass on; the status that goes with them is 204.
+        The status that is a yes to the gateway, and the headers for it to pass on.
 
     Raises:
         Unauthenticated: no credential, or none that is good.
@@ -53,11 +54,14 @@ async def allow(checks: Checks, request: Scope) -> Headers:
     if not isinstance(verdict, Verified):
         raise refusal(verdict.code, " ".join(wanted))
     key = verdict.key
-    return [
+    headers = [
         (b"x-auth-key-id", key.key_id.encode()),
         (b"x-auth-workspace", key.workspace.encode()),
         (b"x-auth-scopes", " ".join(key.scopes).encode()),
     ]
+    if request["path"] == PATH:
+        return 204, headers
+    return 200, [*headers, (b"content-length", b"0")]
 
 
 def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
@@ -118,7 +122,8 @@ def documented() -> dict[str, Any]:
             "description": (
                 "The credential is that of the request which the gateway holds back, and needs the"
                 " scopes that the gateway demands. Traefik, Caddy and nginx give them as `scope`;"
-                f" Envoy by the path prefix `{_SCOPES_IN_PATH}mcp:read`, with any method."
+                f" Envoy by the path prefix `{_SCOPES_IN_PATH}mcp:read`, with any method; what may"
+                " pass is then answered by 200, which is all that Envoy takes for a yes."
             ),
             "security": [{"Bearer": []}, {"X-API-Key": []}],
             "parameters": [
