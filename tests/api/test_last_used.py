@@ -1,17 +1,24 @@
 """``last_used_at`` in answers, the filters by it, and the thread that writes it down."""
 
+import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from api.command_line.key_display import write_key
 from api.composition import OpenLedger
 from api.settings import Settings
+from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
+from projections.key_list import show_key
 from projections.last_used import LastUses
 from tests.api.served import Api, Json, Key, NewLedger, invalid, served
-from tests.conftest import SettableClock
+from tests.conftest import NOON, SettableClock
 from tests.system.clients import Client, answered
 from tests.system.ledgers import SOUND, differences
 from tests.system.processes import Server, Servers, eventually, run, run_json
@@ -253,6 +260,32 @@ def test_the_command_line_shows_and_filters_by_the_last_use(servers: Servers) ->
     assert " ago\n" in shown["used"]
     # Of a key this young nobody knows yet that it was not used.
     assert "last used" not in shown["idle"]
+
+
+def test_people_read_never_once_it_is_known(opened: OpenLedger, clock: SettableClock) -> None:
+    made = opened.ledger.create_key(
+        workspace="default",
+        name="idle",
+        scopes=["mcp:read"],
+        expires_at=None,
+        token_prefix="key",
+        by=Caller(Actor("cli", "ada"), holds=("*",)),
+        at=clock(),
+    )
+    with opened.database.read() as connection:
+        key = show_key(connection, "default", made.key_id, now=clock())
+
+    def told(**more: object) -> str | None:
+        written = StringIO()
+        write_key(Console(file=written), replace(key, **more), clock())  # type: ignore[arg-type]
+        found = re.search(r"last used +(.*)", written.getvalue())
+        return found and found[1]
+
+    clock.advance(minutes=1)
+    assert told() is None
+    clock.advance(seconds=1)
+    assert told() == "Never"
+    assert told(last_used_at=NOON) == "2026-03-03 12:00Z 61 seconds ago"
 
 
 def _shown(data_dir: Path, key_id: str) -> str:
