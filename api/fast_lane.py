@@ -15,6 +15,7 @@ from functools import lru_cache
 from time import perf_counter
 
 import orjson
+import structlog
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,7 +24,7 @@ from api.checks import Checks
 from api.credentials import presented_token, refusal
 from api.metrics import Metrics
 from api.observed import request_id_of
-from api.problems import refusal_answer
+from api.problems import FAILURE, failure_answer, refusal_answer
 from api.representations import verdict_as_json
 from domain import scopes
 from domain.errors import Invalid, LedgerError
@@ -71,6 +72,7 @@ async def _answer(app: Starlette, scope: Scope, send: Send, asked: Asked | None)
     route = gateway.PATH if asked is None else VERIFY_PATH
     code: str = Code.VALID
     status, body = 204, b""
+    refused = None
     try:
         if asked is None:
             status, headers = await gateway.allow(checks, scope)
@@ -82,6 +84,11 @@ async def _answer(app: Starlette, scope: Scope, send: Send, asked: Asked | None)
     except LedgerError as error:
         code = error.code
         refused = refusal_answer(error, request_id)
+    except Exception:  # noqa: BLE001 - as in `Observed`, which a check does not come by
+        structlog.get_logger().exception("failed", request_id=request_id)
+        code = FAILURE
+        refused = failure_answer(request_id)
+    if refused is not None:
         status, body = refused.status_code, bytes(refused.body)
         headers = _headers(request_id, refused.raw_headers)
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -161,7 +161,7 @@ MEANINGLESS_BODIES = {
     "an unknown name twice": b'{"name": "a", "scopes": ["a:b"], "x": 1, "x": 1}',
     # Python reads these; they are no JSON.
     "NaN": b'{"name": NaN, "scopes": ["a:b"]}',
-    "Infinity": until('Infinity'),
+    "Infinity": until("Infinity"),
     "minus Infinity": b'{"name": "a", "scopes": [-Infinity]}',
     "a comment": b'{"name": "a", /* why not */ "scopes": ["a:b"]}',
     "single quotes": b"{'name': 'a', 'scopes': ['a:b']}",
@@ -174,7 +174,7 @@ MEANINGLESS_BODIES = {
     # Python refuses to convert numbers of more than 4,300 digits.
     "5,000 digits": b'{"name": ' + b"7" * 5_000 + b', "scopes": ["a:b"]}',
     "5,000 digits as a time": until("9" * 5_000),
-    "an exponent": until('1e999999'),
+    "an exponent": until("1e999999"),
     # JSON between programs is UTF-8 (RFC 8259, section 8.1), and nothing else.
     "UTF-16": '{"name": "a", "scopes": ["a:b"]}'.encode("utf-16"),
     "UTF-32": '{"name": "a", "scopes": ["a:b"]}'.encode("utf-32"),
@@ -209,9 +209,9 @@ MEANINGLESS_BODIES = {
     "a token within a scope": b'{"name": "a", "scopes": ["mcp:<token>"]}',
     "no scopes": b'{"name": "a", "scopes": []}',
     "1,000 scopes": json.dumps({"name": "a", "scopes": [f"a:b{n}" for n in range(1000)]}).encode(),
-    "a number for a time": until('1900000000'),
-    "a float for a time": until('1900000000.5'),
-    "true for a time": until('true'),
+    "a number for a time": until("1900000000"),
+    "a float for a time": until("1900000000.5"),
+    "true for a time": until("true"),
     "digits for a time": until('"1900000000"'),
     "a list for a time": until('["2027-01-01T00:00:00Z"]'),
     "a token for a time": until('"<token>"'),
