@@ -27,7 +27,7 @@ from tests.system.ledgers import SOUND, admin_token, differences, make_keys, raw
 from tests.system.linearizability import Change, Check, violations
 from tests.system.processes import Server, Servers
 
-SECONDS = 22.0
+SECONDS = 16.0
 CLIENTS = 6
 KEYS_AT_A_TIME = 16
 OPTIONS = ((), (), ("--workers", "2"))
@@ -341,10 +341,10 @@ AT_LEAST = {
     "create": 20,
     "rescope": 20,
     "end": 10,
-    "rotate": 5,
+    "rotate": 3,
     "rotate with grace": 3,
     "revoke": 20,
-    "killed": 3,
+    "killed": 2,
     "rebuild begun": 10,
 }
 """How often each thing must have been done for the test to mean something."""
