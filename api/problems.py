@@ -1,6 +1,5 @@
 """Errors as RFC 9457 problem documents: the one table from refusals to HTTP statuses."""
 
-import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from domain import errors
+from domain.tokens import hide_secrets
 
 _log = structlog.get_logger()
 
@@ -50,8 +50,6 @@ _HTTP_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE
 _RETRY_AFTER_SECONDS = 1
 _ERRORS_SHOWN = 20
 _LONGEST_NAME_SHOWN = 60
-# No word of ours is so long, and a secret is longer.
-_PERHAPS_SECRET = re.compile(r"[0-9A-Za-z]{40,}")
 
 Wrong = dict[str, str]
 """What is wrong with one value: its ``field``, and a ``message``."""
@@ -76,19 +74,15 @@ def problem(
         "type": "about:blank",
         "title": title,
         "status": status,
-        "detail": _without_secrets(detail),
+        "detail": hide_secrets(detail),
         "code": code,
         "request_id": request_id,
     }
     if wrong:
         content["errors"] = [
-            {name: _without_secrets(text) for name, text in each.items()} for each in wrong
+            {name: hide_secrets(text) for name, text in each.items()} for each in wrong
         ]
     return JSONResponse(content, status, headers, media_type=CONTENT_TYPE)
-
-
-def _without_secrets(text: str) -> str:
-    return _PERHAPS_SECRET.sub("(not shown)", text)
 
 
 def install_problem_handlers(app: FastAPI) -> None:

@@ -25,6 +25,10 @@ _TOKEN = re.compile(
     rf"([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})",
     re.ASCII,
 )
+# No word is so long and no id of ours; what is all in hexadecimal digits is somebody's hash.
+_PERHAPS_SECRET = re.compile(
+    r"(?<![0-9A-Za-z])(?![0-9a-f]+(?![0-9A-Za-z]))[0-9A-Za-z]{40,}", re.ASCII
+)
 _LONGEST = 16 + 1 + LOOKUP_ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 _HIDDEN = SECRET_LENGTH + CHECKSUM_LENGTH
 # 248 is the largest multiple of 62 in a byte: taking only bytes below it makes every character
@@ -94,6 +98,15 @@ def split(text: str) -> tuple[str, str, str]:
         The part that everybody may see, the secret, and the checksum.
     """
     return text[:-_HIDDEN], text[-_HIDDEN:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
+
+
+def hide_secrets(text: str) -> str:
+    """Return a message without what may be a secret in it.
+
+    Somebody may have put a token where an id or a scope belongs, and a message that quotes it
+    would carry it on into a log.
+    """
+    return _PERHAPS_SECRET.sub("(not shown)", text)
 
 
 def _checksum(lookup_id: str, secret: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis.strategies import binary, builds, from_regex, text
 
-from domain.tokens import ALPHABET, RandomSource, Token, mint, parse, split
+from domain.tokens import ALPHABET, RandomSource, Token, hide_secrets, mint, parse, split
 from tests.domain.builders import PATIENT, a_random_source
 
 # The rules once more, spelled out: 16 + 43 + 6 characters of base62.
@@ -191,3 +191,22 @@ class TestShowing:
 
         assert str(token) == token.display_prefix == "key_01234567..."
         assert repr(token) == "Token(prefix='key', lookup_id='0123456789ABCDEF')"
+
+    @pytest.mark.parametrize("prefix", ["k", "key", "a" * 16])
+    def test_a_message_that_quotes_a_token_loses_the_secret(self, prefix: str) -> None:
+        for seed in range(100):
+            token = mint(prefix, a_random_source(seed))
+            text = token.reveal()
+            for quoted in (text, text[:60], text[-45:], token.secret, f"{text}x"):
+                shown = hide_secrets(f"there is no {quoted!r} here")
+
+                assert token.secret[:8] not in shown
+                assert shown.startswith("there is no '")
+                assert shown.endswith("(not shown)' here")
+
+    @pytest.mark.parametrize(
+        "harmless",
+        ["apikey_5f0c3a52-7d0e-8b4e-9d2b-1c7a4f8e6b21", "ab" * 32, "key_7Rk2mQx9...", "x" * 39],
+    )
+    def test_a_message_keeps_ids_and_hashes(self, harmless: str) -> None:
+        assert hide_secrets(f"there is no {harmless} here") == f"there is no {harmless} here"

@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
 import httpx
@@ -39,16 +41,27 @@ class Server:
     def __init__(self, data_dir: Path, log: Path, *options: str, **settings: object) -> None:
         self.log_path = log
         self._clients: list[Client] = []
-        with log.open("wb") as stderr, self.output_path.open("wb") as stdout:
+        log.touch()
+        with self.output_path.open("wb") as stdout:
             self._process = subprocess.Popen(
                 [KEYLEDGER, "serve", "--host", "127.0.0.1", "--port", "0", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
-                stderr=stderr,
+                stderr=subprocess.PIPE,
                 env=_environment(data_dir, settings),
                 cwd=log.parent,
                 start_new_session=True,
             )
+        # Through a pipe, so that it can say why it can write no files.
+        self._logger = Thread(target=self._write_log)
+        self._logger.start()
+
+    def _write_log(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with stderr, self.log_path.open("wb", buffering=0) as log:
+            for line in stderr:
+                log.write(line)
 
     @property
     def output_path(self) -> Path:
@@ -107,6 +120,18 @@ class Server:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(PATIENCE)
+        self._logger.join(PATIENCE)
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let it write nothing to any file, as if there were no room."""
+        _, most = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, most))
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):  # it was killed meanwhile
+                resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (most, most))
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to it alone, as a supervisor does."""
@@ -119,6 +144,7 @@ class Server:
     def wait(self) -> int:
         """Wait for its end; return its exit code, negative for a signal."""
         code = self._process.wait(PATIENCE)
+        self._logger.join(PATIENCE)
         self._close_clients()
         return code
 
@@ -184,6 +210,32 @@ def run(data_dir: Path, *arguments: str) -> Ran:
         check=False,
     )
     return Ran(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def run_many(data_dir: Path, commands: Sequence[Sequence[str]]) -> list[Ran]:
+    """Run commands one after the other in one process, which spares most of their time."""
+    code = (
+        "import json, sys; from api.command_line import run\n"
+        "for command in json.load(sys.stdin):\n"
+        "    code = run(command)\n"
+        "    for stream in (sys.stdout, sys.stderr):\n"
+        "        print(f'\\0{code}\\0', end='', file=stream, flush=True)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(commands).encode(),
+        capture_output=True,
+        env=_environment(data_dir, {}),
+        cwd=Path(__file__).parents[2],
+        timeout=PATIENCE,
+        check=True,
+    )
+    outputs, errors = (stream.decode().split("\0")[:-1] for stream in (ended.stdout, ended.stderr))
+    assert len(outputs) == len(errors) == 2 * len(commands)
+    return [
+        Ran(int(code), output, error)
+        for output, error, code in zip(outputs[::2], errors[::2], outputs[1::2], strict=True)
+    ]
 
 
 def run_json(data_dir: Path, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
