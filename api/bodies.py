@@ -27,6 +27,10 @@ _RFC_3339 = re.compile(
 )
 KEY_ID = "apikey_5f0c3a52-7d0e-8b4e-9d2b-1c7a4f8e6b21"
 TOKEN_EXAMPLE = "key_… (the whole token)"  # noqa: S105 - it opens nothing
+# For clients alone: it is the domain that checks, and says better what is wrong.
+_SCOPE = r"^(\*|(\*|[a-z0-9][a-z0-9._-]*):(\*|[a-z0-9][a-z0-9._-]*))$"
+_PREFIX = r"^[a-z][a-z0-9]{0,15}$"
+_WORKSPACE = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 LONGEST_GRACE_SECONDS = 10 * 365 * 24 * 60 * 60
 
 
@@ -43,8 +47,9 @@ Time = Annotated[
     BeforeValidator(_rfc_3339),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2027-03-03T09:30:00Z"]}),
 ]
+Scope = Annotated[str, Field(max_length=MAX_SCOPE_LENGTH, json_schema_extra={"pattern": _SCOPE})]
 Scopes = Annotated[
-    list[Annotated[str, Field(max_length=MAX_SCOPE_LENGTH)]],
+    list[Scope],
     Field(
         min_length=1,
         max_length=MAX_SCOPES,
@@ -52,16 +57,19 @@ Scopes = Annotated[
         examples=[["mcp:read", "mcp:write"]],
     ),
 ]
+WantedScopes = Annotated[list[Scope], Field(max_length=MAX_SCOPES, examples=[["mcp:read"]])]
 Name = Annotated[
     str, Field(min_length=1, max_length=names.MAX_NAME_LENGTH, examples=["payments-api"])
 ]
 KeyId = Annotated[str, Path(description="The name of the key.", examples=[KEY_ID])]
 AsOf = Annotated[Time | None, Field(description="Show what held at this time in the past.")]
+Prefix = Annotated[str, Field(max_length=16, json_schema_extra={"pattern": _PREFIX})]
 Workspace = Annotated[
     str,
     Field(
         description="Only a key of the workspace `root` may name one other than its own.",
         max_length=63,
+        json_schema_extra={"pattern": _WORKSPACE},
         examples=["default"],
     ),
 ]
@@ -83,9 +91,8 @@ class CreateKey(Body):
     name: Name
     scopes: Scopes
     expires_at: Time | None = Field(default=None, description="When the key ends; null is never.")
-    prefix: str | None = Field(
+    prefix: Prefix | None = Field(
         default=None,
-        max_length=16,
         description="What the token begins with; by default the server's setting.",
         examples=["blnk"],
     )
@@ -133,10 +140,7 @@ class VerifyToken(Body):
     """The token to verify, and what it is to be used for."""
 
     token: Token
-    scopes: Annotated[
-        list[Annotated[str, Field(max_length=MAX_SCOPE_LENGTH)]],
-        Field(max_length=MAX_SCOPES, examples=[["mcp:read"]]),
-    ] = []
+    scopes: WantedScopes = []
     workspace: Workspace | None = None
 
 
@@ -144,9 +148,7 @@ class TokenToVerify(Body):
     """One token of several to verify."""
 
     token: Token
-    scopes: Annotated[
-        list[Annotated[str, Field(max_length=MAX_SCOPE_LENGTH)]], Field(max_length=MAX_SCOPES)
-    ] = []
+    scopes: WantedScopes = []
 
 
 class VerifyTokens(Body):
@@ -202,9 +204,8 @@ class ListKeys(Page):
         max_length=names.MAX_NAME_LENGTH,
         description="Occurs in the name, or begins the prefix or the key id.",
     )
-    scope: str | None = Field(
+    scope: Scope | None = Field(
         default=None,
-        max_length=MAX_SCOPE_LENGTH,
         description="Keys that may do all that this scope names.",
     )
     created_by: str | None = Field(default=None, max_length=200, description="An actor's id.")
