@@ -87,8 +87,8 @@ def upgrade_schema(database: Database) -> None:
     Several processes may do it at the same time: the first does the work.
 
     Raises:
-        UnknownSchema: the database belongs to a newer version, or is none of ours. It is left
-            exactly as it was.
+        UnknownSchema: the database belongs to a newer version, or is none of ours. What is in it
+            is left exactly as it was.
     """
     with database.read() as connection:
         if current_revision(connection) == HEAD:

@@ -237,6 +237,30 @@ def test_a_row_that_is_wrong_and_changes_during_a_check_is_found(keys: Keys, vie
     ]
 
 
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_row_that_goes_wrong_after_the_tables_were_compared_is_found_if_it_changed(
+    keys: Keys, view: View
+) -> None:
+    made = [keys.create(f"{number}") for number in range(10)]
+
+    def change(call: int) -> None:
+        if call == 2:
+            # The last batch before the comparison: a whole one is left for after it.
+            for each in made[:4]:
+                keys.rename(each.key_id, "renamed")
+        if call in (3, 4):
+            # Found in a batch after the comparison, and in the rest under the lock.
+            keys.rename(made[call + 3].key_id, "renamed too")
+            edit_rows(keys.path, view.name, call + 4, role="Owner")
+
+    report = during(keys, check, view, change)
+    assert [(each.key_id, each.columns) for each in report.differences] == [
+        (made[6].key_id, {"role": ("Owner", "Member")}),
+        (made[7].key_id, {"role": ("Owner", "Member")}),
+    ]
+
+
 def test_differences_of_one_view_are_not_the_other_s(keys: Keys) -> None:
     keys.create()
     edit_rows(keys.path, "key_list", name="x")
