@@ -70,6 +70,15 @@ class Settings(BaseSettings):
         default="auto", description="Form of the log; auto is text on a terminal, else JSON."
     )
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _data_dir(cls, folder: object) -> object:
+        if folder == "":
+            # A variable whose value got lost must not make a new ledger just anywhere.
+            message = "give the path of a folder"
+            raise ValueError(message)
+        return folder
+
     @field_validator("token_prefix")
     @classmethod
     def _token_prefix(cls, prefix: str) -> str:
@@ -88,7 +97,8 @@ class Settings(BaseSettings):
         except ArgumentError:
             message = "not a database URL; write sqlite:////absolute/path"
             raise ValueError(message) from None
-        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        in_memory = parsed.database in {None, "", ":memory:"}
+        if parsed.drivername != "sqlite" or parsed.query or in_memory:
             message = "only sqlite:///PATH is supported"
             raise ValueError(message)
         return url
@@ -125,7 +135,8 @@ def read_settings(**given: object) -> Settings:
         )
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}"
+            f"{PREFIX}{'_'.join(map(str, each['loc'])).upper()}:"
+            f" {each['msg'].removeprefix('Value error, ')}"
             for each in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsError("\n".join(lines)) from None

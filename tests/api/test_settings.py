@@ -1,0 +1,192 @@
+"""Settings come from the environment and from options, are checked as a whole, and stay."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from api.settings import PREFIX, Settings, SettingsError, read_settings
+
+DEFAULTS: dict[str, Any] = {
+    "data_dir": Path("keyledger-data"),
+    "database_url": None,
+    "host": "127.0.0.1",
+    "port": 8080,
+    "workers": 1,
+    "token_prefix": "key",
+    "argon2_waiting": 16,
+    "max_body_bytes": 65_536,
+    "trusted_proxies": "",
+    "expirer_seconds": 1.0,
+    "last_used_seconds": 30.0,
+    "log_level": "info",
+    "log_format": "auto",
+}
+# For each variable another value, as it is written and as it is read.
+OTHERS: dict[str, tuple[str, Any]] = {
+    "data_dir": ("/srv/keys", Path("/srv/keys")),
+    "database_url": ("sqlite:////srv/keys.db", "sqlite:////srv/keys.db"),
+    "host": ("::1", "::1"),
+    "port": ("0", 0),
+    "workers": ("4", 4),
+    "token_prefix": ("blnk", "blnk"),
+    "argon2_waiting": ("0", 0),
+    "max_body_bytes": ("1024", 1024),
+    "trusted_proxies": ("10.0.0.1,10.0.0.2", "10.0.0.1,10.0.0.2"),
+    "expirer_seconds": ("0.5", 0.5),
+    "last_used_seconds": ("60", 60.0),
+    "log_level": ("error", "error"),
+    "log_format": ("json", "json"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def errors(**given: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(**given)
+    return str(caught.value).splitlines()
+
+
+class TestRead:
+    def test_each_has_a_default_that_starts_a_server(self) -> None:
+        assert read_settings().model_dump() == DEFAULTS
+
+    def test_the_table_here_has_them_all(self) -> None:
+        assert set(OTHERS) == set(DEFAULTS) == set(Settings.model_fields)
+
+    @pytest.mark.parametrize("name", OTHERS)
+    def test_each_is_read_from_its_variable(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written, read = OTHERS[name]
+        monkeypatch.setenv(PREFIX + name.upper(), written)
+        assert read_settings().model_dump() == DEFAULTS | {name: read}
+
+    @pytest.mark.parametrize("name", OTHERS)
+    def test_an_option_outranks_the_variable(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written, read = OTHERS[name]
+        if DEFAULTS[name] is not None:
+            monkeypatch.setenv(PREFIX + name.upper(), str(DEFAULTS[name]))
+        assert getattr(read_settings(**{name: read}), name) == read
+        assert getattr(read_settings(**{name: written}), name) == read
+
+    def test_an_option_that_is_not_given_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEYLEDGER_PORT", "9000")
+        assert read_settings(port=None, host=None).port == 9000
+
+    def test_each_says_what_it_is_for(self) -> None:
+        assert all(field.description for field in Settings.model_fields.values())
+
+    @pytest.mark.parametrize("name", Settings.model_fields)
+    def test_they_stay_as_they_are(self, name: str) -> None:
+        settings = read_settings()
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(settings, name, getattr(settings, name))
+
+    def test_the_database_is_in_the_data_folder_unless_told_otherwise(self, tmp_path: Path) -> None:
+        settings = read_settings(data_dir=tmp_path)
+        assert settings.url == f"sqlite:///{tmp_path}/keyledger.sqlite3"
+        assert settings.pepper_path == tmp_path / "pepper"
+        elsewhere = read_settings(data_dir=tmp_path, database_url="sqlite:////srv/keys.db")
+        assert elsewhere.url == "sqlite:////srv/keys.db"
+        assert elsewhere.pepper_path == tmp_path / "pepper"
+
+    def test_a_relative_folder_does_not_move_with_the_process(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert read_settings().url == f"sqlite:///{tmp_path}/keyledger-data/keyledger.sqlite3"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("KEYLEDGER_DATADIR", "KEYLEDGER_DATA_DIR"),
+            ("KEYLEDGER_PROT", "KEYLEDGER_PORT"),
+            ("KEYLEDGER_LOGLEVEL", "KEYLEDGER_LOG_LEVEL"),
+            ("KEYLEDGER_MAX_BODY", "KEYLEDGER_MAX_BODY_BYTES"),
+            ("keyledger_prot", "KEYLEDGER_PORT"),
+        ],
+    )
+    def test_an_unknown_variable_and_the_answer_guesses_what_was_meant(
+        self, name: str, meant: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, "1")
+        assert errors() == [f"{name}: no such setting; did you mean {meant}?"]
+
+    def test_one_that_is_like_no_other_and_the_answer_lists_them_all(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KEYLEDGER_QQQQQQQQQQQQQ", "1")
+        [line] = errors()
+        assert all(PREFIX + name.upper() in line for name in DEFAULTS)
+
+    def test_each_unknown_variable_has_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEYLEDGER_PROT", "1")
+        monkeypatch.setenv("KEYLEDGER_HOTS", "1")
+        assert [line.partition(":")[0] for line in errors()] == ["KEYLEDGER_HOTS", "KEYLEDGER_PROT"]
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("data_dir", [""]),
+            (
+                "database_url",
+                [
+                    "",
+                    "nonsense",
+                    "sqlite://",
+                    "sqlite:///",
+                    "sqlite:///:memory:",
+                    "sqlite+aiosqlite:///keys.db",
+                    "sqlite:///file:keys?mode=memory&uri=true",
+                    "mysql://ada:lovelace@db/keys",
+                ],
+            ),
+            ("port", ["", "http", "-1", "65536", "80.5", "1e3"]),
+            ("workers", ["", "0", "65", "many"]),
+            ("token_prefix", ["", "Key", "key_", "1key", "k" * 17, "κ"]),
+            ("argon2_waiting", ["", "-1", "1001"]),
+            ("max_body_bytes", ["", "1023", "16777217", "64k"]),
+            ("expirer_seconds", ["", "0", "-1", "3601", "nan", "inf", "1s"]),
+            ("last_used_seconds", ["", "0", "61", "nan"]),
+            ("log_level", ["", "INFO", "trace"]),
+            ("log_format", ["", "JSON", "xml"]),
+        ],
+    )
+    def test_a_wrong_value_in_one_line_that_names_the_variable(
+        self, name: str, values: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for value in values:
+            monkeypatch.setenv(PREFIX + name.upper(), value)
+            [line] = errors()
+            variable, _, reason = line.partition(": ")
+            assert variable == PREFIX + name.upper(), value
+            assert reason
+            assert "Value error" not in reason
+            # A URL has a password in it, at times.
+            assert "lovelace" not in line
+
+    def test_all_that_is_wrong_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("PORT", "WORKERS", "LOG_LEVEL"):
+            monkeypatch.setenv(PREFIX + name, "x")
+        variables = [line.partition(":")[0] for line in errors()]
+        assert variables == ["KEYLEDGER_PORT", "KEYLEDGER_WORKERS", "KEYLEDGER_LOG_LEVEL"]
+
+    def test_a_wrong_option_like_a_wrong_variable(self) -> None:
+        [line] = errors(port=70_000)
+        assert line.startswith("KEYLEDGER_PORT: ")
+
+    def test_an_unknown_option(self) -> None:
+        [line] = errors(colour="red")
+        assert line.startswith("KEYLEDGER_COLOUR: ")
