@@ -125,7 +125,7 @@ class Customer:
                 # What it says instead is compared later, with all the other keys.
                 self.note(order, client.show(order.key.key_id))
             return
-        made = [key for key in client.list_keys() if _is_made_by(key, order)]
+        made = [key for key in client.list_keys(q=order.name) if _is_made_by(key, order)]
         assert len(made) <= 1, made
         if order.idempotency_key is not None:
             answer = answered(order.send(client), 201)

@@ -24,7 +24,7 @@ def test_whatever_was_acknowledged_survives_every_kill(servers: Servers) -> None
     customers = [Customer(number, Random(number)) for number in range(CUSTOMERS)]
     left_unanswered = 0
     for _ in range(ROUNDS):
-        _work_until_killed(server, customers, admin["token"], acknowledged=random.randrange(60))
+        _work_until_killed(server, customers, admin["token"], acknowledged=random.randrange(50))
         left_unanswered += sum(customer.unanswered is not None for customer in customers)
         server = servers.start()
         client = server.client(admin["token"])

@@ -42,6 +42,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         assert differences(servers.data_dir) == SOUND
 
 
+def test_two_servers_that_start_on_a_new_ledger_at_once_make_one_root_key(
+    servers: Servers,
+) -> None:
+    for _ in range(2):
+        servers.begin()
+    (token,) = [
+        server.root_token
+        for server in [each.wait_until_ready() for each in servers.started]
+        if server.root_token is not None
+    ]
+    for server in servers.started:
+        assert [key["name"] for key in server.client(token).list_keys()] == ["root"]
+
+
 def test_a_revoked_key_is_refused_by_the_other_server_at_its_very_next_call(pair: Pair) -> None:
     keys = make_keys(pair.servers.data_dir, [f"revoked {n}" for n in range(300)])
     for key, (one, other) in zip(keys, cycle((pair.clients, pair.clients[::-1])), strict=False):
