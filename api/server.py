@@ -32,6 +32,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         LedgerError: the ledger cannot be opened.
+        SystemExit: the server cannot start, because its port is in use, say; the log tells why.
     """
     configure_logs(settings.log_level, settings.log_format)
     with opened_ledger(settings) as ledger:
@@ -39,7 +40,7 @@ def serve(settings: Settings) -> None:
     # Worker processes read their settings from the environment, as this one would without options.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         os.environ[PREFIX + name.upper()] = str(value)
-    with _shared_metrics(settings.workers):
+    with _shared_metrics(settings.workers), _one_exit_code():
         uvicorn.run(
             "api.server:worker_app",
             factory=True,
@@ -53,6 +54,17 @@ def serve(settings: Settings) -> None:
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
         )
+
+
+@contextmanager
+def _one_exit_code() -> Iterator[None]:
+    """Exit with 1 wherever uvicorn, which has told why, exits with a code of its own."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code:
+            sys.exit(1)
+        raise
 
 
 @contextmanager
