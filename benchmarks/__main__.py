@@ -13,6 +13,7 @@ from benchmarks.claims import show
 
 NAMES = {
     "verify": "checks of tokens over HTTP",
+    "rebuild": "making the projections anew",
     "verify_time": "checks of tokens inside the process",
 }
 

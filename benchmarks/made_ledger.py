@@ -1,0 +1,39 @@
+"""A ledger on disk with a made history, ready to be measured."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert
+
+from benchmarks.made_history import MadeHistory
+from domain.api_key import ApiKey
+from domain.stored_form import EventMapper
+from projections.database import Database, open_database
+from projections.schema import events, upgrade_schema
+
+_AT_ONCE = 10_000
+
+
+def make_ledger(folder: Path, history: MadeHistory, count: int) -> Database:
+    """Store the next ``count`` events of a history in a new database; views are not built."""
+    database = open_database(f"sqlite:///{folder / 'ledger.sqlite3'}")
+    upgrade_schema(database)
+    rows = _rows(islice(history.events(), count))
+    while batch := list(islice(rows, _AT_ONCE)):
+        with database.write() as connection:
+            connection.execute(insert(events), batch)
+    return database
+
+
+def _rows(made: Iterator[ApiKey.Event]) -> Iterator[dict[str, Any]]:
+    mapper = EventMapper()
+    for event in made:
+        stored = mapper.to_stored_event(event)
+        yield {
+            "originator_id": event.originator_id.bytes,
+            "originator_version": stored.originator_version,
+            "topic": stored.topic,
+            "state": stored.state,
+        }

@@ -1,0 +1,128 @@
+"""Rebuilding: against reading and decoding the same events, and nothing else."""
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from benchmarks.claims import Row, at_least, at_most
+from benchmarks.made_history import MadeHistory
+from benchmarks.made_ledger import make_ledger
+from projections.database import Database, open_database
+from projections.rebuild import ReplayReport, build_outdated_views, rebuild
+from projections.shadow import BATCH
+from projections.stored_events import decode_rows, read_rows
+from projections.views import VIEWS
+
+_EVENTS = 1_000_000
+_ROUNDS = 3
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Measure the rows that concern rebuilding."""
+    events, rounds = (_EVENTS // 20, 1) if quick else (_EVENTS, _ROUNDS)
+    with TemporaryDirectory(prefix="keyledger-bench-") as folder:
+        large, small = Path(folder) / "large", Path(folder) / "small"
+        for place, count in ((large, events), (small, events // 10)):
+            place.mkdir()
+            database = make_ledger(place, MadeHistory(), count)
+            build_outdated_views(database, VIEWS, clock=_now)
+            database.close()
+        return [*_speed(large, events, rounds), _memory(large, small, events)]
+
+
+def _speed(place: Path, events: int, rounds: int) -> list[Row]:
+    database = _open(place)
+    floors: list[float] = []
+    reports: dict[str, list[ReplayReport]] = {view.name: [] for view in VIEWS}
+    with _Writer(database) as writer:
+        for _ in range(rounds):
+            for view in VIEWS:
+                floors.append(_read_and_decode(database))
+                reports[view.name].append(rebuild(database, view, clock=_now))
+    database.close()
+    floor = median(floors)
+    rows = []
+    for name, made in reports.items():
+        seconds = median(report.seconds for report in made)
+        measured = f"{seconds:.2f} s, {events / seconds:,.0f} events/s"
+        read = f"{floor:.2f} s, {events / floor:,.0f} events/s read and decoded"
+        rows.append(at_least(f"{name}, {events:,} events", measured, read, floor / seconds, 0.50))
+    locked = max(report.locked_seconds for made in reports.values() for report in made)
+    rows.append(at_most("cutover pause", f"{locked * 1e3:.0f} ms", "250 ms", locked / 0.25, 1.0))
+    rows.append(Row("longest wait of a writer during all this", f"{writer.longest * 1e3:.0f} ms"))
+    return rows
+
+
+class _Writer:
+    """Takes the append lock every few milliseconds, and remembers the longest wait for it."""
+
+    def __init__(self, database: Database) -> None:
+        # As another process would: it does not queue for this one's connection.
+        self._database = open_database(database.url)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.longest = 0.0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._database.close()
+
+    def _write(self) -> None:
+        while not self._stopped.wait(0.02):
+            started = time.perf_counter()
+            with self._database.write():
+                self.longest = max(self.longest, time.perf_counter() - started)
+
+
+def _memory(large: Path, small: Path, events: int) -> Row:
+    most, least = _peak(large), _peak(small)
+    what = f"peak memory of a process that rebuilds {events:,} events"
+    return at_most(what, f"{most:.0f} MiB", f"{least:.0f} MiB for a tenth", most / least, 1.2)
+
+
+def _peak(place: Path) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.rebuild", str(place)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(json.loads(done.stdout)) / 1024
+
+
+def _read_and_decode(database: Database) -> float:
+    started, position = time.perf_counter(), 0
+    while True:
+        with database.read() as connection:
+            recorded = decode_rows(read_rows(connection, after=position, limit=BATCH))
+        if len(recorded) < BATCH:
+            return time.perf_counter() - started
+        position = recorded[-1].position
+
+
+def _open(place: Path) -> Database:
+    return open_database(f"sqlite:///{place / 'ledger.sqlite3'}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    opened = _open(Path(sys.argv[1]))
+    for each in VIEWS:
+        rebuild(opened, each, clock=_now)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
