@@ -30,14 +30,6 @@ from tests.projections.ledgers import (
 from tests.projections.processes import start
 
 
-@pytest.fixture(scope="module")
-def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a ledger with nothing in it, to be copied, which is quicker than making it."""
-    data_dir = tmp_path_factory.mktemp("empty") / "data"
-    with keys_in(data_dir):
-        return data_dir
-
-
 @pytest.fixture
 def any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back the size of the batches after a test that changes it."""
@@ -97,7 +89,7 @@ LIVES = [Step("create", 0, 5), Step("create", 1), Step("create", 2)]
 
 
 @pytest.mark.usefixtures("any_batches")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(commands=steps, batch=st.integers(1, 9))
 @example(
     commands=[

@@ -123,7 +123,7 @@ def check_healthy(keys: Keys, view: View, right: Rows) -> None:
     assert rows_of(keys.path, view.name) == right
     made = keys.create("after the kill")
     assert keys.verify(made.token) is Code.VALID
-    assert check(keys.database, view).differing == 0
+    assert rows_of(keys.path, view.name)[:-1] == right
     views = {view.name for view in VIEWS}
     assert tables_of(keys.path) == {"alembic_version", *metadata.tables, *views}
 
@@ -143,12 +143,13 @@ def test_a_check_killed_anywhere_leaves_the_live_table_and_the_next_check_tidies
     _, whole = tokens_and_ledger
     right = rows_of(database_file(whole), view.name)
     data_dir = tmp_path / "data"
-    for number in count(1, 7):
+    for number in count(1, 11):
         path = database_file(fresh_copy(whole, data_dir))
         if not run_until_killed(check_until, data_dir, view.name, number, "before_cursor_execute"):
             break
         assert rows_of(path, view.name) == right
         with keys_in(data_dir) as keys:
+            assert check(keys.database, view).differing == 0
             check_healthy(keys, view, right)
     assert number > 50
 
@@ -171,7 +172,7 @@ def test_an_opening_that_is_killed_while_it_makes_the_views_goes_on_at_the_next_
         sql(database_file(without), f"DROP TABLE {view.name}")
     sql(database_file(without), "DELETE FROM projection_states")
     data_dir = tmp_path / "data"
-    for number in count(1, 7):
+    for number in count(1, 11):
         fresh_copy(without, data_dir)
         if not run_until_killed(open_until, data_dir, number, "before_cursor_execute"):
             break
