@@ -8,6 +8,13 @@ from tests.system.clients import Client, answered, types
 from tests.system.ledgers import SOUND, MadeKey, admin_token, differences, make_keys, raw_sqlite
 from tests.system.processes import Servers, eventually
 
+LIFE = timedelta(seconds=2)
+
+
+def _short_lived(servers: Servers, names: list[str]) -> list[MadeKey]:
+    """Make keys whose lives are long enough to make them in, on however busy a machine."""
+    return make_keys(servers.data_dir, names, expires_at=datetime.now(UTC) + LIFE)
+
 
 def _recorded(servers: Servers) -> int:
     with raw_sqlite(servers.data_dir) as connection:
@@ -55,26 +62,16 @@ def test_two_servers_record_each_end_once_and_after_a_pause_they_catch_up(
     for _ in range(2):
         servers.start(expirer_seconds=0.01)
     one, other = (server.client(token) for server in servers.started)
-    # Long enough to make a hundred keys on a busy machine before the first of them ends.
-    end = datetime.now(UTC) + timedelta(seconds=8)
-    together = make_keys(servers.data_dir, [f"together {n}" for n in range(50)], expires_at=end)
-    apart = [
-        made
-        for n in range(50)
-        for made in make_keys(
-            servers.data_dir,
-            [f"apart {n}"],
-            expires_at=end + timedelta(milliseconds=10 * n),
-        )
-    ]
+    together = _short_lived(servers, [f"together {n}" for n in range(50)])
+    apart = [key for n in range(50) for key in _short_lived(servers, [f"apart {n}"])]
     eventually(lambda: _recorded(servers) >= 100, "all ends are recorded")
     _check_ended_once(one, together)
     _check_ended_once(other, apart)
     for server in servers.started:
         server.stop()
-    end = datetime.now(UTC) + timedelta(seconds=3)
-    missed = make_keys(servers.data_dir, [f"missed {n}" for n in range(50)], expires_at=end)
-    eventually(lambda: datetime.now(UTC) > end, "the keys have ended")
+    missed = _short_lived(servers, [f"missed {n}" for n in range(50)])
+    ended = datetime.now(UTC) + LIFE
+    eventually(lambda: datetime.now(UTC) > ended, "the keys have ended")
     assert _recorded(servers) == 100
     again = [servers.begin(expirer_seconds=0.01) for _ in range(2)]
     clients = [server.wait_until_ready().client(token) for server in again]

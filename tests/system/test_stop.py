@@ -89,15 +89,15 @@ def test_every_answer_given_before_the_stop_is_durable_and_none_is_cut_off(
     server = servers.start("--workers", str(workers))
     clients = [
         HastyClient(
-            server.url, token, make_keys(servers.data_dir, [f"{client}.{n}" for n in range(500)])
+            server.url, token, make_keys(servers.data_dir, [f"{client}.{n}" for n in range(200)])
         )
-        for client in range(6)
+        for client in range(4)
     ]
     told = Semaphore(0)
     with ThreadPoolExecutor(len(clients)) as pool:
         works = [pool.submit(client.work, told) for client in clients]
         try:
-            for _ in range(20):
+            for _ in range(12):
                 assert told.acquire(timeout=30)
         finally:
             code = server.stop()

@@ -1,6 +1,6 @@
 """Two servers on one file: what one has acknowledged, the other knows at its very next call."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -102,9 +102,9 @@ def test_a_change_is_seen_by_the_other_server_at_its_very_next_call(pair: Pair) 
 
 def test_an_end_that_one_server_sets_is_kept_by_the_other_to_the_moment(pair: Pair) -> None:
     one, other = pair.clients
-    for key in make_keys(pair.servers.data_dir, [f"ended {n}" for n in range(10)]):
+    for key in make_keys(pair.servers.data_dir, [f"ended {n}" for n in range(5)]):
         assert other.verify(key.token) == "VALID"
-        end = datetime.now(UTC) + timedelta(milliseconds=150)
+        end = datetime.now(UTC) + timedelta(milliseconds=500)
         changed = answered(one.update(key.key_id, expires_at=to_text(end)))
         assert from_text(changed["expires_at"]) == end
         code = "VALID"
@@ -151,6 +151,26 @@ def test_revoking_a_key_many_times_at_once_revokes_it_once(pair: Pair) -> None:
         # All were told of the one revocation that there is.
         assert {each["revoke_reason"] for each in revoked} == {history[1]["data"]["reason"]}
         assert {each["version"] for each in revoked} == {2}
+
+
+def test_a_revocation_is_not_lost_to_changes_made_at_the_same_time(pair: Pair) -> None:
+    clients = pair.many(6)
+    for key in make_keys(pair.servers.data_dir, [f"disputed {n}" for n in range(30)]):
+
+        def rename(client: Client, name: str, key_id: str = key.key_id) -> int:
+            return client.update(key_id, name=name).status_code
+
+        def revoke(key_id: str = key.key_id) -> int:
+            return clients[0].revoke(key_id).status_code
+
+        calls: list[Callable[[], int]] = [revoke]
+        calls += [partial(rename, client, f"{n}") for n, client in enumerate(clients[1:])]
+        statuses = at_once(calls)
+        assert statuses[0] == 200
+        assert set(statuses[1:]) <= {200, 409}
+        recorded = types(clients[0].history(key.key_id))
+        assert recorded == ["Created", *["Renamed"] * statuses[1:].count(200), "Revoked"]
+        assert {client.verify(key.token) for client in clients} == {"REVOKED"}
 
 
 def test_of_many_rotations_at_once_one_succeeds(pair: Pair) -> None:
