@@ -35,6 +35,7 @@ _VERIFY_TARGET = VERIFY_PATH.encode()
 _GATEWAY_TARGET = gateway.PATH.encode()
 _VERIFY_SCOPES = ("api-keys:verify",)
 _LONGEST_USUAL_BODY = 1024  # the least that the limit on bodies can be set to
+_MOST_HEADS = 10_000
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _HEAD_OF_VERDICT = (
     b"content-length: %d\r\n"
@@ -69,6 +70,8 @@ class FastLane:
         self._turn_began = 0.0
         self._allowed = 0
         self._verdicts: list[Code] = []
+        # A row that was read anew is another object, and its head is written anew.
+        self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
 
     def hold(self, held: Held, loop: AbstractEventLoop) -> None:
         """Let a request that has arrived whole be answered before the loop looks for more."""
@@ -142,11 +145,16 @@ class FastLane:
         verdict = self._authentication.verify_caught_up(token, wanted, now=now)
         if verdict is None or type(verdict.verdict) is not Verified:
             return None
-        head = _head_of_yes(verdict.verdict.key)
-        if head is None:
+        key = verdict.verdict.key
+        written = self._heads.get(key.lookup_id)
+        if written is None or written[0] is not key:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[key.lookup_id] = written = key, _head_of_yes(key)
+        if written[1] is None:
             return None
         self._allowed += 1
-        return head, b""
+        return written[1], b""
 
     def _verify(
         self, token: str, named: dict[bytes, bytes], body: bytes, now: datetime
@@ -174,7 +182,6 @@ def may_answer(method: bytes, target: bytes) -> bool:
     return method == b"POST" and target == _VERIFY_TARGET
 
 
-@lru_cache(maxsize=10_000)
 def _head_of_yes(key: AuthRow) -> bytes | None:
     sent = [b"%b: %b\r\n" % header for header in gateway.headers_of(key)]
     # What is in a damaged row must not become a header of its own; uvicorn knows how to refuse it.

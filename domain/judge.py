@@ -19,13 +19,15 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "INSUFFICIENT_SCOPE"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class AuthRow:
     """What the auth lookup knows of a key: all that a verdict needs.
 
-    One that was read anew is not the same one, so that what follows from one can be remembered.
+    Args:
+        position: of the key's first event.
     """
 
+    position: int
     lookup_id: str
     key_id: str
     workspace: str

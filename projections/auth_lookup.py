@@ -23,13 +23,13 @@ from domain.api_key import ApiKey
 from domain.judge import AuthRow
 from domain.times import from_text, to_text
 from projections.schema import big_integer, key_digests
-from projections.view import Values, View
+from projections.view import Handlers, Values, view_of_keys
 
 table = Table(
     "auth_lookup",
     MetaData(),
     Column("position", big_integer, primary_key=True, autoincrement=False),
-    Column("key_id", String(43), nullable=False, unique=True),
+    Column("key_id", String(43), nullable=False),
     Column("lookup_id", String(16), nullable=False, unique=True),
     Column("workspace", String(63), nullable=False),
     Column("name", Text, nullable=False),
@@ -78,22 +78,19 @@ def _scopes_changed(event: ApiKey.ScopesChanged) -> Values:
     return {"scopes": orjson.dumps(event.scopes).decode()}
 
 
-VIEW = View(
-    version=1,
-    table=table,
-    handlers={
-        ApiKey.Created: _created,
-        ApiKey.Revoked: _revoked,
-        ApiKey.Expired: _expired,
-        ApiKey.Rotated: _end_changed,
-        ApiKey.ExpirationChanged: _end_changed,
-        ApiKey.Renamed: _renamed,
-        ApiKey.ScopesChanged: _scopes_changed,
-    },
-)
+HANDLERS: Handlers = {
+    ApiKey.Created: _created,
+    ApiKey.Revoked: _revoked,
+    ApiKey.Expired: _expired,
+    ApiKey.Rotated: _end_changed,
+    ApiKey.ExpirationChanged: _end_changed,
+    ApiKey.Renamed: _renamed,
+    ApiKey.ScopesChanged: _scopes_changed,
+}
+VIEW = view_of_keys(version=2, table=table, handlers=HANDLERS)
 
 
-_COLUMNS = [column for column in table.c if column.name not in ("position", "verifier")]
+_COLUMNS = [column for column in table.c if column.name != "verifier"]
 _NAMES = [column.name for column in _COLUMNS]
 _FIND = (
     select(*_COLUMNS, table.c.verifier, key_digests.c.digest)
@@ -134,6 +131,7 @@ def _found(row: Sequence[Any]) -> Found:
     *values, verifier, digest = row
     named = dict(zip(_NAMES, values, strict=True))
     auth_row = AuthRow(
+        position=named["position"],
         lookup_id=named["lookup_id"],
         key_id=named["key_id"],
         workspace=named["workspace"],

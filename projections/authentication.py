@@ -183,7 +183,7 @@ class Authentication:
             return _NOT_FOUND
         verdict = judge(key.row, scopes, now)
         if type(verdict) is Verified:
-            self._on_use(key.row.key_id, now)
+            self._on_use(key.row.position, now)
         return verdict
 
     def _keep(self, digest: Digest) -> None:

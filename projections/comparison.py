@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select
 
 _NEVER_SHOWN = frozenset({"verifier"})
 _AT_ONCE = 500
@@ -33,23 +34,14 @@ def differing_positions(connection: Connection, live: Table, right: Table) -> se
     about a second, and no memory.
     """
     changed = (
-        select(live.c.position)
-        .join(right, right.c.position == live.c.position)
+        select(live.c.position, right.c.position)
+        .join(right, _same_row(live, right))
         .where(or_(*_distinct_columns(live, right)))
     )
     return {
-        *connection.scalars(changed),
+        *chain.from_iterable(connection.execute(changed)),
         *connection.scalars(_absent_from(right, live)),
         *connection.scalars(_absent_from(live, right)),
-    }
-
-
-def positions_of(connection: Connection, table: Table, key_ids: Collection[str]) -> set[int]:
-    """Return the positions that name the rows of some keys."""
-    return {
-        position
-        for some in _in_portions(key_ids)
-        for position in connection.scalars(select(table.c.position).where(table.c.key_id.in_(some)))
     }
 
 
@@ -60,8 +52,8 @@ def compare_rows(
     for some in _in_portions(sorted(positions)):
         live_rows = _rows_at(connection, live, some)
         right_rows = _rows_at(connection, right, some)
-        for position in some:
-            difference = _compare(live_rows.get(position), right_rows.get(position))
+        for named in sorted(live_rows.keys() | right_rows.keys()):
+            difference = _compare(live_rows.get(named), right_rows.get(named))
             if difference is not None:
                 yield difference
 
@@ -79,6 +71,10 @@ def _compare(live: Row[Any] | None, right: Row[Any] | None) -> Difference | None
     return Difference(live.key_id, "different", columns) if columns else None
 
 
+def _same_row(one: Table, other: Table) -> ColumnElement[bool]:
+    return and_(*(column == other.c[column.name] for column in one.primary_key))
+
+
 def _distinct_columns(live: Table, right: Table) -> list[ColumnElement[bool]]:
     return [column.is_distinct_from(right.c[column.name]) for column in live.c]
 
@@ -86,14 +82,17 @@ def _distinct_columns(live: Table, right: Table) -> list[ColumnElement[bool]]:
 def _absent_from(absent: Table, present: Table) -> Any:  # noqa: ANN401 - Select is invariant
     return (
         select(present.c.position)
-        .outerjoin(absent, absent.c.position == present.c.position)
-        .where(absent.c.position.is_(None))
+        .outerjoin(absent, _same_row(absent, present))
+        .where(next(iter(absent.primary_key)).is_(None))
     )
 
 
-def _rows_at(connection: Connection, table: Table, positions: list[Any]) -> dict[int, Row[Any]]:
+def _rows_at(
+    connection: Connection, table: Table, positions: list[Any]
+) -> dict[tuple[Any, ...], Row[Any]]:
+    named_by = [column.name for column in table.primary_key]
     rows = connection.execute(select(table).where(table.c.position.in_(positions)))
-    return {row.position: row for row in rows}
+    return {tuple(row._mapping[name] for name in named_by): row for row in rows}  # noqa: SLF001
 
 
 def _in_portions(values: Collection[Any]) -> Iterator[list[Any]]:

@@ -76,11 +76,10 @@ def conditions(filters: Filters, keys: Table, uses: Table) -> list[ColumnElement
     return found
 
 
-def unused(filters: Filters, keys: Table, uses: Table) -> Select[tuple[int]] | None:
-    """Return the positions of the keys of all workspaces that fit by their last use alone.
+def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select[tuple[int]] | None:
+    """Return the positions of the keys of a workspace that fit by their last use alone.
 
-    They are read in the order of the key ids, in which both tables can be read from end to end:
-    for a million keys that takes a tenth of the time of looking up each one's last use.
+    They are read in the order of the positions, in which both tables are read from end to end.
 
     Returns:
         ``None`` if the filters do not ask for unused keys.
@@ -88,10 +87,10 @@ def unused(filters: Filters, keys: Table, uses: Table) -> Select[tuple[int]] | N
     if filters.unused_since is None and not filters.never_used:
         return None
     every = keys.alias()
-    used = select(uses.c.key_id).where(uses.c.key_id == every.c.key_id)
+    used = select(uses.c.position).where(uses.c.position == every.c.position)
     if not filters.never_used and filters.unused_since is not None:
         used = used.where(uses.c.used_at >= to_text(minute_of(filters.unused_since)))
-    return select(every.c.position).where(~used.exists())
+    return select(every.c.position).where(every.c.workspace == workspace, ~used.exists())
 
 
 def predicate(filters: Filters) -> Callable[[ListedKey], bool]:

@@ -27,7 +27,8 @@ from domain.tokens import display_prefix
 from projections.key_filters import Filters, conditions, unused
 from projections.listed_key import ListedKey, listed
 from projections.schema import big_integer, last_uses
-from projections.view import Values, View
+from projections.stored_events import first_position
+from projections.view import Handlers, Values, view_of_keys
 
 TIME = String(27)
 _LOOKED_AT = 5_000
@@ -36,7 +37,7 @@ table = Table(
     "key_list",
     MetaData(),
     Column("position", big_integer, primary_key=True, autoincrement=False),
-    Column("key_id", String(43), nullable=False, unique=True),
+    Column("key_id", String(43), nullable=False),
     Column("workspace", String(63), nullable=False),
     Column("name", Text, nullable=False),
     Column("prefix", String(28), nullable=False),
@@ -124,23 +125,20 @@ def _scopes_changed(event: ApiKey.ScopesChanged) -> Values:
     }
 
 
-VIEW = View(
-    version=1,
-    table=table,
-    handlers={
-        ApiKey.Created: _created,
-        ApiKey.Revoked: _revoked,
-        ApiKey.Expired: _expired,
-        ApiKey.Rotated: _rotated,
-        ApiKey.ExpirationChanged: _expiration_changed,
-        ApiKey.Renamed: _renamed,
-        ApiKey.ScopesChanged: _scopes_changed,
-    },
-)
+HANDLERS: Handlers = {
+    ApiKey.Created: _created,
+    ApiKey.Revoked: _revoked,
+    ApiKey.Expired: _expired,
+    ApiKey.Rotated: _rotated,
+    ApiKey.ExpirationChanged: _expiration_changed,
+    ApiKey.Renamed: _renamed,
+    ApiKey.ScopesChanged: _scopes_changed,
+}
+VIEW = view_of_keys(version=2, table=table, handlers=HANDLERS)
 
 
 _SHOWN = select(table, last_uses.c.used_at).outerjoin(
-    last_uses, last_uses.c.key_id == table.c.key_id
+    last_uses, last_uses.c.position == table.c.position
 )
 
 
@@ -172,7 +170,7 @@ def list_keys(
         rows = [row for part in parts for row in connection.execute(part)]
         return sorted(rows, key=lambda row: row.position, reverse=True)[:limit]
 
-    among = unused(filters, table, last_uses)
+    among = unused(filters, workspace, table, last_uses)
     floor = None if among is None else connection.scalar(_floor(workspace, before))
     if among is None or floor is None:
         rows = read(query)
@@ -191,7 +189,7 @@ def show_key(connection: Connection, workspace: str, key_id: str, *, now: dateti
         KeyNotFound: the workspace has no such key.
     """
     row = connection.execute(
-        _SHOWN.where(table.c.key_id == key_id, table.c.workspace == workspace)
+        _SHOWN.where(table.c.position == first_position(key_id), table.c.workspace == workspace)
     ).one_or_none()
     if row is None:
         message = f"there is no key {key_id[:60]}"

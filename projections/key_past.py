@@ -16,7 +16,7 @@ from domain.errors import KeyNotFound
 from domain.key_ids import to_key_id, to_uuid
 from domain.times import to_text
 from projections.key_filters import Filters, predicate
-from projections.key_list import VIEW, table
+from projections.key_list import HANDLERS, table
 from projections.listed_key import ListedKey, listed
 from projections.schema import events
 from projections.stored_events import Recorded, decode_rows
@@ -105,7 +105,7 @@ def _row_at(history: Sequence[Recorded], at: datetime) -> Values | None:
     for position, event in ((each.position, each.event) for each in history):
         if event.timestamp > at:
             break
-        values = VIEW.handlers[type(event)](event)
+        values = HANDLERS[type(event)](event)
         if type(event) is ApiKey.Created:
             row = {"position": position, "key_id": to_key_id(event.originator_id), **values}
         elif row is not None:

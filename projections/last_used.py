@@ -14,19 +14,20 @@ from domain.times import to_text
 from projections.database import Database
 from projections.schema import last_uses
 
-OnUse = Callable[[str, datetime], None]
-"""Told the id of a key that was used, and when; on the path of each check."""
+OnUse = Callable[[int, datetime], None]
+"""Told the position of the first event of a key that was used, and when; on the path of each
+check."""
 
 _AT_ONCE = 2_000
 # Only forward: another process may have written a later use already.
 _KEEP_LATEST = text(
-    f"INSERT INTO {last_uses.name} (key_id, used_at) VALUES (:key_id, :used_at)"  # noqa: S608
-    f" ON CONFLICT (key_id) DO UPDATE SET used_at = excluded.used_at"
+    f"INSERT INTO {last_uses.name} (position, used_at) VALUES (:position, :used_at)"  # noqa: S608
+    f" ON CONFLICT (position) DO UPDATE SET used_at = excluded.used_at"
     f" WHERE excluded.used_at > {last_uses.name}.used_at"
 )
 
 
-def ignore_use(_key_id: str, _at: datetime) -> None:
+def ignore_use(_position: int, _at: datetime) -> None:
     """Note nothing."""
 
 
@@ -44,11 +45,11 @@ class LastUses:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._noted: dict[str, datetime] = {}
+        self._noted: dict[int, datetime] = {}
 
-    def touch(self, key_id: str, at: datetime) -> None:
+    def touch(self, position: int, at: datetime) -> None:
         """Note that a key was used."""
-        self._noted[key_id] = at
+        self._noted[position] = at
 
     def flush(self, database: Database) -> int:
         """Write down what was noted, a portion of keys in each transaction.
@@ -66,18 +67,18 @@ class LastUses:
             self._flush(database, waiting[start : start + _AT_ONCE])
         return len(waiting)
 
-    def _flush(self, database: Database, key_ids: list[str]) -> None:
-        taken = {key_id: self._noted.pop(key_id) for key_id in key_ids}
-        # Everybody writes in the order of the ids, so that no two writers wait for each other.
+    def _flush(self, database: Database, positions: list[int]) -> None:
+        taken = {position: self._noted.pop(position) for position in positions}
+        # Everybody writes in the same order, so that no two writers wait for each other.
         rows = [
-            {"key_id": key_id, "used_at": to_text(minute_of(taken[key_id]))}
-            for key_id in sorted(taken)
+            {"position": position, "used_at": to_text(minute_of(taken[position]))}
+            for position in sorted(taken)
         ]
         try:
             with database.write() as connection:
                 connection.execute(_KEEP_LATEST, rows)
         except BaseException:
-            for key_id, at in taken.items():
+            for position, at in taken.items():
                 # A use since then is the later one.
-                self._noted.setdefault(key_id, at)
+                self._noted.setdefault(position, at)
             raise

@@ -1,6 +1,7 @@
 """Making views anew from the events, and checking live ones against the events.
 
-A rebuild fills a shadow table in batches, and can go on where a killed one stopped. Then it takes
+A rebuild fills a shadow table in batches, first key by key, then with what was appended since, and
+can go on where a killed one stopped. Then it takes
 the append lock for a moment: it projects what was appended meanwhile, and the shadow becomes the
 live table. Whoever reads sees the old table or the new one, whole.
 
@@ -17,13 +18,12 @@ from time import perf_counter, sleep
 from sqlalchemy import Connection, Table, inspect
 
 from domain.errors import RebuildRunning
-from domain.key_ids import to_key_id
 from domain.times import to_text
-from projections.comparison import Difference, compare_rows, differing_positions, positions_of
+from projections.comparison import Difference, compare_rows, differing_positions
 from projections.database import Database
 from projections.exclusive import exclusively
 from projections.shadow import BATCH, Shadow, drop_table, read_state
-from projections.stored_events import Recorded, last_position
+from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
 
 Clock = Callable[[], datetime]
@@ -135,22 +135,25 @@ def _replay(
         started = perf_counter()
         shadow = Shadow(database, view, purpose)
         shadow.begin(resume=purpose == "rebuild")
+        while not shadow.is_filled:
+            shadow.fill_batch()
+            progress(view.name, shadow.reached, shadow.position)
         for _ in _catch_up(database, shadow, progress):
             pass
         comparable = _is_current(database, view)
         suspects: set[int] = set()
-        touched: set[str] = set()
+        touched: list[Recorded] = []
         if comparable:
             with database.read() as connection:
                 suspects = differing_positions(connection, view.table, shadow.table)
             for recorded in _catch_up(database, shadow, progress):
-                touched |= _key_ids(recorded)
+                touched += recorded
         differences: list[Difference] = []
         with database.write() as connection:
             locked = perf_counter()
-            touched |= _key_ids(shadow.project_rest(connection))
+            touched += shadow.project_rest(connection)
             if comparable:
-                suspects |= positions_of(connection, shadow.table, touched)
+                suspects |= _positions_touched(connection, touched)
                 differences = list(compare_rows(connection, view.table, shadow.table, suspects))
             obsolete = finish(connection, shadow)
         unlocked = perf_counter()
@@ -181,8 +184,13 @@ def _catch_up(
             return
 
 
-def _key_ids(recorded: Sequence[Recorded]) -> set[str]:
-    return {to_key_id(each.event.originator_id) for each in recorded}
+def _positions_touched(connection: Connection, recorded: Sequence[Recorded]) -> set[int]:
+    """Return the positions of all rows that events may have changed."""
+    keys = {each.event.originator_id for each in recorded}
+    return {
+        *(each.position for each in recorded),
+        *first_positions(connection, keys).values(),
+    }
 
 
 def _is_current(database: Database, view: View) -> bool:

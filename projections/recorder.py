@@ -18,7 +18,7 @@ from projections.database import Database
 from projections.digests import keep_digests
 from projections.schema import events, projection_states
 from projections.stored_events import Recorded, decode
-from projections.view import View, project
+from projections.view import View
 
 OnAppend = Callable[[int, float], None]
 """Told after each append how many events it had, and how many seconds it took."""
@@ -105,7 +105,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
 
 
 def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
-    project(connection, view, view.table, recorded)
+    view.project(connection, view.table, recorded)
     # Matching the version as well keeps a program of another version, still running while this
     # one upgraded the views, from writing what it means into tables that mean something else.
     moved = connection.execute(

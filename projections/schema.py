@@ -22,7 +22,7 @@ from sqlalchemy import (
 from domain.errors import LedgerError
 from projections.database import Database
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -51,11 +51,11 @@ key_digests = Table(
 last_uses = Table(
     "last_uses",
     metadata,
-    Column("key_id", String(43), primary_key=True),
+    Column("position", big_integer, primary_key=True, autoincrement=False),
     Column("used_at", String(27), nullable=False),
 )
-"""When each key was last used, to the minute: no projection, for a use is no event. A key that was
-never used has no row."""
+"""When each key was last used, to the minute: no projection, for a use is no event. A key is named
+by the position of its first event, as in the views; one that was never used has no row."""
 
 projection_states = Table(
     "projection_states",
@@ -65,8 +65,12 @@ projection_states = Table(
     Column("generation", Integer, nullable=False),
     Column("position", big_integer, nullable=False),
     Column("completed_at", String(27), nullable=True),
+    Column("filled_to", big_integer, nullable=True),
 )
 """How far each view's table has come; a rebuild's shadow table has a row of its own.
+
+A new table is first filled key by key, each with all its events up to ``position``; ``filled_to``
+is the position of the first event of the last key in it, and ``NULL`` when all are.
 
 ``generation`` counts how often the view's table was made anew, ``completed_at`` says when it last
 was; ``view_version`` is the version of the code that fills it.

@@ -1,21 +1,44 @@
 """Shadow tables: a view made anew beside the live one, while the live one goes on serving."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from sqlalchemy import Connection, MetaData, Table, delete, insert, inspect, select, text, update
+from sqlalchemy import (
+    Connection,
+    MetaData,
+    Table,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.sql.elements import quoted_name
 
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from projections.database import Database
 from projections.schema import projection_states
-from projections.stored_events import Recorded, decode_rows, last_position, read_rows
-from projections.view import View, copy_of, project
+from projections.stored_events import (
+    Recorded,
+    decode_rows,
+    decoded,
+    last_position,
+    orphaned_position,
+    read_first_events,
+    read_later_events,
+    read_rows,
+)
+from projections.view import View, copy_of
 
 BATCH = 10_000
 """Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
 for the time for which other writers wait, to stay small."""
+
+KEYS = 4_000
+"""Keys to a transaction while a table is filled key by key, for the same reason."""
 
 _UNFIT = (IntegrityError, InterfaceError, ProgrammingError, OverflowError, ProjectionInconsistent)
 """What an event causes that contradicts another, or has values that no column can hold."""
@@ -29,6 +52,12 @@ class ViewState:
     generation: int
     position: int
     completed_at: str | None
+    filled_to: int | None
+
+    @property
+    def reached(self) -> int:
+        """The position that it has reached, for people who wait."""
+        return self.position if self.filled_to is None else self.filled_to
 
 
 def read_state(connection: Connection, table_name: str) -> ViewState | None:
@@ -39,6 +68,7 @@ def read_state(connection: Connection, table_name: str) -> ViewState | None:
             projection_states.c.generation,
             projection_states.c.position,
             projection_states.c.completed_at,
+            projection_states.c.filled_to,
         ).where(projection_states.c.table_name == table_name)
     ).one_or_none()
     return None if row is None else ViewState(*row)
@@ -54,6 +84,17 @@ class Shadow:
         self.table = copy_of(view.table, f"{view.name}_{purpose}")
         self.position = 0
         self.projected = 0
+        self._filled_to: int | None = None
+
+    @property
+    def reached(self) -> int:
+        """The position that it has reached, for people who wait."""
+        return self.position if self._filled_to is None else self._filled_to
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether all keys are in it that there were when it was begun."""
+        return self._filled_to is None
 
     def begin(self, *, resume: bool) -> None:
         """Make the table, or go on with what an interrupted run has left of it."""
@@ -69,19 +110,49 @@ class Shadow:
                 and left.position <= last_position(connection)
                 and inspect(connection).has_table(self.table.name)
             ):
-                self.position = left.position
+                self.position, self._filled_to = left.position, left.filled_to
                 return
             drop_table(connection, self.table)
             _create(connection, self.view, self.table.name, generation)
+            self.position, self._filled_to = last_position(connection), 0
             connection.execute(
                 insert(projection_states).values(
                     table_name=self.table.name,
                     view_version=self.view.version,
                     generation=generation,
-                    position=0,
+                    position=self.position,
+                    filled_to=self._filled_to,
                 )
             )
-            self.position = 0
+
+    def fill_batch(self) -> None:
+        """Project the next keys, each with all its events up to the position of the beginning.
+
+        Each row is written once, in the order of the table, and never looked for again. In the
+        order of the events, every batch would change nearly every page of a large table.
+
+        Raises:
+            PoisonEvent: an event cannot be decoded or projected; what was projected before stays.
+        """
+        assert self._filled_to is not None  # noqa: S101 - whoever calls has asked `is_filled`
+        with self._database.read() as connection:
+            first = read_first_events(
+                connection, after=self._filled_to, until=self.position, limit=KEYS
+            )
+            keys = [row.originator_id for row in first]
+
+            def events() -> Iterator[Recorded]:
+                later = read_later_events(connection, keys, until=self.position)
+                return decoded(chain(first, later))
+
+            if not self._filled_to:
+                self._check_orphans(connection)
+            filled_to = first[-1].id if len(first) == KEYS else None
+            folded = self.view.fold(self._counted(events()))
+            with self._database.write() as writing:
+                self._write(writing, folded, events)
+                self._record(writing, filled_to=filled_to)
+        self._filled_to = filled_to
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; decoding them happens before the append lock is taken.
@@ -97,16 +168,14 @@ class Shadow:
         recorded = decode_rows(rows)
         if recorded:
             with self._database.write() as connection:
-                self._apply(connection, recorded)
-            self.position = recorded[-1].position
+                self._advance(connection, recorded)
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
         """Project all that is left, in a transaction that holds the append lock."""
         rest = decode_rows(read_rows(connection, after=self.position, limit=None))
         if rest:
-            self._apply(connection, rest)
-            self.position = rest[-1].position
+            self._advance(connection, rest)
         return rest
 
     def take_over(self, connection: Connection, completed_at: str) -> Table:
@@ -128,28 +197,49 @@ class Shadow:
         )
         return previous
 
-    def _apply(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
-        self._project(connection, recorded)
-        self.projected += len(recorded)
+    def _check_orphans(self, connection: Connection) -> None:
+        position = orphaned_position(connection, until=self.position)
+        if position is not None:
+            message = f"{self.view.name} has no place for it: its key was never created"
+            raise PoisonEvent(position, message)
+
+    def _advance(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
+        folded = self.view.fold(self._counted(recorded))
+        self._write(connection, folded, lambda: recorded)
+        self.position = recorded[-1].position
+        self._record(connection, position=self.position)
+
+    def _counted(self, recorded: Iterable[Recorded]) -> Iterator[Recorded]:
+        for each in recorded:
+            self.projected += 1
+            yield each
+
+    def _record(self, connection: Connection, **values: int | None) -> None:
         connection.execute(
             update(projection_states)
             .where(projection_states.c.table_name == self.table.name)
-            .values(position=recorded[-1].position)
+            .values(values)
         )
 
-    def _project(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
+    def _write(
+        self, connection: Connection, folded: object, events: Callable[[], Iterable[Recorded]]
+    ) -> None:
         try:
             with connection.begin_nested():
-                project(connection, self.view, self.table, recorded)
+                self.view.write(connection, self.table, folded)
+        except _UNFIT:
+            # Taken one by one, the culprit can be named.
+            for each in events():
+                self._project_one(connection, each)
+
+    def _project_one(self, connection: Connection, recorded: Recorded) -> None:
+        try:
+            with connection.begin_nested():
+                self.view.project(connection, self.table, [recorded])
         except _UNFIT as error:
-            if len(recorded) > 1:
-                # Taken one by one, the culprit can be named.
-                for each in recorded:
-                    self._project(connection, [each])
-                return
             reason = error.orig if isinstance(error, DBAPIError) else error
             message = f"{self.view.name} has no place for it: {reason}"
-            raise PoisonEvent(recorded[0].position, message) from error
+            raise PoisonEvent(recorded.position, message) from error
 
 
 def _previous_of(view: View) -> Table:

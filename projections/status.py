@@ -67,7 +67,7 @@ def _status(connection: Connection, view: View) -> ProjectionStatus:
         completed_at=(
             None if live is None or live.completed_at is None else from_text(live.completed_at)
         ),
-        rebuild_position=None if rebuild is None else rebuild.position,
+        rebuild_position=None if rebuild is None else rebuild.reached,
     )
 
 

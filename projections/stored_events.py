@@ -1,12 +1,12 @@
 """Reading the event store in the one global order of positions."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import MapperDeserialisationError
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, ScalarSelect, func, select
 
 from domain.api_key import ApiKey
 from domain.errors import PoisonEvent
@@ -15,10 +15,10 @@ from domain.stored_form import EventMapper
 from projections.schema import events
 
 _MAPPER = EventMapper()
+_AT_ONCE = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event and its place in the global order."""
 
     position: int
@@ -54,20 +54,114 @@ def read_history(connection: Connection, key_id: str, *, after: int, limit: int)
     )
 
 
+def read_first_events(
+    connection: Connection, *, after: int, until: int, limit: int
+) -> Sequence[Row[Any]]:
+    """Read the next first events of keys, in the order of their positions, without decoding them.
+
+    Args:
+        after: the position after which to begin.
+        until: the last position of all.
+        limit: how many at most.
+    """
+    return connection.execute(
+        select(events)
+        .where(events.c.id > after, events.c.id <= until, events.c.originator_version == 1)
+        .order_by(events.c.id)
+        .limit(limit)
+    ).all()
+
+
+def read_later_events(
+    connection: Connection, key_uuids: Sequence[bytes], *, until: int
+) -> Iterator[Row[Any]]:
+    """Read all later events of some keys, each key's in their order, without decoding them.
+
+    Args:
+        key_uuids: the keys' aggregate ids, as they are stored.
+        until: the position of the last one to be read.
+    """
+    for start in range(0, len(key_uuids), _AT_ONCE):
+        some = key_uuids[start : start + _AT_ONCE]
+        found = connection.execute(
+            select(events)
+            .where(
+                events.c.originator_id.in_(some),
+                events.c.originator_version > 1,
+                events.c.id <= until,
+            )
+            .order_by(events.c.originator_id, events.c.originator_version)
+        )
+        # Row by row takes twice as long.
+        yield from chain.from_iterable(found.partitions(_AT_ONCE))
+
+
+def first_positions(connection: Connection, key_uuids: Collection[UUID]) -> dict[UUID, int]:
+    """Return the positions of some keys' first events, which name their rows in the views."""
+    positions: dict[UUID, int] = {}
+    wanted = [uuid.bytes for uuid in key_uuids]
+    for start in range(0, len(wanted), _AT_ONCE):
+        rows = connection.execute(
+            select(events.c.originator_id, events.c.id).where(
+                events.c.originator_id.in_(wanted[start : start + _AT_ONCE]),
+                events.c.originator_version == 1,
+            )
+        )
+        positions |= {UUID(bytes=uuid): position for uuid, position in rows}
+    return positions
+
+
+def first_position(key_id: str) -> ScalarSelect[int]:
+    """Return the position of a key's first event, as a part of a query.
+
+    Raises:
+        KeyNotFound: no key can have this id.
+    """
+    return (
+        select(events.c.id)
+        .where(events.c.originator_id == to_uuid(key_id).bytes, events.c.originator_version == 1)
+        .scalar_subquery()
+    )
+
+
+def orphaned_position(connection: Connection, *, until: int) -> int | None:
+    """Return the position of an event whose key was never made; ``None`` if there is none."""
+    orphan = connection.scalar(
+        select(events.c.originator_id)
+        .where(events.c.id <= until)
+        .group_by(events.c.originator_id)
+        .having(func.min(events.c.originator_version) > 1)
+        .limit(1)
+    )
+    if orphan is None:
+        return None
+    position: int | None = connection.scalar(
+        select(func.min(events.c.id)).where(events.c.originator_id == orphan)
+    )
+    return position
+
+
 def decode_rows(rows: Iterable[Row[Any]]) -> list[Recorded]:
     """Decode stored events.
 
     Raises:
         PoisonEvent: an event cannot be decoded; the error has its position.
     """
-    recorded = []
+    return list(decoded(rows))
+
+
+def decoded(rows: Iterable[Row[Any]]) -> Iterator[Recorded]:
+    """Decode stored events one at a time; who keeps none of them spares the collector its work.
+
+    Raises:
+        PoisonEvent: as for `decode_rows`.
+    """
     for position, uuid_bytes, version, topic, state in rows:
         try:
             key_uuid = UUID(bytes=uuid_bytes)
         except (TypeError, ValueError) as error:
             raise PoisonEvent(position, f"its key is no UUID: {error}") from error
-        recorded.append(Recorded(position, decode(position, topic, key_uuid, version, state)))
-    return recorded
+        yield Recorded(position, decode(position, topic, key_uuid, version, state))
 
 
 def decode(position: int, topic: str, key_uuid: UUID, version: int, state: bytes) -> ApiKey.Event:

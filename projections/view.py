@@ -1,26 +1,30 @@
 """What a view is, and how events change its table, one event or a million.
 
-A view has one row for each key, named by ``position``: that of the key's first event, which
-never changes and orders the keys by their age. Each kind of event turns into values of columns
-that follow from the event alone, so that a batch of events folds in memory into one insert or
-update for each key, and live projection and replay are the same code.
+A view of keys has one row for each key, named by ``position``: that of the key's first event,
+which never changes and orders the keys by their age. Each kind of event turns into values of
+columns that follow from the event alone, so that a batch of events folds in memory into one insert
+or update for each key, and live projection and replay are the same code.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, Dialect, MetaData, Table, bindparam, insert, update
 
 from domain.api_key import ApiKey
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
-from projections.stored_events import Recorded
+from projections.stored_events import Recorded, first_positions
 
 Values = dict[str, Any]
+Handlers = Mapping[type[ApiKey.Event], Callable[[Any], Values]]
+"""For each kind of event, the values that it sets. A view names all kinds, so that none is
+forgotten."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,21 +32,43 @@ class View:
     """A projection of the events onto a table.
 
     Args:
-        version: counts up whenever the table or the handlers change, which makes every database
-            rebuild the view when the program is next started.
-        table: has the columns ``position``, the primary key, and ``key_id``, unique.
-        handlers: for each kind of event, the values that it sets. A view names all of them, so
-            that none is forgotten.
+        version: counts up whenever the table or what is written into it changes, which makes every
+            database rebuild the view when the program is next started.
+        table: has a column ``key_id``, and one of its primary key's is ``position``.
+        fold: turns events, all those of a key in their order, into what is to be written; it asks
+            no database. Raises `PoisonEvent` if it fails on an event.
+        write: writes what was folded into the table or a copy of it. Raises
+            `ProjectionInconsistent` if an event changes a key that has no row.
     """
 
     version: int
     table: Table
-    handlers: Mapping[type[ApiKey.Event], Callable[[Any], Values]]
+    fold: Callable[[Iterable[Recorded]], Any]
+    write: Callable[[Connection, Table, Any], None]
 
     @property
     def name(self) -> str:
         """The view's name, which is its table's too."""
         return self.table.name
+
+    def project(self, connection: Connection, table: Table, recorded: Iterable[Recorded]) -> None:
+        """Apply events to the view's table or to a copy of it.
+
+        Raises:
+            PoisonEvent, ProjectionInconsistent: as `fold` and `write` do.
+        """
+        self.write(connection, table, self.fold(recorded))
+
+
+def view_of_keys(*, version: int, table: Table, handlers: Handlers) -> View:
+    """Return a view with one row for each key, which the handlers change.
+
+    Args:
+        version: as in `View`.
+        table: its primary key is ``position``.
+        handlers: for each kind of event, the values that it sets.
+    """
+    return View(version, table, partial(_fold, table.name, handlers), partial(_write, table.name))
 
 
 @cache
@@ -51,21 +77,26 @@ def copy_of(table: Table, name: str) -> Table:
     return table.to_metadata(MetaData(), name=name)
 
 
-def project(connection: Connection, view: View, table: Table, recorded: Iterable[Recorded]) -> None:
-    """Apply events, in their order, to a view's table or to a copy of it.
+class _Folded(NamedTuple):
+    """Rows to insert, and changes to rows that are there, by key."""
 
-    Raises:
-        PoisonEvent: a handler fails on an event.
-        ProjectionInconsistent: an event changes a key that has no row.
-    """
-    made, changed = _fold(view, recorded)
+    made: dict[int, Values]
+    changed: dict[UUID, Values]
+
+
+def _write(name: str, connection: Connection, table: Table, folded: _Folded) -> None:
+    made, changed = folded
     # Rows go to the driver in the form that it takes: to have a million dictionaries turned into
     # it costs as much as writing them.
     if made:
         statement, in_order = _insert(table, connection.dialect)
         connection.exec_driver_sql(statement, [in_order(row) for row in made.values()])
+    if not changed:
+        return
+    positions = first_positions(connection, changed)
     by_columns: dict[tuple[str, ...], list[Values]] = defaultdict(list)
-    for values in changed.values():
+    for uuid, values in changed.items():
+        values["_position"] = positions.get(uuid)
         by_columns[tuple(sorted(values))].append(values)
     for columns, rows in by_columns.items():
         statement, in_order = _update(table, columns, connection.dialect)
@@ -73,32 +104,30 @@ def project(connection: Connection, view: View, table: Table, recorded: Iterable
         if updated != len(rows):
             message = (
                 f"{len(rows) - updated} of {len(rows)} keys have no row in {table.name}; run:"
-                f" keyledger projections rebuild {view.name}"
+                f" keyledger projections rebuild {name}"
             )
             raise ProjectionInconsistent(message)
 
 
-def _fold(view: View, recorded: Iterable[Recorded]) -> tuple[dict[str, Values], dict[str, Values]]:
-    """Return the rows to insert and the changes to rows that are there, by key id."""
-    made: dict[str, Values] = {}
-    changed: dict[str, Values] = {}
-    for each in recorded:
-        event = each.event
-        key_id = to_key_id(event.originator_id)
+def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> _Folded:
+    made: dict[int, Values] = {}
+    changed: dict[UUID, Values] = {}
+    for position, event in recorded:
+        # The number behind a UUID, for hashing a UUID takes longer than all else here.
+        number = event.originator_id.int
         try:
-            values = view.handlers[type(event)](event)
+            values = handlers[type(event)](event)
         except (LookupError, AttributeError, TypeError, ValueError) as error:
-            raise PoisonEvent(each.position, f"{view.name} fails on it: {error!r}") from error
+            raise PoisonEvent(position, f"{name} fails on it: {error!r}") from error
         if type(event) is ApiKey.Created:
-            values["position"] = each.position
-            values["key_id"] = key_id
-            made[key_id] = values
-        elif key_id in made:
-            made[key_id].update(values)
+            values["position"] = position
+            values["key_id"] = to_key_id(event.originator_id)
+            made[number] = values
+        elif number in made:
+            made[number].update(values)
         elif values:
-            values["_key_id"] = key_id
-            changed.setdefault(key_id, {}).update(values)
-    return made, changed
+            changed.setdefault(event.originator_id, {}).update(values)
+    return _Folded(made, changed)
 
 
 Prepared = tuple[str, Callable[[Values], Any]]
@@ -112,10 +141,10 @@ def _insert(table: Table, dialect: Dialect) -> Prepared:
 
 @cache
 def _update(table: Table, columns: tuple[str, ...], dialect: Dialect) -> Prepared:
-    changed = [name for name in columns if name != "_key_id"]
+    changed = [name for name in columns if name != "_position"]
     statement = (
         update(table)
-        .where(table.c.key_id == bindparam("_key_id"))
+        .where(table.c.position == bindparam("_position"))
         .values({name: bindparam(name) for name in changed})
     )
     compiled = statement.compile(dialect=dialect)

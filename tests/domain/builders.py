@@ -142,6 +142,7 @@ _SAID_BY_ALL = frozenset(
 )
 
 _A_ROW = AuthRow(
+    position=1,
     lookup_id="0123456789ABCDEF",
     key_id="apikey_00000000-0000-0000-0000-000000000001",
     workspace="default",

@@ -43,5 +43,6 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Make replays take a few events at a time, so that a small ledger needs several batches."""
     size = 4
     monkeypatch.setattr("projections.shadow.BATCH", size)
+    monkeypatch.setattr("projections.shadow.KEYS", 2)
     monkeypatch.setattr("projections.rebuild.BATCH", size)
     return size

@@ -160,6 +160,7 @@ def use_batches_of(events: int) -> None:
     """Make replays take small batches, for as long as this process lives."""
     for module in (projections.shadow, projections.rebuild):
         vars(module)["BATCH"] = events
+    projections.shadow.KEYS = max(1, events // 2)
 
 
 def sql(path: Path, statement: str, *parameters: object) -> Rows:

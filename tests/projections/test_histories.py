@@ -35,6 +35,7 @@ def any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back the size of the batches after a test that changes it."""
     for module in ("shadow", "rebuild"):
         monkeypatch.setattr(f"projections.{module}.BATCH", 1)
+    monkeypatch.setattr("projections.shadow.KEYS", 1)
 
 
 def check_against_aggregates(keys: Keys, history: History) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event
@@ -10,6 +11,7 @@ from sqlalchemy import event
 from domain.api_key import Status
 from domain.caller import Actor, Caller
 from domain.errors import KeyNotFound
+from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
 from domain.scopes import cover
 from projections.key_filters import Filters
@@ -138,11 +140,14 @@ def test_another_workspaces_key_does_not_exist(keys: Keys) -> None:
     assert page(keys, Filters(text=theirs.key_id)) == []
     assert keys.show(theirs.key_id, workspace="other").name == "theirs"
     refusals = []
-    for key_id in (theirs.key_id, f"{ours.key_id[:-4]}0000", "apikey_", "' OR 1=1 --"):
+    for key_id in (theirs.key_id, f"{ours.key_id[:-4]}0000"):
         with pytest.raises(KeyNotFound) as caught:
             keys.show(key_id)
         refusals.append(str(caught.value).replace(key_id, "K"))
     assert set(refusals) == {"there is no key K"}
+    for key_id in ("apikey_", "' OR 1=1 --"):
+        with pytest.raises(KeyNotFound, match="a key id looks like apikey_ and a UUID"):
+            keys.show(key_id)
 
 
 def test_the_clock_decides_before_expired_is_recorded_and_the_record_after(
@@ -397,7 +402,8 @@ def test_paging_by_status_repeats_nothing_and_misses_nothing_that_stays(
 
 
 # One look by primary key for each key of the page, whatever else is asked for.
-LAST_USE = "SEARCH last_uses USING PRIMARY KEY (key_id=?) LEFT-JOIN"
+EVENT_OF_KEY = "events_aggregate_idx (originator_id=? AND originator_version=?)"
+LAST_USE = "SEARCH last_uses USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN"
 
 
 def plans(keys: Keys, ask: Callable[[], object]) -> list[list[str]]:
@@ -471,11 +477,15 @@ def test_due_keys_are_read_from_an_index_in_their_order(
 def test_a_key_is_found_by_its_id(keys: Keys) -> None:
     def ask() -> None:
         with keys.database.read() as connection, pytest.raises(KeyNotFound):
-            show_key(connection, "default", "apikey_", now=NOON)
+            show_key(connection, "default", to_key_id(UUID(int=7)), now=NOON)
 
-    ((step, use),) = plans(keys, ask)
+    ((*steps, use),) = plans(keys, ask)
     assert use == LAST_USE
-    assert step == "SEARCH key_list USING INDEX sqlite_autoindex_key_list_1 (key_id=?)"
+    assert steps == [
+        "SEARCH key_list USING INTEGER PRIMARY KEY (rowid=?)",
+        "SCALAR SUBQUERY 1",
+        f"SEARCH events USING COVERING INDEX {EVENT_OF_KEY}",
+    ]
 
 
 def test_due_keys_come_the_longest_due_first_and_page_by_page(

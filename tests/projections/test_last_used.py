@@ -41,8 +41,12 @@ def flush(keys: Keys) -> int:
     return keys.opened.last_uses.flush(keys.database)
 
 
+def stored(path: Path) -> dict[int, str]:
+    return dict(sql(path, "SELECT position, used_at FROM last_uses"))
+
+
 def written(path: Path) -> dict[str, str]:
-    return dict(sql(path, "SELECT key_id, used_at FROM last_uses"))
+    return dict(sql(path, "SELECT key_id, used_at FROM last_uses JOIN key_list USING (position)"))
 
 
 def listed(keys: Keys, filters: Filters | None = None) -> list[ListedKey]:
@@ -112,7 +116,7 @@ def test_what_is_written_only_moves_forward(keys: Keys) -> None:
         (NOON + 3 * MINUTE, NOON + 3 * MINUTE),
     ):
         uses = LastUses()
-        uses.touch(key_id, at)
+        uses.touch(1, at)
         uses.flush(keys.database)
         assert keys.show(key_id).last_used_at == expected
 
@@ -198,17 +202,17 @@ def test_a_flush_that_fails_keeps_what_it_had_to_write(keys: Keys, clock: Settab
 
 def test_a_use_noted_while_a_flush_fails_outranks_the_one_put_back(keys: Keys) -> None:
     uses = LastUses()
-    uses.touch("a", NOON)
+    uses.touch(7, NOON)
 
     class Failing:
         def write(self) -> None:
-            uses.touch("a", NOON + MINUTE)
+            uses.touch(7, NOON + MINUTE)
             raise LedgerUnavailable("not now")
 
     with pytest.raises(LedgerUnavailable):
         uses.flush(Failing())  # type: ignore[arg-type]
     uses.flush(keys.database)
-    assert written(keys.path) == {"a": to_text(NOON + MINUTE)}
+    assert stored(keys.path) == {7: to_text(NOON + MINUTE)}
 
 
 def test_portions_that_were_written_are_done_and_the_others_are_kept(
@@ -216,41 +220,41 @@ def test_portions_that_were_written_are_done_and_the_others_are_kept(
 ) -> None:
     monkeypatch.setattr(projections.last_used, "_AT_ONCE", 2)
     uses = LastUses()
-    for key_id in "abcdef":
-        uses.touch(key_id, NOON)
+    for position in range(1, 7):
+        uses.touch(position, NOON)
     sql(
         keys.path,
-        "CREATE TRIGGER full BEFORE INSERT ON last_uses WHEN NEW.key_id = 'd'"
+        "CREATE TRIGGER full BEFORE INSERT ON last_uses WHEN NEW.position = 4"
         " BEGIN SELECT RAISE(ABORT, 'full'); END",
     )
     with pytest.raises(LedgerUnavailable):
         uses.flush(keys.database)
-    assert sorted(written(keys.path)) == ["a", "b"]
+    assert sorted(stored(keys.path)) == [1, 2]
     sql(keys.path, "DROP TRIGGER full")
     assert uses.flush(keys.database) == 4
-    assert sorted(written(keys.path)) == list("abcdef")
+    assert sorted(stored(keys.path)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_no_use_is_lost_between_threads_and_flushes(keys: Keys) -> None:
     uses, stopped = LastUses(), Event()
-    key_ids = [f"apikey_{number}" for number in range(50)]
+    positions = range(1, 51)
 
-    def use(thread: int) -> dict[str, str]:
+    def use(thread: int) -> dict[int, str]:
         at = NOON
         while not stopped.is_set():
             at += MINUTE
-            for key_id in key_ids[thread::4]:
-                uses.touch(key_id, at)
-        return dict.fromkeys(key_ids[thread::4], to_text(at))
+            for position in positions[thread::4]:
+                uses.touch(position, at)
+        return dict.fromkeys(positions[thread::4], to_text(at))
 
     with ThreadPoolExecutor(4) as pool:
         using = [pool.submit(use, thread) for thread in range(4)]
         flushed = sum(uses.flush(keys.database) for _ in range(100))
         stopped.set()
-        last = {key_id: at for each in using for key_id, at in each.result().items()}
-    assert flushed > len(key_ids)
+        last = {position: at for each in using for position, at in each.result().items()}
+    assert flushed > len(positions)
     uses.flush(keys.database)
-    assert written(keys.path) == last
+    assert stored(keys.path) == last
 
 
 def use_and_flush(data_dir: Path, tokens: list[str], seed: int, barrier: Barrier) -> datetime:

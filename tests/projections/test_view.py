@@ -7,24 +7,22 @@ from domain.errors import PoisonEvent, ProjectionInconsistent, ProjectionNotFoun
 from domain.stored_form import EVENT_CLASSES
 from projections import auth_lookup, key_list
 from projections.stored_events import Recorded, decode_rows, read_rows
-from projections.view import View, copy_of, project
+from projections.view import Handlers, View, copy_of
 from projections.views import VIEWS, view_named
 from tests.projections.ledgers import HOUR, Keys, Rows
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
 
-@each_view
-def test_a_view_has_a_handler_for_each_kind_of_event_and_no_other(view: View) -> None:
-    assert set(view.handlers) == set(EVENT_CLASSES.values())
+@pytest.mark.parametrize("handlers", [key_list.HANDLERS, auth_lookup.HANDLERS])
+def test_a_view_has_a_handler_for_each_kind_of_event_and_no_other(handlers: Handlers) -> None:
+    assert set(handlers) == set(EVENT_CLASSES.values())
 
 
 @each_view
-def test_a_view_is_named_by_position_and_key_id(view: View) -> None:
-    assert [column.name for column in view.table.primary_key] == ["position"]
-    key_id = view.table.c.key_id
-    assert key_id.unique
-    assert not key_id.nullable
+def test_a_view_is_named_by_position_and_knows_the_key(view: View) -> None:
+    assert "position" in [column.name for column in view.table.primary_key]
+    assert not view.table.c.key_id.nullable
 
 
 def test_views_are_found_by_name_and_others_are_refused_with_the_names_there_are() -> None:
@@ -73,14 +71,14 @@ def test_events_give_the_same_rows_however_they_are_parted(
     copy = copy_of(view.table, "parted")
     copy.create(writing)
     for start in range(0, len(recorded), size):
-        project(writing, view, copy, recorded[start : start + size])
+        view.project(writing, copy, recorded[start : start + size])
     assert rows_in(writing, copy) == rows_in(writing, view.table)
     assert len(rows_in(writing, copy)) == 3
 
 
 @each_view
 def test_no_events_change_nothing(writing: Connection, view: View) -> None:
-    project(writing, view, view.table, [])
+    view.project(writing, view.table, [])
     assert rows_in(writing, view.table) == []
 
 
@@ -92,9 +90,9 @@ def test_changing_a_key_that_has_no_row_is_refused(
     copy = copy_of(view.table, "incomplete")
     copy.create(writing)
     rest = [each for each in recorded if each.position > 2]
-    project(writing, view, copy, [each for each in recorded[:2] if each.position != missing])
+    view.project(writing, copy, [each for each in recorded[:2] if each.position != missing])
     with pytest.raises(ProjectionInconsistent, match=r"1 of . keys have no row in incomplete"):
-        project(writing, view, copy, rest)
+        view.project(writing, copy, rest)
 
 
 @each_view
@@ -104,7 +102,7 @@ def test_an_event_that_a_handler_fails_on_is_named(
     broken = recorded[2]
     del vars(broken.event)["name"]
     with pytest.raises(PoisonEvent, match=f"{view.name} fails on it") as caught:
-        project(writing, view, view.table, recorded)
+        view.project(writing, view.table, recorded)
     assert caught.value.position == 3
 
 
