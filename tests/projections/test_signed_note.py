@@ -308,7 +308,7 @@ class TestCheckpoint:
             f"{ORIGIN}\n03\n{base64.b64encode(ROOT).decode()}\n",
             f"{ORIGIN}\n-3\n{base64.b64encode(ROOT).decode()}\n",
             f"{ORIGIN}\n+3\n{base64.b64encode(ROOT).decode()}\n",
-            f"{ORIGIN}\n٣\n{base64.b64encode(ROOT).decode()}\n",
+            f"{ORIGIN}\n\u0663\n{base64.b64encode(ROOT).decode()}\n",
             f"{ORIGIN}\n3 \n{base64.b64encode(ROOT).decode()}\n",
             f"{ORIGIN}\n3\n{base64.b64encode(ROOT[1:]).decode()}\n",
             f"{ORIGIN}\n3\n{base64.b64encode(ROOT).decode()[:-1]}\n",
