@@ -367,6 +367,8 @@ class _Content:
             # Another member may have been read in between.
             self._file.seek(self._next)
             chunk = self._file.read(min(_CHUNK, self._end - self._next))
+            if not chunk:  # the file was cut while it was read
+                return
             self._next += len(chunk)
             self._sha.update(chunk)
             self.crc = crc32(chunk, self.crc)

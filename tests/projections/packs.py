@@ -66,24 +66,33 @@ def a_pack(
     return pack
 
 
-def forged(pack: Path, **contents: bytes) -> Path:
-    """The pack with other contents of some members, in the right form, by who has no key.
-
-    The names are those of the members without their ends: ``entries=...``.
-    """
+def contents_of(pack: Path) -> dict[str, bytes]:
     with ZipFile(pack) as archive:
-        everything = {name: archive.read(name) for name in archive.namelist()}
-    for short, content in contents.items():
-        (name,) = [name for name in everything if name.partition(".")[0] == short]
-        everything[name] = content
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def repacked(pack: Path, contents: Iterable[tuple[str, bytes]], *, crc_off_by: int = 0) -> Path:
+    """A pack of these members, in the right form, written by who has no key."""
     members = []
     written = b""
-    for name, content in everything.items():
-        member = Member(name, crc32(content), len(content))
+    for name, content in contents:
+        member = Member(name, crc32(content) ^ crc_off_by, len(content))
         members.append(member)
         written += member.header() + content
     pack.write_bytes(written + directory(members))
     return pack
+
+
+def forged(pack: Path, **contents: bytes) -> Path:
+    """The pack with other contents of some members.
+
+    The names are those of the members without their ends: ``entries=...``.
+    """
+    everything = contents_of(pack)
+    for short, content in contents.items():
+        (name,) = [name for name in everything if name.partition(".")[0] == short]
+        everything[name] = content
+    return repacked(pack, everything.items())
 
 
 def checked(pack: Path, *, public_key: str = PUBLIC_KEY, previous: str | None = None) -> Report:

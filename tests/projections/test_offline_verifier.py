@@ -4,8 +4,10 @@ import ast
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -14,6 +16,7 @@ from uuid import UUID
 from zipfile import ZipFile
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +25,8 @@ from domain.errors import LedgerError
 from domain.public_event import entry_of
 from projections import offline_verifier
 from projections.merkle import Growth
-from projections.offline_verifier import MAX_FINDINGS, Tree, main
+from projections.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
+from projections.signed_note import sign_note
 from tests.domain.builders import ADA, NOON, PATIENT, a_credential, a_new_key
 from tests.projections.packs import (
     ANOTHER_KEY,
@@ -35,13 +39,16 @@ from tests.projections.packs import (
     a_pack,
     checked,
     checkpoint_notes,
+    contents_of,
     forged,
     made_entries,
+    repacked,
     told,
 )
 
 ENTRIES = made_entries(40)
 (LAST_NOTE,) = checkpoint_notes(ENTRIES, [len(ENTRIES)])
+LAST_TEXT = LAST_NOTE.partition("\n\n")[0] + "\n"
 DAY_1, DAY_2, DAY_3, DAY_4 = (f"2026-03-0{day}T12:00:00.000000Z" for day in range(1, 5))
 
 
@@ -149,6 +156,95 @@ class TestForgery:
         pack = forged(pack, **{"public-key": f"{PUBLIC_KEY}\n".encode()})
 
         assert checked(pack).findings
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (LAST_TEXT.replace(KEY.name, "elsewhere.example"), "of elsewhere.example, another"),
+            (LAST_TEXT.replace("\n", "\t\n", 1), "not the form of a note"),
+            (LAST_TEXT.rpartition("\n")[0].rpartition("\n")[0] + "\nAAAA\n", "3 bytes, not 32"),
+            (LAST_TEXT.replace(f"\n{len(ENTRIES)}\n", f"\n0{len(ENTRIES)}\n"), "form of a check"),
+            (LAST_TEXT.partition("\n")[0] + "\n", "form of a checkpoint"),
+            (LAST_TEXT + "\nmore\n", "no line of a signature"),
+        ],
+    )
+    def test_what_is_signed_and_yet_no_checkpoint_is_found(
+        self, tmp_path: Path, text: str, expected: str
+    ) -> None:
+        signature = Ed25519PrivateKey.from_private_bytes(KEY.seed).sign(text.encode())
+        encoded = b64encode(KEY.verifier_key.key_id + signature).decode()
+        note = f"{text}\n— {KEY.name} {encoded}\n"
+
+        report = checked(forged(a_pack(tmp_path, ENTRIES), checkpoints=note.encode()))
+
+        where, wrong = told(report)[0]
+        assert where == "checkpoint 1 in the pack"
+        assert expected in wrong
+
+    def test_a_signature_that_is_spelled_otherwise_is_found(self, tmp_path: Path) -> None:
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        pack = a_pack(tmp_path, ENTRIES)
+        manifest = contents_of(pack)["manifest.txt"].decode()
+        # 68 bytes in base64: the last digit before "=" has two bits that mean nothing.
+        twin = alphabet[alphabet.index(manifest[-3]) + 1]
+
+        report = checked(forged(pack, manifest=f"{manifest[:-3]}{twin}=\n".encode()))
+
+        assert [where for where, _ in told(report)] == ["manifest.txt"]
+        assert "no base64" in report.findings[0].wrong
+
+    def test_another_signature_under_the_manifest_is_found(self, tmp_path: Path) -> None:
+        pack = a_pack(tmp_path, ENTRIES)
+        manifest = contents_of(pack)["manifest.txt"]
+        line = sign_note("x\n", ANOTHER_KEY).encode().rpartition(b"\n\n")[2]
+
+        assert told(checked(forged(pack, manifest=manifest + line))) == [
+            ("manifest.txt", "it has more signatures than one")
+        ]
+
+    def test_a_manifest_in_another_order_is_found(self, tmp_path: Path) -> None:
+        pack = a_pack(tmp_path, ENTRIES)
+        manifest = contents_of(pack)["manifest.txt"].decode()
+        *lines, last = manifest.partition("\n\n")[0].split("\n")
+        text = "\n".join([*lines[:-1], last, lines[-1], ""])
+
+        assert told(checked(forged(pack, manifest=sign_note(text, KEY).encode()))) == [
+            ("manifest.txt", "its lines are in another order")
+        ]
+
+    def test_wrong_checksums_in_headers_and_directory_are_found(self, tmp_path: Path) -> None:
+        pack = a_pack(tmp_path, ENTRIES)
+        contents = contents_of(pack)
+
+        report = checked(repacked(pack, contents.items(), crc_off_by=1))
+
+        assert told(report) == [
+            (name, "its CRC-32 is not the one in the directory") for name in contents
+        ]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["entries.jsonl", "manifest.txt"],
+            [*FIXED_NAMES],
+            [*FIXED_NAMES[::-1], "manifest.txt"],
+            [*FIXED_NAMES, "manifest.txt", "more.txt"],
+            [*FIXED_NAMES, "more.txt", "manifest.txt"],
+            [*FIXED_NAMES, "reports/b", "reports/a", "manifest.txt"],
+            [*FIXED_NAMES, "reports/a", "reports/a", "manifest.txt"],
+            [*FIXED_NAMES, "reports/../../a", "manifest.txt"],
+            [*FIXED_NAMES, *(f"reports/{number:05}" for number in range(4000)), "manifest.txt"],
+        ],
+    )
+    def test_other_members_than_a_packs_are_found(self, tmp_path: Path, names: list[str]) -> None:
+        pack = a_pack(tmp_path, ENTRIES)
+        contents = contents_of(pack)
+
+        report = checked(repacked(pack, [(name, contents.get(name, b"")) for name in names]))
+
+        ((where, wrong),) = told(report)
+        assert where == "the pack"
+        assert "members" in wrong
 
     def test_a_manifest_of_another_pack_is_found(self, tmp_path: Path) -> None:
         other = a_pack(tmp_path, ENTRIES[:-1])
@@ -488,6 +584,16 @@ def test_the_verifiers_tree_is_the_ledgers(batches: list[list[bytes]]) -> None:
         assert (tree.size, tree.root()) == (growth.size, growth.root())
 
 
+_TYPED_KEY = b"\x02" + KEY.verifier_key.public_key
+KEY_FOR_ANOTHER_ALGORITHM = "+".join(
+    [
+        KEY.name,
+        sha256(f"{KEY.name}\n".encode() + _TYPED_KEY).hexdigest()[:8],
+        b64encode(_TYPED_KEY).decode(),
+    ]
+)
+
+
 def status_of(arguments: list[str]) -> object:
     try:
         return main(arguments)
@@ -549,6 +655,8 @@ class TestCommand:
             ["missing.zip", "--public-key", PUBLIC_KEY],
             ["pack.zip", "--public-key", "missing.txt"],
             ["pack.zip", "--public-key", PUBLIC_KEY.replace("+A", "+B")],
+            ["pack.zip", "--public-key", PUBLIC_KEY.replace("ledger.", "ledgers.")],
+            ["pack.zip", "--public-key", KEY_FOR_ANOTHER_ALGORITHM],
             ["pack.zip", "--public-key", "kept.txt"],
             ["pack.zip", "--public-key", PUBLIC_KEY, "--previous", "missing.txt"],
             ["pack.zip", "--public-key", PUBLIC_KEY, "--previous", "key.txt"],
