@@ -288,6 +288,22 @@ def test_a_leaf_is_at_one_index_only(data: st.DataObject) -> None:
     assert verify_inclusion(leaf, other, size, proof, top) == (other == leaf_index)
 
 
+@pytest.mark.parametrize("claimed", [4, 16])
+def test_a_proof_of_another_length_than_the_size_asks_for_is_refused(claimed: int) -> None:
+    """The hashes would come out right: it is the claimed size that is wrong."""
+    read = StoredTree(LEAVES).read
+    leaf, top = leaf_hash(LEAVES[0]), ROOTS[8]
+
+    assert not verify_inclusion(leaf, 0, claimed, inclusion_proof(0, 8, read), top)
+    assert not verify_consistency(1, claimed, consistency_proof(1, 8, read), ROOTS[1], top)
+    assert not verify_consistency(3, claimed, consistency_proof(3, 8, read), ROOTS[3], top)
+
+
+def test_what_is_no_hash_is_in_no_tree() -> None:
+    assert not verify_inclusion(b"x", 0, 1, [], b"x")
+    assert not verify_consistency(1, 1, [], b"x", b"x")
+
+
 def test_every_tree_grew_from_the_empty_one_and_from_itself() -> None:
     tree = StoredTree(LEAVES)
 

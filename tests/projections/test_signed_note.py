@@ -262,6 +262,13 @@ class TestOpening:
         with pytest.raises(ValueError, match="spelled"):
             open_note(note[:-3] + twin + "=\n", [KEY.verifier_key])
 
+    @pytest.mark.parametrize("signature", ["AAAA", "AAAAAA=="])
+    def test_a_signature_of_a_key_id_alone_is_refused(self, signature: str) -> None:
+        note = sign_note("text\n", KEY)
+
+        with pytest.raises(ValueError, match="no bytes after its key id"):
+            open_note(f"{note}— other.example {signature}\n", [KEY.verifier_key])
+
     def test_a_flood_of_signatures_is_refused(self) -> None:
         line = sign_note("text\n", OTHER).rpartition("\n\n")[2]
         note = sign_note("text\n", KEY)
