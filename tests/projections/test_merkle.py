@@ -299,6 +299,16 @@ def test_a_proof_of_another_length_than_the_size_asks_for_is_refused(claimed: in
     assert not verify_consistency(3, claimed, consistency_proof(3, 8, read), ROOTS[3], top)
 
 
+def test_the_right_edge_of_a_tree_is_not_taken_for_a_smaller_tree() -> None:
+    """Here too the hashes come out right, with one more on the left than there is room for."""
+    read = StoredTree(LEAVES).read
+
+    inclusion, growth = inclusion_proof(7, 8, read), consistency_proof(7, 8, read)
+
+    assert not verify_inclusion(leaf_hash(LEAVES[7]), 3, 4, inclusion, ROOTS[8])
+    assert not verify_consistency(3, 4, growth, ROOTS[7], ROOTS[8])
+
+
 def test_what_is_no_hash_is_in_no_tree() -> None:
     assert not verify_inclusion(b"x", 0, 1, [], b"x")
     assert not verify_consistency(1, 1, [], b"x", b"x")
