@@ -4,6 +4,8 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from domain.api_key import ApiKey
 from domain.key_ids import to_key_id
 from domain.times import to_text
@@ -19,6 +21,12 @@ _ENVELOPE = frozenset(
         "source_ip",
     }
 )
+
+MAX_ENTRY_LENGTH = 65_535
+"""In bytes: the bundles of C2SP's ``tlog-tiles`` give an entry's length as a 16-bit number.
+
+The rules for names, scopes and comments keep every event far below it.
+"""
 
 
 def public_event(event: ApiKey.Event) -> dict[str, Any]:
@@ -45,3 +53,21 @@ def public_event(event: ApiKey.Event) -> dict[str, Any]:
         "source_ip": event.source_ip,
         "data": data,
     }
+
+
+def entry_of(event: ApiKey.Event) -> bytes:
+    """Return the entry of an event in the audit trail: its public form in canonical JSON.
+
+    It is one line without its end, in the one spelling that RFC 8785 allows. The event's position
+    and leaf index are not in it, since another database may count differently.
+
+    Raises:
+        ValueError: the entry would be longer than `MAX_ENTRY_LENGTH`.
+    """
+    # Sorting is all that RFC 8785 asks for beyond what is written anyway: names are in ASCII, and
+    # the only numbers are versions, integers below 2**53.
+    entry = orjson.dumps(public_event(event), option=orjson.OPT_SORT_KEYS)
+    if len(entry) > MAX_ENTRY_LENGTH:
+        message = f"an entry has at most {MAX_ENTRY_LENGTH} bytes; this one has {len(entry)}"
+        raise ValueError(message)
+    return entry
