@@ -15,6 +15,7 @@ NAMES = {
     "verify": "checks of tokens over HTTP",
     "rebuild": "making the projections anew",
     "verify_time": "checks of tokens inside the process",
+    "last_used": "noting when keys were last used",
 }
 
 
