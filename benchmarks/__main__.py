@@ -16,6 +16,7 @@ NAMES = {
     "rebuild": "making the projections anew",
     "verify_time": "checks of tokens inside the process",
     "last_used": "noting when keys were last used",
+    "restart": "the first checks after a restart",
 }
 
 
