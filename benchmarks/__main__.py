@@ -17,6 +17,7 @@ NAMES = {
     "verify_time": "checks of tokens inside the process",
     "last_used": "noting when keys were last used",
     "restart": "the first checks after a restart",
+    "append": "making and revoking keys",
     "list_page": "pages of the key list, of many keys and of few",
 }
 
