@@ -24,3 +24,8 @@ def rate(load: Load) -> str:
 def times(load: Load) -> str:
     """Return the times of answers, in words."""
     return f"p50 {load.p50 * 1e3:.2f} ms, p99 {load.p99 * 1e3:.2f} ms"
+
+
+def figures(load: Load) -> str:
+    """Return both, in words."""
+    return f"{rate(load)}; {times(load)}"

@@ -4,7 +4,7 @@ import json
 import random
 from statistics import median
 
-from benchmarks.checks import answered, forward_auth, rate, times
+from benchmarks.checks import answered, figures, forward_auth, rate, times
 from benchmarks.claims import Row, at_least, at_most
 from benchmarks.load import Demand, Load, http_request, result, start
 from benchmarks.servers import Served, bare_app, keyledger
@@ -47,7 +47,7 @@ def _against_floor(floor: int, served: Served, rounds: int, seconds: float) -> l
             ratio = median(ours.rate / bare.rate for bare, ours in pairs)
             bare, ours = sorted(pairs, key=lambda pair: pair[1].rate)[len(pairs) // 2]
             what = f"{name}, {connections} connection{'s'[: connections - 1]}, one worker"
-            row = at_least(what, f"{rate(ours)}; {times(ours)}", rate(bare), ratio, least)
+            row = at_least(what, figures(ours), rate(bare), ratio, least)
             rows.append(row if connections > 1 else Row(what, row.measured, row.floor, ratio))
     return rows
 
