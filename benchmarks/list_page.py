@@ -30,7 +30,7 @@ _CALLS_OF_SCANS = 5
 _PAGE = 100
 _MOST = 2.0
 _WORKSPACE = WORKSPACES[0]
-_SPAN = timedelta(days=120)
+_SPAN = timedelta(days=60)
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -120,7 +120,7 @@ def _compared(
 def _made(folder: Path, keys: int) -> Listed:
     folder.mkdir()
     uses = LastUses()
-    history = MadeHistory(created_share=0.5, workspaces=[_WORKSPACE], step=_SPAN / keys)
+    history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
     database = store(folder, _used(_of_keys(history, keys), uses))
     build_outdated_views(database, [VIEW], clock=_now)
     uses.flush(database)
