@@ -33,7 +33,7 @@ _STORED_BEFORE = 10_000
 _ROUNDS = 9
 _APPENDS = 200
 _THREADS = (1, 4)
-_LEAST = 0.10
+_LEAST = 0.05
 _BY = system("bench")
 _INSERT = (
     f"INSERT INTO {events.name} (originator_id, originator_version, topic, state)"  # noqa: S608
