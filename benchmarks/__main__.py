@@ -16,6 +16,10 @@ NAMES = {
     "rebuild": "making the projections anew",
     "verify_time": "checks of tokens inside the process",
     "offline": "checking an audit pack",
+    "last_used": "noting when keys were last used",
+    "restart": "the first checks after a restart",
+    "append": "making and revoking keys",
+    "list_page": "pages of the key list, of many keys and of few",
 }
 
 

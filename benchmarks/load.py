@@ -10,8 +10,10 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle
 from typing import cast
 
 import uvloop
@@ -52,6 +54,7 @@ class Demand:
         connections: how many at a time.
         seconds: for how long.
         rate: how many to a second at most, over all connections; 0 for as many as are answered.
+        once: send each request once, by whichever connection is free, and be done.
     """
 
     port: int
@@ -60,6 +63,7 @@ class Demand:
     connections: int
     seconds: float
     rate: float = 0.0
+    once: bool = False
 
 
 def http_request(
@@ -101,12 +105,11 @@ def result(process: subprocess.Popen[str]) -> Load:
 class _Caller(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, demand: Demand, requests: list[bytes], ends: float) -> None:
+    def __init__(self, demand: Demand, requests: Iterator[bytes], ends: float) -> None:
         self._requests = requests
         self._expected = f"HTTP/1.1 {demand.status} ".encode()
         self._ends = ends
         self._pause = demand.connections / demand.rate if demand.rate else 0.0
-        self._turn = 0
         self._sent = 0.0
         self._received = b""
         self._transport: asyncio.Transport | None = None
@@ -143,9 +146,12 @@ class _Caller(asyncio.Protocol):
 
     def _send(self) -> None:
         assert self._transport is not None  # noqa: S101 - it is set when the connection is made
-        self._turn = (self._turn + 1) % len(self._requests)
+        request = next(self._requests, None)
+        if request is None:
+            self._finish()
+            return
         self._sent = time.perf_counter()
-        self._transport.write(self._requests[self._turn])
+        self._transport.write(request)
 
     def _finish(self) -> None:
         self.done.set_result(None)
@@ -165,12 +171,13 @@ def _itself(caller: _Caller) -> _Caller:
 async def _make(demand: Demand) -> Load:
     loop = asyncio.get_running_loop()
     requests = [request.encode("latin-1") for request in demand.requests]
+    all_once = iter(requests)
     started = time.perf_counter()
-    ends = started + demand.seconds
+    ends = math.inf if demand.once else started + demand.seconds
     callers: list[_Caller] = []
     for at in range(demand.connections):
         turned = requests[at % len(requests) :] + requests[: at % len(requests)]
-        caller = _Caller(demand, turned, ends)
+        caller = _Caller(demand, all_once if demand.once else cycle(turned), ends)
         await loop.create_connection(partial(_itself, caller), "127.0.0.1", demand.port)
         callers.append(caller)
     await asyncio.gather(*(caller.done for caller in callers))

@@ -5,7 +5,7 @@ whole store. Some four events in ten make a key; the others change keys picked a
 with an end expires when the made clock passes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
@@ -46,10 +46,26 @@ class _Key:
 class MadeHistory:
     """Makes events, one after the other."""
 
-    def __init__(self, *, created_share: float = 0.39, seed: int = 7) -> None:
-        """Begin a history; equal arguments give equal events."""
+    def __init__(
+        self,
+        *,
+        created_share: float = 0.39,
+        workspaces: Sequence[str] = WORKSPACES,
+        step: timedelta = STEP,
+        seed: int = 7,
+    ) -> None:
+        """Begin a history; equal arguments give equal events.
+
+        Args:
+            created_share: which part of what is done is making a key.
+            workspaces: where keys are made, some of `WORKSPACES`.
+            step: how much time passes before each thing that is done.
+            seed: of the chance that decides.
+        """
         self._random = Random(seed)
         self._created_share = created_share
+        self._workspaces = workspaces
+        self._step = step
         self._now = START
         self._living: list[_Key] = []
         self._places: dict[_Key, int] = {}
@@ -59,7 +75,7 @@ class MadeHistory:
         """Make events without end."""
         changes = [getattr(self, f"_{name}") for name in _CHANGES]
         while True:
-            self._now += STEP
+            self._now += self._step
             yield from self._expire()
             if not self._living or self._random.random() < self._created_share:
                 yield self._create(f"key {self._random.getrandbits(32)}")
@@ -71,7 +87,7 @@ class MadeHistory:
         life = self._random.choice(_LIVES)
         key = _Key(
             uuid=UUID(int=self._random.getrandbits(128)),
-            workspace=self._random.choice(WORKSPACES) if after is None else after.workspace,
+            workspace=self._random.choice(self._workspaces) if after is None else after.workspace,
             name=name,
             expires_at=None if life is None else self._now + life,
         )

@@ -1,6 +1,6 @@
 """A ledger on disk with a made history, ready to be measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,22 @@ _AT_ONCE = 10_000
 
 def make_ledger(folder: Path, history: MadeHistory, count: int) -> Database:
     """Store the next ``count`` events of a history in a new database; views are not built."""
+    return store(folder, islice(history.events(), count))
+
+
+def store(folder: Path, made: Iterable[ApiKey.Event]) -> Database:
+    """Store events in a new database; views are not built."""
     database = open_database(f"sqlite:///{folder / 'ledger.sqlite3'}")
     upgrade_schema(database)
-    rows = _rows(islice(history.events(), count))
+    rows = to_rows(made)
     while batch := list(islice(rows, _AT_ONCE)):
         with database.write() as connection:
             connection.execute(insert(events), batch)
     return database
 
 
-def _rows(made: Iterator[ApiKey.Event]) -> Iterator[dict[str, Any]]:
+def to_rows(made: Iterable[ApiKey.Event]) -> Iterator[dict[str, Any]]:
+    """Return events as the rows that the event store keeps, without their positions."""
     mapper = EventMapper()
     for event in made:
         stored = mapper.to_stored_event(event)

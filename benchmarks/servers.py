@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 from urllib.error import URLError
 
 _STARTS_WITHIN_SECONDS = 60
+_LOOK_AGAIN_SECONDS = 0.01
+_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +28,39 @@ class Served:
     data_dir: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A Keyledger server on a ledger that was there before, and what its start took."""
+
+    port: int
+    seconds: float
+
+
 @contextmanager
 def keyledger(*, workers: int = 1) -> Iterator[Served]:
     """Run a server on a new ledger."""
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
-        data_dir, port = Path(folder) / "data", _free_port()
-        command = [str(Path(sys.executable).with_name("keyledger")), "serve"]
-        command += ["--port", str(port), "--workers", str(workers), "--data-dir", str(data_dir)]
-        said = Path(folder) / "said"
-        with said.open("w") as log, _running(command, port, stderr=log):
-            token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said.read_text())
+        data_dir = Path(folder) / "data"
+        with keyledger_on(data_dir, workers=workers) as started:
+            said = _said(data_dir).read_text()
+            token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said)
             if token is None:
-                raise RuntimeError(f"the server printed no token: {said.read_text()}")
-            yield Served(port, token[0], data_dir)
+                raise RuntimeError(f"the server printed no token: {said}")
+            yield Served(started.port, token[0], data_dir)
+
+
+@contextmanager
+def keyledger_on(data_dir: Path, **settings: object) -> Iterator[Started]:
+    """Run a server on a ledger; its log goes beside the data folder."""
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("keyledger")), "serve", "--port", str(port)]
+    command += ["--data-dir", str(data_dir)]
+    given = {f"KEYLEDGER_{name.upper()}": str(value) for name, value in settings.items()}
+    with (
+        _said(data_dir).open("w") as log,
+        _running(command, port, given, stderr=log) as seconds,
+    ):
+        yield Started(port, seconds)
 
 
 @contextmanager
@@ -51,13 +73,22 @@ def bare_app() -> Iterator[int]:
         yield port
 
 
+def _said(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}.log")
+
+
 @contextmanager
-def _running(command: list[str], port: int, **options: object) -> Iterator[None]:
+def _running(
+    command: list[str], port: int, given: Mapping[str, str] = _NOTHING, **options: object
+) -> Iterator[float]:
+    """Run a server; yield the seconds from the start of its process to its first answer."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYLEDGER_")}
+    environment |= given
+    started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload]
     try:
         _wait(process, port)
-        yield
+        yield time.perf_counter() - started
     finally:
         process.terminate()
         process.wait()
@@ -71,7 +102,7 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
         except (URLError, ConnectionError, TimeoutError):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the server did not become ready") from None
-            time.sleep(0.05)
+            time.sleep(_LOOK_AGAIN_SECONDS)
         else:
             return
 

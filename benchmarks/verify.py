@@ -4,6 +4,7 @@ import json
 import random
 from statistics import median
 
+from benchmarks.checks import answered, figures, forward_auth, rate, times
 from benchmarks.claims import Row, at_least, at_most
 from benchmarks.load import Demand, Load, http_request, result, start
 from benchmarks.servers import Served, bare_app, keyledger
@@ -22,15 +23,15 @@ def run(*, quick: bool) -> list[Row]:
         rows = _against_floor(floor, served, rounds, seconds)
         rows += _floods(served, 2 * seconds)
     with keyledger(workers=2) as served:
-        load = _load(served.port, [_forward_auth(served.root)], 204, 32, 2 * seconds)
-        rows.append(Row("forward-auth, 32 connections, two workers", _rate(load), _times(load)))
+        load = answered(Demand(served.port, [forward_auth(served.root)], 204, 32, 2 * seconds))
+        rows.append(Row("forward-auth, 32 connections, two workers", rate(load), times(load)))
     return rows
 
 
 def _against_floor(floor: int, served: Served, rounds: int, seconds: float) -> list[Row]:
     verify = http_request("POST", "/v1/verify", served.root, json.dumps({"token": served.root}))
     measured = (
-        ("forward-auth", _forward_auth(served.root), 204, 0.70),
+        ("forward-auth", forward_auth(served.root), 204, 0.70),
         ("POST /v1/verify", verify, 200, 0.45),
     )
     rows = []
@@ -38,15 +39,15 @@ def _against_floor(floor: int, served: Served, rounds: int, seconds: float) -> l
         for connections in (32, 1):
             pairs = [
                 (
-                    _load(floor, [request], status, connections, seconds),
-                    _load(served.port, [request], status, connections, seconds),
+                    answered(Demand(floor, [request], status, connections, seconds)),
+                    answered(Demand(served.port, [request], status, connections, seconds)),
                 )
                 for _ in range(rounds)
             ]
             ratio = median(ours.rate / bare.rate for bare, ours in pairs)
             bare, ours = sorted(pairs, key=lambda pair: pair[1].rate)[len(pairs) // 2]
             what = f"{name}, {connections} connection{'s'[: connections - 1]}, one worker"
-            row = at_least(what, f"{_rate(ours)}; {_times(ours)}", _rate(bare), ratio, least)
+            row = at_least(what, figures(ours), rate(bare), ratio, least)
             rows.append(row if connections > 1 else Row(what, row.measured, row.floor, ratio))
     return rows
 
@@ -63,14 +64,14 @@ def _floods(served: Served, seconds: float) -> list[Row]:
         "malformed tokens": [token[:-1] + "!" for token in wrong],
     }
     rows = []
-    honest = _forward_auth(served.root)
+    honest = forward_auth(served.root)
     for name, tokens in floods.items():
         calm = _together(served.port, honest, [honest], 204, seconds)
-        attack = [_forward_auth(token) for token in tokens]
+        attack = [forward_auth(token) for token in tokens]
         flooded = _together(served.port, honest, attack, 401, seconds)
         ratio = flooded.p99 / calm.p99
         what = f"p99 of honest callers under {_FLOOD_RATE:.0f}/s of {name}"
-        rows.append(at_most(what, _times(flooded), _times(calm), ratio, 1.5))
+        rows.append(at_most(what, times(flooded), times(calm), ratio, 1.5))
     return rows
 
 
@@ -87,22 +88,3 @@ def _with_lookup_id(token: str, lookup_id: str) -> str:
 
     # With its own checksum; else the token would be refused for its form alone.
     return Token("key", lookup_id, token[-49:-6]).reveal()
-
-
-def _forward_auth(token: str) -> str:
-    return http_request("GET", "/v1/forward-auth?scope=mcp:read", token)
-
-
-def _load(port: int, requests: list[str], status: int, connections: int, seconds: float) -> Load:
-    load = result(start(Demand(port, requests, status, connections, seconds)))
-    if load.wrong:
-        raise RuntimeError(f"{load.wrong} answers were not {status}")
-    return load
-
-
-def _rate(load: Load) -> str:
-    return f"{load.rate:,.0f}/s"
-
-
-def _times(load: Load) -> str:
-    return f"p50 {load.p50 * 1e3:.2f} ms, p99 {load.p99 * 1e3:.2f} ms"

@@ -1,0 +1,161 @@
+"""Appends: what making and revoking a key takes, against one bare row with the same durability.
+
+The floor is SQLite's own driver on a connection set up as the ledger's writer is, which inserts an
+event of a made history into the same table and commits. What a command does beside it: load and
+decide, hash the secret (as cheaply as Argon2id goes, since that is no part of an append), keep the
+views and the digest up to date, in the same transaction.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+from api.composition import OpenLedger, opened_ledger
+from api.settings import read_settings
+from benchmarks.claims import Row, at_least
+from benchmarks.made_history import MadeHistory
+from benchmarks.made_keys import SCOPE, make_keys
+from benchmarks.made_ledger import make_ledger, to_rows
+from domain.caller import system
+from domain.names import DEFAULT_WORKSPACE
+from domain.verifiers import CHEAPEST
+from projections.database import Database
+from projections.schema import events
+
+_STORED_BEFORE = 10_000
+_ROUNDS = 9
+_APPENDS = 200
+_THREADS = (1, 4)
+_LEAST = 0.05
+_BY = system("bench")
+_INSERT = (
+    f"INSERT INTO {events.name} (originator_id, originator_version, topic, state)"  # noqa: S608
+    " VALUES (:originator_id, :originator_version, :topic, :state)"
+)
+
+Append = Callable[[], object]
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Measure the floor and both commands in turn, with one writer and with several."""
+    rounds, appends = (2, 40) if quick else (_ROUNDS, _APPENDS)
+    stored = _STORED_BEFORE // 10 if quick else _STORED_BEFORE
+    with TemporaryDirectory(prefix="keyledger-bench-") as folder:
+        data_dir = Path(folder) / "data"
+        make_keys(data_dir, stored)
+        history = MadeHistory()
+        bare = make_ledger(Path(folder), history, stored)
+        with opened_ledger(read_settings(data_dir=data_dir), argon2_profile=CHEAPEST) as ledger:
+            commands = _Commands(ledger)
+            needed = len(_THREADS) * (1 + rounds) * appends
+            floor = _Bare(bare, list(to_rows(islice(history.events(), needed))))
+            rows = []
+            for threads in _THREADS:
+                rows += _against_floor(floor, commands, threads, rounds, appends)
+            floor.close()
+        bare.close()
+    return rows
+
+
+class _Bare:
+    """Appends rows to an event store that has nothing else to keep."""
+
+    def __init__(self, database: Database, rows: list[dict[str, Any]]) -> None:
+        self._pooled = database.writer.raw_connection()
+        self._connection = cast("sqlite3.Connection", self._pooled.driver_connection)
+        self._rows = rows
+        self._lock = threading.Lock()
+
+    def append(self) -> None:
+        """Append one."""
+        # A connection is one thread's at a time, and SQLite has one writer at a time in any case.
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(_INSERT, self._rows.pop())
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Give back the connection."""
+        self._pooled.close()
+
+
+class _Commands:
+    """Gives commands to a ledger."""
+
+    def __init__(self, ledger: OpenLedger) -> None:
+        self._ledger = ledger
+        self._living: list[str] = []
+
+    def create_key(self) -> None:
+        """Make a key."""
+        issued = self._ledger.ledger.create_key(
+            workspace=DEFAULT_WORKSPACE,
+            name="bench",
+            scopes=[SCOPE],
+            expires_at=None,
+            token_prefix="key",
+            by=_BY,
+            at=self._ledger.clock(),
+        )
+        self._living.append(issued.key_id)
+
+    def revoke_key(self) -> None:
+        """Revoke a key that was made before, each only once."""
+        self._ledger.ledger.revoke_key(
+            self._living.pop(),
+            workspace=DEFAULT_WORKSPACE,
+            reason="no longer used",
+            comment=None,
+            by=_BY,
+            at=self._ledger.clock(),
+        )
+
+
+def _against_floor(
+    floor: _Bare, commands: _Commands, threads: int, rounds: int, appends: int
+) -> list[Row]:
+    measured: dict[str, Append] = {
+        "floor": floor.append,
+        "create_key": commands.create_key,
+        "revoke_key": commands.revoke_key,
+    }
+    rates: dict[str, list[float]] = {name: [] for name in measured}
+    with ThreadPoolExecutor(threads) as pool:
+        # The first round warms up.
+        for turn in range(1 + rounds):
+            for name, append in measured.items():
+                rate = _rate(pool, append, threads, appends)
+                if turn:
+                    rates[name].append(rate)
+    bare = rates.pop("floor")
+    rows = []
+    for name, ours in rates.items():
+        what = f"{name}, {threads} writer{'s'[: threads - 1]}"
+        figure = f"{median(ours):,.0f} events/s"
+        floor_figure = f"{median(bare):,.0f} events/s of bare rows"
+        ratio = median(one / other for one, other in zip(ours, bare, strict=True))
+        row = at_least(what, figure, floor_figure, ratio, _LEAST)
+        # Several writers take turns, in both: how they do is shown, and what one does is claimed.
+        rows.append(row if threads == 1 else Row(what, figure, floor_figure, ratio))
+    return rows
+
+
+def _rate(pool: ThreadPoolExecutor, append: Append, threads: int, appends: int) -> float:
+    """Return how many appends to a second the threads of a pool get done together."""
+
+    def share() -> None:
+        for _ in range(appends // threads):
+            append()
+
+    started = time.perf_counter()
+    done = [pool.submit(share) for _ in range(threads)]
+    for each in done:
+        each.result()
+    return appends / (time.perf_counter() - started)
