@@ -17,7 +17,6 @@ from benchmarks.claims import Row, at_most
 from benchmarks.made_history import WORKSPACES, MadeHistory
 from benchmarks.made_ledger import store
 from domain.api_key import ApiKey
-from domain.key_ids import to_key_id
 from projections.database import Database
 from projections.key_filters import Filters
 from projections.key_list import VIEW, list_keys
@@ -143,12 +142,13 @@ def _of_keys(history: MadeHistory, keys: int) -> Iterator[ApiKey.Event]:
 def _used(made: Iterator[ApiKey.Event], uses: LastUses) -> Iterator[ApiKey.Event]:
     """Note a use of every second key."""
     used = False
-    for event in made:
+    # In a new store the positions are counted from 1.
+    for position, event in enumerate(made, 1):
         yield event
         if isinstance(event, ApiKey.Created):
             used = not used
             if used:
-                uses.touch(to_key_id(event.originator_id), event.timestamp)
+                uses.touch(position, event.timestamp)
 
 
 def _now() -> datetime:
