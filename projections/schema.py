@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     inspect,
     select,
 )
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from domain.errors import LedgerError
 from projections.database import Database
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -75,6 +76,17 @@ is the position of the first event of the last key in it, and ``NULL`` when all 
 ``generation`` counts how often the view's table was made anew, ``completed_at`` says when it last
 was; ``view_version`` is the version of the code that fills it.
 """
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("origin", String(255), primary_key=True),
+    Column("size", big_integer, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    Column("signed_at", String(27), nullable=False),
+)
+"""The signed checkpoints, as they are in the file outside the database too: no projection, for no
+event has a signature."""
 
 _revision = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 

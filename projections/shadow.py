@@ -114,7 +114,9 @@ class Shadow:
                 return
             drop_table(connection, self.table)
             _create(connection, self.view, self.table.name, generation)
-            self.position, self._filled_to = last_position(connection), 0
+            self.position, self._filled_to = 0, None
+            if not self.view.in_order:
+                self.position, self._filled_to = last_position(connection), 0
             connection.execute(
                 insert(projection_states).values(
                     table_name=self.table.name,

@@ -34,17 +34,20 @@ class View:
     Args:
         version: counts up whenever the table or what is written into it changes, which makes every
             database rebuild the view when the program is next started.
-        table: has a column ``key_id``, and one of its primary key's is ``position``.
+        table: has the columns ``key_id`` and ``position``.
         fold: turns events, all those of a key in their order, into what is to be written; it asks
             no database. Raises `PoisonEvent` if it fails on an event.
         write: writes what was folded into the table or a copy of it. Raises
             `ProjectionInconsistent` if an event changes a key that has no row.
+        in_order: whether its rows depend on the order of all events, and not only on the events
+            of their own keys, so that a new table has to be filled in that order.
     """
 
     version: int
     table: Table
     fold: Callable[[Iterable[Recorded]], Any]
     write: Callable[[Connection, Table, Any], None]
+    in_order: bool = False
 
     @property
     def name(self) -> str:

@@ -1,0 +1,40 @@
+"""The signed checkpoints in the database: to be asked for at once, and never the only copy."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert
+
+from domain.times import to_text
+from projections.checkpoint import Checkpoint
+from projections.schema import checkpoints
+
+
+def latest_note(connection: Connection) -> str | None:
+    """Return the note of the last checkpoint that was signed; ``None`` if there is none yet."""
+    note: str | None = connection.scalar(
+        select(checkpoints.c.note)
+        .order_by(checkpoints.c.signed_at.desc(), checkpoints.c.size.desc())
+        .limit(1)
+    )
+    return note
+
+
+def notes(connection: Connection, origin: str) -> list[str]:
+    """Return the notes of a log's checkpoints, the smallest first."""
+    return list(
+        connection.scalars(
+            select(checkpoints.c.note)
+            .where(checkpoints.c.origin == origin)
+            .order_by(checkpoints.c.size)
+        )
+    )
+
+
+def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
+    """Write a signed checkpoint down, unless it is there already."""
+    connection.execute(
+        insert(checkpoints)
+        .values(origin=checkpoint.origin, size=checkpoint.size, note=note, signed_at=to_text(at))
+        .on_conflict_do_nothing()
+    )
