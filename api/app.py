@@ -14,6 +14,7 @@ from api.background import expiring, keeping_last_uses
 from api.body_limit import BodyLimit
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
+from api.console.installation import install_console, open_sessions
 from api.fast_lane import serve_check
 from api.metrics import Metrics
 from api.observed import Observed
@@ -78,6 +79,7 @@ def create_app(
             app.state.ledger = ledger
             app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
+            app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             with expiring(ledger), keeping_last_uses(ledger):
                 yield
@@ -100,4 +102,5 @@ def create_app(
     install_problem_handlers(app)
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics)
+    install_console(app, settings)
     return app
