@@ -15,7 +15,7 @@ _END_OF_DAY = time(23, 59, 59, tzinfo=UTC)
 
 def label(choice: Choice) -> str:
     """Return what a choice is called."""
-    return {"date": "On a date", "never": "Never"}.get(choice, f"In {choice} days")
+    return {"date": "On a date", "never": "Never"}.get(choice, f"{choice} days")
 
 
 def end_of(choice: str, day: str, *, now: datetime) -> datetime | None:

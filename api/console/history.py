@@ -24,6 +24,8 @@ _WORDS: dict[type[ApiKey.Event], str] = {
     ApiKey.Renamed: "Renamed",
     ApiKey.ScopesChanged: "Scopes changed",
 }
+# Of a new key it is worth saying that it never expires.
+_UNKNOWN = {"expires_at": "unknown"}
 _FIELDS = {
     "name": "Name",
     "scopes": "Scopes",
@@ -97,7 +99,7 @@ def _told(history: Sequence[Recorded]) -> list[Happening]:
         changes = tuple(
             Change(name, label, known.get(name), said[name])
             for name, label in _FIELDS.items()
-            if name in said and said[name] != known.get(name)
+            if name in said and said[name] != known.get(name, _UNKNOWN.get(name))
         )
         known |= {change.field: change.after for change in changes}
         told.append(

@@ -117,7 +117,7 @@ def page(request: Request, template: str, status: int = 200, **shown: object) ->
             link=linker(visitor),
             files=f"{ROOT}/static/{pages_of(request).files_version}",
             now=now,
-            **shown,
+            **{"workspaces": (), **shown},
         )
     )
     return HTMLResponse(content, status)

@@ -48,11 +48,15 @@ def moment(at: datetime, *, form: str = "minute") -> Markup:
     """Return a time as HTML: in UTC, for a script to write it in the reader's own zone.
 
     Args:
-        form: ``day``, ``minute`` or ``second``: how precisely.
+        form: ``date`` for the short form of the day, or ``minute`` or ``second``.
     """
-    clock = {"day": "", "minute": f"{at:, %H:%M} UTC", "second": f"{at:, %H:%M:%S} UTC"}[form]
+    text = {
+        "date": f"{at.day} {_MONTHS[at.month - 1][:3]} {at.year}",
+        "minute": f"{day(at)}, {at:%H:%M} UTC",
+        "second": f"{day(at)}, {at:%H:%M:%S} UTC",
+    }[form]
     return Markup('<time datetime="{}" title="{} UTC" data-form="{}">{}</time>').format(
-        f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M:%S}", form, day(at) + clock
+        f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M:%S}", form, text
     )
 
 

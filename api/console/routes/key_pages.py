@@ -1,5 +1,6 @@
 """The list of keys, and the page of each: as they are, or as they were."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
@@ -7,14 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from api.bodies import KeyId, Workspace
-from api.console.history import tell_history
+from api.console.history import Happening, tell_history
 from api.console.key_queries import NEWEST_FIRST, KeyQuery, find_keys, read_past
 from api.console.pages import ROOT, page, pages_of
 from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
 from projections.key_list import show_key
+from projections.key_names import names_of_keys
 from projections.key_past import show_key_at
+from projections.listed_key import ListedKey
 from projections.workspaces import list_workspaces
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
@@ -100,13 +103,24 @@ def show_the_key(
         if (past is None or each.at <= past)
         and (query.before is None or each.version < query.before)
     ]
+    shown = told[:_EVENTS_SHOWN]
+    with ledger.database.read() as connection:
+        names = names_of_keys(connection, visitor.workspace, _keys_in(key, shown))
     return page(
         request,
         "key.html",
         key=key,
+        names=names,
         past=past,
         as_of=query.as_of,
-        events=told[:_EVENTS_SHOWN],
+        events=shown,
         older=told[_EVENTS_SHOWN - 1].version if len(told) > _EVENTS_SHOWN else None,
         done=_DONE.get(query.done or ""),
     )
+
+
+def _keys_in(key: ListedKey, events: Sequence[Happening]) -> set[str]:
+    """Return the ids of the keys that a page of a key speaks of."""
+    actors = [key.created_by, key.revoked_by, *(event.by for event in events)]
+    others = [key.rotated_from, key.rotated_to]
+    return {each.id for each in actors if each and each.type == "key"} | set(filter(None, others))

@@ -9,7 +9,7 @@ function say(text) {
 
 // Times come in UTC; they are shown in the reader's zone, and stay in UTC in the title.
 const FORMS = {
-  day: { day: "numeric", month: "long", year: "numeric" },
+  date: { day: "numeric", month: "short", year: "numeric" },
   minute: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit" },
   second: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" },
 };
