@@ -81,6 +81,47 @@ def opened(browser: Browser, server: Server) -> Iterator[OpenScreen]:
         screen.close()
 
 
+@pytest.mark.parametrize("name", ["desktop", "phone"])
+def test_the_list_is_searched_and_shown_as_it_was(
+    name: str, opened: OpenScreen, admin: Client
+) -> None:
+    screen = opened(name)
+    page = screen.sign_in(admin.token)
+    screen.look("keys", "API keys")
+    page.get_by_label("Search").fill("night")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator(NAMES)).to_have_text(["nightly-report"])
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Status").select_option("Revoked")
+    page.get_by_label("May do").fill("billing:write")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator(NAMES)).to_have_text(["billing-worker"])
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("Search").fill("nobody has this name")
+    page.get_by_role("button", name="Apply").click()
+    screen.look("no-key-fits", "API keys")
+    page.get_by_role("link", name="Show all keys").click()
+    if name != "phone":
+        page.get_by_role("columnheader", name="Name").get_by_role("link").click()
+        expect(page.get_by_role("columnheader", name="Name")).to_have_attribute(
+            "aria-sort", "ascending"
+        )
+        names = page.locator(NAMES).all_inner_texts()
+        assert names == sorted(names, key=str.lower)
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    page.goto(f"/console/keys?as_of={past:%Y-%m-%dT%H:%M}")
+    expect(page.get_by_text("You are looking at the past")).to_be_visible()
+    assert page.get_by_role("link", name="Create API key").count() == 0
+    page.goto(f"/console/keys?as_of={datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
+    screen.look("past", "API keys")
+    page.get_by_role("link", name="nightly-report").click()
+    expect(page.get_by_text("You are looking at the past")).to_be_visible()
+    page.get_by_role("link", name="Back to now").click()
+    expect(page.get_by_role("link", name="Revoke")).to_be_visible()
+    page.goto("/console/keys/nothing")
+    screen.look("not-found", "No such key")
+
+
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_key_lives_its_life(name: str, opened: OpenScreen, admin: Client) -> None:
     screen = opened(name)
@@ -173,47 +214,6 @@ def _revoke(screen: Screen) -> None:
     expect(page.get_by_role("status")).to_contain_text("revoked")
     expect(page.get_by_role("heading", name="Revoked", exact=True)).to_be_visible()
     screen.look("key", "indexer")
-
-
-@pytest.mark.parametrize("name", ["desktop", "phone"])
-def test_the_list_is_searched_and_shown_as_it_was(
-    name: str, opened: OpenScreen, admin: Client
-) -> None:
-    screen = opened(name)
-    page = screen.sign_in(admin.token)
-    screen.look("keys", "API keys")
-    page.get_by_label("Search").fill("night")
-    page.get_by_role("button", name="Apply").click()
-    expect(page.locator(NAMES)).to_have_text(["nightly-report"])
-    page.get_by_role("link", name="Clear").click()
-    page.get_by_label("Status").select_option("Revoked")
-    page.get_by_label("May do").fill("billing:write")
-    page.get_by_role("button", name="Apply").click()
-    expect(page.locator(NAMES)).to_have_text(["billing-worker"])
-    page.get_by_role("link", name="Clear").click()
-    page.get_by_label("Search").fill("nobody has this name")
-    page.get_by_role("button", name="Apply").click()
-    screen.look("no-key-fits", "API keys")
-    page.get_by_role("link", name="Show all keys").click()
-    if name != "phone":
-        page.get_by_role("columnheader", name="Name").get_by_role("link").click()
-        expect(page.get_by_role("columnheader", name="Name")).to_have_attribute(
-            "aria-sort", "ascending"
-        )
-        names = page.locator(NAMES).all_inner_texts()
-        assert names == sorted(names, key=str.lower)
-    past = datetime.now(UTC) - timedelta(minutes=1)
-    page.goto(f"/console/keys?as_of={past:%Y-%m-%dT%H:%M}")
-    expect(page.get_by_text("You are looking at the past")).to_be_visible()
-    assert page.get_by_role("link", name="Create API key").count() == 0
-    page.goto(f"/console/keys?as_of={datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
-    screen.look("past", "API keys")
-    page.get_by_role("link", name="nightly-report").click()
-    expect(page.get_by_text("You are looking at the past")).to_be_visible()
-    page.get_by_role("link", name="Back to now").click()
-    expect(page.get_by_role("link", name="Revoke")).to_be_visible()
-    page.goto("/console/keys/nothing")
-    screen.look("not-found", "No such key")
 
 
 @pytest.mark.parametrize("name", ["dark", "phone", "no-script"])
