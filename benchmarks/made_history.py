@@ -5,7 +5,7 @@ whole store. Some four events in ten make a key; the others change keys picked a
 with an end expires when the made clock passes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
@@ -46,9 +46,16 @@ class _Key:
 class MadeHistory:
     """Makes events, one after the other."""
 
-    def __init__(self, *, created_share: float = 0.39, seed: int = 7) -> None:
+    def __init__(
+        self,
+        *,
+        created_share: float = 0.39,
+        workspaces: Sequence[str] = WORKSPACES,
+        seed: int = 7,
+    ) -> None:
         """Begin a history; equal arguments give equal events."""
         self._random = Random(seed)
+        self._workspaces = workspaces
         self._created_share = created_share
         self._now = START
         self._living: list[_Key] = []
@@ -71,7 +78,7 @@ class MadeHistory:
         life = self._random.choice(_LIVES)
         key = _Key(
             uuid=UUID(int=self._random.getrandbits(128)),
-            workspace=self._random.choice(WORKSPACES) if after is None else after.workspace,
+            workspace=self._random.choice(self._workspaces) if after is None else after.workspace,
             name=name,
             expires_at=None if life is None else self._now + life,
         )

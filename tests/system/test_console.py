@@ -278,6 +278,7 @@ def test_everything_is_reached_by_keyboard_and_the_focus_is_seen(
 ) -> None:
     page = opened("desktop").page
     page.goto("/")
+    expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type(admin.token)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="API keys", level=1).wait_for()

@@ -3,7 +3,9 @@
 `doors.DOORS` has them all, which is held against the app's own routes.
 """
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,3 +248,35 @@ class TestEveryAnswer:
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Referrer-Policy"] == "same-origin"
             assert answer.headers["Cache-Control"] == "no-store"
+
+
+class TestWhatGoesWrong:
+    """Whatever happens, somebody who looks at the console sees a page."""
+
+    def test_a_page_that_is_not_there(self, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.admin)
+        is_page(visit.get("/console/nothing"), 404)
+        answer = visit.client.delete("/console/keys")
+        is_page(answer, 405)
+        assert answer.headers["Allow"] == "GET"
+
+    def test_a_ledger_that_cannot_be_asked(self, api: Api) -> None:
+        visit = Visit.signed_in(api, api.root)
+        path = api.settings.data_dir / "keyledger.sqlite3"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("ALTER TABLE console_sessions RENAME TO elsewhere")
+            answer = visit.get("/console/keys")
+            is_page(answer, 503)
+            assert answer.headers["Retry-After"] == "1"
+            connection.execute("ALTER TABLE elsewhere RENAME TO console_sessions")
+        assert visit.get("/console/keys").status_code == 200
+
+    def test_a_bug(self, api: Api) -> None:
+        visit = Visit.signed_in(api, api.root)
+        # What no code of ours does: the app's own state is taken away while it runs.
+        rebuilds, api.app.state.rebuilds = api.app.state.rebuilds, None
+        answer = visit.get("/console/projections")
+        api.app.state.rebuilds = rebuilds
+        is_page(answer, 500)
+        assert "NoneType" not in answer.text
+        assert answer.headers["X-Frame-Options"] == "DENY"
