@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from domain.api_key import ApiKey
 from domain.caller import Actor
 from projections.stored_events import Recorded, read_history
 
@@ -15,15 +14,7 @@ Value = str | datetime | list[str] | None
 """What a field of a key says; a time and a list are written by the page."""
 
 _READ_AT_ONCE = 1_000
-_WORDS: dict[type[ApiKey.Event], str] = {
-    ApiKey.Created: "Created",
-    ApiKey.Revoked: "Revoked",
-    ApiKey.Expired: "Expired",
-    ApiKey.Rotated: "Rotated",
-    ApiKey.ExpirationChanged: "Expiration changed",
-    ApiKey.Renamed: "Renamed",
-    ApiKey.ScopesChanged: "Scopes changed",
-}
+_WORDS = {"ExpirationChanged": "Expiration changed", "ScopesChanged": "Scopes changed"}
 # Of a new key it is worth saying that it never expires.
 _UNKNOWN = {"expires_at": "unknown"}
 _FIELDS = {
@@ -95,6 +86,7 @@ def _told(history: Sequence[Recorded]) -> list[Happening]:
     told = []
     for recorded in history:
         event = recorded.event
+        kind = event.TOPIC.removeprefix("ApiKey.")
         said: dict[str, Any] = dict(vars(event))
         changes = tuple(
             Change(name, label, known.get(name), said[name])
@@ -106,8 +98,8 @@ def _told(history: Sequence[Recorded]) -> list[Happening]:
             Happening(
                 position=recorded.position,
                 version=event.originator_version,
-                kind=event.TOPIC.removeprefix("ApiKey."),
-                what=_WORDS[type(event)],
+                kind=kind,
+                what=_WORDS.get(kind, kind),
                 at=event.timestamp,
                 by=Actor(event.actor["type"], event.actor["id"]),  # type: ignore[arg-type]
                 request_id=event.request_id,

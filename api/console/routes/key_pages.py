@@ -96,15 +96,13 @@ def show_the_key(
             if past is None
             else show_key_at(connection, visitor.workspace, key_id, at=past)
         )
-        history = tell_history(connection, key_id)
-    told = [
-        each
-        for each in reversed(history)
-        if (past is None or each.at <= past)
-        and (query.before is None or each.version < query.before)
-    ]
-    shown = told[:_EVENTS_SHOWN]
-    with ledger.database.read() as connection:
+        told = [
+            each
+            for each in reversed(tell_history(connection, key_id))
+            if (past is None or each.at <= past)
+            and (query.before is None or each.version < query.before)
+        ]
+        shown = told[:_EVENTS_SHOWN]
         names = names_of_keys(connection, visitor.workspace, _keys_in(key, shown))
     return page(
         request,
