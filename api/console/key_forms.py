@@ -35,7 +35,7 @@ class KeyForm:
 
     def text(self, name: str, otherwise: str = "") -> str:
         """Return what was filled in, or else what is there to begin with."""
-        return hide_secrets(self.fields.get(name, [otherwise])[0])
+        return hide_secrets(self.fields[name][0]) if name in self.fields else otherwise
 
     def has(self, name: str, value: str, *, otherwise: bool = False) -> bool:
         """Tell whether a value was ticked, or is to begin with."""
