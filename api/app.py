@@ -12,10 +12,11 @@ from starlette.types import Receive, Scope, Send
 from api import gateway
 from api.background import expiring, keeping_last_uses
 from api.body_limit import BodyLimit
+from api.check_protocol import FAST_LANE
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
-from api.fast_lane import serve_check
+from api.fast_lane import FastLane
 from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
@@ -37,16 +38,14 @@ RFC 9457 problem document with a stable `code`.
 
 
 class LedgerApp(FastAPI):
-    """FastAPI, with the fast lane beside it."""
+    """FastAPI, with the gateways' door beside it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request in the fast lane, or else as FastAPI does."""
-        if scope["type"] == "http":
-            rest = await serve_check(self, scope, receive, send)
-            if rest is None:
-                return
-            receive = rest
-        await super().__call__(scope, receive, send)
+        """Serve a gateway without the framework, and everybody else as FastAPI does."""
+        if scope["type"] == "http" and gateway.is_for_gateway(scope["path"]):
+            await gateway.serve_gateway(scope, send, self.state.checks, self.state.metrics)
+        else:
+            await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with the doors that FastAPI does not know."""
@@ -67,7 +66,7 @@ def create_app(
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, FastLane]]:
         with opened_ledger(
             settings,
             clock=clock,
@@ -82,7 +81,7 @@ def create_app(
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             with expiring(ledger), keeping_last_uses(ledger):
-                yield
+                yield {FAST_LANE: FastLane(ledger.authentication, clock, metrics)}
             app.state.rebuilds.stop()
             metrics.close()
 

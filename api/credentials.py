@@ -22,6 +22,7 @@ from domain.judge import Code, Verified
 from domain.names import ROOT_WORKSPACE
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
+CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
 
 # For the OpenAPI document alone: both would overlook a header that is there twice.
 _bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)

@@ -84,10 +84,16 @@ class Metrics:
         """Count a verdict."""
         self._verdicts.labels(code).inc()
 
-    def check(self, code: str, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request of the fast lane by its verdict, and time one of sixteen.
+    def checks(
+        self, code: str, method: str, route: str, status: int, *, count: int, seconds: float
+    ) -> None:
+        """Count checks that were answered in one turn of the event loop, and time one of sixteen.
 
         Timing them all would take a fifth of the time that a check takes.
+
+        Args:
+            count: how many there were with this verdict.
+            seconds: from the first one's arrival to the last one's answer.
         """
         counted = self._checks.get((code, method, route, status))
         if counted is None:
@@ -97,9 +103,10 @@ class Metrics:
                 self._checks[code, method, route, status] = counted
         verdict, requests = counted
         if verdict is not None:
-            verdict.inc()
-        self._checks_seen += 1
-        if not self._checks_seen % _CHECKS_TO_A_TIMED_ONE:
+            verdict.inc(count)
+        timed = self._checks_seen // _CHECKS_TO_A_TIMED_ONE
+        self._checks_seen += count
+        if self._checks_seen // _CHECKS_TO_A_TIMED_ONE > timed:
             requests.observe(seconds)
 
     def _timed(self, method: str, route: str, status: int) -> Histogram:

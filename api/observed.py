@@ -86,6 +86,14 @@ class Observed:
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the id that a request brings, if it is one that can be logged, else a new one."""
     given = [value for name, value in headers if name == b"x-request-id"]
-    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
-        return given[0].decode("ascii")
+    return checked_request_id(given[0]) if len(given) == 1 else new_request_id()
+
+
+def checked_request_id(given: bytes) -> str:
+    """Return an id that a request brings, if it is one that can be logged, else a new one."""
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has."""
     return f"req_{_PROCESS}{next(_count):012x}"

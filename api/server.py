@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.check_protocol import CheckProtocol
 from api.composition import OpenLedger, opened_ledger
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> None:
         uvicorn.run(
             "api.server:worker_app",
             factory=True,
+            http=CheckProtocol,
             host=settings.host,
             port=settings.port,
             workers=settings.workers,

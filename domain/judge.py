@@ -19,9 +19,12 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "INSUFFICIENT_SCOPE"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AuthRow:
-    """What the auth lookup knows of a key: all that a verdict needs."""
+    """What the auth lookup knows of a key: all that a verdict needs.
+
+    One that was read anew is not the same one, so that what follows from one can be remembered.
+    """
 
     lookup_id: str
     key_id: str

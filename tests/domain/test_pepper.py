@@ -1,6 +1,10 @@
 """Peppers, and the digests under them."""
 
+import hmac
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain.pepper import Pepper, same_digest
 
@@ -62,3 +66,8 @@ def test_only_the_same_digest_is_the_same() -> None:
     assert same_digest(digest, bytes(digest))
     assert not same_digest(digest, digest[:-1] + bytes([digest[-1] ^ 1]))
     assert not same_digest(digest, digest[:-1])
+
+
+@given(pepper=st.binary(min_size=32, max_size=32), secret=st.text(st.characters(max_codepoint=127)))
+def test_a_digest_is_what_the_standard_library_says_it_is(pepper: bytes, secret: str) -> None:
+    assert Pepper(pepper).digest(secret) == hmac.digest(pepper, secret.encode(), "sha256")
