@@ -15,6 +15,7 @@ from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
+from api.console.installation import install_console, open_sessions
 from api.fast_lane import FastLane
 from api.metrics import Metrics
 from api.observed import Observed
@@ -77,6 +78,7 @@ def create_app(
             app.state.ledger = ledger
             app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
+            app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             with expiring(ledger), keeping_last_uses(ledger):
                 yield {FAST_LANE: FastLane(ledger.authentication, clock, metrics)}
@@ -99,4 +101,5 @@ def create_app(
     install_problem_handlers(app)
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics)
+    install_console(app, settings)
     return app

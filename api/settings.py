@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.console.scope_catalogue import read_catalogue
 from domain import names
 from domain.errors import Invalid
 
@@ -63,6 +64,16 @@ class Settings(BaseSettings):
         le=60,
         description="Pause between writing down when keys were last used; a crash loses that much.",
     )
+    console_session_hours: float = Field(
+        default=8.0, gt=0, le=720, description="How long one stays signed in to the console."
+    )
+    console_idle_minutes: float = Field(
+        default=60.0, gt=0, le=43_200, description="The same, for who does nothing in it."
+    )
+    scope_catalogue: Path | None = Field(
+        default=None,
+        description="TOML file of the scopes that the console offers; unset, Keyledger's own.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines that are written."
     )
@@ -86,6 +97,13 @@ class Settings(BaseSettings):
             return names.checked_token_prefix(prefix)
         except Invalid as error:
             raise ValueError(error.message) from None
+
+    @field_validator("scope_catalogue")
+    @classmethod
+    def _scope_catalogue(cls, path: Path | None) -> Path | None:
+        # Refused now rather than when somebody makes a key.
+        read_catalogue(path)
+        return path
 
     @field_validator("database_url")
     @classmethod
