@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
-from api.background import expiring, keeping_last_uses
+from api.background import expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE
 from api.checks import Checks
@@ -80,7 +80,7 @@ def create_app(
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
-            with expiring(ledger), keeping_last_uses(ledger):
+            with expiring(ledger), keeping_last_uses(ledger), signing(ledger):
                 yield {FAST_LANE: FastLane(ledger.authentication, clock, metrics)}
             app.state.rebuilds.stop()
             metrics.close()

@@ -34,6 +34,15 @@ class Settings(BaseSettings):
         default=None,
         description="SQLAlchemy URL of the database; unset, a file in the data folder.",
     )
+    signing_key: Path | None = Field(
+        default=None,
+        description="File of the key that signs checkpoints; unset, in the data folder.",
+    )
+    checkpoint_file: Path | None = Field(
+        default=None,
+        description="File of the signed checkpoints, best on another volume; unset, in the data"
+        " folder.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port that the server listens on; 0 for any."
@@ -125,6 +134,16 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The URL of the database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """The signing key's file."""
+        return self.signing_key or self.data_dir / "signing-key"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file of the checkpoints."""
+        return self.checkpoint_file or self.data_dir / "checkpoints.txt"
 
     @property
     def pepper_path(self) -> Path:

@@ -144,7 +144,7 @@ def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> d
                 entries.c.position.in_(wanted[start : start + _AT_ONCE])
             )
         )
-        found |= dict(rows.tuples())
+        found |= dict(rows.tuples().all())
     named |= {uuid: found[position] for uuid, position in positions.items() if position in found}
     if missing := older - named.keys():
         message = f"{len(missing)} keys have no first entry in {entries.name}"
@@ -172,7 +172,7 @@ def reader(connection: Connection, entries: Table = table) -> Read:
         rows = connection.execute(
             select(entries.c.leaf_index, entries.c.hashes).where(entries.c.leaf_index.in_(leaves))
         )
-        hashes = dict(rows.tuples())
+        hashes = dict(rows.tuples().all())
         found = []
         for node in nodes:
             of_node = hash_at(node[0], hashes.get(leaf_that_completes(node), b""))
