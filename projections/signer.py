@@ -6,18 +6,20 @@ and a commit is on the disk before anybody can read it. The note goes into the f
 crash leaves undone after that, the next call does.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from domain.audit_log import Forked
 from domain.errors import HistoryInDoubt, LedgerUnavailable, ProjectionInconsistent
 from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from projections.checkpoint_file import append_note, last_note_in, notes_in
-from projections.checkpoints import keep_note, latest_note
+from projections.checkpoints import keep_note, latest_note, notes
 from projections.database import Database
-from projections.entries import reader, size_of
+from projections.entries import last_entry_of, reader, size_of
 from projections.exclusive import exclusively
 from projections.merkle import root
 from projections.signed_note import SigningKey
@@ -58,6 +60,11 @@ class Signer:
     def doubt(self) -> str | None:
         """Why nothing may be changed; ``None`` as long as nothing speaks against it."""
         return self._doubt
+
+    def adopt(self, key: SigningKey) -> None:
+        """Sign with another key from now on, for the log of its name."""
+        self._key = key
+        self._doubt = None
 
     def check_append(self) -> None:
         """Refuse a change to a log that is not the one that was signed.
@@ -127,7 +134,7 @@ class Signer:
     def _agreed(self, connection: Connection) -> Checkpoint | None:
         note = self._last_note()
         if note is None:
-            if latest_note(connection) is not None:
+            if latest_note(connection) is not None and not self._is_new(connection):
                 raise HistoryInDoubt(
                     f"checkpoints were signed, and their file {self._path} is gone; restore it."
                     f" If it is lost, {_WAY_ON.rpartition(', or ')[2]}"
@@ -149,6 +156,14 @@ class Signer:
         if not _agrees(connection, last):
             raise HistoryInDoubt(f"{self._where_it_differs(connection, last)}; {_WAY_ON}")
         return last
+
+    def _is_new(self, connection: Connection) -> bool:
+        """Tell whether the log has just been forked, and has no checkpoint of its own yet."""
+        forked = last_entry_of(connection, Forked.TOPIC)
+        if forked is None or notes(connection, self._key.name):
+            return False
+        origin: str = json.loads(forked)["data"]["origin"]
+        return origin == self._key.name
 
     def _where_it_differs(self, connection: Connection, last: Checkpoint) -> str:
         """Say between which checkpoints the log is another one."""
