@@ -354,13 +354,13 @@ def test_a_tree_whose_next_leaf_has_no_sibling_refuses_it_until_it_was_made_anew
 def test_a_key_whose_first_entry_is_gone_is_changed_no_more_and_others_are(
     keys: Keys, made: list[Made]
 ) -> None:
-    # A planted row is not taken for it.
-    delete_rows(keys.path, "entries", 4)
-    plant_row(keys.path, "entries", leaf_index=47, position=60, key_id=made[3].key_id)
+    # Neither a later one of the key nor a planted one is taken for it.
+    delete_rows(keys.path, "entries", 3)
+    plant_row(keys.path, "entries", leaf_index=47, position=60, key_id=made[2].key_id)
     keys.rename(made[1].key_id, "renamed again")
     before = dump(keys.path)
     with pytest.raises(ProjectionInconsistent, match="1 keys have no first entry in entries; run"):
-        keys.rename(made[3].key_id, "renamed")
+        keys.rename(made[2].key_id, "renamed")
     assert dump(keys.path) == before
 
 
