@@ -10,6 +10,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 
 from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
 from domain.stored_form import EVENT_CLASSES, EventMapper
 from tests.domain.builders import ADA, BOB, DAY, HOUR, NOON, a_credential, a_new_key
 from tests.domain.stored_corpus import FOLDER, stored_events
@@ -29,7 +30,7 @@ each_stored = pytest.mark.parametrize(
 )
 
 
-def decoded(stored: StoredEvent) -> ApiKey.Event:
+def decoded(stored: StoredEvent) -> LedgerEvent:
     return MAPPER.decode(
         stored.topic,
         cast("UUID", stored.originator_id),

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 
-from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
 from domain.stored_form import EventMapper
 from tests.domain.builders import (
     DAY,
@@ -20,7 +20,7 @@ MAPPER = EventMapper()
 CORPUS = stored_events()
 
 
-def decoded(stored: StoredEvent) -> ApiKey.Event:
+def decoded(stored: StoredEvent) -> LedgerEvent:
     return MAPPER.decode(
         stored.topic,
         cast("UUID", stored.originator_id),

@@ -7,7 +7,9 @@ returns comes back through a pipe.
 
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +86,7 @@ def run_until_killed(function: Callable[..., Any], *args: object) -> bool:
         exitcode = running.join()
         if exitcode == 0:
             running.result()
-        assert exitcode in (0, -signal.SIGKILL)
+        assert exitcode in (0, -signal.SIGKILL, -signal.SIGXFSZ)
         return exitcode != 0
 
 
@@ -100,6 +102,36 @@ def _report(pipe: Connection, function: Callable[..., Any], args: tuple[object, 
 def die() -> None:
     """End this process as a power failure would: without a word, and with nothing tidied up."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_system_call(number: int) -> None:
+    """Kill this process at the n-th thing from now on that it asks of the operating system.
+
+    Counted is what Python audits, such as opening, renaming and linking files, and each time that
+    something is to be on the disk: once before it is, and once after.
+    """
+    left = number
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            die()
+
+    def sync(file: int) -> None:
+        count()
+        to_the_disk(file)
+        count()
+
+    to_the_disk, os.fsync = os.fsync, sync
+    sys.addaudithook(lambda _event, _args: count())
+
+
+def die_when_a_file_reaches(size: int) -> None:
+    """Kill this process when it writes beyond the size; what was to come before it is written."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
 
 
 _CHANGES_NOTHING = ("SELECT", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")
