@@ -104,11 +104,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_system_call(number: int) -> None:
+def die_at_system_call(number: int) -> Callable[[], None]:
     """Kill this process at the n-th thing from now on that it asks of the operating system.
 
-    Counted is what Python audits, such as opening, renaming and linking files, and each time that
-    something is to be on the disk: once before it is, and once after.
+    Counted is what Python audits of files, such as opening, renaming and linking them, and each
+    time that something is to be on the disk: once before it is, and once after.
+
+    Returns:
+        What ends the counting.
     """
     left = number
 
@@ -118,13 +121,22 @@ def die_at_system_call(number: int) -> None:
         if left == 0:
             die()
 
+    def audit(event: str, _args: object) -> None:
+        if event.startswith(("open", "os.", "fcntl.", "shutil.", "tempfile.")):
+            count()
+
     def sync(file: int) -> None:
         count()
         to_the_disk(file)
         count()
 
+    def spare() -> None:
+        nonlocal left
+        left = 0
+
     to_the_disk, os.fsync = os.fsync, sync
-    sys.addaudithook(lambda _event, _args: count())
+    sys.addaudithook(audit)
+    return spare
 
 
 def die_when_a_file_reaches(size: int) -> None:
@@ -137,13 +149,16 @@ def die_when_a_file_reaches(size: int) -> None:
 _CHANGES_NOTHING = ("SELECT", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")
 
 
-def die_at_statement(number: int, *, when: str) -> None:
+def die_at_statement(number: int, *, when: str) -> Callable[[], None]:
     """Kill this process at its n-th SQL statement from now on.
 
     Args:
         when: ``before_cursor_execute`` counts all statements, and comes after whatever commit lies
             between two; ``after_cursor_execute`` counts those that change something, and comes
             before the commit.
+
+    Returns:
+        What ends the counting.
     """
     left = number
 
@@ -155,4 +170,9 @@ def die_at_statement(number: int, *, when: str) -> None:
         if left == 0:
             die()
 
+    def spare() -> None:
+        nonlocal left
+        left = 0
+
     event.listen(Engine, when, count)
+    return spare
