@@ -125,9 +125,9 @@ def die_at_system_call(number: int) -> Callable[[], None]:
         if event.startswith(("open", "os.", "fcntl.", "shutil.", "tempfile.")):
             count()
 
-    def sync(file: int) -> None:
+    def sync(fd: Any) -> None:  # noqa: ANN401 - as in `os`
         count()
-        to_the_disk(file)
+        to_the_disk(fd)
         count()
 
     def spare() -> None:
