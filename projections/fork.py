@@ -133,18 +133,12 @@ def _begun(database: Database, key: SigningKey) -> Forked | None:
 
 def _last(database: Database, signer: Signer) -> Checkpoint:
     """Return the last checkpoint there is, whoever signed it: what it says is only repeated."""
-    try:
-        note = last_note_in(signer.path)
-    except ValueError:
-        # Whatever the file is, it is put aside with the rest.
-        note = None
-    if note is None:
-        with database.read() as connection:
-            note = latest_note(connection)
-    try:
-        return Checkpoint.from_text(text_of(note or ""))
-    except ValueError:
-        return Checkpoint(signer.key.name, 0, EMPTY_ROOT)
+    # Whatever the file is, it is put aside with the rest.
+    with suppress(ValueError):
+        return Checkpoint.from_text(text_of(last_note_in(signer.path) or ""))
+    with suppress(ValueError), database.read() as connection:
+        return Checkpoint.from_text(text_of(latest_note(connection) or ""))
+    return Checkpoint(signer.key.name, 0, EMPTY_ROOT)
 
 
 def _stored(forked: Forked) -> StoredEvent:
