@@ -11,11 +11,10 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from time import sleep
-from uuid import UUID
 
 from eventsourcing.persistence import PersistenceError, StoredEvent
 
-from domain.audit_log import Forked
+from domain.audit_log import Forked, fork_uuid
 from domain.caller import Caller
 from domain.errors import Invalid, LedgerUnavailable, PoisonEvent, ProjectionInconsistent
 from domain.names import checked_reason
@@ -97,7 +96,7 @@ def _fork(  # noqa: PLR0917 - the same as above
     if forked is None:
         last = _last(database, signer)
         forked = Forked(
-            originator_id=UUID(bytes=random(16), version=4),
+            originator_id=fork_uuid(key.name),
             originator_version=1,
             timestamp=at,
             actor=by.actor.as_json(),
