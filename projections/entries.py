@@ -43,7 +43,7 @@ from projections.merkle import (
     leaf_that_completes,
 )
 from projections.schema import big_integer, events
-from projections.stored_events import Recorded
+from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import View
 
 _AT_ONCE = 1_000
@@ -167,15 +167,25 @@ def size_of(connection: Connection, entries: Table = table) -> int:
     return 0 if last is None else last + 1
 
 
-def last_entry_of(connection: Connection, event_type: str) -> bytes | None:
-    """Return the last entry of a type; ``None`` if there is none."""
-    entry: bytes | None = connection.scalar(
-        select(table.c.entry)
-        .where(table.c.type == event_type)
+def last_fork(connection: Connection) -> Forked | None:
+    """Return the event that gave the log its present name; ``None`` if it was never forked.
+
+    Raises:
+        PoisonEvent, ProjectionInconsistent: the entries have one, and the events have not.
+    """
+    position = connection.scalar(
+        select(table.c.position)
+        .where(table.c.type == Forked.TOPIC)
         .order_by(table.c.leaf_index.desc())
         .limit(1)
     )
-    return entry
+    if position is None:
+        return None
+    (recorded,) = decode_rows(read_rows(connection, after=position - 1, limit=1)) or (None,)
+    if recorded is None or not isinstance(recorded.event, Forked):
+        message = f"the entry of position {position} is a fork, and its event is none"
+        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+    return recorded.event
 
 
 def reader(connection: Connection, entries: Table = table) -> Read:
