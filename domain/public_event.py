@@ -64,9 +64,18 @@ def entry_of(event: LedgerEvent) -> bytes:
     Raises:
         ValueError: the entry would be longer than `MAX_ENTRY_LENGTH`.
     """
+    return canonical_line(public_event(event))
+
+
+def canonical_line(event: dict[str, Any]) -> bytes:
+    """Return the entry of an event that is in its public form already.
+
+    Raises:
+        ValueError: as for `entry_of`.
+    """
     # Sorting is all that RFC 8785 asks for beyond what is written anyway: names are in ASCII, and
     # the only numbers are versions, integers below 2**53.
-    entry = orjson.dumps(public_event(event), option=orjson.OPT_SORT_KEYS)
+    entry = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
     if len(entry) > MAX_ENTRY_LENGTH:
         message = f"an entry has at most {MAX_ENTRY_LENGTH} bytes; this one has {len(entry)}"
         raise ValueError(message)

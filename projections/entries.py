@@ -29,10 +29,8 @@ from sqlalchemy import (
 from domain.api_key import ApiKey
 from domain.audit_log import Forked, LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
-from domain.key_ids import to_key_id
 from domain.names import ROOT_WORKSPACE
-from domain.public_event import entry_of
-from domain.times import to_text
+from domain.public_event import canonical_line, public_event
 from projections.merkle import (
     HASH_LENGTH,
     Growth,
@@ -91,16 +89,17 @@ def _fold(recorded: Iterable[Recorded]) -> list[_Line]:
 
 def _line(position: int, event: LedgerEvent) -> _Line:
     try:
+        public = public_event(event)
         return _Line(
             position=position,
             key=event.originator_id.bytes,
-            entry=entry_of(event),
-            type=event.TOPIC,
-            key_id=None if isinstance(event, Forked) else to_key_id(event.originator_id),
+            key_id=public["key_id"],
+            entry=canonical_line(public),
+            type=public["type"],
             workspace=_workspace_in(event),
-            actor_type=event.actor["type"],
-            actor_id=event.actor["id"],
-            occurred_at=to_text(event.timestamp),
+            actor_type=public["actor"]["type"],
+            actor_id=public["actor"]["id"],
+            occurred_at=public["occurred_at"],
         )
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise PoisonEvent(position, f"{table.name} fails on it: {error!r}") from error
