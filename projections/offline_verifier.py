@@ -18,7 +18,8 @@ What is checked, in this order below:
 2. The pack: not one byte of the file is outside what its members say (no gaps, no variants).
 3. Entries: every line is an event of the ledger, in canonical JSON (RFC 8785), the only spelling.
 4. Keys: the events of every key follow on each other as the ledger's rules allow: versions from 1
-   without gaps, the creation first, nothing after a revocation, and so on.
+   without gaps, the creation first, nothing after a revocation, and so on. A fork, by which the
+   ledger's owner goes on with a log that is not the one that was signed, is allowed and told.
 5. The tree: the entries have the roots that all the checkpoints say (RFC 9162, section 2.1). So
    none was changed, left out, put in or moved after the checkpoint over it was signed.
 6. If you kept a checkpoint from earlier (``--previous``): the history up to there is still the
@@ -99,6 +100,8 @@ class Report:
     keys: int = 0
     checkpoints: int = 0
     root: bytes = b""
+    forks: dict[str, int] = field(default_factory=dict)
+    """The names that the log was given by forks, the last one last, and the entries that say so."""
     findings: list[Finding] = field(default_factory=list)
     not_listed: int = 0
 
@@ -471,7 +474,17 @@ _SHA_256 = r'"[0-9a-f]{64}"'
 _SCOPES = rf"\[{_TEXT}(?:,{_TEXT})*\]"
 _END = rf'"(?P<expires_at>{_TIME})"'
 
+_SIZE_IN_JSON = r"(?:0|[1-9][0-9]{0,15})"
+_FORKED = "AuditLog.Forked"
+
 _DATA = {
+    _FORKED: {
+        "origin": rf"(?P<origin>{_TEXT})",
+        "previous_origin": _TEXT,
+        "previous_root": _SHA_256,
+        "previous_size": _SIZE_IN_JSON,
+        "reason": _TEXT,
+    },
     "ApiKey.Created": {
         "expires_at": rf"(?:null|{_END})",
         "lookup_id": _TEXT,
@@ -495,9 +508,11 @@ _DATA = {
 
 def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
     own = ",".join(f'"{name}":{value}' for name, value in sorted(data.items()))
+    # A fork is of the ledger as a whole, and of no key.
+    key_id = "null" if event_type == _FORKED else f'"(?P<key_id>{_KEY_ID})"'
     return re.compile(
         rf'\{{"actor":\{{"id":{_TEXT},"type":"(?:cli|key|system)"\}},"data":\{{{own}\}},'
-        rf'"key_id":"(?P<key_id>{_KEY_ID})","occurred_at":"(?P<occurred_at>{_TIME})",'
+        rf'"key_id":{key_id},"occurred_at":"(?P<occurred_at>{_TIME})",'
         rf'"request_id":(?:null|{_TEXT}),"source_ip":(?:null|{_TEXT}),'
         rf'"type":"{re.escape(event_type)}","version":(?P<version>[1-9][0-9]{{0,15}})\}}'
     )
@@ -567,6 +582,9 @@ class Histories:
 
     def take(self, leaf_index: int, event_type: str, event: re.Match[str]) -> None:
         """Go on by one event."""
+        if event_type == _FORKED:
+            self._fork(leaf_index, event)
+            return
         key_id, at, version = event.group("key_id", "occurred_at", "version")
         key = self._keys.get(key_id)
         wrong = None
@@ -587,6 +605,18 @@ class Histories:
             self._pair(leaf_index, key_id, event["successor_id"])
         elif event_type == "ApiKey.Created" and event["rotated_from"] is not None:
             self._pair(leaf_index, event["rotated_from"], key_id)
+
+    def _fork(self, leaf_index: int, event: re.Match[str]) -> None:
+        """Take down that the log goes on under another name, which it never had before."""
+        origin = json.loads(event["origin"])
+        wrong = _wrong_day(event["occurred_at"][:10])
+        if event["version"] != "1":
+            wrong = wrong or f"a fork has the version 1, not {event['version']}"
+        if origin in self._report.forks:
+            wrong = wrong or f"the log is forked to {origin} a second time"
+        self._report.forks[origin] = leaf_index
+        if wrong is not None:
+            self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 
     def finish(self) -> None:
         """Tell what is still missing after the last entry."""
@@ -850,6 +880,10 @@ def _check_history(
     histories.finish()
     signed.finish(tree, report)
     known.finish(tree, report)
+    for name, leaf_index in list(report.forks.items())[-1:]:
+        if name != key.origin:
+            wrong = f"the log is called {name} from here on, and the pack is of {key.origin}"
+            report.add_entry(leaf_index, wrong, CHECK_KEY)
     report.entries, report.root = tree.size, tree.root()
     if signed.last is None or signed.last.size != tree.size:
         wrong = f"the last one is not of the {tree.size} entries in the pack"
@@ -965,6 +999,11 @@ def _told(report: Report, *, kept: bool) -> Iterator[str]:
         f" {report.keys} keys, {report.checkpoints} checkpoints, root"
         f" {b64encode(report.root).decode() or 'unknown'}."
     )
+    for name, leaf_index in report.forks.items():
+        yield (
+            f"       Entry {leaf_index} is a fork to {name}: the log is not the one that was signed"
+            " before. The entry says why, and up to what size and root the other one was signed."
+        )
     if not kept:
         yield (
             "       No earlier checkpoint was given (--previous), so that nothing is said about"

@@ -145,3 +145,23 @@ def a_creation(
         "request_sha256": None,
     }
     return a_line("Created", version, key_id=key_id, **data | changed)
+
+
+def a_fork(
+    origin: str = KEY.name,
+    *,
+    version: int = 1,
+    at: str = "2026-03-03T12:00:00.000000Z",
+    **changed: Any,  # noqa: ANN401 - as above
+) -> bytes:
+    """A line that says that the log goes on under this name."""
+    data: dict[str, Any] = {
+        "reason": "the disk was lost",
+        "origin": origin,
+        "previous_origin": "ledger.example/before",
+        "previous_size": 7,
+        "previous_root": "ab" * 32,
+    }
+    event = json.loads(a_line("Renamed", version, at=at, **data | changed))
+    event |= {"type": "AuditLog.Forked", "key_id": None}
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()

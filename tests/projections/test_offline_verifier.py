@@ -21,12 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked, fork_uuid
 from domain.errors import LedgerError
 from domain.public_event import entry_of
 from projections import offline_verifier
 from projections.merkle import Growth
 from projections.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
-from projections.signed_note import sign_note
+from projections.signed_note import SigningKey, sign_note
 from tests.domain.builders import ADA, NOON, PATIENT, a_credential, a_new_key
 from tests.projections.packs import (
     ANOTHER_KEY,
@@ -35,6 +36,7 @@ from tests.projections.packs import (
     PUBLIC_KEY,
     SECOND_KEY,
     a_creation,
+    a_fork,
     a_line,
     a_pack,
     checked,
@@ -527,6 +529,93 @@ class TestRules:
         entries = lived(Random(seed))
         with TemporaryDirectory() as place:
             assert found(entries, Path(place)) == []
+
+
+class TestFork:
+    """The log goes on under another name, and its owner says so in it."""
+
+    def test_it_is_sound_wherever_it_stands(self, tmp_path: Path) -> None:
+        for at in range(3):
+            entries = [created(), renamed(2)]
+            entries.insert(at, a_fork())
+            assert found(entries, tmp_path) == []
+
+    def test_one_after_the_other_is_sound_if_the_pack_is_of_the_last(self, tmp_path: Path) -> None:
+        assert found([a_fork("ledger.example/second"), created(), a_fork()], tmp_path) == []
+
+    def test_its_form_is_the_ledgers(self, tmp_path: Path) -> None:
+        event = Forked(
+            originator_id=fork_uuid(KEY.name),
+            originator_version=1,
+            timestamp=NOON,
+            actor=ADA.actor.as_json(),
+            request_id=None,
+            source_ip=None,
+            reason='lost: "db-1" é',
+            origin=KEY.name,
+            previous_origin="keyledger/0011223344556677",
+            previous_size=0,
+            previous_root="e3" * 32,
+        )
+        assert found([entry_of(event)], tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("fork", "expected"),
+        [
+            (a_fork().replace(b'"key_id":null', f'"key_id":"{FIRST_KEY}"'.encode()), "a field of"),
+            (a_fork(previous_size="7"), "a field of this AuditLog.Forked"),
+            (a_fork(previous_size=-1), "a field of this AuditLog.Forked"),
+            (a_fork(previous_root="AB" * 32), "a field of this AuditLog.Forked"),
+            (a_fork(previous_root=None), "a field of this AuditLog.Forked"),
+            (a_fork(reason=None), "a field of this AuditLog.Forked"),
+            (a_fork(comment=None), "a field of this AuditLog.Forked"),
+            (a_fork(version=2), "a fork has the version 1, not 2"),
+            (a_fork(at="2026-02-29T12:00:00.000000Z"), "no day 2026-02-29"),
+            (a_line("Renamed", 2, name="x").replace(f'"{FIRST_KEY}"'.encode(), b"null"), "a field"),
+        ],
+    )
+    def test_one_of_another_form_is_named(self, tmp_path: Path, fork: bytes, expected: str) -> None:
+        findings = found([created(), fork], tmp_path)
+
+        assert findings[0][0] == 1
+        assert expected in findings[0][1]
+
+    def test_a_name_that_the_log_had_before_is_found(self, tmp_path: Path) -> None:
+        ((leaf_index, wrong),) = found([a_fork(), created(), a_fork()], tmp_path)
+
+        assert (leaf_index, wrong) == (2, f"the log is forked to {KEY.name} a second time")
+
+    def test_a_log_that_was_forked_is_no_pack_of_its_name_before(self, tmp_path: Path) -> None:
+        ((leaf_index, wrong),) = found([created(), a_fork("ledger.example/new")], tmp_path)
+
+        assert leaf_index == 1
+        assert wrong.startswith("the log is called ledger.example/new from here on")
+
+    def test_a_checkpoint_of_another_name_in_the_pack_is_found(self, tmp_path: Path) -> None:
+        entries = [created(), renamed(2), a_fork()]
+        notes = [
+            *checkpoint_notes(entries, [2], key=SigningKey("ledger.example/before", KEY.seed)),
+            *checkpoint_notes(entries, [3]),
+        ]
+        pack = forged(a_pack(tmp_path, entries), checkpoints="\n".join(notes).encode())
+
+        wrong = "it is not signed with the public key that you gave"
+        assert ("checkpoint 1 in the pack", wrong) in told(checked(pack))
+
+    def test_whoever_checks_is_told_of_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pack = a_pack(tmp_path, [created(), a_fork()])
+
+        assert status_of([str(pack), "--public-key", PUBLIC_KEY]) == 0
+        said = capsys.readouterr().out
+        assert f"Entry 1 is a fork to {KEY.name}: the log is not the one that was signed" in said
+
+    def test_the_page_in_the_pack_says_what_it_is(self, tmp_path: Path) -> None:
+        page = contents_of(a_pack(tmp_path, [created()]))["HOW-TO-CHECK.md"].decode()
+
+        assert "## If there is a fork" in page
+        assert all(name in page for name in ("AuditLog.Forked", "previous_root", "previous_size"))
 
 
 def lived(random: Random) -> list[bytes]:
