@@ -490,14 +490,24 @@ _DATA = {
     "ApiKey.ExpirationChanged": {"expires_at": rf"(?:null|{_END})"},
     "ApiKey.Renamed": {"name": _TEXT},
     "ApiKey.ScopesChanged": {"scopes": _SCOPES},
+    # The log itself, and no key: its owner says that it is not the one that was signed before.
+    "AuditLog.Forked": {
+        "origin": _TEXT,
+        "previous_origin": _TEXT,
+        "previous_root": _SHA_256,
+        "previous_size": "(?:0|[1-9][0-9]{0,18})",
+        "reason": _TEXT,
+    },
 }
+FORKED = "AuditLog.Forked"
 
 
 def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
+    key_id = "null" if event_type == FORKED else rf'"(?P<key_id>{_KEY_ID})"'
     own = ",".join(f'"{name}":{value}' for name, value in sorted(data.items()))
     return re.compile(
         rf'\{{"actor":\{{"id":{_TEXT},"type":"(?:cli|key|system)"\}},"data":\{{{own}\}},'
-        rf'"key_id":"(?P<key_id>{_KEY_ID})","occurred_at":"(?P<occurred_at>{_TIME})",'
+        rf'"key_id":{key_id},"occurred_at":"(?P<occurred_at>{_TIME})",'
         rf'"request_id":(?:null|{_TEXT}),"source_ip":(?:null|{_TEXT}),'
         rf'"type":"{re.escape(event_type)}","version":(?P<version>[1-9][0-9]{{0,15}})\}}'
     )
@@ -567,6 +577,9 @@ class Histories:
 
     def take(self, leaf_index: int, event_type: str, event: re.Match[str]) -> None:
         """Go on by one event."""
+        if event_type == FORKED:
+            self._check_fork(leaf_index, event)
+            return
         key_id, at, version = event.group("key_id", "occurred_at", "version")
         key = self._keys.get(key_id)
         wrong = None
@@ -593,6 +606,13 @@ class Histories:
         self._report.keys = len(self._keys)
         for (old, successor), leaf_index in self._rotations.items():
             wrong = f"only one half of the rotation of {old} to {successor} is told"
+            self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
+
+    def _check_fork(self, leaf_index: int, event: re.Match[str]) -> None:
+        wrong = _wrong_day(event["occurred_at"][:10])
+        if event["version"] != "1":
+            wrong = wrong or f"a fork has version 1, not {event['version']}"
+        if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 
     def _pair(self, leaf_index: int, old: str, successor: str) -> None:

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked
 from domain.errors import LedgerError
 from domain.public_event import entry_of
 from projections import offline_verifier
@@ -447,6 +448,23 @@ def rotated(version: int, end: str = DAY_3, *, at: str = DAY_2) -> bytes:
     return a_line("Rotated", version, at=at, successor_id=SECOND_KEY, expires_at=end)
 
 
+def forked(*, previous_size: int = 0) -> bytes:
+    fork = Forked(
+        originator_id=UUID(int=7),
+        originator_version=1,
+        timestamp=NOON,
+        actor={"type": "cli", "id": "ada"},
+        request_id=None,
+        source_ip=None,
+        reason='the disk is "lost"',
+        origin=KEY.name,
+        previous_origin="ledger.example/before",
+        previous_size=previous_size,
+        previous_root="ab" * 32,
+    )
+    return entry_of(fork)
+
+
 SUCCESSOR = created(key_id=SECOND_KEY, rotated_from=FIRST_KEY)
 
 
@@ -465,6 +483,26 @@ class TestRules:
     )
     def test_what_the_ledger_allows_is_sound(self, tmp_path: Path, entries: list[bytes]) -> None:
         assert found(entries, tmp_path) == []
+
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    def test_a_fork_of_the_log_is_about_no_key(self, tmp_path: Path, at: int) -> None:
+        entries = [created(), renamed(2)]
+        entries.insert(at, forked())
+        assert found(entries, tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            (forked().replace(b'"version":1', b'"version":2'), "a fork has version 1, not 2"),
+            (forked().replace(b"2026-03", b"2026-13"), "there is no day 2026-13"),
+            (forked().replace(b":null,", b':"%b",' % FIRST_KEY.encode(), 1), "a field of this"),
+            (forked(previous_size=-1), "a field of this AuditLog.Forked"),
+        ],
+    )
+    def test_a_fork_has_the_form_of_one(self, tmp_path: Path, line: bytes, expected: str) -> None:
+        ((leaf_index, wrong),) = found([created(), line], tmp_path)
+        assert leaf_index == 1
+        assert expected in wrong
 
     @pytest.mark.parametrize(
         ("entries", "expected"),
