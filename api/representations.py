@@ -1,6 +1,8 @@
 """How keys, events and projections look in JSON, the same at every door."""
 
+from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +10,7 @@ from domain.caller import Actor
 from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
+from projections.attestation import Attestation
 from projections.authentication import Answer
 from projections.comparison import Difference
 from projections.listed_key import ListedKey
@@ -91,6 +94,22 @@ def report_as_json(report: ReplayReport) -> JsonObject:
         "differences": [_difference(each) for each in report.differences],
         "seconds": report.seconds,
         "locked_seconds": report.locked_seconds,
+    }
+
+
+def attestation_as_json(attestation: Attestation) -> JsonObject:
+    """Return what was attested, and what is wrong with it."""
+    return {
+        "sound": not attestation.found,
+        "position": attestation.position,
+        "events": attestation.events,
+        "entries": attestation.entries,
+        "keys": attestation.keys,
+        "checkpoints": attestation.checkpoints,
+        "root": None if attestation.root is None else b64encode(attestation.root).decode(),
+        "findings": [asdict(finding) for finding in attestation.findings],
+        "not_listed": attestation.not_listed,
+        "seconds": attestation.seconds,
     }
 
 

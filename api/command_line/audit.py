@@ -2,9 +2,10 @@
 
 import typer
 
-from api.command_line import audit_fork
+from api.command_line import audit_fork, audit_verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("verify")(audit_verify.verify)
 app.command("fork")(audit_fork.fork_log)
 
 
