@@ -10,6 +10,7 @@ from domain.caller import Actor
 from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
+from projections.access_report import Access
 from projections.attestation import Attestation
 from projections.authentication import Answer
 from projections.comparison import Difference
@@ -95,6 +96,12 @@ def report_as_json(report: ReplayReport) -> JsonObject:
         "seconds": report.seconds,
         "locked_seconds": report.locked_seconds,
     }
+
+
+def access_as_json(access: Access) -> JsonObject:
+    """Return a key in a report, with its last change."""
+    changed = {"changed_at": to_text(access.changed_at), "changed_by": access.changed_by.as_json()}
+    return key_as_json(access.key) | changed
 
 
 def attestation_as_json(attestation: Attestation) -> JsonObject:
