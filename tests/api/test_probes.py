@@ -28,6 +28,7 @@ class TestReadiness:
             "status": "ready",
             "position": 2,
             "behind": [],
+            "changes_refused": False,
             "attestation": None,
         }
 
@@ -44,6 +45,7 @@ class TestReadiness:
             "status": "behind",
             "position": 2,
             "behind": ["key_list"],
+            "changes_refused": False,
             "attestation": None,
         }
         assert api.metrics()['keyledger_projection_lag{projection="key_list"}'] == 1
