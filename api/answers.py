@@ -147,6 +147,14 @@ class HealthAnswer(BaseModel):
     status: Literal["ok"]
 
 
+class AttestationAnswer(BaseModel):
+    """What the last attestation of the ledger found."""
+
+    finished_at: Time
+    position: int = Field(description="Of the last event that was attested.", examples=[1200])
+    findings: int = Field(description="How many things are wrong; keyledger audit verify tells.")
+
+
 class ReadinessAnswer(BaseModel):
     """Whether the ledger can be asked and its projections are up to date."""
 
@@ -158,6 +166,7 @@ class ReadinessAnswer(BaseModel):
         " changed. Reading and verifying go on; the server's log says why.",
         examples=[False],
     )
+    attestation: AttestationAnswer | None = Field(description="Null before the first one.")
 
 
 class FieldProblem(BaseModel):

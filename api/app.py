@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
-from api.background import expiring, keeping_last_uses, signing
+from api.background import attesting, expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE
 from api.checks import Checks
@@ -81,7 +81,12 @@ def create_app(
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             # Signing ends last, so that what the others append is signed.
-            with signing(ledger), expiring(ledger), keeping_last_uses(ledger):
+            with (
+                signing(ledger),
+                expiring(ledger),
+                keeping_last_uses(ledger),
+                attesting(ledger),
+            ):
                 yield {FAST_LANE: FastLane(ledger.authentication, clock, metrics)}
             app.state.rebuilds.stop()
             metrics.close()

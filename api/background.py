@@ -1,17 +1,26 @@
-"""The server's own regular work: recording that keys have expired, and when they were used."""
+"""The server's own regular work: expiring keys, noting uses, signing and attesting the log."""
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from time import monotonic
 
 import structlog
 
+from api.attestations import Pace, Stopping, attest_ledger, last_attestation
 from api.composition import OpenLedger
 from domain.errors import LedgerError
+from projections.attestation import Attestation
+from projections.exclusive import exclusively
 from projections.expirer import expire_due_keys
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5
+_SETTLING = timedelta(minutes=10)
+_LOOK_AGAIN = timedelta(minutes=1)
+_SHARE = 0.1
+"""Of a core, for attesting."""
 
 
 @contextmanager
@@ -62,6 +71,56 @@ def signing(ledger: OpenLedger) -> Iterator[None]:
 
 
 @contextmanager
+def attesting(ledger: OpenLedger) -> Iterator[None]:
+    """Attest the ledger every so many hours, at a slow pace; of all processes, one does it.
+
+    A server that has just started has other things to do first. What is found stops nothing: it is
+    logged, and told by `/readyz` and the metrics.
+    """
+    every = timedelta(hours=ledger.settings.attestation_hours)
+    stopped = threading.Event()
+    begin_at = monotonic() + min(every, _SETTLING).total_seconds()
+
+    def is_due() -> bool:
+        last = last_attestation(ledger.database)
+        return last is None or last.finished_at + every <= ledger.clock()
+
+    def look() -> None:
+        if monotonic() < begin_at or not is_due():
+            return
+        with exclusively(ledger.database, "attestation") as alone:
+            # Another process may have ended one just now.
+            if not alone or not is_due():
+                return
+            with suppress(Stopping):
+                _log_attestation(attest_ledger(ledger, pause=Pace(_SHARE, stopped)))
+
+    if not every:
+        yield
+        return
+    pause = min(every, _LOOK_AGAIN).total_seconds()
+    with _repeating("attestation", look, every=pause, stopped=stopped):
+        yield
+
+
+def _log_attestation(attestation: Attestation) -> None:
+    _log.info(
+        "ledger_attested",
+        position=attestation.position,
+        checkpoints=attestation.checkpoints,
+        findings=attestation.found,
+        seconds=round(attestation.seconds, 3),
+    )
+    for finding in attestation.findings:
+        _log.error(
+            "attestation_finding",
+            name=finding.name,
+            wrong=finding.wrong,
+            remedy=finding.remedy,
+        )
+
+
+@contextmanager
 def keeping_last_uses(ledger: OpenLedger) -> Iterator[None]:
     """Write down every now and then when keys were last used, and once more as the block ends.
 
@@ -79,9 +138,18 @@ def keeping_last_uses(ledger: OpenLedger) -> Iterator[None]:
 
 
 @contextmanager
-def _repeating(name: str, work: Callable[[], None], *, every: float) -> Iterator[None]:
-    """Do some work now and at intervals, in a thread of its own, until the block ends."""
-    stopped = threading.Event()
+def _repeating(
+    name: str,
+    work: Callable[[], None],
+    *,
+    every: float,
+    stopped: threading.Event | None = None,
+) -> Iterator[None]:
+    """Do some work now and at intervals, in a thread of its own, until the block ends.
+
+    ``stopped`` is set then, so that work that takes long can look at it.
+    """
+    stopped = stopped or threading.Event()
 
     def repeat() -> None:
         while not stopped.is_set():

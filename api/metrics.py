@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.attestations import last_attestation
 from api.composition import OpenLedger
 from domain.judge import Code
 from domain.times import from_text
@@ -173,6 +174,22 @@ class _LedgerCollector(Collector):
             lag.add_metric([status.name], status.lag)
         yield lag
         yield from self._about_checkpoints()
+        yield from self._about_attestation()
+
+    def _about_attestation(self) -> Iterator[Metric]:
+        last = last_attestation(self._ledger.database)
+        if last is None:
+            return
+        yield GaugeMetricFamily(
+            "keyledger_attestation_findings",
+            "How many things the last attestation found wrong.",
+            value=last.findings,
+        )
+        yield GaugeMetricFamily(
+            "keyledger_attestation_timestamp_seconds",
+            "When the last attestation ended, in seconds since 1970.",
+            value=last.finished_at.timestamp(),
+        )
 
     def _about_checkpoints(self) -> Iterator[Metric]:
         signer = self._ledger.signer

@@ -1,6 +1,8 @@
 """How keys, events and projections look in JSON, the same at every door."""
 
+from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +10,8 @@ from domain.caller import Actor
 from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
+from projections.access_report import Access
+from projections.attestation import Attestation
 from projections.authentication import Answer
 from projections.comparison import Difference
 from projections.listed_key import ListedKey
@@ -91,6 +95,28 @@ def report_as_json(report: ReplayReport) -> JsonObject:
         "differences": [_difference(each) for each in report.differences],
         "seconds": report.seconds,
         "locked_seconds": report.locked_seconds,
+    }
+
+
+def access_as_json(access: Access) -> JsonObject:
+    """Return a key in a report, with its last change."""
+    changed = {"changed_at": to_text(access.changed_at), "changed_by": access.changed_by.as_json()}
+    return key_as_json(access.key) | changed
+
+
+def attestation_as_json(attestation: Attestation) -> JsonObject:
+    """Return what was attested, and what is wrong with it."""
+    return {
+        "sound": not attestation.found,
+        "position": attestation.position,
+        "events": attestation.events,
+        "entries": attestation.entries,
+        "keys": attestation.keys,
+        "checkpoints": attestation.checkpoints,
+        "root": None if attestation.root is None else b64encode(attestation.root).decode(),
+        "findings": [asdict(finding) for finding in attestation.findings],
+        "not_listed": attestation.not_listed,
+        "seconds": attestation.seconds,
     }
 
 

@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         le=60,
         description="Pause between writing down when keys were last used; a crash loses that much.",
     )
+    attestation_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=8760,
+        description="Pause between two attestations of all there is, at a tenth of a core; 0 for"
+        " none.",
+    )
     console_session_hours: float = Field(
         default=8.0, gt=0, le=720, description="How long one stays signed in to the console."
     )

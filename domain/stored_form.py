@@ -38,6 +38,7 @@ EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[Forked]] = {
 }
 _BEGINNINGS = frozenset({ApiKey.Created, Forked})
 _TIME_FIELDS = ("timestamp", "expires_at")
+_IN_COLUMNS = frozenset({"originator_id", "originator_version"})
 
 
 class EventTranscoder(Transcoder):
@@ -71,6 +72,9 @@ class EventTranscoder(Transcoder):
                     message = f"{name} is not in UTC: {text}"
                     raise ValueError(message)
         return state
+
+
+_TRANSCODER = EventTranscoder()
 
 
 class EventMapper(Mapper[UUID]):
@@ -114,6 +118,18 @@ class EventMapper(Mapper[UUID]):
         # speed, and leaves a field that an old event does not have to the default of its class.
         object.__setattr__(event, "__dict__", fields)
         return event
+
+
+def state_of(event: LedgerEvent) -> bytes:
+    """Return the state of an event as it is stored: what was decoded gives the same bytes again.
+
+    Raises:
+        TypeError: the event has a value that no event has.
+    """
+    state: bytes = _TRANSCODER.encode(
+        {name: value for name, value in vars(event).items() if name not in _IN_COLUMNS}
+    )
+    return state
 
 
 def _check_beginning(

@@ -5,8 +5,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.answers import HealthAnswer, ReadinessAnswer
+from api.attestations import last_attestation
 from api.requests import ledger_of
 from api.routes.documented import refusal
+from domain.times import to_text
 from projections.status import projection_status
 
 router = APIRouter(tags=["probes"])
@@ -23,15 +25,26 @@ async def healthz() -> HealthAnswer:
     responses={200: {"model": ReadinessAnswer}, 503: refusal(503) | {"model": ReadinessAnswer}},
 )
 def readyz(request: Request) -> Response:
-    """Tell whether the ledger can be asked and its projections are up to date."""
+    """Tell whether the ledger can be asked and its projections are up to date.
+
+    What the last attestation found is told, and does not make a ledger that answers not ready.
+    """
     ledger = ledger_of(request)
     statuses = projection_status(ledger.database)
+    last = last_attestation(ledger.database)
     behind = [status.name for status in statuses if status.lag]
     content = {
         "status": "behind" if behind else "ready",
         "position": max(status.last_position for status in statuses),
         "behind": behind,
         "changes_refused": ledger.signer.doubt is not None,
+        "attestation": None
+        if last is None
+        else {
+            "finished_at": to_text(last.finished_at),
+            "position": last.position,
+            "findings": last.findings,
+        },
     }
     return JSONResponse(content, 503 if behind else 200)
 

@@ -1,0 +1,195 @@
+"""``keyledger audit export`` and ``verify-pack``: the history in a file, and what it proves."""
+
+import os
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Annotated, BinaryIO, get_args
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import Connection
+
+from api.access_tables import to_csv
+from api.command_line.failures import REFUSED, CommandFailed
+from api.command_line.listing import Column, write_listing
+from api.command_line.local_ledger import local_ledger
+from api.command_line.options import AsJson, DataDir
+from api.command_line.terminal import counted, one_line, stdout_console, write_json
+from domain.errors import Invalid
+from projections.access_report import ALL_KEYS, Review, accesses, reviewed
+from projections.checkpoint import Checkpoint
+from projections.offline_verifier import PublicKey, Report, verify_pack
+from projections.pack_export import export_pack
+
+_SOON = timedelta(days=30)
+_LONG = timedelta(days=90)
+_COLUMNS = (
+    Column("WHERE", wraps=True),
+    Column("WHAT IS WRONG", wraps=True),
+    Column("WHAT TO DO", wraps=True),
+)
+
+PackFile = Annotated[Path, typer.Argument(metavar="PACK", help="The pack, a ZIP file.")]
+
+
+def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Write the whole signed history into a file that is checked without the ledger.
+
+    With it go the keys as they are now, and what an access review should look at.
+    """
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        # What came last is to be in it; and a log in doubt is not to be vouched for.
+        ledger.signer.sign()
+        with _new_file(pack) as target, ledger.database.read() as connection:
+            checkpoint = export_pack(
+                connection,
+                target,
+                key=ledger.signer.key,
+                reports=_reports(connection, ledger.clock()),
+            )
+        public_key = str(ledger.signer.key.verifier_key)
+    if as_json:
+        write_json(_exported(pack, checkpoint, public_key))
+        return
+    console = stdout_console()
+    entries = f"{checkpoint.size:,} {'entry' if checkpoint.size == 1 else 'entries'}"
+    console.print(one_line(f"{pack}: {entries}"), soft_wrap=True)
+    console.print(f"public key, to be given by another way: {public_key}", soft_wrap=True)
+
+
+def check_pack(
+    pack: PackFile,
+    *,
+    public_key: Annotated[
+        str,
+        typer.Option(
+            help="The ledger's public key, NAME+KEYID+BASE64, or a file with it; not the pack's.",
+            metavar="KEY|FILE",
+        ),
+    ],
+    previous: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoints that you kept from earlier.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a pack, with a public key and nothing else; exit with 1 if anything is wrong."""
+    key = _public_key(public_key)
+    kept = None if previous is None else _text_of("previous", previous)
+    try:
+        report = verify_pack(pack, public_key=key, previous=kept)
+    except ValueError as error:
+        raise Invalid("previous", str(error)) from error
+    if as_json:
+        write_json(_report_as_json(report))
+    else:
+        _write(stdout_console(), report, kept=kept is not None)
+    if report.findings:
+        raise typer.Exit(REFUSED)
+
+
+def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[bytes]]:
+    reports = {"keys.csv": to_csv(accesses(connection, ALL_KEYS, at=now))}
+    review: Review
+    for review in get_args(Review):
+        selection = reviewed(review, now, within=_SOON, since=now - _LONG, older_than=_LONG)
+        reports[f"review-{review}.csv"] = to_csv(accesses(connection, selection, at=now))
+    return reports
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when it is complete, and for its owner alone.
+
+    Raises:
+        CommandFailed: there is one already.
+    """
+    if path.exists():
+        raise CommandFailed(REFUSED, "FILE_EXISTS", f"{path} is there already; name another file")
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            # Its inner file, whose type is what it is.
+            yield file.file  # type: ignore[misc]
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).rename(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _public_key(given: str) -> str:
+    try:
+        return PublicKey(given.strip()).text
+    except ValueError as error:
+        if not Path(given).exists():
+            raise Invalid("public_key", f"{error}; or name a file with it") from None
+    try:
+        return PublicKey(_text_of("public_key", Path(given)).strip()).text
+    except ValueError as error:
+        raise Invalid("public_key", f"in {given}: {error}") from None
+
+
+def _text_of(field: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Invalid(field, f"{path} is no text in UTF-8") from None
+
+
+def _exported(pack: Path, checkpoint: Checkpoint, public_key: str) -> dict[str, object]:
+    return {
+        "pack": str(pack),
+        "origin": checkpoint.origin,
+        "entries": checkpoint.size,
+        "root": b64encode(checkpoint.root).decode(),
+        "public_key": public_key,
+    }
+
+
+def _report_as_json(report: Report) -> dict[str, object]:
+    return {
+        "sound": not report.findings,
+        "origin": report.origin,
+        "entries": report.entries,
+        "keys": report.keys,
+        "checkpoints": report.checkpoints,
+        "root": b64encode(report.root).decode() or None,
+        "findings": [asdict(finding) for finding in report.findings],
+        "not_listed": report.not_listed,
+    }
+
+
+def _write(console: Console, report: Report, *, kept: bool) -> None:
+    if report.findings:
+        rows = [
+            [
+                Text(one_line(finding.where), style="bold"),
+                Text(one_line(finding.wrong), style="red"),
+                Text(one_line(finding.remedy)),
+            ]
+            for finding in report.findings
+        ]
+        write_listing(console, _COLUMNS, rows)
+        unsaid = report.not_listed
+        console.print(f"... and {counted(unsaid, 'finding')} more\n" if unsaid else "")
+    entries = f"{report.entries:,} {'entry' if report.entries == 1 else 'entries'}"
+    seen = (
+        f"{one_line(report.origin)}: {entries} of {counted(report.keys, 'key')},"
+        f" {counted(report.checkpoints, 'checkpoint')}: "
+    )
+    found = len(report.findings) + report.not_listed
+    verdict = Text(counted(found, "finding"), "bold red") if found else Text("sound", "green")
+    console.print(Text.assemble(seen, verdict), soft_wrap=True)
+    if not kept:
+        console.print(
+            "No earlier checkpoint was given (--previous), so that nothing is said about whether"
+            " the ledger's owner has signed another history before.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,168 @@
+"""``keyledger audit report``: who could call at a time, and what an access review looks at."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from api.access_tables import to_csv
+from api.command_line.listing import Column, write_listing
+from api.command_line.local_ledger import local_ledger
+from api.command_line.moments import date, parse_duration, parse_time, readable
+from api.command_line.options import AsJson, DataDir
+from api.command_line.terminal import one_line, stderr_console, stdout_console
+from api.representations import access_as_json
+from domain.errors import Invalid
+from domain.names import checked_workspace
+from domain.times import to_text
+from projections.access_report import CALLERS, Access, Review, Selection, accesses, reviewed
+
+_AT_ONCE = 500
+_COLUMNS = (
+    Column("WORKSPACE"),
+    Column("KEY ID"),
+    Column("NAME", wraps=True),
+    Column("SCOPES", wraps=True),
+    Column("EXPIRES"),
+    Column("CREATED BY", wraps=True),
+    Column("LAST CHANGE", wraps=True),
+    Column("LAST USE"),
+)
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    TEXT = "text"
+    CSV = "csv"
+    JSON = "json"
+
+
+def report(
+    *,
+    at: Annotated[
+        str | None, typer.Option(help="As of this time; else as of now.", metavar="TIME")
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option(help="Only keys of this workspace; else of all.", metavar="NAME"),
+    ] = None,
+    review: Annotated[
+        Review | None, typer.Option(help="Only keys that a review should look at.")
+    ] = None,
+    within: Annotated[
+        str, typer.Option(help="With --review expiring: how soon they end.", metavar="DURATION")
+    ] = "30d",
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --review unused: since when they were not used.", metavar="TIME"),
+    ] = None,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            help="With --review rotated-late: how old their secret is.", metavar="DURATION"
+        ),
+    ] = "90d",
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TEXT,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell who could call: the active keys, what they may do, who made and last changed them."""
+    form = Format.JSON if as_json else form
+    if workspace is not None:
+        checked_workspace(workspace)
+    past = None if at is None else parse_time("at", at)
+    if past is not None and review in {"unused", "never-used"}:
+        raise Invalid("at", f"of the past it is not known what was used; leave it out of {review}")
+    spans = parse_duration("within", within), parse_duration("older_than", older_than)
+    begin = None if since is None else parse_time("since", since)
+    with local_ledger(data_dir, as_json=form is not Format.TEXT) as ledger:
+        now = ledger.clock()
+        if past is not None and past > now:
+            raise Invalid("at", f"nobody knows the future; give a time up to {to_text(now)}")
+        when = past or now
+        selection = _selection(review, when, spans, begin)
+        with ledger.database.read() as connection:
+            found = accesses(
+                connection, selection, at=when, past=past is not None, workspace=workspace
+            )
+            _WRITERS[form](found, when, review)
+
+
+def _selection(
+    review: Review | None,
+    at: datetime,
+    spans: tuple[timedelta, timedelta],
+    since: datetime | None,
+) -> Selection:
+    if review is None:
+        return CALLERS
+    within, older_than = spans
+    try:
+        return reviewed(review, at, within=within, since=since, older_than=older_than)
+    except OverflowError:
+        field = "within" if review == "expiring" else "older_than"
+        raise Invalid(field, "that is longer than time is known to go on") from None
+
+
+def _write_text(found: Iterator[Access], at: datetime, review: Review | None) -> None:
+    console = stdout_console()
+    count = 0
+    while page := list(islice(found, _AT_ONCE)):
+        count += len(page)
+        _write_page(console, page)
+    keys = f"{count:,} active {'key' if count == 1 else 'keys'}"
+    about = f", review {review}" if review else ""
+    stderr_console().print(f"{keys} as of {readable(at)}{about}", soft_wrap=True)
+
+
+def _write_page(console: Console, page: Iterable[Access]) -> None:
+    rows = [
+        [
+            Text(one_line(text))
+            for text in (
+                each.key.workspace,
+                each.key.key_id,
+                each.key.name,
+                ", ".join(each.key.scopes),
+                "Never" if each.key.expires_at is None else date(each.key.expires_at),
+                f"{each.key.created_by.type}:{each.key.created_by.id}",
+                f"{date(each.changed_at)} by {each.changed_by.type}:{each.changed_by.id}",
+                "-" if each.key.last_used_at is None else date(each.key.last_used_at),
+            )
+        ]
+        for each in page
+    ]
+    write_listing(console, _COLUMNS, rows)
+
+
+def _write_csv(found: Iterator[Access], _at: datetime, _review: Review | None) -> None:
+    sys.stdout.flush()
+    for line in to_csv(found):
+        sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def _write_json(found: Iterator[Access], at: datetime, review: Review | None) -> None:
+    """Write a document of any length, a key to a line."""
+    sys.stdout.flush()
+    out = sys.stdout.buffer
+    out.write(orjson.dumps({"as_of": to_text(at), "review": review})[:-1] + b',"data":[')
+    for number, access in enumerate(found):
+        out.write((b",\n" if number else b"\n") + orjson.dumps(access_as_json(access)))
+    out.write(b'\n],"next_cursor":null}\n')
+    out.flush()
+
+
+_WRITERS: dict[Format, Callable[[Iterator[Access], datetime, Review | None], None]] = {
+    Format.TEXT: _write_text,
+    Format.CSV: _write_csv,
+    Format.JSON: _write_json,
+}

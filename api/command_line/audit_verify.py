@@ -1,0 +1,67 @@
+"""``keyledger audit verify``: is everything as it was when it was written?"""
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from api.attestations import attest_ledger
+from api.command_line.failures import REFUSED
+from api.command_line.listing import Column, write_listing
+from api.command_line.local_ledger import local_ledger
+from api.command_line.options import AsJson, DataDir
+from api.command_line.progress import ReplayProgress
+from api.command_line.terminal import counted, one_line, stdout_console, write_json
+from api.representations import attestation_as_json
+from projections.attestation import Attestation
+
+_COLUMNS = (
+    Column("WHERE", wraps=True),
+    Column("WHAT IS WRONG", wraps=True),
+    Column("WHAT TO DO", wraps=True),
+)
+
+
+def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check every event, its entry and its key's life, the tree, checkpoints and projections.
+
+    The ledger goes on serving meanwhile. Exits with 1 if anything is wrong.
+    """
+    with local_ledger(data_dir, as_json=as_json) as ledger:
+        with ReplayProgress() as progress:
+            attestation = attest_ledger(ledger, progress=progress)
+        if as_json:
+            write_json(attestation_as_json(attestation))
+        else:
+            _write(stdout_console(), attestation)
+    if attestation.found:
+        raise typer.Exit(REFUSED)
+
+
+def _write(console: Console, attestation: Attestation) -> None:
+    if attestation.findings:
+        rows = [
+            [
+                Text(one_line(finding.name), style="bold"),
+                Text(one_line(finding.wrong), style="red"),
+                Text(one_line(finding.remedy)),
+            ]
+            for finding in attestation.findings
+        ]
+        write_listing(console, _COLUMNS, rows)
+        unsaid = attestation.not_listed
+        console.print(f"... and {counted(unsaid, 'finding')} more\n" if unsaid else "")
+    seen = (
+        f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"
+        f" {counted(attestation.checkpoints, 'checkpoint')}, in {attestation.seconds:.2f} s: "
+    )
+    if attestation.found:
+        verdict = Text(counted(attestation.found, "finding"), "bold red")
+    else:
+        verdict = Text("all is as it was written", "green")
+    console.print(Text.assemble(f"verified {seen}", verdict), soft_wrap=True)
+    if not attestation.checkpoints:
+        console.print(
+            "There is no checkpoint to compare with, so that another history in the place of this"
+            " one would not be noticed.",
+            soft_wrap=True,
+        )

@@ -1,0 +1,163 @@
+"""Attestation: is everything that the ledger has as it was when it was written?
+
+On a live ledger: everything is read in short transactions, up to where the log went when it was
+begun, and a replay of the views takes the append lock for moments only. A million events take no
+more memory than a thousand.
+
+What is attested follows from the events up to what checkpoints from outside say. Without such a
+checkpoint nothing tells a ledger from another one that somebody made in its place.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import perf_counter, sleep
+
+from domain.errors import PoisonEvent, RebuildRunning
+from projections import entries
+from projections.checkpoint_check import check_checkpoints
+from projections.comparison import Difference
+from projections.database import Database
+from projections.findings import Finding, Findings
+from projections.life_check import check_lives
+from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
+from projections.rebuild import Progress, check, ignore_progress
+from projections.signed_note import VerifierKey
+from projections.view import View
+from projections.views import VIEWS
+
+_LOOK_AGAIN_SECONDS = 0.05
+_OF_THE_TREE = frozenset({"leaf_index", "position", "hashes", "entry"})
+"""The columns of entries that the check of the log has compared by itself."""
+
+
+def go_on() -> None:
+    """Pause not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was attested, and what is wrong with it: nothing, if there are no findings.
+
+    Args:
+        position: of the last event that there was at the beginning.
+        events, entries, keys, checkpoints: how many of them were looked at.
+        root: of the tree over the entries; ``None`` if one of them is missing.
+        findings: the first `projections.findings.MAX_FINDINGS` of them.
+        not_listed: how many more there are.
+        seconds: how long it took, pauses included.
+    """
+
+    position: int
+    events: int
+    entries: int
+    keys: int
+    checkpoints: int
+    root: bytes | None
+    findings: tuple[Finding, ...]
+    not_listed: int
+    seconds: float
+
+    @property
+    def found(self) -> int:
+        """How many findings there are, listed or not."""
+        return len(self.findings) + self.not_listed
+
+
+def attest(
+    database: Database,
+    *,
+    notes: Iterable[str],
+    keys: Iterable[VerifierKey],
+    progress: Progress = ignore_progress,
+    pause: Callable[[], None] = go_on,
+) -> Attestation:
+    """Check all that is in a ledger, while it goes on serving.
+
+    Args:
+        notes: signed checkpoints from outside the database; those in it are checked as well.
+        keys: the ledger's public keys.
+        progress: is told after each batch what is being checked, and how far it is.
+        pause: is called after each batch, outside of all transactions; may raise, to end it all.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
+    started = perf_counter()
+
+    def telling(what: str) -> OnBatch:
+        def on_batch(done: int, last: int) -> None:
+            progress(what, done, last)
+            pause()
+
+        return on_batch
+
+    findings = Findings()
+    with database.read() as connection:
+        extent = extent_of(connection)
+    log = LogCheck(database, findings)
+    log.run(extent, telling("log"))
+    lives = check_lives(database, extent.position, findings, telling("lives of keys"))
+    checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    # Views cannot be compared with events that cannot be read.
+    for view in VIEWS if log.can_be_replayed else ():
+        _check_view(database, view, findings, telling(view.name))
+    return Attestation(
+        position=extent.position,
+        events=log.events,
+        entries=log.entries,
+        keys=lives,
+        checkpoints=checkpoints,
+        root=log.root,
+        findings=tuple(findings.listed),
+        not_listed=findings.not_listed,
+        seconds=perf_counter() - started,
+    )
+
+
+def _check_view(database: Database, view: View, findings: Findings, on_batch: OnBatch) -> None:
+    def progress(_name: str, done: int, last: int) -> None:
+        on_batch(done, last)
+
+    while True:
+        try:
+            report = check(database, view, progress=progress)
+        except RebuildRunning:
+            # Somebody else compares this view just now: theirs ends, and then comes ours.
+            sleep(_LOOK_AGAIN_SECONDS)
+            on_batch(0, 0)
+            continue
+        except PoisonEvent as error:
+            if not findings.names_position(error.position):
+                name = f"the event at position {error.position}"
+                wrong = f"it cannot be replayed into {view.name}: {error.reason}"
+                findings.add(Finding("event", name, wrong, RESTORE, position=error.position))
+            return
+        break
+    for difference in report.differences:
+        if view is not entries.VIEW or _is_beside_the_tree(difference):
+            findings.add(_finding(view, difference))
+    findings.not_listed += report.differing - len(report.differences)
+
+
+def _is_beside_the_tree(difference: Difference) -> bool:
+    return not difference.columns.keys() <= _OF_THE_TREE
+
+
+def _finding(view: View, difference: Difference) -> Finding:
+    if difference.problem == "different":
+        said = ", ".join(
+            f"{name} is {live!r} and should be {right!r}"
+            for name, (live, right) in difference.columns.items()
+        )
+    elif difference.problem == "missing":
+        said = "it is missing"
+    else:
+        said = "no event made it"
+    return Finding(
+        "projection",
+        f"the row of {difference.key_id} in {view.name}",
+        said,
+        "find out who can write to the database past the ledger, and run: keyledger projections"
+        f" rebuild {view.name}",
+        key_id=difference.key_id,
+    )

@@ -1,0 +1,138 @@
+"""Attesting in the background: by one process, slowly, and for all to see."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from api.attestations import (
+    LastAttestation,
+    Pace,
+    Stopping,
+    attest_ledger,
+    last_attestation,
+)
+from api.background import attesting
+from api.composition import OpenLedger
+from api.settings import Settings, read_settings
+from domain.errors import LedgerUnavailable
+from projections.exclusive import exclusively
+from tests.api.served import Api, NewLedger, served
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import HOUR, Keys, sql
+
+AT_ONCE = 1e-7
+"""Hours: a third of a millisecond."""
+
+
+def eventually(so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not so():
+        assert time.monotonic() < end, "it did not come about"
+        threading.Event().wait(0.005)
+
+
+@pytest.fixture
+def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
+    return read_settings(data_dir=data_dir, attestation_hours=AT_ONCE)
+
+
+def test_a_server_attests_and_tells_what_was_found(
+    new_ledger: NewLedger, data_dir: Path, clock: SettableClock
+) -> None:
+    settings = read_settings(
+        data_dir=new_ledger.copied_to(data_dir), expirer_seconds=3600, attestation_hours=AT_ONCE
+    )
+    with served(settings, new_ledger.root, clock) as api:
+
+        def told() -> object:
+            answer = api.get("/readyz", by=None)
+            assert answer.status_code == 200
+            return answer.json()["attestation"]
+
+        sound = {"finished_at": "2026-03-03T12:00:00.000000Z", "position": 1, "findings": 0}
+        eventually(lambda: told() == sound)
+        assert api.metrics()["keyledger_attestation_findings"] == 0
+        sql(api.app.state.ledger.database.path, "UPDATE auth_lookup SET name = 'hacked'")
+        clock.advance(hours=1)
+        found = sound | {"finished_at": "2026-03-03T13:00:00.000000Z", "findings": 1}
+        eventually(lambda: told() == found)
+        metrics = api.metrics()
+        assert metrics["keyledger_attestation_findings"] == 1
+        finished = metrics["keyledger_attestation_timestamp_seconds"]
+        assert finished == clock.now.timestamp()
+        # A finding stops nothing.
+        assert api.show(api.make())["status"] == "active"
+
+
+def test_none_is_made_before_the_server_has_settled(api: Api) -> None:
+    assert api.settings.attestation_hours == 24
+    assert api.get("/readyz", by=None).json()["attestation"] is None
+    assert "keyledger_attestation_findings" not in api.metrics()
+
+
+def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
+    asked = threading.Semaphore(0)
+
+    def later() -> datetime:
+        asked.release()
+        return NOON + HOUR
+
+    attest_ledger(opened)
+    before = last_attestation(opened.database)
+    with exclusively(opened.database, "attestation") as alone:
+        assert alone
+        with attesting(replace(opened, clock=later)):
+            # It was due, and left to the other; and once more.
+            assert asked.acquire(timeout=30)
+            assert asked.acquire(timeout=30)
+        assert last_attestation(opened.database) == before
+    with attesting(replace(opened, clock=later)):
+        eventually(lambda: last_attestation(opened.database) != before)
+
+
+def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
+    stopped = threading.Event()
+    pace = Pace(1e-9, stopped)
+    threading.Timer(0.05, stopped.set).start()
+    with pytest.raises(Stopping):
+        attest_ledger(opened, pause=pace)
+    assert last_attestation(opened.database) is None
+
+
+def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
+    assert data_dir.exists()
+    never = read_settings(data_dir=data_dir, attestation_hours=0)
+    before = threading.active_count()
+    with attesting(replace(opened, settings=never)):
+        assert threading.active_count() == before
+
+
+def test_a_damaged_result_is_none(opened: OpenLedger) -> None:
+    attest_ledger(opened)
+    kept = opened.database.path.with_name(f"{opened.database.path.name}.attestation.json")
+    assert last_attestation(opened.database) == LastAttestation(NOON, 0, 0)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.write_text('{"finished_at": 7}')
+    assert last_attestation(opened.database) is None
+
+
+def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) -> None:
+    Keys(opened).create()
+    opened.signer.sign()
+    path = opened.signer.path
+    path.write_bytes(path.read_bytes().replace(b"keyledger", b"keyledge\xff"))
+    with pytest.raises(LedgerUnavailable, match="is no file of checkpoints"):
+        attest_ledger(opened)
+
+
+def test_checkpoints_outside_are_compared(opened: OpenLedger) -> None:
+    Keys(opened).create()
+    opened.signer.sign()
+    sql(opened.database.path, "DELETE FROM checkpoints")
+    assert attest_ledger(opened).checkpoints == 1
