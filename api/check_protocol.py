@@ -8,6 +8,7 @@ the lane does not answer goes to the application as if nothing had happened.
 """
 
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,9 @@ from api.fast_lane import VERIFY_PATH, FastLane, may_answer
 FAST_LANE = "fast_lane"
 """The name in the state of the application's lifespan under which the protocol finds the lane."""
 
+ON_STOP = "on_stop"
+"""The name, likewise, of what is called when the server begins to stop: it waits for the answers
+that are under way, and some of them would have no end."""
 
 _VERIFY = VERIFY_PATH.encode()
 
@@ -36,6 +40,7 @@ class CheckProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._lane: FastLane = app_state[FAST_LANE]
+        self._on_stop: Callable[[], None] = app_state[ON_STOP]
 
     _held: list[bytes] | None = None
     """The body of the request that is held back, as far as it has arrived."""
@@ -79,6 +84,7 @@ class CheckProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Answer the request that is held back before the connection is closed."""
+        self._on_stop()
         if self._held is not None:
             self._leave_to_app()
         super().shutdown()

@@ -63,6 +63,24 @@ class Settings(BaseSettings):
         le=60,
         description="Pause between writing down when keys were last used; a crash loses that much.",
     )
+    tails: int = Field(
+        default=100,
+        ge=0,
+        le=10_000,
+        description="Live tails of the events at once, in each process; beyond, callers get 503.",
+    )
+    tail_seconds: float = Field(
+        default=0.25,
+        gt=0,
+        le=60,
+        description="Pause between two looks for new events, on behalf of all live tails.",
+    )
+    tail_heartbeat_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        le=3600,
+        description="Longest silence of a live tail; then it says that it is still there.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines that are written."
     )
