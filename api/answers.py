@@ -79,10 +79,21 @@ class EventListAnswer(BaseModel):
     next_cursor: str | None
 
 
-class FeedEntryAnswer(EventAnswer):
-    """An event, and its place in the tree."""
+class FeedEntryAnswer(BaseModel):
+    """An event and its place in the tree."""
 
     leaf_index: int = Field(ge=0, description="Its place in the Merkle tree.", examples=[0])
+    position: int = Field(ge=1, description="Its place in the one order of all events.")
+    type: str = Field(examples=["ApiKey.Revoked"])
+    key_id: str | None = Field(
+        description="Null for what happened to the audit trail itself.", examples=[KEY_ID]
+    )
+    version: int = Field(ge=1)
+    occurred_at: Time
+    actor: ActorAnswer
+    request_id: str | None
+    source_ip: str | None
+    data: dict[str, object] = Field(examples=[{"reason": "leaked", "comment": None}])
 
 
 class FeedAnswer(BaseModel):

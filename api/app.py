@@ -10,11 +10,12 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
-from api.background import expiring, keeping_last_uses
+from api.background import expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE, ON_STOP
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
+from api.console.installation import install_console, open_sessions
 from api.fast_lane import FastLane
 from api.metrics import Metrics
 from api.observed import Observed
@@ -78,8 +79,9 @@ def create_app(
             app.state.ledger = ledger
             app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
+            app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
-            with expiring(ledger), keeping_last_uses(ledger):
+            with expiring(ledger), keeping_last_uses(ledger), signing(ledger):
                 async with tailing(ledger) as tails:
                     app.state.tails = tails
                     lane = FastLane(ledger.authentication, clock, metrics)
@@ -110,4 +112,5 @@ def create_app(
     install_problem_handlers(app)
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics)
+    install_console(app, settings)
     return app

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import structlog
 
 from api.composition import OpenLedger
-from domain.errors import LedgerError
+from domain.errors import HistoryInDoubt, LedgerError
 from projections.expirer import expire_due_keys
 
 _log = structlog.get_logger()
+_SIGNING_SECONDS = 0.5
 
 
 @contextmanager
@@ -22,12 +23,40 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     """
 
     def look() -> None:
+        if ledger.signer.doubt is not None:
+            return
         expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
         if expired:
             _log.info("keys_expired", count=expired, actor="system:expirer")
 
     with _repeating("expirer", look, every=ledger.settings.expirer_seconds):
         yield
+
+
+@contextmanager
+def signing(ledger: OpenLedger) -> Iterator[None]:
+    """Sign a checkpoint twice a second where there is something new, and once more at the end.
+
+    What the log is doubted for is logged once.
+    """
+    logged: str | None = None
+
+    def sign() -> None:
+        nonlocal logged
+        try:
+            ledger.signer.sign()
+        except HistoryInDoubt as error:
+            if str(error) != logged:
+                _log.error("history_in_doubt", code=error.code, detail=str(error))
+            logged = str(error)
+        else:
+            logged = None
+
+    try:
+        with _repeating("signer", sign, every=_SIGNING_SECONDS):
+            yield
+    finally:
+        _attempt("signer", sign)
 
 
 @contextmanager

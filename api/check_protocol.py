@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from api.fast_lane import VERIFY_PATH, FastLane, may_answer
+from api.fast_lane import FastLane, may_answer
 
 FAST_LANE = "fast_lane"
 """The name in the state of the application's lifespan under which the protocol finds the lane."""
@@ -24,8 +24,6 @@ FAST_LANE = "fast_lane"
 ON_STOP = "on_stop"
 """The name, likewise, of what is called when the server begins to stop: it waits for the answers
 that are under way, and some of them would have no end."""
-
-_VERIFY = VERIFY_PATH.encode()
 
 
 class CheckProtocol(HttpToolsProtocol):
@@ -105,11 +103,11 @@ class CheckProtocol(HttpToolsProtocol):
             self._leave_to_app()
             return
         self._held = None
-        status = 200 if self.url == _VERIFY else 204
+        status, rest = answer
         sent = [STATUS_LINE[status]]
         for name, value in self.server_state.default_headers:
             sent += (name, b": ", value, b"\r\n")
-        sent.append(answer)
+        sent.append(rest)
         self.transport.write(b"".join(sent))
         self.on_response_complete()
 

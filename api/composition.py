@@ -3,12 +3,13 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.settings import Settings
 from domain.credential import Credential, issue
+from domain.errors import HistoryInDoubt
 from domain.key_ledger import KeyLedger
 from domain.tokens import RandomSource, Token
 from domain.verifiers import (
@@ -25,6 +26,8 @@ from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.schema import upgrade_schema
+from projections.signer import Signer
+from projections.signing_key_file import read_or_make_signing_key
 from projections.views import VIEWS
 
 
@@ -37,6 +40,7 @@ class OpenLedger:
     ledger: KeyLedger
     authentication: Authentication
     last_uses: LastUses
+    signer: Signer
     clock: Clock
 
 
@@ -68,6 +72,11 @@ def opened_ledger(
         closing.callback(database.close)
         upgrade_schema(database)
         build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        signing_key = read_or_make_signing_key(settings.signing_key_path, random)
+        signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        with suppress(HistoryInDoubt):
+            # Whoever changes something is told; reading and verifying go on.
+            signer.look()
         cores = os.cpu_count() or 1
         gate = Argon2Gate(
             at_once=max(1, cores // settings.workers),
@@ -86,9 +95,13 @@ def opened_ledger(
             settings=settings,
             database=database,
             ledger=KeyLedger(
-                LedgerRecorder(database, VIEWS, on_append=on_append), issue_credential
+                LedgerRecorder(
+                    database, VIEWS, check_append=signer.check_append, on_append=on_append
+                ),
+                issue_credential,
             ),
             authentication=authentication,
             last_uses=last_uses,
+            signer=signer,
             clock=clock,
         )

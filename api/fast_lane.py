@@ -2,9 +2,9 @@
 
 A check is what this service does a thousand times for each change, and a framework's routing,
 validation and dependencies take some twenty times as long as the check itself. So two kinds of
-requests are answered here, before the framework sees them: a gateway's whose key may pass, and a
-``POST /v1/verify`` of the usual form. One with anything unusual about it, or that is refused, or
-that cannot be answered at once, is left to the routes, which answer the usual ones just as well.
+requests are answered here, before the framework sees them: a gateway's, and a ``POST /v1/verify``
+of the usual form. One with anything unusual about it, or that cannot be answered at once, is left
+to the application, which answers the usual ones just as well.
 
 Checks are counted and not logged: at ten thousand a second, a line for each would take longer than
 the checks.
@@ -15,14 +15,15 @@ from collections import Counter
 from datetime import datetime
 from functools import lru_cache
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
 from api import gateway
-from api.credentials import CREDENTIAL_HEADERS, presented_token
+from api.credentials import CREDENTIAL_HEADERS, presented_token, refusal
 from api.metrics import Metrics
 from api.observed import checked_request_id, new_request_id
+from api.problems import refusal_answer
 from api.representations import verdict_as_json
 from domain import scopes
 from domain.errors import Invalid, LedgerError
@@ -36,6 +37,7 @@ _GATEWAY_TARGET = gateway.PATH.encode()
 _VERIFY_SCOPES = ("api-keys:verify",)
 _LONGEST_USUAL_BODY = 1024  # the least that the limit on bodies can be set to
 _MOST_HEADS = 10_000
+_ID_GOES_HERE = "the-id-of-the-request"
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _HEAD_OF_VERDICT = (
     b"content-length: %d\r\n"
@@ -48,8 +50,21 @@ Headers = list[tuple[bytes, bytes]]
 Asked = tuple[str, tuple[str, ...]]
 """A token, and the scopes that it is to be used for."""
 
-Answered = tuple[bytes, bytes]
-"""Lines of a head, each with its end, and a body."""
+
+class Counted(NamedTuple):
+    """As what an answer is counted."""
+
+    code: str
+    method: str
+    route: str
+    status: int
+
+
+Answered = tuple[Counted, bytes, bytes]
+"""As what it is counted, lines of a head, each with its end, and a body."""
+
+_ALLOWED = Counted("VALID", "GET", gateway.PATH, 204)
+_TOLD = {code: Counted(code.value, "POST", VERIFY_PATH, 200) for code in Code}
 
 
 class Held(Protocol):
@@ -68,8 +83,7 @@ class FastLane:
         self._metrics = metrics
         self._turn: list[Held] = []
         self._turn_began = 0.0
-        self._allowed = 0
-        self._verdicts: list[Code] = []
+        self._answered: list[Counted] = []
         # A row that was read anew is another object, and its head is written anew.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
 
@@ -93,7 +107,9 @@ class FastLane:
             return None
         return self._clock()
 
-    def answer(self, target: bytes, headers: Headers, body: bytes, now: datetime) -> bytes | None:
+    def answer(
+        self, target: bytes, headers: Headers, body: bytes, now: datetime
+    ) -> tuple[int, bytes] | None:
         """Answer a check, if it can be done at once and by what is usual.
 
         Args:
@@ -103,27 +119,28 @@ class FastLane:
             now: what `catch_up` returned, after the request had arrived.
 
         Returns:
-            The answer as it goes over the wire, without its status line and date; ``None`` if it
-            is for the application to answer.
+            The status, and the rest of the answer after the date as it goes over the wire; ``None``
+            if it is for the application to answer.
         """
         named = dict(headers)
         if len(named) != len(headers):
             return None
         credentials = [(name, named[name]) for name in CREDENTIAL_HEADERS if name in named]
+        given = named.get(b"x-request-id")
+        request_id = (new_request_id() if given is None else checked_request_id(given)).encode()
         try:
             token = presented_token(credentials)
             if target == _VERIFY_TARGET:
                 answer = self._verify(token, named, body, now)
             else:
-                answer = self._allow(token, target.partition(b"?")[2], now)
+                answer = self._allow(token, target.partition(b"?")[2], request_id, now)
         except LedgerError:
             return None
         if answer is None:
             return None
-        given = named.get(b"x-request-id")
-        request_id = new_request_id() if given is None else checked_request_id(given)
-        head, content = answer
-        return b"%bx-request-id: %b\r\n\r\n%b" % (head, request_id.encode(), content)
+        counted, head, content = answer
+        self._answered.append(counted)
+        return counted.status, b"%bx-request-id: %b\r\n\r\n%b" % (head, request_id, content)
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []
@@ -131,30 +148,25 @@ class FastLane:
         for held in turn:
             held.answer_held(now)
         seconds = perf_counter() - self._turn_began
-        count = self._metrics.checks
-        if self._allowed:
-            count(Code.VALID, "GET", gateway.PATH, 204, count=self._allowed, seconds=seconds)
-            self._allowed = 0
-        if self._verdicts:
-            for code, times in Counter(self._verdicts).items():
-                count(code, "POST", VERIFY_PATH, 200, count=times, seconds=seconds)
-            self._verdicts.clear()
+        for counted, times in Counter(self._answered).items():
+            self._metrics.checks(*counted, count=times, seconds=seconds)
+        self._answered.clear()
 
-    def _allow(self, token: str, query: bytes, now: datetime) -> Answered | None:
+    def _allow(self, token: str, query: bytes, request_id: bytes, now: datetime) -> Answered | None:
         wanted = gateway.wanted_scopes(gateway.PATH, query)
-        verdict = self._authentication.verify_caught_up(token, wanted, now=now)
-        if verdict is None or type(verdict.verdict) is not Verified:
+        answer = self._authentication.verify_caught_up(token, wanted, now=now)
+        if answer is None:
             return None
-        key = verdict.verdict.key
+        verdict = answer.verdict
+        if type(verdict) is not Verified:
+            return _refused(verdict.code, wanted).about(request_id)
+        key = verdict.key
         written = self._heads.get(key.lookup_id)
         if written is None or written[0] is not key:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             self._heads[key.lookup_id] = written = key, _head_of_yes(key)
-        if written[1] is None:
-            return None
-        self._allowed += 1
-        return written[1], b""
+        return None if written[1] is None else (_ALLOWED, written[1], b"")
 
     def _verify(
         self, token: str, named: dict[bytes, bytes], body: bytes, now: datetime
@@ -170,9 +182,8 @@ class FastLane:
         verdict = verify(token, wanted, now=now, workspace=caller.verdict.key.workspace)
         if verdict is None:
             return None
-        self._verdicts.append(verdict.verdict.code)
         content = orjson.dumps(verdict_as_json(verdict))
-        return _HEAD_OF_VERDICT % len(content), content
+        return _TOLD[verdict.verdict.code], _HEAD_OF_VERDICT % len(content), content
 
 
 def may_answer(method: bytes, target: bytes) -> bool:
@@ -180,6 +191,34 @@ def may_answer(method: bytes, target: bytes) -> bool:
     if method == b"GET":
         return target.partition(b"?")[0] == _GATEWAY_TARGET
     return method == b"POST" and target == _VERIFY_TARGET
+
+
+class _Refusal(NamedTuple):
+    """The answer to a gateway's question that is a no, without the request's id."""
+
+    counted: Counted
+    head: bytes
+    before: bytes
+    after: bytes
+
+    def about(self, request_id: bytes) -> Answered:
+        content = self.before + request_id + self.after
+        return self.counted, b"content-length: %d\r\n%b" % (len(content), self.head), content
+
+
+# A flood of wrong tokens must not cost more than honest callers do.
+@lru_cache(maxsize=1024)
+def _refused(code: Code, wanted: tuple[str, ...]) -> _Refusal:
+    error = refusal(code, " ".join(wanted))
+    answer = refusal_answer(error, _ID_GOES_HERE)
+    before, _, after = bytes(answer.body).partition(_ID_GOES_HERE.encode())
+    headers = [header for header in answer.raw_headers if header[0] != b"content-length"]
+    return _Refusal(
+        Counted(error.code, "GET", gateway.PATH, answer.status_code),
+        b"".join(b"%b: %b\r\n" % header for header in (*headers, *gateway.REFUSED_HEADERS)),
+        before,
+        after,
+    )
 
 
 def _head_of_yes(key: AuthRow) -> bytes | None:

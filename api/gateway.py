@@ -27,7 +27,7 @@ from domain.judge import AuthRow, Code, Verified
 PATH = "/v1/forward-auth"
 _SCOPES_IN_PATH = f"{PATH}/scopes/"
 _LONGEST_DEMAND = 16_384
-_REFUSED_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+REFUSED_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -55,7 +55,7 @@ async def serve_gateway(scope: Scope, send: Send, checks: Checks, metrics: Metri
     body = b""
     if refused is not None:
         status, body = refused.status_code, bytes(refused.body)
-        sent = [*refused.raw_headers, *_REFUSED_HEADERS]
+        sent = [*refused.raw_headers, *REFUSED_HEADERS]
     sent.append((b"x-request-id", request_id.encode()))
     await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})

@@ -93,7 +93,8 @@ def make_root_key(ledger: OpenLedger) -> None:
     If several processes do so at the same time, one of them makes it and prints it.
     """
     with exclusively(ledger.database, "first-key") as alone:
-        if not alone or not _is_empty(ledger):
+        # A log that lost its events is not a new one.
+        if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return
         issued = ledger.ledger.create_key(
             workspace=ROOT_WORKSPACE,

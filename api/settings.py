@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.console.scope_catalogue import read_catalogue
 from domain import names
 from domain.errors import Invalid
 
@@ -32,6 +33,15 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         description="SQLAlchemy URL of the database; unset, a file in the data folder.",
+    )
+    signing_key: Path | None = Field(
+        default=None,
+        description="File of the key that signs checkpoints; unset, in the data folder.",
+    )
+    checkpoint_file: Path | None = Field(
+        default=None,
+        description="File of the signed checkpoints, best on another volume; unset, in the data"
+        " folder.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
@@ -81,6 +91,16 @@ class Settings(BaseSettings):
         le=3600,
         description="Longest silence of a live tail; then it says that it is still there.",
     )
+    console_session_hours: float = Field(
+        default=8.0, gt=0, le=720, description="How long one stays signed in to the console."
+    )
+    console_idle_minutes: float = Field(
+        default=60.0, gt=0, le=43_200, description="The same, for who does nothing in it."
+    )
+    scope_catalogue: Path | None = Field(
+        default=None,
+        description="TOML file of the scopes that the console offers; unset, Keyledger's own.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines that are written."
     )
@@ -105,6 +125,13 @@ class Settings(BaseSettings):
         except Invalid as error:
             raise ValueError(error.message) from None
 
+    @field_validator("scope_catalogue")
+    @classmethod
+    def _scope_catalogue(cls, path: Path | None) -> Path | None:
+        # Refused now rather than when somebody makes a key.
+        read_catalogue(path)
+        return path
+
     @field_validator("database_url")
     @classmethod
     def _database_url(cls, url: str | None) -> str | None:
@@ -125,6 +152,16 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The URL of the database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """The signing key's file."""
+        return self.signing_key or self.data_dir / "signing-key"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file of the checkpoints."""
+        return self.checkpoint_file or self.data_dir / "checkpoints.txt"
 
     @property
     def pepper_path(self) -> Path:

@@ -14,6 +14,7 @@ from benchmarks.claims import show
 NAMES = {
     "verify": "checks of tokens over HTTP",
     "rebuild": "making the projections anew",
+    "console": "pages of the console",
     "verify_time": "checks of tokens inside the process",
     "offline": "checking an audit pack",
     "last_used": "noting when keys were last used",

@@ -160,6 +160,12 @@ class LedgerUnavailable(LedgerError):
     code = "LEDGER_UNAVAILABLE"
 
 
+class HistoryInDoubt(LedgerError):
+    """The log is not the one that checkpoints outside were signed for; nothing may be changed."""
+
+    code = "HISTORY_IN_DOUBT"
+
+
 class DamagedHistory(LedgerError):
     """The stored events of a key cannot be decoded, or do not follow on each other."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from domain.api_key import ApiKey
+from domain.audit_log import Forked, LedgerEvent
 from domain.key_ids import to_key_id
 from domain.times import to_text
 
@@ -29,7 +29,7 @@ The rules for names, scopes and comments keep every event far below it.
 """
 
 
-def public_event(event: ApiKey.Event) -> dict[str, Any]:
+def public_event(event: LedgerEvent) -> dict[str, Any]:
     """Return an event as auditors see it, in JSON's own types.
 
     Nothing is left out but the verifier, in whose place stands the SHA-256 of its text: enough to
@@ -45,7 +45,7 @@ def public_event(event: ApiKey.Event) -> dict[str, Any]:
             data[name] = to_text(value) if isinstance(value, datetime) else value
     return {
         "type": event.TOPIC,
-        "key_id": to_key_id(event.originator_id),
+        "key_id": None if isinstance(event, Forked) else to_key_id(event.originator_id),
         "version": event.originator_version,
         "occurred_at": to_text(event.timestamp),
         "actor": event.actor,
@@ -55,7 +55,7 @@ def public_event(event: ApiKey.Event) -> dict[str, Any]:
     }
 
 
-def entry_of(event: ApiKey.Event) -> bytes:
+def entry_of(event: LedgerEvent) -> bytes:
     """Return the entry of an event in the audit trail: its public form in canonical JSON.
 
     It is one line without its end, in the one spelling that RFC 8785 allows. The event's position

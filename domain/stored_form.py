@@ -20,9 +20,10 @@ from eventsourcing.persistence import (
 )
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked, LedgerEvent
 from domain.times import to_text
 
-EVENT_CLASSES: dict[str, type[ApiKey.Event]] = {
+EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[Forked]] = {
     event_class.TOPIC: event_class
     for event_class in (
         ApiKey.Created,
@@ -32,8 +33,10 @@ EVENT_CLASSES: dict[str, type[ApiKey.Event]] = {
         ApiKey.ExpirationChanged,
         ApiKey.Renamed,
         ApiKey.ScopesChanged,
+        Forked,
     )
 }
+_BEGINNINGS = frozenset({ApiKey.Created, Forked})
 _TIME_FIELDS = ("timestamp", "expires_at")
 
 
@@ -90,7 +93,7 @@ class EventMapper(Mapper[UUID]):
             stored_event.state,
         )
 
-    def decode(self, topic: str, key_uuid: UUID, version: int, state: bytes) -> ApiKey.Event:
+    def decode(self, topic: str, key_uuid: UUID, version: int, state: bytes) -> LedgerEvent:
         """Decode one event from the columns of its row.
 
         Raises:
@@ -99,7 +102,7 @@ class EventMapper(Mapper[UUID]):
         try:
             event_class = EVENT_CLASSES[topic]
             fields: dict[str, Any] = self.transcoder.decode(state)
-            if version == 1 or event_class is ApiKey.Created:
+            if version == 1 or event_class in _BEGINNINGS:
                 _check_beginning(event_class, version, fields)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             message = f"cannot decode {topic} of {key_uuid} at version {version}: {error!r}"
@@ -113,7 +116,11 @@ class EventMapper(Mapper[UUID]):
         return event
 
 
-def _check_beginning(event_class: type[ApiKey.Event], version: int, fields: dict[str, Any]) -> None:
+def _check_beginning(
+    event_class: type[ApiKey.Event] | type[Forked], version: int, fields: dict[str, Any]
+) -> None:
+    if event_class is Forked and version == 1:
+        return
     if version != 1 or event_class is not ApiKey.Created:
         message = f"version 1 of a key is its creation, and no other is; this is {version}"
         raise ValueError(message)

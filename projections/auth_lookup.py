@@ -20,10 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked
 from domain.judge import AuthRow
 from domain.times import from_text, to_text
 from projections.schema import big_integer, key_digests
-from projections.view import Handlers, Values, view_of_keys
+from projections.view import Handlers, Values, changes_nothing, view_of_keys
 
 table = Table(
     "auth_lookup",
@@ -86,6 +87,7 @@ HANDLERS: Handlers = {
     ApiKey.ExpirationChanged: _end_changed,
     ApiKey.Renamed: _renamed,
     ApiKey.ScopesChanged: _scopes_changed,
+    Forked: changes_nothing,
 }
 VIEW = view_of_keys(version=2, table=table, handlers=HANDLERS)
 

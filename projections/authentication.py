@@ -145,6 +145,24 @@ class Authentication:
         key.spelling = public, checksum
         return Answer(self._judge(key, scopes, now, workspace), position)
 
+    def judge_again(self, key_id: str, lookup_id: str, *, now: datetime) -> Answer:
+        """Decide about a key whose secret was proved before, without seeing it again.
+
+        Args:
+            key_id: the key.
+            lookup_id: of the token that was proved.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+        """
+        with self._lock:
+            self._keys.catch_up()
+            position = self._keys.position
+            key = self._keys.find(lookup_id)
+        if key is None or key.row.key_id != key_id:
+            return Answer(_NOT_FOUND, position)
+        return Answer(self._judge(key, (), now, None), position)
+
     def close(self) -> None:
         """Give back the connection; nothing can be verified any more."""
         self._fence.close()

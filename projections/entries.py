@@ -24,8 +24,10 @@ from sqlalchemy import (
 )
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked, LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
+from domain.names import ROOT_WORKSPACE
 from domain.public_event import entry_of
 from domain.times import to_text
 from projections.merkle import (
@@ -50,7 +52,7 @@ table = Table(
     Column("hashes", LargeBinary, nullable=False),
     Column("entry", LargeBinary, nullable=False),
     Column("type", String(40), nullable=False),
-    Column("key_id", String(43), nullable=False),
+    Column("key_id", String(43)),
     Column("workspace", String(63), nullable=False),
     Column("actor_type", String(10), nullable=False),
     Column("actor_id", Text, nullable=False),
@@ -70,8 +72,9 @@ class _Line(NamedTuple):
     key_uuid: UUID
     entry: bytes
     type: str
+    key_id: str | None
     workspace: str | None
-    """What `Created` says; the other events of a key leave it out."""
+    """What `Created` says; the later events of a key leave it out."""
 
     actor_type: str
     actor_id: str
@@ -82,20 +85,27 @@ def _fold(recorded: Iterable[Recorded]) -> list[_Line]:
     return [_line(position, event) for position, event in recorded]
 
 
-def _line(position: int, event: ApiKey.Event) -> _Line:
+def _line(position: int, event: LedgerEvent) -> _Line:
     try:
         return _Line(
             position=position,
             key_uuid=event.originator_id,
             entry=entry_of(event),
             type=event.TOPIC,
-            workspace=event.workspace if isinstance(event, ApiKey.Created) else None,
+            key_id=None if isinstance(event, Forked) else to_key_id(event.originator_id),
+            workspace=_workspace_in(event),
             actor_type=event.actor["type"],
             actor_id=event.actor["id"],
             occurred_at=to_text(event.timestamp),
         )
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise PoisonEvent(position, f"{table.name} fails on it: {error!r}") from error
+
+
+def _workspace_in(event: LedgerEvent) -> str | None:
+    if isinstance(event, Forked):
+        return ROOT_WORKSPACE
+    return event.workspace if isinstance(event, ApiKey.Created) else None
 
 
 def _write(connection: Connection, entries: Table, lines: list[_Line]) -> None:
@@ -118,7 +128,7 @@ def _write(connection: Connection, entries: Table, lines: list[_Line]) -> None:
                 "hashes": of_leaf,
                 "entry": line.entry,
                 "type": line.type,
-                "key_id": to_key_id(line.key_uuid),
+                "key_id": line.key_id,
                 "workspace": workspaces[line.key_uuid],
                 "actor_type": line.actor_type,
                 "actor_id": line.actor_id,
@@ -144,7 +154,7 @@ def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> d
                 entries.c.position.in_(wanted[start : start + _AT_ONCE])
             )
         )
-        found |= dict(rows.tuples())
+        found |= dict(rows.tuples().all())
     named |= {uuid: found[position] for uuid, position in positions.items() if position in found}
     if missing := older - named.keys():
         message = f"{len(missing)} keys have no first entry in {entries.name}"
@@ -161,6 +171,17 @@ def size_of(connection: Connection, entries: Table = table) -> int:
     return 0 if last is None else last + 1
 
 
+def last_entry_of(connection: Connection, event_type: str) -> bytes | None:
+    """Return the last entry of a type; ``None`` if there is none."""
+    entry: bytes | None = connection.scalar(
+        select(table.c.entry)
+        .where(table.c.type == event_type)
+        .order_by(table.c.leaf_index.desc())
+        .limit(1)
+    )
+    return entry
+
+
 def reader(connection: Connection, entries: Table = table) -> Read:
     """Return what reads nodes of the tree, as many as are wanted by one query.
 
@@ -172,7 +193,7 @@ def reader(connection: Connection, entries: Table = table) -> Read:
         rows = connection.execute(
             select(entries.c.leaf_index, entries.c.hashes).where(entries.c.leaf_index.in_(leaves))
         )
-        hashes = dict(rows.tuples())
+        hashes = dict(rows.tuples().all())
         found = []
         for node in nodes:
             of_node = hash_at(node[0], hashes.get(leaf_that_completes(node), b""))

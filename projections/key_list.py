@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from domain.api_key import ApiKey, Status
+from domain.audit_log import Forked
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from domain.tokens import display_prefix
@@ -28,7 +29,7 @@ from projections.key_filters import Filters, conditions, unused
 from projections.listed_key import ListedKey, listed
 from projections.schema import big_integer, last_uses
 from projections.stored_events import first_position
-from projections.view import Handlers, Values, view_of_keys
+from projections.view import Handlers, Values, changes_nothing, view_of_keys
 
 TIME = String(27)
 _LOOKED_AT = 5_000
@@ -133,6 +134,7 @@ HANDLERS: Handlers = {
     ApiKey.ExpirationChanged: _expiration_changed,
     ApiKey.Renamed: _renamed,
     ApiKey.ScopesChanged: _scopes_changed,
+    Forked: changes_nothing,
 }
 VIEW = view_of_keys(version=2, table=table, handlers=HANDLERS)
 

@@ -1,12 +1,11 @@
 """The pepper's file: made once, beside the database and outside it."""
 
-import os
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from domain.errors import LedgerUnavailable
 from domain.pepper import PEPPER_LENGTH, Pepper
 from domain.tokens import RandomSource
+from projections.private_file import make_private_file
 
 
 def read_or_make_pepper(path: Path, random: RandomSource) -> Pepper:
@@ -20,7 +19,7 @@ def read_or_make_pepper(path: Path, random: RandomSource) -> Pepper:
     """
     try:
         if not path.exists():
-            _make(path, random(PEPPER_LENGTH))
+            make_private_file(path, random(PEPPER_LENGTH))
         return Pepper(path.read_bytes())
     except ValueError as error:
         message = f"{path}: {error}; restore the file, or remove it to begin with a new pepper"
@@ -28,20 +27,3 @@ def read_or_make_pepper(path: Path, random: RandomSource) -> Pepper:
     except OSError as error:
         message = f"cannot read or make the pepper's file: {error}"
         raise LedgerUnavailable(message) from error
-
-
-def _make(path: Path, value: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(value)
-        file.flush()
-        os.fsync(file.fileno())
-        try:
-            os.link(file.name, path)
-        except FileExistsError:
-            return
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from domain.errors import EntryNotFound, Invalid, ProjectionInconsistent
+from domain.errors import EntryNotFound, HistoryInDoubt, Invalid
 from domain.key_ids import to_uuid
 from projections import merkle
 from projections.checkpoint import Checkpoint
@@ -42,6 +42,7 @@ def prove_inclusion(connection: Connection, leaf_index: int, size: int | None) -
 
     Raises:
         Invalid: the tree never had this size, or no such entry at this size.
+        HistoryInDoubt: the tree is smaller than a checkpoint that was signed.
         ProjectionInconsistent: the tree is damaged.
     """
     size = _size(connection, size, field="size", needed=leaf_index + 1)
@@ -61,6 +62,7 @@ def prove_consistency(connection: Connection, old_size: int, size: int | None) -
 
     Raises:
         Invalid: the tree never had one of the sizes, or the old one is the larger.
+        HistoryInDoubt: the tree is smaller than a checkpoint that was signed.
         ProjectionInconsistent: the tree is damaged.
     """
     size = _size(connection, size, field="to", needed=old_size)
@@ -136,5 +138,5 @@ def _size(connection: Connection, size: int | None, *, field: str, needed: int) 
     signed = Checkpoint.from_text(note.rpartition("\n\n")[0] + "\n").size
     if signed > there:
         message = f"the tree has {there} entries, and a checkpoint was signed for {signed}"
-        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+        raise HistoryInDoubt(f"{message}; run: keyledger audit verify")
     return signed if needed <= signed else there

@@ -28,6 +28,14 @@ def ignore_append(_events: int, _seconds: float) -> None:
     """Measure nothing."""
 
 
+CheckAppend = Callable[[], None]
+"""Called before each append; raises what refuses it."""
+
+
+def allow_append() -> None:
+    """Refuse nothing."""
+
+
 class LedgerRecorder(SQLAlchemyApplicationRecorder):
     """Records events on SQLAlchemy, and with them all that is derived from them.
 
@@ -36,15 +44,21 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
     """
 
     def __init__(
-        self, database: Database, views: Sequence[View], *, on_append: OnAppend = ignore_append
+        self,
+        database: Database,
+        views: Sequence[View],
+        *,
+        check_append: CheckAppend = allow_append,
+        on_append: OnAppend = ignore_append,
     ) -> None:
-        """Record into ``database`` and keep ``views`` up to date."""
+        """Record into ``database`` what is not refused, and keep ``views`` up to date."""
         super().__init__(
             SQLAlchemyDatastore(session_maker=sessionmaker(database.writer)),
             events_table_name=events.name,
         )
         self._reading = SQLAlchemyDatastore(session_maker=sessionmaker(database.reader))
         self._views = views
+        self._check_append = check_append
         self._on_append = on_append
 
     def transaction(self, commit: bool = True) -> Transaction:  # noqa: FBT001, FBT002 - theirs
@@ -61,10 +75,12 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         Keyword ``digests`` gives digests to be kept in the same transaction.
 
         Raises:
+            HistoryInDoubt: nothing may be appended to this log.
             IntegrityError: a version of a key is taken already: somebody else was first.
             ProjectionInconsistent: a view contradicts the events.
             PersistenceError: the database cannot be asked.
         """
+        self._check_append()
         started = perf_counter()
         positions: Sequence[int] | None = super().insert_events(stored_events, **kwargs)
         self._on_append(len(stored_events), perf_counter() - started)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from domain.errors import LedgerError
 from projections.database import Database
 
-HEAD = "0004"
+HEAD = "0005"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -57,6 +57,18 @@ last_uses = Table(
 )
 """When each key was last used, to the minute: no projection, for a use is no event. A key is named
 by the position of its first event, as in the views; one that was never used has no row."""
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("value_sha256", LargeBinary(32), primary_key=True),
+    Column("key_id", String(43), nullable=False),
+    Column("lookup_id", String(16), nullable=False),
+    Column("created_at", String(27), nullable=False),
+    Column("expires_at", String(27), nullable=False),
+    Column("used_at", String(27), nullable=False),
+)
+"""Who is signed in to the console; can be lost, and everybody signs in again."""
 
 projection_states = Table(
     "projection_states",

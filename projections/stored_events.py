@@ -8,7 +8,7 @@ from uuid import UUID
 from eventsourcing.persistence import MapperDeserialisationError
 from sqlalchemy import Connection, Row, ScalarSelect, func, select
 
-from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent
 from domain.key_ids import to_uuid
 from domain.stored_form import EventMapper
@@ -22,7 +22,7 @@ class Recorded(NamedTuple):
     """An event and its place in the global order."""
 
     position: int
-    event: ApiKey.Event
+    event: LedgerEvent
 
 
 def last_position(connection: Connection) -> int:
@@ -164,7 +164,7 @@ def decoded(rows: Iterable[Row[Any]]) -> Iterator[Recorded]:
         yield Recorded(position, decode(position, topic, key_uuid, version, state))
 
 
-def decode(position: int, topic: str, key_uuid: UUID, version: int, state: bytes) -> ApiKey.Event:
+def decode(position: int, topic: str, key_uuid: UUID, version: int, state: bytes) -> LedgerEvent:
     """Decode the columns of one stored event.
 
     Raises:

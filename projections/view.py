@@ -17,14 +17,20 @@ from uuid import UUID
 from sqlalchemy import Connection, Dialect, MetaData, Table, bindparam, insert, update
 
 from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
 from projections.stored_events import Recorded, first_positions
 
 Values = dict[str, Any]
-Handlers = Mapping[type[ApiKey.Event], Callable[[Any], Values]]
+Handlers = Mapping[type[LedgerEvent], Callable[[Any], Values]]
 """For each kind of event, the values that it sets. A view names all kinds, so that none is
 forgotten."""
+
+
+def changes_nothing(_event: LedgerEvent) -> Values:
+    """Handle a kind of event that a view has nothing to do with."""
+    return {}
 
 
 @dataclass(frozen=True, eq=False, slots=True)

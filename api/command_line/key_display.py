@@ -10,7 +10,7 @@ from rich.text import Text
 from api.command_line.listing import Column, write_listing, write_record
 from api.command_line.moments import date, from_now, readable, to_the_minute
 from api.command_line.terminal import one_line
-from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
 from domain.caller import Actor
 from domain.public_event import public_event
 from domain.times import from_text
@@ -126,7 +126,7 @@ def _deed(at: datetime, actor: Actor) -> Text:
     return Text(f"{readable(at)} by ").append(one_line(f"{actor.type}:{actor.id}"))
 
 
-def _what(event: ApiKey.Event) -> Text:
+def _what(event: LedgerEvent) -> Text:
     data: dict[str, Any] = public_event(event)["data"]
     told = (
         f"{name}={_told(name, value)}"

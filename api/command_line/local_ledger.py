@@ -14,6 +14,7 @@ from api.command_line.terminal import one_line, stderr_console
 from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
+from domain.errors import LedgerError
 
 
 def checked_settings(**given: object) -> Settings:
@@ -56,6 +57,11 @@ def local_ledger(
         say_which_ledger(url)
     with ReplayProgress() as progress, opened_ledger(settings, progress=progress) as ledger:
         yield ledger
+        try:
+            # There may be no server that does it.
+            ledger.signer.sign()
+        except LedgerError as error:
+            stderr_console().print(one_line(f"no checkpoint was signed: {error}"), soft_wrap=True)
 
 
 def database_path(url: URL) -> Path:

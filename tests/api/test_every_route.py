@@ -17,6 +17,7 @@ from api.app import create_app
 from api.settings import Settings
 from domain.tokens import Token, mint, parse
 from tests.api.checkpoints import sign_a_checkpoint
+from tests.api.console.doors import DOORS
 from tests.api.served import Api, Json, Key, refused
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
@@ -174,6 +175,8 @@ def test_the_document_knows_every_route_of_the_app() -> None:
     """FastAPI's own table of routes, where a route could stand that the document leaves out."""
     app = create_app(Settings())
     known = {f"{method} {path}" for method, path, _ in operations()} | DOCUMENTATION
+    # The console's are guarded by a session; `console/test_every_door.py` tries each of them.
+    known |= {str(door) for door in DOORS}
     for route in flat(app.routes):
         for method in route.methods - {"HEAD"}:
             assert f"{method} {path_of(route)}" in known

@@ -122,12 +122,13 @@ def through_the_lane(api: Api, asked: Asked) -> Answered | None:
     answer = lane.answer(target, list(asked.headers), b"".join(asked.chunks), now)
     if answer is None:
         return None
-    head, _, content = answer.partition(b"\r\n\r\n")
+    status, rest = answer
+    head, _, content = rest.partition(b"\r\n\r\n")
     headers = []
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b": ")
         headers.append((name, REQUEST_ID.sub(b"req", value)))
-    return Answered(200 if content else 204, sorted(headers), content)
+    return Answered(status, sorted(headers), REQUEST_ID.sub(b"req", content))
 
 
 def on_the_loop(api: Api, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - whatever the function returns

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from api.console import scope_catalogue
 from api.settings import PREFIX, Settings, SettingsError, read_settings
 
+OWN_CATALOGUE = Path(scope_catalogue.__file__).with_suffix(".toml")
 DEFAULTS: dict[str, Any] = {
     "data_dir": Path("keyledger-data"),
     "database_url": None,
@@ -21,6 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "trusted_proxies": "",
     "expirer_seconds": 1.0,
     "last_used_seconds": 30.0,
+    "console_session_hours": 8.0,
+    "console_idle_minutes": 60.0,
+    "scope_catalogue": None,
     "log_level": "info",
     "log_format": "auto",
 }
@@ -37,6 +42,9 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "trusted_proxies": ("10.0.0.1,10.0.0.2", "10.0.0.1,10.0.0.2"),
     "expirer_seconds": ("0.5", 0.5),
     "last_used_seconds": ("60", 60.0),
+    "console_session_hours": ("0.5", 0.5),
+    "console_idle_minutes": ("15", 15.0),
+    "scope_catalogue": (str(OWN_CATALOGUE), OWN_CATALOGUE),
     "log_level": ("error", "error"),
     "log_format": ("json", "json"),
 }

@@ -18,6 +18,7 @@ class Client:
     """A client of one server, with one token and one connection."""
 
     def __init__(self, url: str, token: str) -> None:
+        self.token = token
         self.http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},

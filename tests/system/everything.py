@@ -5,6 +5,7 @@ names a key after a token has asked for the token to be stored.
 """
 
 import json
+import re
 import secrets
 import shutil
 import socket
@@ -25,6 +26,7 @@ from tests.system.processes import Ran, Server, Servers, eventually, run, run_ma
 
 MISUSED = ("good", "revoked", "expired", "unknown", "wrong secret", "mistyped", "cut off")
 """Names of the tokens that go where no token belongs."""
+_CHANGES = ("rename", "scopes", "expiration", "rotate", "revoke")
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Everything:
 
     servers: Servers
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
+    sessions: dict[str, str] = field(default_factory=dict, repr=False)
     answers: list[bytes] = field(default_factory=list, repr=False)
     outputs: list[bytes] = field(default_factory=list, repr=False)
     probes: list[bytes] = field(default_factory=list, repr=False)
@@ -53,6 +56,26 @@ class Everything:
         client = server.client(token)
         client.http.event_hooks["response"].append(self._keep)
         return client
+
+    def browser(self, server: Server) -> httpx.Client:
+        """Return a client with cookies instead of a token, whose answers are kept."""
+        browser = httpx.Client(base_url=server.url, timeout=30, trust_env=False)
+        browser.event_hooks["response"].append(self._keep)
+        return browser
+
+    def signed_in(self, browser: httpx.Client, name: str) -> None:
+        """Sign in, and take the session out of the one answer that may have it."""
+        answer = browser.post("/console/sign-in", data={"token": self.tokens[name]})
+        assert answer.status_code == 303
+        session = self.sessions[f"{name} {len(self.sessions)}"] = browser.cookies["keyledger"]
+        self.answers[-1] = _without(self.answers[-1], session)
+
+    def shown(self, name: str, response: httpx.Response) -> None:
+        """Take the token out of the one page that may have it; it is there to be copied, too."""
+        assert response.status_code == 201, response.text
+        (token,) = set(re.findall(r"\b[a-z]+_[0-9A-Za-z]{65}\b", response.text))
+        self.tokens[name] = token
+        self.answers[-1] = self.answers[-1].replace(token.encode(), b"")
 
     def _keep(self, response: httpx.Response) -> None:
         response.read()
@@ -127,11 +150,14 @@ def run_everything(servers: Servers) -> Everything:
     clients = [everything.client(server, admin["token"]) for server in (one, other)]
     _live(everything, clients[0])
     _command(everything)
+    _visit(everything, one)
+    _visit(everything, other)
     _verify(everything, clients)
     target = everything.issued("target", clients[0].create("target"))["key_id"]
     for number, name in enumerate(MISUSED):
         server = (one, other)[number % 2]
         _misuse_by_http(everything, clients[number % 2], server, target, everything.tokens[name])
+        _misuse_the_console(everything, server, target, everything.tokens[name])
     _misuse_by_command(everything)
     for server, client in zip((one, other), clients, strict=True):
         _fail_to_write(everything, server, client)
@@ -179,6 +205,75 @@ def _bad_tokens(token: str) -> dict[str, str]:
         "mistyped": mint("key", secrets.token_bytes).reveal()[:-1] + "-",
         "cut off": mint("key", secrets.token_bytes).reveal()[:-8],
     }
+
+
+def _visit(everything: Everything, server: Server) -> None:
+    """Do all that the console does."""
+    with everything.browser(server) as browser:
+        browser.get("/")
+        everything.signed_in(browser, "admin")
+        everything.signed_in(browser, "admin")
+        form = _form(browser.get("/console/keys/new"))
+        form |= {"name": "by hand", "scope": "mcp:read", "expiration": "30"}
+        name = f"by hand {len(everything.tokens)}"
+        everything.shown(name, browser.post("/console/keys/new", data=form))
+        assert browser.post("/console/keys/new", data=form).status_code == 200
+        listed = browser.get("/console/keys", params={"q": "by hand"}).text
+        key = f"/console/keys/{re.findall('apikey_[0-9a-f-]{36}', listed)[0]}"
+        for change, said in (
+            ("rename", {"name": "renamed by hand"}),
+            ("expiration", {"expiration": "7"}),
+            ("scopes", {"scope": "mcp:write"}),
+        ):
+            form = _form(browser.get(f"{key}/{change}")) | said
+            assert browser.post(f"{key}/{change}", data=form).status_code == 303
+        form = _form(browser.get(f"{key}/rotate")) | {"grace": "3600"}
+        successor = f"rotated by hand {len(everything.tokens)}"
+        everything.shown(successor, browser.post(f"{key}/rotate", data=form))
+        assert browser.post(f"{key}/rotate", data=form).status_code == 200
+        form = _form(browser.get(f"{key}/revoke")) | {"reason": "leaked", "understood": "yes"}
+        assert browser.post(f"{key}/revoke", data=form).status_code == 303
+        for page in (key, "/console/keys", "/console/keys?status=revoked", "/console/projections"):
+            browser.get(page)
+        browser.post("/console/sign-out", data=_form(browser.get("/console/keys")))
+        everything.signed_in(browser, "root")
+        projections = browser.get("/console/projections")
+        browser.post("/console/projections/key_list/rebuild", data=_form(projections))
+
+
+def _form(page: httpx.Response) -> dict[str, str]:
+    """Return the hidden fields of a page's forms, each of which its forms have alike."""
+    assert page.status_code == 200, page.text
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+
+
+def _misuse_the_console(everything: Everything, server: Server, key_id: str, token: str) -> None:
+    """Put a token wherever none belongs in the console."""
+    with everything.browser(server) as browser:
+        browser.post("/console/sign-in", data={token: token})
+        browser.post(f"/console/sign-in?next=/console/{token}", data={"token": f"{token} "})
+        browser.cookies.clear()
+        browser.get(f"/console/sign-in?next=/console/{token}&ended={token}&{token}={token}")
+        browser.get("/console/keys", headers={"Cookie": f"keyledger={token}"})
+        for path in ("", "/keys", "/projections", "/static", f"/keys/{key_id}"):
+            browser.get(f"/console{path}/{token}")
+        everything.signed_in(browser, "admin")
+        csrf_token = _form(browser.get("/console/keys"))["csrf_token"]
+        for path in ("/keys", f"/keys/{key_id}"):
+            for name in ("q", "status", "scope", "cursor", "as_of", "workspace", "done", token):
+                browser.get(f"/console{path}", params={name: token})
+        browser.get(f"/console/keys/{token}")
+        browser.post(f"/console/projections/{token}/rebuild", data={"csrf_token": csrf_token})
+        for path in ("/keys/new", *(f"/keys/{key_id}/{form}" for form in _CHANGES)):
+            own = {"csrf_token": csrf_token, "version": "1"}
+            written = ("name", "scope", "more_scopes", "prefix", "reason", "comment")
+            for form in (
+                dict.fromkeys(written, f"{token}\0") | own,
+                dict.fromkeys(("request", "expiration", "day", "grace", token), token) | own,
+                {"csrf_token": token, "version": token},
+            ):
+                browser.post(f"/console{path}", data=form)
+            browser.post(f"/console{path}", json={"token": token})
 
 
 def _command(everything: Everything) -> None:

@@ -28,6 +28,12 @@ def secrets(everything: Everything) -> Search:
 
 
 @pytest.fixture(scope="module")
+def sessions(everything: Everything) -> Search:
+    assert len(everything.sessions) > 5
+    return Search({name: value.encode() for name, value in everything.sessions.items()})
+
+
+@pytest.fixture(scope="module")
 def verifiers(everything: Everything) -> Search:
     """Look for the salt and the hash of each verifier; what comes before them is no secret."""
     with raw_sqlite(everything.data_dir) as connection:
@@ -83,6 +89,22 @@ def test_no_token_is_in_any_file(everything: Everything, secrets: Search) -> Non
 
 def test_no_token_is_in_any_table(everything: Everything, secrets: Search) -> None:
     assert secrets.found_in_tables(everything.data_dir) == {}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_no_session_is_in_what_anybody_else_was_told(
+    said: str, everything: Everything, sessions: Search
+) -> None:
+    leaks = [each for each in getattr(everything, said) if sessions.found_in(each)]
+    assert leaks == []
+
+
+def test_no_session_is_in_any_file_or_table(everything: Everything, sessions: Search) -> None:
+    with raw_sqlite(everything.data_dir) as connection:
+        assert connection.execute("SELECT count(*) FROM console_sessions").fetchone()[0] > 3
+    assert sessions.found_in_tables(everything.data_dir) == {}
+    assert sessions.found_in_files(everything.data_dir) == {}
+    assert sessions.found_in_files(everything.data_dir_while_running) == {}
 
 
 @pytest.mark.parametrize("said", SAID)

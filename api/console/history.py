@@ -1,0 +1,112 @@
+"""The history of a key as the pages tell it: what each event changed, from what to what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from domain.caller import Actor
+from projections.stored_events import Recorded, read_history
+
+Value = str | datetime | list[str] | None
+"""What a field of a key says; a time and a list are written by the page."""
+
+_READ_AT_ONCE = 1_000
+_WORDS = {"ExpirationChanged": "Expiration changed", "ScopesChanged": "Scopes changed"}
+# Of a new key it is worth saying that it never expires.
+_UNKNOWN = {"expires_at": "unknown"}
+_FIELDS = {
+    "name": "Name",
+    "scopes": "Scopes",
+    "expires_at": "Expires",
+    "rotated_from": "Rotated from",
+    "successor_id": "Successor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that an event changed."""
+
+    field: str
+    label: str
+    before: Value
+    after: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event as the timeline shows it.
+
+    Args:
+        kind: the event's own name, such as ``Revoked``.
+        what: the same in words.
+        changes: what it changed; of a creation, what it began with.
+        reason: why, where somebody said so; ``comment`` is the longer form.
+    """
+
+    position: int
+    version: int
+    kind: str
+    what: str
+    at: datetime
+    by: Actor
+    request_id: str | None
+    source_ip: str | None
+    changes: tuple[Change, ...]
+    reason: str | None
+    comment: str | None
+
+    @property
+    def is_creation(self) -> bool:
+        """Tell whether there was nothing before."""
+        return self.version == 1
+
+
+def tell_history(connection: Connection, key_id: str) -> list[Happening]:
+    """Return all that happened to a key, the oldest first.
+
+    Raises:
+        KeyNotFound: no key can have this id.
+        PoisonEvent: an event cannot be decoded.
+    """
+    recorded: list[Recorded] = []
+    while True:
+        after = recorded[-1].position if recorded else 0
+        portion = read_history(connection, key_id, after=after, limit=_READ_AT_ONCE)
+        recorded += portion
+        if len(portion) < _READ_AT_ONCE:
+            return _told(recorded)
+
+
+def _told(history: Sequence[Recorded]) -> list[Happening]:
+    known: dict[str, Value] = {}
+    told = []
+    for recorded in history:
+        event = recorded.event
+        kind = event.TOPIC.removeprefix("ApiKey.")
+        said: dict[str, Any] = dict(vars(event))
+        changes = tuple(
+            Change(name, label, known.get(name), said[name])
+            for name, label in _FIELDS.items()
+            if name in said and said[name] != known.get(name, _UNKNOWN.get(name))
+        )
+        known |= {change.field: change.after for change in changes}
+        told.append(
+            Happening(
+                position=recorded.position,
+                version=event.originator_version,
+                kind=kind,
+                what=_WORDS.get(kind, kind),
+                at=event.timestamp,
+                by=Actor(event.actor["type"], event.actor["id"]),  # type: ignore[arg-type]
+                request_id=event.request_id,
+                source_ip=event.source_ip,
+                changes=changes,
+                reason=said.get("reason"),
+                comment=said.get("comment"),
+            )
+        )
+    return told

@@ -1,0 +1,140 @@
+"""Pages: rendered from templates, with what every one of them shows."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from fastapi import Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from api.console import words
+from api.console.scope_catalogue import Catalogue
+from api.console.visitors import Visitor
+from api.requests import ledger_of
+
+ROOT = "/console"
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the console, as the navigation shows it.
+
+    Args:
+        path: of its first page, below the console's root.
+        scope: what a key needs to see it.
+        for_root: whether it concerns all workspaces.
+    """
+
+    title: str
+    path: str
+    scope: str
+    for_root: bool = False
+
+    def is_open_to(self, visitor: Visitor) -> bool:
+        """Tell whether a visitor may see it."""
+        return visitor.may(self.scope) and (visitor.requester.is_root or not self.for_root)
+
+
+SECTIONS = (
+    Section("API keys", "/keys", "api-keys:read"),
+    Section("Projections", "/projections", "projections:read", for_root=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The templates, and the files that the pages load.
+
+    Args:
+        files: style sheet, script and pictures by their names.
+        files_version: changes with any of them, and is part of their addresses.
+    """
+
+    templates: Environment
+    catalogue: Catalogue
+    files: Mapping[str, bytes]
+    files_version: str
+
+
+def load_pages(catalogue: Catalogue) -> Pages:
+    """Load all that pages are made of."""
+    templates = Environment(
+        loader=PackageLoader("api.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters |= {
+        "moment": words.moment,
+        "relative": words.relative,
+        "day": words.day,
+        "actor": words.actor,
+        "counted": words.counted,
+    }
+    files = {
+        path.name: path.read_bytes()
+        for path in sorted(Path(__file__).with_name("static").iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
+    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
+    return Pages(templates, catalogue, files, digest[:12])
+
+
+def pages_of(request: Request) -> Pages:
+    """Return the pages of the app."""
+    return cast("Pages", request.app.state.console_pages)
+
+
+def page(request: Request, template: str, status: int = 200, **shown: object) -> HTMLResponse:
+    """Return a page.
+
+    Args:
+        template: the file of its template.
+        shown: what it shows beside what every page shows.
+    """
+    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    now = ledger_of(request).clock()
+    content = (
+        pages_of(request)
+        .templates.get_template(template)
+        .render(
+            visitor=visitor,
+            sections=[
+                each for each in SECTIONS if visitor is not None and each.is_open_to(visitor)
+            ],
+            path=request.url.path.removeprefix(ROOT),
+            link=linker(visitor),
+            files=f"{ROOT}/static/{pages_of(request).files_version}",
+            now=now,
+            **{"workspaces": (), **shown},
+        )
+    )
+    return HTMLResponse(content, status)
+
+
+def linker(visitor: Visitor | None) -> Callable[..., str]:
+    """Return what makes addresses of the console, in the workspace that a visitor looks at."""
+    elsewhere = visitor is not None and visitor.is_elsewhere
+    where = {"workspace": visitor.workspace} if visitor is not None and elsewhere else {}
+
+    def link(path: str, **query: Any) -> str:  # noqa: ANN401 - whatever can be written
+        given = where | {name: value for name, value in query.items() if value not in (None, "")}
+        return f"{ROOT}{path}?{urlencode(given)}" if given else f"{ROOT}{path}"
+
+    return link
+
+
+def see(visitor: Visitor | None, path: str, **query: object) -> RedirectResponse:
+    """Send the browser on to a page, by GET (RFC 9110, section 15.4.4)."""
+    return RedirectResponse(linker(visitor)(path, **query), 303)

@@ -1,0 +1,152 @@
+"""Changing keys: their name, scopes and end, and revoking them."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Security
+from starlette.responses import Response
+
+from api.bodies import KeyId
+from api.console import expirations
+from api.console.forms import Form, read_own_form
+from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
+from api.console.pages import ROOT, page, pages_of, see
+from api.console.scope_catalogue import offered
+from api.console.visitors import Visitor, enter
+from api.requests import ledger_of
+from domain.errors import Invalid, LedgerError
+from domain.key_ledger import Changes
+from projections.key_list import show_key
+
+router = APIRouter(prefix=ROOT, include_in_schema=False)
+
+Writing = Annotated[Visitor, Security(enter, scopes=["api-keys:read", "api-keys:write"])]
+OwnForm = Annotated[Form, Depends(read_own_form)]
+
+REASONS = ("Leaked", "No longer used", "Replaced by another key", "Its owner has left")
+
+
+@router.get("/keys/{key_id}/rename")
+def show_rename_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
+    """Ask for a new name."""
+    return _form_page(request, visitor, key_id, "rename.html", KeyForm())
+
+
+@router.post("/keys/{key_id}/rename")
+def rename_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+    """Give a key another name."""
+
+    def changes() -> Changes:
+        return Changes(name=form.text("name"))
+
+    return _change(request, visitor, key_id, form, changes, template="rename.html", done="renamed")
+
+
+@router.get("/keys/{key_id}/scopes")
+def show_scopes_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
+    """Ask for new scopes."""
+    return _form_page(request, visitor, key_id, "scopes.html", KeyForm())
+
+
+@router.post("/keys/{key_id}/scopes")
+def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+    """Give a key other scopes."""
+
+    def changes() -> Changes:
+        return Changes(scopes=chosen_scopes(form))
+
+    return _change(request, visitor, key_id, form, changes, template="scopes.html", done="scopes")
+
+
+@router.get("/keys/{key_id}/expiration")
+def show_expiration_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
+    """Ask for a new end."""
+    filled = KeyForm(expiration=expirations.DEFAULT)
+    return _form_page(request, visitor, key_id, "expiration.html", filled)
+
+
+@router.post("/keys/{key_id}/expiration")
+def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+    """Give a key another end, or none."""
+    now = ledger_of(request).clock()
+
+    def changes() -> Changes:
+        end = expirations.end_of(form.text("expiration"), form.text("day"), now=now)
+        return Changes(expires_at=end, never_expires=end is None)
+
+    return _change(
+        request, visitor, key_id, form, changes, template="expiration.html", done="expiration"
+    )
+
+
+@router.get("/keys/{key_id}/revoke")
+def show_revoke_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
+    """Say what will stop working, and ask why."""
+    return _form_page(request, visitor, key_id, "revoke.html", KeyForm())
+
+
+@router.post("/keys/{key_id}/revoke")
+def revoke_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+    """Disable a key at once and for ever."""
+    ledger = ledger_of(request)
+    try:
+        if not form.text("reason").strip():
+            raise Invalid("reason", "say why the key is revoked")
+        if form.text("understood") != "yes":
+            raise Invalid("understood", "tick the box to confirm")
+        ledger.ledger.revoke_key(
+            key_id,
+            workspace=visitor.workspace,
+            reason=form.text("reason"),
+            comment=form.text("comment"),
+            by=visitor.caller,
+            at=ledger.clock(),
+        )
+    except LedgerError as error:
+        return _form_page(request, visitor, key_id, "revoke.html", refill(form, error))
+    return see(visitor, f"/keys/{key_id}", done="revoked")
+
+
+def _change(
+    request: Request,
+    visitor: Visitor,
+    key_id: str,
+    form: Form,
+    changes: Callable[[], Changes],
+    *,
+    template: str,
+    done: str,
+) -> Response:
+    ledger = ledger_of(request)
+    try:
+        ledger.ledger.update_key(
+            key_id,
+            changes(),
+            workspace=visitor.workspace,
+            by=visitor.caller,
+            at=ledger.clock(),
+            expected_version=version_seen(form),
+        )
+    except LedgerError as error:
+        return _form_page(request, visitor, key_id, template, refill(form, error))
+    return see(visitor, f"/keys/{key_id}", done=done)
+
+
+def _form_page(
+    request: Request, visitor: Visitor, key_id: str, template: str, filled: KeyForm
+) -> Response:
+    ledger = ledger_of(request)
+    with ledger.database.read() as connection:
+        key = show_key(connection, visitor.workspace, key_id, now=ledger.clock())
+    catalogue = pages_of(request).catalogue
+    return page(
+        request,
+        template,
+        filled.status,
+        key=key,
+        filled=filled,
+        catalogue=catalogue,
+        unlisted_scopes=[each for each in key.scopes if each not in offered(catalogue) | {"*"}],
+        choices=[(each, expirations.label(each)) for each in expirations.CHOICES],
+        reasons=REASONS,
+    )

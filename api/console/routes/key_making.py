@@ -1,0 +1,163 @@
+"""Making keys: a new one, or a successor; each shows its token this once."""
+
+import secrets
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Security
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.bodies import KeyId
+from api.console import expirations
+from api.console.forms import Form, read_own_form
+from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
+from api.console.pages import ROOT, page, pages_of
+from api.console.visitors import Visitor, enter
+from api.requests import ledger_of
+from api.routes.preconditions import idempotency
+from domain.errors import Invalid, LedgerError
+from domain.key_ledger import Issued
+from projections.key_list import show_key
+
+router = APIRouter(prefix=ROOT, include_in_schema=False)
+
+Writing = Annotated[Visitor, Security(enter, scopes=["api-keys:read", "api-keys:write"])]
+OwnForm = Annotated[Form, Depends(read_own_form)]
+
+GRACES = {
+    "0": "At once",
+    "3600": "In 1 hour",
+    "86400": "In 1 day",
+    "604800": "In 7 days",
+    "2592000": "In 30 days",
+}
+"""How long a rotated key goes on, in seconds."""
+
+
+class NewKey(BaseModel):
+    """What the form for a new key says, word for word: a form that comes again says the same."""
+
+    name: str
+    scopes: list[str]
+    expiration: str
+    day: str
+    prefix: str
+
+
+class Successor(BaseModel):
+    """What the form for a successor says."""
+
+    grace: str
+    version: str
+
+
+@router.get("/keys/new")
+def show_new_key_form(request: Request, _visitor: Writing) -> Response:
+    """Ask what a new key is to be."""
+    return _new_key_page(request, KeyForm(_fresh_request(), expirations.DEFAULT))
+
+
+@router.post("/keys/new")
+def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
+    """Make a key and show its token; the same form sent again makes none and shows none."""
+    ledger = ledger_of(request)
+    now = ledger.clock()
+    said = NewKey(
+        name=form.text("name"),
+        scopes=chosen_scopes(form),
+        expiration=form.text("expiration"),
+        day=form.text("day"),
+        prefix=form.text("prefix").strip(),
+    )
+    try:
+        issued = ledger.ledger.create_key(
+            workspace=visitor.workspace,
+            name=said.name,
+            scopes=said.scopes,
+            expires_at=expirations.end_of(said.expiration, said.day, now=now),
+            token_prefix=said.prefix or ledger.settings.token_prefix,
+            by=visitor.caller,
+            at=now,
+            idempotency=idempotency(
+                form.texts("request"), "create in the console", visitor.workspace, said
+            ),
+        )
+    except LedgerError as error:
+        refilled = refill(form, error, _fresh_request())
+        return _new_key_page(request, refilled)
+    return _token_page(request, visitor, issued, rotated=None)
+
+
+@router.get("/keys/{key_id}/rotate")
+def show_rotate_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
+    """Ask how long the key is to go on beside its successor."""
+    return _rotate_page(request, visitor, key_id, KeyForm(_fresh_request()))
+
+
+@router.post("/keys/{key_id}/rotate")
+def rotate_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+    """Make a key's successor and show its token; the same form sent again makes none."""
+    ledger = ledger_of(request)
+    said = Successor(grace=form.text("grace"), version=form.text("version"))
+    try:
+        if said.grace not in GRACES:
+            raise Invalid("grace", "choose how long the key is to go on")
+        issued = ledger.ledger.rotate_key(
+            key_id,
+            workspace=visitor.workspace,
+            grace=timedelta(seconds=int(said.grace)),
+            by=visitor.caller,
+            at=ledger.clock(),
+            expected_version=version_seen(form),
+            idempotency=idempotency(
+                form.texts("request"),
+                f"rotate {key_id} in the console",
+                visitor.workspace,
+                said,
+            ),
+        )
+    except LedgerError as error:
+        refilled = refill(form, error, _fresh_request())
+        return _rotate_page(request, visitor, key_id, refilled)
+    return _token_page(request, visitor, issued, rotated=key_id)
+
+
+def _fresh_request() -> str:
+    """Return a name for a request, which the form carries so that it has its effect once."""
+    return secrets.token_hex(16)
+
+
+def _new_key_page(request: Request, filled: KeyForm) -> Response:
+    return page(
+        request,
+        "new_key.html",
+        filled.status,
+        filled=filled,
+        catalogue=pages_of(request).catalogue,
+        choices=[(each, expirations.label(each)) for each in expirations.CHOICES],
+        prefix=ledger_of(request).settings.token_prefix,
+    )
+
+
+def _rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyForm) -> Response:
+    ledger = ledger_of(request)
+    with ledger.database.read() as connection:
+        key = show_key(connection, visitor.workspace, key_id, now=ledger.clock())
+    return page(request, "rotate.html", filled.status, key=key, filled=filled, graces=GRACES)
+
+
+def _token_page(
+    request: Request, visitor: Visitor, issued: Issued, *, rotated: str | None
+) -> Response:
+    ledger = ledger_of(request)
+    now = ledger.clock()
+    with ledger.database.read() as connection:
+        key = show_key(connection, visitor.workspace, issued.key_id, now=now)
+        old = rotated and show_key(connection, visitor.workspace, rotated, now=now)
+    token = None if issued.token is None else issued.token.reveal()
+    # Once more than elsewhere: no cache, of the browser or in between, keeps this page.
+    status = 200 if token is None else 201
+    answer = page(request, "token.html", status, key=key, old=old, token=token)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer

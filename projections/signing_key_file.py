@@ -1,0 +1,35 @@
+"""The signing key's file: made once, outside the database."""
+
+from pathlib import Path
+
+from domain.errors import LedgerUnavailable
+from domain.tokens import RandomSource
+from projections.private_file import make_private_file
+from projections.signed_note import SEED_LENGTH, SigningKey
+
+_ORIGIN_LENGTH = 8
+
+
+def read_or_make_signing_key(path: Path, random: RandomSource) -> SigningKey:
+    """Read the key that checkpoints are signed with; where there is no file, make one.
+
+    The key's name is the log's origin: one that no other ledger has.
+
+    Raises:
+        LedgerUnavailable: the file cannot be read or made, or holds no signing key.
+    """
+    try:
+        if not path.exists():
+            make_private_file(path, f"{new_signing_key(random).reveal()}\n".encode())
+        return SigningKey.from_text(path.read_text("utf-8").strip())
+    except ValueError as error:
+        message = f"{path}: {error}; restore the file"
+        raise LedgerUnavailable(message) from error
+    except OSError as error:
+        message = f"cannot read or make the signing key's file: {error}"
+        raise LedgerUnavailable(message) from error
+
+
+def new_signing_key(random: RandomSource) -> SigningKey:
+    """Return a key for a log that is called as no other is."""
+    return SigningKey(f"keyledger/{random(_ORIGIN_LENGTH).hex()}", random(SEED_LENGTH))

@@ -1,0 +1,282 @@
+"""Every door of the console is locked: for who is not signed in, for forged forms, for other keys.
+
+`doors.DOORS` has them all, which is held against the app's own routes.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from httpx2 import Response
+
+from api.app import create_app
+from api.settings import Settings
+from tests.api.console.doors import DOORS, Door
+from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in
+from tests.api.served import Api, Key
+from tests.api.test_every_route import flat
+
+GUARDED = [door for door in DOORS if door.scopes is not None]
+CHANGES = [door for door in GUARDED if door.method == "POST"]
+FORM = "application/x-www-form-urlencoded"
+EVERYTHING = ("api-keys:read", "api-keys:write", "projections:read", "projections:write")
+for_every_door = pytest.mark.parametrize("door", DOORS, ids=str)
+for_every_guarded_door = pytest.mark.parametrize("door", GUARDED, ids=str)
+for_every_change = pytest.mark.parametrize("door", CHANGES, ids=str)
+
+
+@dataclass(frozen=True)
+class World:
+    """Visitors of every kind, and a key for them to try."""
+
+    api: Api
+    key: Key
+    admin: Key
+    elsewhere: Key
+
+    def send(
+        self,
+        door: Door,
+        visit: Visit,
+        *,
+        csrf_token: str | None = None,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request that lacks nothing but what it is told to lack."""
+        path = door.path.format(key_id=self.key.key_id, name="key_list", version="x") + query
+        if door.method == "GET":
+            return visit.get(path, headers=headers)
+        fields = {"more": "", **dict(door.fields)}
+        if csrf_token is not None:
+            fields["csrf_token"] = csrf_token
+        return visit.post(path, fields, headers=headers or {})
+
+
+@pytest.fixture(scope="module")
+def world(shared_api: Api) -> World:
+    return World(
+        shared_api,
+        key=shared_api.make("mcp:read"),
+        admin=shared_api.admin(),
+        elsewhere=shared_api.admin("other"),
+    )
+
+
+@pytest.fixture
+def unchanged(world: World) -> Iterator[None]:
+    """Hold the test to have no effect on the ledger."""
+    before = world.api.position()
+    yield
+    assert world.api.position() == before
+    assert world.api.show(world.key)["status"] == "active"
+
+
+def is_page(answer: Response, status: int) -> None:
+    """Hold an answer to be a page in the console's layout."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert '<main id="content"' in answer.text
+    assert answer.headers["X-Request-Id"] in answer.text
+
+
+def test_every_route_of_the_console_is_among_the_doors() -> None:
+    app = create_app(Settings())
+    there = {
+        f"{method} {route.path}"
+        for route in flat(app.routes)
+        for method in route.methods - {"HEAD"}
+        if route.path == "/" or route.path.startswith("/console")
+    }
+    assert there == {str(door) for door in DOORS}
+
+
+def test_no_page_is_in_the_document_of_the_http_api() -> None:
+    paths: dict[str, Any] = create_app(Settings()).openapi()["paths"]
+    assert not [path for path in paths if path == "/" or path.startswith("/console")]
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestNobodyPasses:
+    @for_every_guarded_door
+    def test_who_is_not_signed_in(self, door: Door, world: World) -> None:
+        assert leads_to_sign_in(self.send(door, world, Visit(world.api)))
+
+    @for_every_guarded_door
+    @pytest.mark.parametrize("value", ["A" * 43, "x" * 5000], ids=len)
+    def test_who_makes_up_a_session(self, door: Door, value: str, world: World) -> None:
+        visit = Visit(world.api)
+        visit.client.cookies.set("keyledger", value)
+        assert leads_to_sign_in(self.send(door, world, visit))
+
+    @for_every_guarded_door
+    def test_who_has_a_token_in_a_header(self, door: Door, world: World) -> None:
+        headers = {"Authorization": f"Bearer {world.admin.token}", "X-API-Key": world.admin.token}
+        assert leads_to_sign_in(self.send(door, world, Visit(world.api), headers=headers))
+
+    def send(self, door: Door, world: World, visit: Visit, **more: Any) -> Response:  # noqa: ANN401
+        return world.send(door, visit, csrf_token="", **more)
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestForgedForms:
+    @for_every_change
+    @pytest.mark.parametrize("forged", ["none", "empty", "wrong", "another session's"])
+    def test_a_form_without_the_token_of_its_session(
+        self, door: Door, forged: str, world: World
+    ) -> None:
+        visit = Visit.signed_in(world.api, world.api.root)
+        other = Visit.signed_in(world.api, world.api.root)
+        token = {
+            "none": None,
+            "empty": "",
+            "wrong": "é" + visit.csrf_token()[1:],
+            "another session's": other.csrf_token(),
+        }[forged]
+        is_page(world.send(door, visit, csrf_token=token, query="?workspace=acme"), 403)
+        assert visit.is_signed_in()
+
+    @for_every_change
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Sec-Fetch-Site": ""},
+        ],
+        ids=str,
+    )
+    def test_a_form_that_another_site_sends(
+        self, door: Door, headers: dict[str, str], world: World
+    ) -> None:
+        visit = Visit.signed_in(world.api, world.api.root)
+        token = visit.csrf_token()
+        is_page(
+            world.send(door, visit, csrf_token=token, query="?workspace=acme", headers=headers),
+            403,
+        )
+        assert visit.is_signed_in()
+
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.example", "null", "http://testserver.evil.example", "http://["]
+    )
+    def test_another_origin_where_a_browser_tells_no_more(self, origin: str, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.admin)
+        fields = {"csrf_token": visit.csrf_token()}
+        for path in ("/console/sign-out", SIGN_IN):
+            answer = visit.client.post(path, data=fields, headers={"Origin": origin})
+            is_page(answer, 403)
+        assert visit.is_signed_in()
+
+    def test_nobody_is_signed_in_by_another_site(self, world: World) -> None:
+        visit = Visit(world.api)
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        answer = visit.post(SIGN_IN, {"token": world.admin.token}, headers=headers)
+        is_page(answer, 403)
+        assert not visit.is_signed_in()
+
+    def test_what_is_no_form(self, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.admin)
+        token = visit.csrf_token()
+        plain = {"Content-Type": "text/plain"}
+        requests: list[dict[str, Any]] = [
+            {"json": {"csrf_token": token}},
+            {"content": f"csrf_token={token}".encode(), "headers": plain},
+            {"data": {f"field{number}": "x" for number in range(301)}},
+            {"data": {"csrf_token": [token, token]}},
+            {"content": b"csrf_token=%ff", "headers": {"Content-Type": FORM}},
+        ]
+        for request in requests:
+            answer = visit.client.post("/console/sign-out", **request)
+            assert answer.status_code in (403, 422)
+        too_long = {"csrf_token": token, "name": "x" * 70_000}
+        is_page(visit.post("/console/keys/new", too_long), 413)
+        assert visit.is_signed_in()
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestTooSmallAScope:
+    @for_every_guarded_door
+    def test_a_key_that_lacks_one_scope_is_refused(self, door: Door, world: World) -> None:
+        for lacking in door.scopes or ():
+            held = [scope for scope in EVERYTHING if scope != lacking]
+            key = world.api.make(*held, workspace="root" if door.for_root else "acme")
+            visit = Visit.signed_in(world.api, key)
+            is_page(world.send(door, visit, csrf_token=visit.csrf_token()), 403)
+
+    @pytest.fixture
+    def unchanged(self, world: World) -> Iterator[None]:
+        """Allow for the keys that the test makes."""
+        yield
+        assert world.api.history(world.key)[1:] == []
+
+
+@pytest.mark.usefixtures("unchanged")
+class TestAnotherWorkspace:
+    @for_every_guarded_door
+    def test_its_key_does_not_exist_and_it_cannot_be_named(self, door: Door, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.elsewhere)
+        token = visit.csrf_token()
+        if "{key_id}" in door.path:
+            is_page(world.send(door, visit, csrf_token=token), 404)
+        if door.for_root:
+            is_page(world.send(door, visit, csrf_token=token), 403)
+        if door.path != "/console/sign-out":
+            answer = world.send(door, visit, csrf_token=token, query="?workspace=acme")
+            is_page(answer, 403)
+
+
+@for_every_door
+class TestEveryAnswer:
+    def test_it_has_the_headers_that_keep_others_out(self, door: Door, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.admin)
+        if door.path == "/":
+            return
+        for answer in (world.send(door, visit), world.send(door, Visit(world.api))):
+            policy = answer.headers["Content-Security-Policy"]
+            directives = dict(each.strip().split(" ", 1) for each in policy.split(";"))
+            assert directives["default-src"] == "'none'"
+            assert directives["frame-ancestors"] == "'none'"
+            assert directives["base-uri"] == "'none'"
+            assert directives["form-action"] == "'self'"
+            assert directives["script-src"] == directives["style-src"] == "'self'"
+            assert "unsafe" not in policy
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "same-origin"
+            assert answer.headers["Cache-Control"] == "no-store"
+
+
+class TestWhatGoesWrong:
+    """Whatever happens, somebody who looks at the console sees a page."""
+
+    def test_a_page_that_is_not_there(self, world: World) -> None:
+        visit = Visit.signed_in(world.api, world.admin)
+        is_page(visit.get("/console/nothing"), 404)
+        answer = visit.client.delete("/console/keys")
+        is_page(answer, 405)
+        assert answer.headers["Allow"] == "GET"
+
+    def test_a_ledger_that_cannot_be_asked(self, api: Api) -> None:
+        visit = Visit.signed_in(api, api.root)
+        path = api.settings.data_dir / "keyledger.sqlite3"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("ALTER TABLE console_sessions RENAME TO elsewhere")
+            answer = visit.get("/console/keys")
+            is_page(answer, 503)
+            assert answer.headers["Retry-After"] == "1"
+            connection.execute("ALTER TABLE elsewhere RENAME TO console_sessions")
+        assert visit.get("/console/keys").status_code == 200
+
+    def test_a_bug(self, api: Api) -> None:
+        visit = Visit.signed_in(api, api.root)
+        # What no code of ours does: the app's own state is taken away while it runs.
+        rebuilds, api.app.state.rebuilds = api.app.state.rebuilds, None
+        answer = visit.get("/console/projections")
+        api.app.state.rebuilds = rebuilds
+        is_page(answer, 500)
+        assert "NoneType" not in answer.text
+        assert answer.headers["X-Frame-Options"] == "DENY"

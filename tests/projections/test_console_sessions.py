@@ -1,0 +1,103 @@
+"""A session goes on until its time is up, it lies idle or is ended; its value is kept nowhere."""
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from api.composition import OpenLedger
+from domain.judge import AuthRow, Verified
+from projections.console_sessions import ConsoleSessions
+from tests.conftest import SettableClock
+from tests.projections.ledgers import Keys, sql
+from tests.system.secret_search import Search
+
+
+@pytest.fixture
+def sessions(opened: OpenLedger) -> ConsoleSessions:
+    return ConsoleSessions(
+        opened.database,
+        random.Random(3).randbytes,
+        lifetime=timedelta(hours=8),
+        idle=timedelta(hours=1),
+    )
+
+
+@pytest.fixture
+def key(opened: OpenLedger) -> AuthRow:
+    token = Keys(opened).create().token
+    verdict = opened.authentication.verify(token, (), now=opened.clock()).verdict
+    assert isinstance(verdict, Verified)
+    return verdict.key
+
+
+def test_a_session_knows_its_key(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    value = sessions.begin(key, now=clock())
+    found = sessions.find(value, now=clock())
+    assert found is not None
+    assert (found.key_id, found.lookup_id) == (key.key_id, key.lookup_id)
+    assert found.expires_at == clock() + timedelta(hours=8)
+
+
+def test_each_has_a_value_of_256_bits_of_its_own(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    values = {sessions.begin(key, now=clock()) for _ in range(5)}
+    assert len(values) == 5
+    assert {len(value) for value in values} == {43}
+
+
+def test_the_value_is_kept_nowhere(
+    sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
+) -> None:
+    search = Search({"value": sessions.begin(key, now=clock()).encode()})
+    assert len(sql(opened.database.path, "SELECT * FROM console_sessions")) == 1
+    assert search.found_in_tables(opened.settings.data_dir) == {}
+    assert search.found_in_files(opened.settings.data_dir) == {}
+
+
+@pytest.mark.parametrize("value", ["", "x", "A" * 43, "A" * 5000, "é"])
+def test_what_names_no_session_finds_none(
+    value: str, sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    sessions.begin(key, now=clock())
+    assert sessions.find(value, now=clock()) is None
+
+
+def test_it_ends_when_its_time_is_up_however_much_it_is_used(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    value = sessions.begin(key, now=clock())
+    for _ in range(15):
+        assert sessions.find(value, now=clock.advance(minutes=31)) is not None
+    assert sessions.find(value, now=clock.advance(minutes=15)) is None
+
+
+def test_it_ends_when_it_lies_idle(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    value = sessions.begin(key, now=clock())
+    assert sessions.find(value, now=clock.advance(minutes=59)) is not None
+    assert sessions.find(value, now=clock.advance(minutes=59)) is not None
+    assert sessions.find(value, now=clock.advance(minutes=60)) is None
+
+
+def test_an_ended_session_is_gone_and_the_others_are_not(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    ended, other = (sessions.begin(key, now=clock()) for _ in range(2))
+    sessions.end(ended)
+    assert sessions.find(ended, now=clock()) is None
+    assert sessions.find(other, now=clock()) is not None
+
+
+def test_the_rows_of_sessions_that_are_over_go_when_the_next_one_begins(
+    sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
+) -> None:
+    for _ in range(3):
+        sessions.begin(key, now=clock())
+    clock.advance(hours=1)
+    sessions.begin(key, now=clock())
+    assert len(sql(opened.database.path, "SELECT * FROM console_sessions")) == 1
