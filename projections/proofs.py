@@ -1,5 +1,6 @@
 """Proofs about the tree as it is stored: which entry, of which size, and against which root."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
@@ -10,6 +11,7 @@ from projections import merkle
 from projections.checkpoint import Checkpoint
 from projections.checkpoints import latest_note
 from projections.entries import reader, size_of, table
+from projections.merkle import Node, Read
 from projections.schema import events
 
 
@@ -48,10 +50,12 @@ def prove_inclusion(connection: Connection, leaf_index: int, size: int | None) -
     size = _size(connection, size, field="size", needed=leaf_index + 1)
     if leaf_index >= size:
         raise Invalid("leaf_index", f"a tree of {size} entries has them from 0 to {size - 1}")
-    read = reader(connection)
-    (leaf_hash,) = read([(0, leaf_index)])
-    hashes = merkle.inclusion_proof(leaf_index, size, read)
-    return InclusionProof(leaf_index, leaf_hash, size, merkle.root(size, read), hashes)
+    hashes, (leaf_hash, root) = _with_one_reading(
+        reader(connection),
+        lambda read: merkle.inclusion_proof(leaf_index, size, read),
+        lambda read: [*read([(0, leaf_index)]), merkle.root(size, read)],
+    )
+    return InclusionProof(leaf_index, leaf_hash, size, root, hashes)
 
 
 def prove_consistency(connection: Connection, old_size: int, size: int | None) -> ConsistencyProof:
@@ -68,14 +72,12 @@ def prove_consistency(connection: Connection, old_size: int, size: int | None) -
     size = _size(connection, size, field="to", needed=old_size)
     if old_size > size:
         raise Invalid("from", f"give a size of at most {size}, to which the tree is to have grown")
-    read = reader(connection)
-    return ConsistencyProof(
-        old_size,
-        merkle.root(old_size, read),
-        size,
-        merkle.root(size, read),
-        merkle.consistency_proof(old_size, size, read),
+    hashes, (old_root, root) = _with_one_reading(
+        reader(connection),
+        lambda read: merkle.consistency_proof(old_size, size, read),
+        lambda read: [merkle.root(old_size, read), merkle.root(size, read)],
     )
+    return ConsistencyProof(old_size, old_root, size, root, hashes)
 
 
 def find_leaf(
@@ -123,6 +125,20 @@ def _leaf(connection: Connection, named: ColumnElement[bool], workspace: str | N
     if leaf_index is None:
         raise EntryNotFound("there is no such event")
     return leaf_index
+
+
+def _with_one_reading(read: Read, *questions: Callable[[Read], list[bytes]]) -> list[list[bytes]]:
+    """Answer questions about the tree by one query: what they read does not depend on hashes."""
+    wanted: list[Node] = []
+
+    def note(nodes: Sequence[Node]) -> list[bytes]:
+        wanted.extend(nodes)
+        return [bytes(merkle.HASH_LENGTH)] * len(nodes)
+
+    for question in questions:
+        question(note)
+    known = dict(zip(wanted, read(wanted), strict=True)) if wanted else {}
+    return [question(lambda nodes: [known[node] for node in nodes]) for question in questions]
 
 
 def _size(connection: Connection, size: int | None, *, field: str, needed: int) -> int:
