@@ -24,7 +24,7 @@ run: $(RUNTIME) ## start the server (ARGS are the options of `keyledger serve`)
 	@exec $(BIN)/keyledger serve $(ARGS)
 
 test: lint ## check the code, then run the tests (ARGS are pytest's)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(DEV) ## check style, types and the direction of imports
 	@$(BIN)/ruff check

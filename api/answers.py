@@ -198,6 +198,11 @@ class ReadinessAnswer(BaseModel):
     status: Literal["ready", "behind"]
     position: int = Field(examples=[1200])
     behind: list[str] = Field(description="The projections that are not.", examples=[[]])
+    changes_refused: bool = Field(
+        description="Whether the log is not the one that was signed, so that nothing may be"
+        " changed. Reading and verifying go on; the server's log says why.",
+        examples=[False],
+    )
 
 
 class FieldProblem(BaseModel):

@@ -81,7 +81,8 @@ def create_app(
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
-            with expiring(ledger), keeping_last_uses(ledger), signing(ledger):
+            # Signing ends last, so that what the others append is signed.
+            with signing(ledger), expiring(ledger), keeping_last_uses(ledger):
                 async with tailing(ledger) as tails:
                     app.state.tails = tails
                     lane = FastLane(ledger.authentication, clock, metrics)

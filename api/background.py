@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import structlog
 
 from api.composition import OpenLedger
-from domain.errors import HistoryInDoubt, LedgerError
+from domain.errors import LedgerError
 from projections.expirer import expire_due_keys
 
 _log = structlog.get_logger()
@@ -37,7 +37,7 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
 def signing(ledger: OpenLedger) -> Iterator[None]:
     """Sign a checkpoint twice a second where there is something new, and once more at the end.
 
-    What the log is doubted for is logged once.
+    Why it cannot is logged once, and not twice a second.
     """
     logged: str | None = None
 
@@ -45,11 +45,13 @@ def signing(ledger: OpenLedger) -> Iterator[None]:
         nonlocal logged
         try:
             ledger.signer.sign()
-        except HistoryInDoubt as error:
+        except LedgerError as error:
             if str(error) != logged:
-                _log.error("history_in_doubt", code=error.code, detail=str(error))
+                _log.error("no_checkpoint_signed", code=error.code, detail=str(error))
             logged = str(error)
         else:
+            if logged is not None:
+                _log.info("checkpoints_signed_again")
             logged = None
 
     try:

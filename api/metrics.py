@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 
 from api.composition import OpenLedger
 from domain.judge import Code
+from domain.times import from_text
+from projections.checkpoints import last_signed
 from projections.status import projection_status
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -170,3 +172,27 @@ class _LedgerCollector(Collector):
         for status in statuses:
             lag.add_metric([status.name], status.lag)
         yield lag
+        yield from self._about_checkpoints()
+
+    def _about_checkpoints(self) -> Iterator[Metric]:
+        signer = self._ledger.signer
+        yield GaugeMetricFamily(
+            "keyledger_history_in_doubt",
+            "Whether changes are refused (1), since the log is not the one that was signed.",
+            value=signer.doubt is not None,
+        )
+        with self._ledger.database.read() as connection:
+            signed = last_signed(connection, signer.key.name)
+        if signed is None:
+            return
+        size, signed_at = signed
+        yield GaugeMetricFamily(
+            "keyledger_checkpoint_size",
+            "Entries under the last signed checkpoint.",
+            value=size,
+        )
+        yield GaugeMetricFamily(
+            "keyledger_checkpoint_timestamp_seconds",
+            "When the last checkpoint was signed, in seconds since 1970.",
+            value=from_text(signed_at).timestamp(),
+        )

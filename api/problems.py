@@ -107,7 +107,7 @@ def refusal_answer(error: errors.LedgerError, request_id: str | None) -> JSONRes
     wrong = []
     if isinstance(error, errors.Invalid):
         wrong = [{"field": error.field, "message": error.message}]
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.HistoryInDoubt):
         # Whoever floods us causes it at will: a line will do, a traceback each time would not.
         _log.warning("refused", code=error.code, detail=str(error))
     elif status >= 500:  # noqa: PLR2004 - the class of statuses that are the server's fault

@@ -117,6 +117,14 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return folder
 
+    @field_validator("signing_key", "checkpoint_file", mode="before")
+    @classmethod
+    def _file(cls, path: object) -> object:
+        if path == "":
+            message = "give the path of a file"
+            raise ValueError(message)
+        return path
+
     @field_validator("token_prefix")
     @classmethod
     def _token_prefix(cls, prefix: str) -> str:

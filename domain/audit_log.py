@@ -6,6 +6,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from domain.api_key import ApiKey
+from domain.key_ids import derived_uuid
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Forked:
     """The log goes on under another origin, since it is not the one that was signed.
 
     Args:
-        originator_id: of this fork alone, as it is about no key.
+        originator_id: that of `fork_uuid`, as it is about no key.
         originator_version: 1.
         timestamp: when.
         actor, request_id, source_ip: as in the events of keys.
@@ -40,6 +41,15 @@ class Forked:
 
     def mutate(self, _aggregate: ApiKey | None) -> None:
         """Make no key: whoever asks for one of this id is told that there is none."""
+
+
+def fork_uuid(origin: str) -> UUID:
+    """Return the id of the event that gives a log this name.
+
+    It follows from the event's own fields: it is not in the entry, and so must say nothing more;
+    and the store's rule of one first event for each id lets a log have a name but once.
+    """
+    return derived_uuid("fork", origin)
 
 
 LedgerEvent = ApiKey.Event | Forked

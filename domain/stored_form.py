@@ -20,7 +20,7 @@ from eventsourcing.persistence import (
 )
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent
+from domain.audit_log import Forked, LedgerEvent, fork_uuid
 from domain.times import to_text
 
 EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[Forked]] = {
@@ -103,7 +103,7 @@ class EventMapper(Mapper[UUID]):
             event_class = EVENT_CLASSES[topic]
             fields: dict[str, Any] = self.transcoder.decode(state)
             if version == 1 or event_class in _BEGINNINGS:
-                _check_beginning(event_class, version, fields)
+                _check_beginning(event_class, key_uuid, version, fields)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             message = f"cannot decode {topic} of {key_uuid} at version {version}: {error!r}"
             raise MapperDeserialisationError(message) from error
@@ -117,9 +117,15 @@ class EventMapper(Mapper[UUID]):
 
 
 def _check_beginning(
-    event_class: type[ApiKey.Event] | type[Forked], version: int, fields: dict[str, Any]
+    event_class: type[ApiKey.Event] | type[Forked],
+    uuid: UUID,
+    version: int,
+    fields: dict[str, Any],
 ) -> None:
     if event_class is Forked and version == 1:
+        if uuid != fork_uuid(fields["origin"]):
+            message = "its id is not the one of a fork to this origin"
+            raise ValueError(message)
         return
     if version != 1 or event_class is not ApiKey.Created:
         message = f"version 1 of a key is its creation, and no other is; this is {version}"

@@ -8,10 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from projections.private_file import make_private_file, sync_folder
+from projections.private_file import sync_folder
 
 _END = b"\n\n"
-_TAIL = 65_536  # many times as long as the longest note
+_TAIL = 65_536
+_LONGEST = 4_096
+"""Of a note that we write; the tail is many times as long."""
 
 
 def last_note_in(path: Path) -> str | None:
@@ -21,13 +23,12 @@ def last_note_in(path: Path) -> str | None:
         OSError: it cannot be read.
         ValueError: it is no file of notes.
     """
-    if not path.exists():
+    try:
+        _, tail = _read_tail(path)
+    except FileNotFoundError:
         return None
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
-        whole = _whole(file.read())
-    return _notes(whole)[-1].decode() if whole else None
+    notes = _notes(_whole(tail))
+    return notes[-1].decode() if notes else None
 
 
 def notes_in(path: Path) -> Iterator[str]:
@@ -36,27 +37,46 @@ def notes_in(path: Path) -> Iterator[str]:
     Raises:
         OSError, ValueError: as for `last_note_in`.
     """
-    if path.exists():
-        yield from (note.decode() for note in _notes(_whole(path.read_bytes())))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    yield from (note.decode() for note in _notes(_whole(content)))
 
 
 def append_note(path: Path, note: str) -> None:
     """Write a note at the end; it is on the disk when this returns. One process at a time does it.
 
-    What a crash has left of a note that was being written is written over.
+    What a crash has left of a note that was being written is written over; nothing else ever is.
 
     Raises:
         OSError: it cannot be written.
+        ValueError: it is no file of notes, or ends with something else than a note's beginning.
     """
-    if not path.exists():
-        make_private_file(path, b"")
-    with path.open("r+b") as file:
-        content_end = _end_of_whole(path)
-        file.seek(content_end)
-        file.write(note.encode() + b"\n")
-        file.truncate()
+    content = note.encode() + b"\n"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "r+b") as file:
+        start, tail = _read_tail(path)
+        whole = _whole(tail)
+        _check_torn(tail[len(whole) :], content)
+        file.truncate(start + len(whole))
+        file.seek(start + len(whole))
+        file.write(content)
         file.flush()
+        os.fsync(handle)
+    if not whole:
+        sync_folder(path.parent)
+
+
+def sync_notes(path: Path) -> None:
+    """Let what is in the file be on the disk, whoever wrote it and was killed before it was.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    with path.open("rb") as file:
         os.fsync(file.fileno())
+    sync_folder(path.parent)
 
 
 def put_aside(path: Path, name: str) -> None:
@@ -70,13 +90,30 @@ def put_aside(path: Path, name: str) -> None:
         sync_folder(path.parent)
 
 
-def _end_of_whole(path: Path) -> int:
-    """Return where the last whole note ends."""
+def _read_tail(path: Path) -> tuple[int, bytes]:
+    """Read the end of the file, and tell where it begins.
+
+    Raises:
+        ValueError: there is more after the last note than a part of one.
+    """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - _TAIL)
         file.seek(start)
-        return start + len(_whole(file.read()))
+        tail = file.read()
+    if len(tail) - len(_whole(tail)) > _LONGEST:
+        message = f"{path.name} is no file of checkpoints"
+        raise ValueError(message)
+    return start, tail
+
+
+def _check_torn(torn: bytes, note: bytes) -> None:
+    """Hold what is to be written over to being the beginning of a note of the same log."""
+    # Where a disk lost power there may be zeros that were never written.
+    first_line = torn.partition(b"\n")[0].rstrip(b"\0")
+    if not note.startswith(first_line):
+        message = f"the file of checkpoints ends with something else: {first_line[:60]!r}"
+        raise ValueError(message)
 
 
 def _whole(content: bytes) -> bytes:

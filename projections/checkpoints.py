@@ -31,6 +31,17 @@ def notes(connection: Connection, origin: str) -> list[str]:
     )
 
 
+def last_signed(connection: Connection, origin: str) -> tuple[int, str] | None:
+    """Return the size of a log's last checkpoint and when it was signed; ``None`` without one."""
+    row = connection.execute(
+        select(checkpoints.c.size, checkpoints.c.signed_at)
+        .where(checkpoints.c.origin == origin)
+        .order_by(checkpoints.c.size.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else (row.size, row.signed_at)
+
+
 def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
     """Write a signed checkpoint down, unless it is there already."""
     connection.execute(

@@ -49,6 +49,7 @@ class Database:
     url: URL
     reader: Engine
     writer: Engine
+    file_id: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -59,6 +60,16 @@ class Database:
     def path(self) -> Path:
         """The file of an SQLite database."""
         return Path(self.url.database or "")
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file that is open is still the one that is called so.
+
+        It is not when another was put in its place: what is written then is seen by nobody else.
+        """
+        try:
+            return _file_id(self.path) == self.file_id
+        except OSError:
+            return False
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -117,8 +128,8 @@ def open_database(url: str | URL) -> Database:
         _demand(writer, _PRAGMAS | _PRAGMAS_OF_THE_WRITER, begin="BEGIN IMMEDIATE")
         _demand(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
         with writer.connect():
-            pass
-    return Database(parsed, reader, writer)
+            file_id = _file_id(Path(file))
+    return Database(parsed, reader, writer, file_id)
 
 
 @contextmanager
@@ -131,6 +142,11 @@ def _as_unavailable(opening: str | None = None) -> Iterator[None]:
         if opening is not None:
             message = f"{opening}: {error.orig if isinstance(error, DBAPIError) else error}"
         raise LedgerUnavailable(message) from error
+
+
+def _file_id(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _create_private_file(path: Path) -> None:

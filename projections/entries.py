@@ -6,18 +6,21 @@ of the nodes that it completes (`projections.merkle`).
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
-from uuid import UUID
 
 from sqlalchemy import (
     Column,
     Connection,
+    Dialect,
     Index,
     LargeBinary,
     MetaData,
+    Select,
     String,
     Table,
     Text,
+    bindparam,
     func,
     insert,
     select,
@@ -31,6 +34,7 @@ from domain.names import ROOT_WORKSPACE
 from domain.public_event import entry_of
 from domain.times import to_text
 from projections.merkle import (
+    HASH_LENGTH,
     Growth,
     Node,
     Read,
@@ -38,11 +42,11 @@ from projections.merkle import (
     hashes_of_leaf,
     leaf_that_completes,
 )
-from projections.schema import big_integer
-from projections.stored_events import Recorded, first_positions
+from projections.schema import big_integer, events
+from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import View
 
-_AT_ONCE = 500
+_AT_ONCE = 1_000
 
 table = Table(
     "entries",
@@ -69,10 +73,10 @@ class _Line(NamedTuple):
     """An entry that has no place in the tree yet."""
 
     position: int
-    key_uuid: UUID
+    key: bytes
+    key_id: str | None
     entry: bytes
     type: str
-    key_id: str | None
     workspace: str | None
     """What `Created` says; the later events of a key leave it out."""
 
@@ -89,7 +93,7 @@ def _line(position: int, event: LedgerEvent) -> _Line:
     try:
         return _Line(
             position=position,
-            key_uuid=event.originator_id,
+            key=event.originator_id.bytes,
             entry=entry_of(event),
             type=event.TOPIC,
             key_id=None if isinstance(event, Forked) else to_key_id(event.originator_id),
@@ -119,44 +123,36 @@ def _write(connection: Connection, entries: Table, lines: list[_Line]) -> None:
         growth = Growth(size, read)
         hashes = [growth.append(line.entry) for line in lines]
     workspaces = _workspaces(connection, entries, lines)
-    connection.execute(
-        insert(entries),
+    connection.exec_driver_sql(
+        _insert(entries, connection.dialect),
         [
-            {
-                "leaf_index": size + number,
-                "position": line.position,
-                "hashes": of_leaf,
-                "entry": line.entry,
-                "type": line.type,
-                "key_id": line.key_id,
-                "workspace": workspaces[line.key_uuid],
-                "actor_type": line.actor_type,
-                "actor_id": line.actor_id,
-                "occurred_at": line.occurred_at,
-            }
+            (
+                size + number,
+                line.position,
+                of_leaf,
+                line.entry,
+                line.type,
+                line.key_id,
+                workspaces[line.key],
+                line.actor_type,
+                line.actor_id,
+                line.occurred_at,
+            )
             for number, (line, of_leaf) in enumerate(zip(lines, hashes, strict=True))
         ],
     )
 
 
-def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> dict[UUID, str]:
+def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> dict[bytes, str]:
     """Return the workspaces of the lines' keys, asking the entries for those made before."""
-    named = {line.key_uuid: line.workspace for line in lines if line.workspace is not None}
-    older = {line.key_uuid for line in lines} - named.keys()
-    if not older:
-        return named
-    positions = first_positions(connection, older)
-    found: dict[int, str] = {}
-    wanted = list(positions.values())
-    for start in range(0, len(wanted), _AT_ONCE):
+    named = {line.key: line.workspace for line in lines if line.workspace is not None}
+    older = list({line.key for line in lines} - named.keys())
+    for start in range(0, len(older), _AT_ONCE):
         rows = connection.execute(
-            select(entries.c.position, entries.c.workspace).where(
-                entries.c.position.in_(wanted[start : start + _AT_ONCE])
-            )
+            _queries(entries).workspaces, {"keys": older[start : start + _AT_ONCE]}
         )
-        found |= dict(rows.tuples().all())
-    named |= {uuid: found[position] for uuid, position in positions.items() if position in found}
-    if missing := older - named.keys():
+        named |= dict(rows.tuples().all())
+    if missing := set(older) - named.keys():
         message = f"{len(missing)} keys have no first entry in {entries.name}"
         raise ProjectionInconsistent(f"{message}; run: keyledger projections rebuild {table.name}")
     return named
@@ -167,40 +163,79 @@ VIEW = View(version=1, table=table, fold=_fold, write=_write, in_order=True)
 
 def size_of(connection: Connection, entries: Table = table) -> int:
     """Return how many entries there are, which is the size of the tree."""
-    last = connection.scalar(select(func.max(entries.c.leaf_index)))
+    last = connection.scalar(_queries(entries).last_index)
     return 0 if last is None else last + 1
 
 
-def last_entry_of(connection: Connection, event_type: str) -> bytes | None:
-    """Return the last entry of a type; ``None`` if there is none."""
-    entry: bytes | None = connection.scalar(
-        select(table.c.entry)
-        .where(table.c.type == event_type)
+def last_fork(connection: Connection) -> Forked | None:
+    """Return the event that gave the log its present name; ``None`` if it was never forked.
+
+    Raises:
+        PoisonEvent, ProjectionInconsistent: the entries have one, and the events have not.
+    """
+    position = connection.scalar(
+        select(table.c.position)
+        .where(table.c.type == Forked.TOPIC)
         .order_by(table.c.leaf_index.desc())
         .limit(1)
     )
-    return entry
+    if position is None:
+        return None
+    (recorded,) = decode_rows(read_rows(connection, after=position - 1, limit=1)) or (None,)
+    if recorded is None or not isinstance(recorded.event, Forked):
+        message = f"the entry of position {position} is a fork, and its event is none"
+        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+    return recorded.event
 
 
 def reader(connection: Connection, entries: Table = table) -> Read:
     """Return what reads nodes of the tree, as many as are wanted by one query.
 
-    It raises `ProjectionInconsistent` if an entry is missing or has too few hashes.
+    It raises `ProjectionInconsistent` if an entry is missing or its hashes are none.
     """
 
     def read(nodes: Sequence[Node]) -> list[bytes]:
-        leaves = {leaf_that_completes(node) for node in nodes}
-        rows = connection.execute(
-            select(entries.c.leaf_index, entries.c.hashes).where(entries.c.leaf_index.in_(leaves))
-        )
+        leaves = [leaf_that_completes(node) for node in nodes]
+        rows = connection.execute(_queries(entries).hashes, {"leaves": leaves})
         hashes = dict(rows.tuples().all())
-        found = []
-        for node in nodes:
-            of_node = hash_at(node[0], hashes.get(leaf_that_completes(node), b""))
-            if not of_node:
-                message = f"entry {leaf_that_completes(node)} is missing from the tree, or damaged"
-                raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
-            found.append(of_node)
-        return found
+        return [_hash_of(node, hashes.get(leaf_that_completes(node))) for node in nodes]
 
     return read
+
+
+def _hash_of(node: Node, hashes: object) -> bytes:
+    # Whoever can change the table can put into it what is no hash, and no bytes.
+    of_node = hash_at(node[0], hashes) if isinstance(hashes, bytes) else b""
+    if len(of_node) != HASH_LENGTH:
+        message = f"entry {leaf_that_completes(node)} is missing from the tree, or damaged"
+        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+    return of_node
+
+
+class _Queries(NamedTuple):
+    """What is asked of the entries; to build a query takes longer than to run it."""
+
+    last_index: Select[tuple[int]]
+    hashes: Select[tuple[int, bytes]]
+    workspaces: Select[tuple[bytes, str]]
+
+
+@cache
+def _queries(entries: Table) -> _Queries:
+    return _Queries(
+        last_index=select(func.max(entries.c.leaf_index)),
+        hashes=select(entries.c.leaf_index, entries.c.hashes).where(
+            entries.c.leaf_index.in_(bindparam("leaves", expanding=True))
+        ),
+        workspaces=select(events.c.originator_id, entries.c.workspace)
+        .join(entries, entries.c.position == events.c.id)
+        .where(
+            events.c.originator_id.in_(bindparam("keys", expanding=True)),
+            events.c.originator_version == 1,
+        ),
+    )
+
+
+@cache
+def _insert(entries: Table, dialect: Dialect) -> str:
+    return str(insert(entries).compile(dialect=dialect))

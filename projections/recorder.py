@@ -8,7 +8,7 @@ from uuid import UUID
 from eventsourcing.persistence import StoredEvent
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore, Transaction
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, bindparam, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -22,6 +22,17 @@ from projections.view import View
 
 OnAppend = Callable[[int, float], None]
 """Told after each append how many events it had, and how many seconds it took."""
+
+# Matching the version as well keeps a program of another version, still running while this one
+# upgraded the views, from writing what it means into tables that mean something else.
+_MOVE = (
+    update(projection_states)
+    .where(
+        projection_states.c.table_name == bindparam("name"),
+        projection_states.c.view_version == bindparam("version"),
+    )
+    .values(position=bindparam("position"))
+)
 
 
 def ignore_append(_events: int, _seconds: float) -> None:
@@ -122,15 +133,9 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
 
 def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
     view.project(connection, view.table, recorded)
-    # Matching the version as well keeps a program of another version, still running while this
-    # one upgraded the views, from writing what it means into tables that mean something else.
     moved = connection.execute(
-        update(projection_states)
-        .where(
-            projection_states.c.table_name == view.name,
-            projection_states.c.view_version == view.version,
-        )
-        .values(position=recorded[-1].position)
+        _MOVE,
+        {"name": view.name, "version": view.version, "position": recorded[-1].position},
     )
     if moved.rowcount != 1:
         message = f"{view.name} is not at version {view.version} of this program; restart it"

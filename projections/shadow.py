@@ -157,7 +157,7 @@ class Shadow:
         self._filled_to = filled_to
 
     def project_batch(self) -> Sequence[Recorded]:
-        """Project the next events; decoding them happens before the append lock is taken.
+        """Project the next events; all but writing happens before the append lock is taken.
 
         Returns:
             The events; fewer than `BATCH` when the end of the store was reached.
@@ -169,15 +169,16 @@ class Shadow:
             rows = read_rows(connection, after=self.position, limit=BATCH)
         recorded = decode_rows(rows)
         if recorded:
+            folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
-                self._advance(connection, recorded)
+                self._advance(connection, recorded, folded)
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
         """Project all that is left, in a transaction that holds the append lock."""
         rest = decode_rows(read_rows(connection, after=self.position, limit=None))
         if rest:
-            self._advance(connection, rest)
+            self._advance(connection, rest, self.view.fold(self._counted(rest)))
         return rest
 
     def take_over(self, connection: Connection, completed_at: str) -> Table:
@@ -205,8 +206,9 @@ class Shadow:
             message = f"{self.view.name} has no place for it: its key was never created"
             raise PoisonEvent(position, message)
 
-    def _advance(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
-        folded = self.view.fold(self._counted(recorded))
+    def _advance(
+        self, connection: Connection, recorded: Sequence[Recorded], folded: object
+    ) -> None:
         self._write(connection, folded, lambda: recorded)
         self.position = recorded[-1].position
         self._record(connection, position=self.position)

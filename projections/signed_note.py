@@ -169,6 +169,15 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, frozenset[Ve
     return text, frozenset(signed_by)
 
 
+def text_of(note: str) -> str:
+    """Return the text of a note, whoever signed it: nothing is proved by that.
+
+    Raises:
+        ValueError: it is no note.
+    """
+    return _parse(note)[0]
+
+
 def _parse(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     _check_characters(note)
     text, blank_line, signed = note.rpartition("\n\n")

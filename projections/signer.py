@@ -6,28 +6,51 @@ and a commit is on the disk before anybody can read it. The note goes into the f
 crash leaves undone after that, the next call does.
 """
 
-import json
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from domain.audit_log import Forked
-from domain.errors import HistoryInDoubt, LedgerUnavailable, ProjectionInconsistent
-from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from projections.checkpoint_file import append_note, last_note_in, notes_in
-from projections.checkpoints import keep_note, latest_note, notes
-from projections.database import Database
-from projections.entries import last_entry_of, reader, size_of
-from projections.exclusive import exclusively
-from projections.merkle import root
-from projections.signed_note import SigningKey
-
-_WAY_ON = (
-    "restore the ledger that the checkpoints are of, or go on with this one for all to see by:"
-    " keyledger audit fork --reason WHY"
+from domain.errors import (
+    HistoryInDoubt,
+    LedgerUnavailable,
+    PoisonEvent,
+    ProjectionInconsistent,
 )
+from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from projections.checkpoint_file import append_note, last_note_in, notes_in, sync_notes
+from projections.checkpoints import keep_note, last_signed, latest_note
+from projections.database import Database
+from projections.entries import last_fork, reader, size_of
+from projections.exclusive import exclusively
+from projections.merkle import EMPTY_ROOT, root
+from projections.signed_note import SigningKey, text_of
+
+_FORK = "go on with this one for all to see by: keyledger audit fork --reason WHY"
+_WAY_ON = (
+    "if the events are as they were, this puts the entries right: keyledger projections rebuild"
+    f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
+)
+
+
+class Looked(NamedTuple):
+    """What a look found.
+
+    Args:
+        note: the last one outside; ``None`` if there is none yet.
+        last: the checkpoint in it, with which the log agrees.
+        kept: the size of the last checkpoint in the database; 0 if there is none yet.
+        now: what the log has come to.
+    """
+
+    note: str | None
+    last: Checkpoint
+    kept: int
+    now: Checkpoint
 
 
 class Signer:
@@ -45,6 +68,7 @@ class Signer:
         self._path = path
         self._clock = clock
         self._doubt: str | None = None
+        self._difference: tuple[str, bytes | None, str] | None = None
 
     @property
     def key(self) -> SigningKey:
@@ -75,24 +99,21 @@ class Signer:
         if self._doubt is not None:
             raise HistoryInDoubt(self._doubt)
 
-    def look(self) -> Checkpoint | None:
+    def look(self) -> Looked:
         """Hold the log against the last checkpoint outside, and remember what comes of it.
 
-        Returns:
-            That checkpoint, if there is one and the log agrees with it.
-
         Raises:
-            HistoryInDoubt: the log is smaller or another one.
-            LedgerUnavailable: the database or the file cannot be read, so it cannot be told.
+            HistoryInDoubt: the log is smaller or another one, or it cannot be told because the
+                file cannot be read.
+            LedgerUnavailable: the database cannot be asked.
         """
-        with self._database.read() as connection:
-            try:
-                last = self._agreed(connection)
-            except HistoryInDoubt as error:
-                self._doubt = str(error)
-                raise
+        try:
+            looked = self._look()
+        except HistoryInDoubt as error:
+            self._doubt = str(error)
+            raise
         self._doubt = None
-        return last
+        return looked
 
     def sign(self) -> Checkpoint | None:
         """Sign the log as it is, unless there is nothing new or somebody else is at it.
@@ -103,49 +124,98 @@ class Signer:
         Raises:
             HistoryInDoubt, LedgerUnavailable: as for `look`; or the file cannot be written.
         """
-        with exclusively(self._database, "signing") as alone:
-            if not alone:
-                return None
-            last = self.look()
-            with self._database.read() as connection:
-                checkpoint = _checkpoint(connection, self._key.name)
-            if checkpoint.size == 0 or (last is not None and last.size == checkpoint.size):
-                self._keep_what_a_crash_left()
-                return None
-            note = sign_checkpoint(checkpoint, self._key)
-            try:
-                append_note(self._path, note)
-            except OSError as error:
-                raise _unreadable(error) from error
-            with self._database.write() as connection:
-                keep_note(connection, checkpoint, note, self._clock())
-            return checkpoint
+        try:
+            with exclusively(self._database, "signing") as alone:
+                # Who does not sign looks all the same, to learn what may not be changed any more.
+                looked = self.look()
+                return self._sign(looked) if alone else None
+        except (OSError, ValueError) as error:
+            message = f"cannot write the file of the checkpoints: {error}"
+            raise LedgerUnavailable(message) from error
 
-    def _keep_what_a_crash_left(self) -> None:
-        """Write the last note into the database, if a crash came between the file and that."""
+    def _sign(self, looked: Looked) -> Checkpoint | None:
+        if looked.note is not None and looked.kept < looked.last.size:
+            # A crash came between the file and the database, and perhaps before the disk.
+            sync_notes(self._path)
+            self._keep(looked.last, looked.note)
+        if looked.now.size == looked.last.size:
+            return None
+        note = sign_checkpoint(looked.now, self._key)
+        append_note(self._path, note)
+        self._keep(looked.now, note)
+        return looked.now
+
+    def _keep(self, checkpoint: Checkpoint, note: str) -> None:
+        with self._database.write() as connection:
+            keep_note(connection, checkpoint, note, self._clock())
+
+    def _look(self) -> Looked:
+        # In the reverse order of their writing, for others may be signing: first the database's
+        # own notes, then the file, which has them all, then the log, which has all that is signed.
+        if not self._database.is_in_place():
+            raise HistoryInDoubt(
+                "the database's file was exchanged for another while it was open; start anew"
+            )
+        with self._database.read() as connection:
+            kept_note = latest_note(connection)
+            kept = last_signed(connection, self._key.name)
         note = self._last_note()
         with self._database.read() as connection:
-            kept = latest_note(connection)
-        if note is not None and kept != note:
-            checkpoint = open_checkpoint(note, [self._key.verifier_key])
-            with self._database.write() as connection:
-                keep_note(connection, checkpoint, note, self._clock())
-
-    def _agreed(self, connection: Connection) -> Checkpoint | None:
-        note = self._last_note()
-        if note is None:
-            if latest_note(connection) is not None and not self._is_new(connection):
+            forked = self._forked(connection)
+            if note is None:
+                self._check_new(kept, forked=forked, ever_signed=kept_note is not None)
+                last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
+            else:
+                last = self._agreed(connection, note)
+            size = 0 if kept is None else kept[0]
+            if size > last.size:
                 raise HistoryInDoubt(
-                    f"checkpoints were signed, and their file {self._path} is gone; restore it."
-                    f" If it is lost, {_WAY_ON.rpartition(', or ')[2]}"
+                    f"{size} entries were signed, and the file of the checkpoints ends at"
+                    f" {last.size}: it is an older one; restore it, or {_FORK}"
                 )
-            return None
+            return Looked(note, last, size, self._now(connection))
+
+    def _forked(self, connection: Connection) -> bool:
+        """Tell whether the log was forked; it has to be to the name that is signed for here."""
+        try:
+            fork = last_fork(connection)
+        except (PoisonEvent, ProjectionInconsistent) as error:
+            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+        if fork is not None and fork.origin != self._key.name:
+            raise HistoryInDoubt(
+                f"the log was forked and is called {fork.origin} now, and this is the key of"
+                f" {self._key.name}; start anew. If that does not help, the fork was not finished,"
+                " or its key is not here: restore the key, or call keyledger audit fork again"
+            )
+        return fork is not None
+
+    def _now(self, connection: Connection) -> Checkpoint:
+        size = size_of(connection)
+        try:
+            return Checkpoint(self._key.name, size, root(size, reader(connection)))
+        except ProjectionInconsistent as error:
+            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+
+    def _check_new(self, kept: tuple[int, str] | None, *, forked: bool, ever_signed: bool) -> None:
+        """Hold a log without a checkpoint outside to never having had one."""
+        if kept is not None:
+            raise HistoryInDoubt(
+                f"{kept[0]} entries were signed, and the file of the checkpoints is gone or empty;"
+                f" restore it. If it is lost, {_FORK}"
+            )
+        if ever_signed and not forked:
+            raise HistoryInDoubt(
+                f"checkpoints were signed, and neither their file nor their key is here, but one"
+                f" of {self._key.name}; restore both. If they are lost, {_FORK}"
+            )
+
+    def _agreed(self, connection: Connection, note: str) -> Checkpoint:
         try:
             last = open_checkpoint(note, [self._key.verifier_key])
         except ValueError as error:
             raise HistoryInDoubt(
-                f"the last checkpoint in {self._path} was not signed by the key of"
-                f" {self._key.name} ({error}); restore the key that belongs to it, or {_WAY_ON}"
+                f"the last checkpoint outside was not signed by the key of {self._key.name}"
+                f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
             ) from error
         size = size_of(connection)
         if size < last.size:
@@ -153,53 +223,54 @@ class Signer:
                 f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
                 f" after it are gone; {_WAY_ON}"
             )
-        if not _agrees(connection, last):
-            raise HistoryInDoubt(f"{self._where_it_differs(connection, last)}; {_WAY_ON}")
+        found = _root_at(connection, last.size)
+        if found != last.root:
+            raise HistoryInDoubt(f"{self._difference_of(connection, note, found)}; {_WAY_ON}")
         return last
 
-    def _is_new(self, connection: Connection) -> bool:
-        """Tell whether the log has just been forked, and has no checkpoint of its own yet."""
-        forked = last_entry_of(connection, Forked.TOPIC)
-        if forked is None or notes(connection, self._key.name):
-            return False
-        origin: str = json.loads(forked)["data"]["origin"]
-        return origin == self._key.name
-
-    def _where_it_differs(self, connection: Connection, last: Checkpoint) -> str:
+    def _difference_of(self, connection: Connection, note: str, found: bytes | None) -> str:
         """Say between which checkpoints the log is another one."""
-        sizes = [0]
-        for note in notes_in(self._path):
-            try:
-                signed = open_checkpoint(note, [self._key.verifier_key])
-            except ValueError:
-                continue
-            if not _agrees(connection, signed):
-                return (
-                    f"the log is not the one that was signed: one of the entries"
-                    f" {sizes[-1]} to {signed.size - 1} is another"
-                )
-            sizes.append(signed.size)
-        return f"the log is not the one that was signed, of {last.size} entries"
+        # Asked for at every look, and with a large file no matter of microseconds.
+        if self._difference is None or self._difference[:2] != (note, found):
+            self._difference = note, found, self._where_it_differs(connection)
+        return self._difference[2]
+
+    def _where_it_differs(self, connection: Connection) -> str:
+        # Only to tell people where to look: that there is a difference was proved by a signature.
+        signed = list(_checkpoints_in(self._path))
+
+        def differs(checkpoint: Checkpoint) -> bool:
+            return _root_at(connection, checkpoint.size) != checkpoint.root
+
+        # A log that is another one at some size is another one at all later sizes.
+        first = bisect_left(signed, True, key=differs)  # noqa: FBT003 - what to look for
+        wrong = "the log is not the one that was signed"
+        if first == len(signed):
+            return wrong
+        begin = signed[first - 1].size if first else 0
+        return f"{wrong}: one of the entries {begin} to {signed[first].size - 1} is another"
 
     def _last_note(self) -> str | None:
         try:
             return last_note_in(self._path)
         except (OSError, ValueError) as error:
-            raise _unreadable(error) from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise HistoryInDoubt(
+                f"the file of the checkpoints cannot be read, so that nobody can tell whether this"
+                f" is the log that was signed: {why}; make it readable"
+            ) from error
 
 
-def _checkpoint(connection: Connection, origin: str) -> Checkpoint:
-    size = size_of(connection)
-    return Checkpoint(origin, size, root(size, reader(connection)))
+def _checkpoints_in(path: Path) -> Iterator[Checkpoint]:
+    """Yield what the notes in a file say, whoever signed it."""
+    for note in notes_in(path):
+        with suppress(ValueError):
+            yield Checkpoint.from_text(text_of(note))
 
 
-def _agrees(connection: Connection, signed: Checkpoint) -> bool:
+def _root_at(connection: Connection, size: int) -> bytes | None:
     try:
-        return root(signed.size, reader(connection)) == signed.root
+        return root(size, reader(connection))
     except ProjectionInconsistent:
         # A node is missing: whatever the log is, it is not what was signed.
-        return False
-
-
-def _unreadable(error: Exception) -> LedgerUnavailable:
-    return LedgerUnavailable(f"cannot read or write the file of the checkpoints: {error}")
+        return None

@@ -20,16 +20,15 @@ def read_or_make_signing_key(path: Path, random: RandomSource) -> SigningKey:
     """
     try:
         if not path.exists():
-            make_private_file(path, f"{new_signing_key(random).reveal()}\n".encode())
+            key = SigningKey(f"keyledger/{random(_ORIGIN_LENGTH).hex()}", random(SEED_LENGTH))
+            make_private_file(path, f"{key.reveal()}\n".encode())
         return SigningKey.from_text(path.read_text("utf-8").strip())
     except ValueError as error:
-        message = f"{path}: {error}; restore the file"
+        message = (
+            f"{path}: {error}; restore the file. If it is lost, remove it, and go on with another"
+            " key by: keyledger audit fork --reason WHY"
+        )
         raise LedgerUnavailable(message) from error
     except OSError as error:
         message = f"cannot read or make the signing key's file: {error}"
         raise LedgerUnavailable(message) from error
-
-
-def new_signing_key(random: RandomSource) -> SigningKey:
-    """Return a key for a log that is called as no other is."""
-    return SigningKey(f"keyledger/{random(_ORIGIN_LENGTH).hex()}", random(SEED_LENGTH))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from eventsourcing.persistence import MapperDeserialisationError
-from sqlalchemy import Connection, Row, ScalarSelect, func, select
+from sqlalchemy import Connection, Row, ScalarSelect, bindparam, func, select
 
 from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent
@@ -16,6 +16,12 @@ from projections.schema import events
 
 _MAPPER = EventMapper()
 _AT_ONCE = 1_000
+
+# Asked at each append: to build a query takes longer than to run it.
+_FIRST_POSITIONS = select(events.c.originator_id, events.c.id).where(
+    events.c.originator_id.in_(bindparam("keys", expanding=True)),
+    events.c.originator_version == 1,
+)
 
 
 class Recorded(NamedTuple):
@@ -101,12 +107,7 @@ def first_positions(connection: Connection, key_uuids: Collection[UUID]) -> dict
     positions: dict[UUID, int] = {}
     wanted = [uuid.bytes for uuid in key_uuids]
     for start in range(0, len(wanted), _AT_ONCE):
-        rows = connection.execute(
-            select(events.c.originator_id, events.c.id).where(
-                events.c.originator_id.in_(wanted[start : start + _AT_ONCE]),
-                events.c.originator_version == 1,
-            )
-        )
+        rows = connection.execute(_FIRST_POSITIONS, {"keys": wanted[start : start + _AT_ONCE]})
         positions |= {UUID(bytes=uuid): position for uuid, position in rows}
     return positions
 

@@ -24,12 +24,14 @@ async def healthz() -> HealthAnswer:
 )
 def readyz(request: Request) -> Response:
     """Tell whether the ledger can be asked and its projections are up to date."""
-    statuses = projection_status(ledger_of(request).database)
+    ledger = ledger_of(request)
+    statuses = projection_status(ledger.database)
     behind = [status.name for status in statuses if status.lag]
     content = {
         "status": "behind" if behind else "ready",
         "position": max(status.last_position for status in statuses),
         "behind": behind,
+        "changes_refused": ledger.signer.doubt is not None,
     }
     return JSONResponse(content, 503 if behind else 200)
 

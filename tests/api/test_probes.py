@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from projections.views import VIEWS
 from tests.api.served import Api
 
 
@@ -55,8 +56,8 @@ class TestMetrics:
         assert after["keyledger_events_appended_total"] == 2
         assert after["keyledger_append_seconds_count"] == 2
         assert after["keyledger_append_seconds_sum"] > 0
-        assert after['keyledger_projection_lag{projection="key_list"}'] == 0
-        assert after['keyledger_projection_lag{projection="auth_lookup"}'] == 0
+        for view in VIEWS:
+            assert after[f'keyledger_projection_lag{{projection="{view.name}"}}'] == 0
 
     def test_a_refused_change_moves_nothing(self, api: Api) -> None:
         api.post("/v1/keys", json={"name": "", "scopes": []})

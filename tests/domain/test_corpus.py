@@ -10,6 +10,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 
 from domain.api_key import ApiKey
+from domain.audit_log import Forked, LedgerEvent, fork_uuid
 from domain.stored_form import EVENT_CLASSES, EventMapper
 from tests.domain.builders import ADA, BOB, DAY, HOUR, NOON, a_credential, a_new_key
 from tests.domain.stored_corpus import FOLDER, stored_events
@@ -17,7 +18,12 @@ from tests.domain.stored_corpus import FOLDER, stored_events
 MAPPER = EventMapper()
 CORPUS = stored_events()
 # The bytes of each file. A file whose bytes have changed was edited, which must never be.
-FROZEN = {"v1.jsonl": "d82d43353480bf562ec42822895f7ba8486bea2258aceca0494bb71ac3eb84d0"}
+FROZEN = {
+    "v1.jsonl": "d82d43353480bf562ec42822895f7ba8486bea2258aceca0494bb71ac3eb84d0",
+    "v2.jsonl": "148eb8371f61795c277ee77ba404dc97955d1ffab188b5317b6dce61389cf690",
+}
+
+EMPTY_ROOT = hashlib.sha256().hexdigest()
 
 each_stored = pytest.mark.parametrize(
     "stored",
@@ -29,7 +35,7 @@ each_stored = pytest.mark.parametrize(
 )
 
 
-def decoded(stored: StoredEvent) -> ApiKey.Event:
+def decoded(stored: StoredEvent) -> LedgerEvent:
     return MAPPER.decode(
         stored.topic,
         cast("UUID", stored.originator_id),
@@ -174,7 +180,31 @@ class TestCorpus:
             },
             {"scopes": ["*"]},
             {"reason": None, "comment": None},
+            {"reason": 'the disk of "db-1" was lost \\ é'},
+            {"reason": "the key got about"},
         ]
+
+    def test_the_forks(self) -> None:
+        forks = [event for event in map(decoded, CORPUS) if isinstance(event, Forked)]
+
+        assert [
+            (fork.timestamp, fork.origin, fork.previous_origin, fork.previous_size)
+            for fork in forks
+        ] == [
+            (
+                datetime(2026, 11, 24, 8, tzinfo=UTC),
+                "keyledger/0011223344556677",
+                "keyledger/8899aabbccddeeff",
+                1234,
+            ),
+            (
+                datetime(2026, 11, 25, 9, 30, 0, 123456, UTC),
+                "keyledger/ffeeddccbbaa9988",
+                "keyledger/0011223344556677",
+                0,
+            ),
+        ]
+        assert [fork.previous_root for fork in forks] == ["0f" * 32, EMPTY_ROOT]
 
     def test_who_did_it(self) -> None:
         root = {"type": "key", "id": "apikey_00000000-0000-8000-8000-000000000001"}
@@ -189,6 +219,7 @@ class TestCorpus:
             *(no_request, a_request, another, *[a_request] * 6),
             ({"type": "system", "id": "expirer"}, None, None),
             *(another, no_request, no_request),
+            *(no_request, ({"type": "cli", "id": "root"}, None, None)),
         ]
 
 
@@ -200,6 +231,20 @@ def everything_that_is_written_today() -> list[StoredEvent]:
     key.rotate(a_credential(seed=8), successor_id=UUID(int=2), grace=HOUR, by=ADA, at=NOON)
     key.expire(by=ADA, at=NOON + HOUR)
     key.revoke(reason=None, comment=None, by=ADA, at=NOON + HOUR)
+    fork = Forked(
+        originator_id=fork_uuid("keyledger/1"),
+        originator_version=1,
+        timestamp=NOON,
+        actor=ADA.actor.as_json(),
+        request_id=None,
+        source_ip=None,
+        reason="lost",
+        origin="keyledger/1",
+        previous_origin="keyledger/0",
+        previous_size=7,
+        previous_root=EMPTY_ROOT,
+    )
     stored = [MAPPER.to_stored_event(event) for event in key.collect_events()]
+    stored.append(MAPPER.to_stored_event(fork))
     assert {each.topic for each in stored} == set(EVENT_CLASSES)
     return stored

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 
-from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent, fork_uuid
 from domain.stored_form import EventMapper
 from tests.domain.builders import (
     DAY,
@@ -20,7 +20,7 @@ MAPPER = EventMapper()
 CORPUS = stored_events()
 
 
-def decoded(stored: StoredEvent) -> ApiKey.Event:
+def decoded(stored: StoredEvent) -> LedgerEvent:
     return MAPPER.decode(
         stored.topic,
         cast("UUID", stored.originator_id),
@@ -108,6 +108,22 @@ class TestWhatIsPlanted:
             return
         with pytest.raises(MapperDeserialisationError):
             MAPPER.decode(stored.topic, UUID(int=1), version, stored.state)
+
+    @pytest.mark.parametrize(
+        ("uuid", "version"),
+        [
+            (UUID(int=1), 1),
+            (fork_uuid("keyledger/0011223344556677"), 2),
+            (fork_uuid("keyledger/0011223344556678"), 1),
+        ],
+    )
+    def test_a_fork_can_take_no_keys_place_and_no_other_id_than_its_own(
+        self, uuid: UUID, version: int
+    ) -> None:
+        fork = next(stored for stored in CORPUS if stored.topic == "AuditLog.Forked")
+
+        with pytest.raises(MapperDeserialisationError):
+            MAPPER.decode(fork.topic, uuid, version, fork.state)
 
 
 def test_the_two_ways_to_decode_are_one() -> None:

@@ -17,15 +17,19 @@ from domain.caller import Actor, Caller
 from domain.judge import Code
 from domain.key_ledger import Changes, Issued
 from domain.verifiers import CHEAPEST, OnChange, ignore_change
+from projections import auth_lookup, key_list
 from projections.database import Database
 from projections.expirer import expire_due_keys
 from projections.key_list import show_key
 from projections.listed_key import ListedKey
-from projections.rebuild import Clock
+from projections.rebuild import Clock, check
 from projections.views import VIEWS
 from tests.conftest import NOON
 
 Rows = list[tuple[Any, ...]]
+
+KEY_VIEWS = (key_list.VIEW, auth_lookup.VIEW)
+"""The views that have one row for each key, named by the position of its first event."""
 
 ADA = Caller(Actor("cli", "ada"), holds=("*",))
 HOUR = timedelta(hours=1)
@@ -208,6 +212,12 @@ def _at(positions: tuple[int, ...]) -> str:
 def view_rows(path: Path) -> dict[str, Rows]:
     """Return all rows of all live views."""
     return {view.name: rows_of(path, view.name) for view in VIEWS}
+
+
+def differing_rows(keys: Keys) -> dict[str, int]:
+    """Return how many rows of each view are not what the events say; sound views are left out."""
+    counts = {view.name: check(keys.database, view).differing for view in VIEWS}
+    return {name: count for name, count in counts.items() if count}
 
 
 def count_events(path: Path) -> int:

@@ -7,7 +7,9 @@ returns comes back through a pipe.
 
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +86,7 @@ def run_until_killed(function: Callable[..., Any], *args: object) -> bool:
         exitcode = running.join()
         if exitcode == 0:
             running.result()
-        assert exitcode in (0, -signal.SIGKILL)
+        assert exitcode in (0, -signal.SIGKILL, -signal.SIGXFSZ)
         return exitcode != 0
 
 
@@ -102,16 +104,61 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_at_system_call(number: int) -> Callable[[], None]:
+    """Kill this process at the n-th thing from now on that it asks of the operating system.
+
+    Counted is what Python audits of files, such as opening, renaming and linking them, and each
+    time that something is to be on the disk: once before it is, and once after.
+
+    Returns:
+        What ends the counting.
+    """
+    left = number
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            die()
+
+    def audit(event: str, _args: object) -> None:
+        if event.startswith(("open", "os.", "fcntl.", "shutil.", "tempfile.")):
+            count()
+
+    def sync(fd: Any) -> None:  # noqa: ANN401 - as in `os`
+        count()
+        to_the_disk(fd)
+        count()
+
+    def spare() -> None:
+        nonlocal left
+        left = 0
+
+    to_the_disk, os.fsync = os.fsync, sync
+    sys.addaudithook(audit)
+    return spare
+
+
+def die_when_a_file_reaches(size: int) -> None:
+    """Kill this process when it writes beyond the size; what was to come before it is written."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+
 _CHANGES_NOTHING = ("SELECT", "PRAGMA", "BEGIN", "SAVEPOINT", "RELEASE")
 
 
-def die_at_statement(number: int, *, when: str) -> None:
+def die_at_statement(number: int, *, when: str) -> Callable[[], None]:
     """Kill this process at its n-th SQL statement from now on.
 
     Args:
         when: ``before_cursor_execute`` counts all statements, and comes after whatever commit lies
             between two; ``after_cursor_execute`` counts those that change something, and comes
             before the commit.
+
+    Returns:
+        What ends the counting.
     """
     left = number
 
@@ -123,4 +170,9 @@ def die_at_statement(number: int, *, when: str) -> None:
         if left == 0:
             die()
 
+    def spare() -> None:
+        nonlocal left
+        left = 0
+
     event.listen(Engine, when, count)
+    return spare

@@ -9,7 +9,7 @@ from projections.recorder import LedgerRecorder
 from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.domain.stored_corpus import stored_events
-from tests.projections.ledgers import Keys, Rows, use_batches_of, view_rows
+from tests.projections.ledgers import KEY_VIEWS, Keys, Rows, rows_of, use_batches_of, view_rows
 
 ROOT = "apikey_00000000-0000-8000-8000-000000000001"
 ROTATED = "apikey_00000000-0000-8000-8000-000000000002"
@@ -139,8 +139,8 @@ def known_rows(keys: Keys) -> dict[str, Rows]:
     """Return the rows of the keys of v1; files that came later have keys of their own."""
     known = {ROOT, ROTATED, SUCCESSOR}
     return {
-        view: [row for row in rows if row[1] in known]
-        for view, rows in view_rows(keys.path).items()
+        view.name: [row for row in rows_of(keys.path, view.name) if row[1] in known]
+        for view in KEY_VIEWS
     }
 
 

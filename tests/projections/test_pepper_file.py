@@ -1,5 +1,4 @@
 import stat
-import sys
 from collections.abc import Callable
 from itertools import count
 from multiprocessing.synchronize import Barrier
@@ -10,7 +9,7 @@ import pytest
 
 from domain.errors import LedgerUnavailable
 from projections.pepper_file import read_or_make_pepper
-from tests.projections.processes import CONTEXT, die, run, run_until_killed, start
+from tests.projections.processes import CONTEXT, die_at_system_call, run, run_until_killed, start
 
 
 def no_more_randomness(_length: int) -> bytes:
@@ -99,16 +98,7 @@ def test_processes_that_make_it_at_once_end_up_with_one(path: Path) -> None:
 
 
 def make_until(path: Path, number: int) -> None:
-    """Die at the n-th thing that is asked of the operating system."""
-    left = number
-
-    def watch(_event: str, _args: object) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            die()
-
-    sys.addaudithook(watch)
+    die_at_system_call(number)
     read_or_make_pepper(path, token_bytes)
 
 

@@ -9,9 +9,10 @@ from projections import auth_lookup, key_list
 from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import Handlers, View, copy_of
 from projections.views import VIEWS, view_named
-from tests.projections.ledgers import HOUR, Keys, Rows
+from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys, Rows
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+each_view_of_keys = pytest.mark.parametrize("view", KEY_VIEWS, ids=lambda view: view.name)
 
 
 @pytest.mark.parametrize("handlers", [key_list.HANDLERS, auth_lookup.HANDLERS])
@@ -20,9 +21,14 @@ def test_a_view_has_a_handler_for_each_kind_of_event_and_no_other(handlers: Hand
 
 
 @each_view
-def test_a_view_is_named_by_position_and_knows_the_key(view: View) -> None:
-    assert "position" in [column.name for column in view.table.primary_key]
-    assert not view.table.c.key_id.nullable
+def test_each_row_of_a_view_knows_its_position_and_its_key(view: View) -> None:
+    assert not view.table.c.position.nullable
+    assert "key_id" in view.table.c
+
+
+@each_view_of_keys
+def test_a_view_of_keys_is_named_by_position(view: View) -> None:
+    assert [column.name for column in view.table.primary_key] == ["position"]
 
 
 def test_views_are_found_by_name_and_others_are_refused_with_the_names_there_are() -> None:
@@ -60,7 +66,7 @@ def writing(keys: Keys) -> Iterator[Connection]:
 
 
 def rows_in(connection: Connection, table: Table) -> Rows:
-    return [tuple(row) for row in connection.execute(select(table).order_by(table.c.position))]
+    return [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
 
 
 @each_view
@@ -73,7 +79,7 @@ def test_events_give_the_same_rows_however_they_are_parted(
     for start in range(0, len(recorded), size):
         view.project(writing, copy, recorded[start : start + size])
     assert rows_in(writing, copy) == rows_in(writing, view.table)
-    assert len(rows_in(writing, copy)) == 3
+    assert len(rows_in(writing, copy)) >= 3, "one for each key, or more"
 
 
 @each_view
@@ -91,11 +97,11 @@ def test_changing_a_key_that_has_no_row_is_refused(
     copy.create(writing)
     rest = [each for each in recorded if each.position > 2]
     view.project(writing, copy, [each for each in recorded[:2] if each.position != missing])
-    with pytest.raises(ProjectionInconsistent, match=r"1 of . keys have no row in incomplete"):
+    with pytest.raises(ProjectionInconsistent, match=r"1 (of . )?keys have no .* in incomplete"):
         view.project(writing, copy, rest)
 
 
-@each_view
+@each_view_of_keys
 def test_an_event_that_a_handler_fails_on_is_named(
     recorded: list[Recorded], writing: Connection, view: View
 ) -> None:
@@ -107,5 +113,4 @@ def test_an_event_that_a_handler_fails_on_is_named(
 
 
 def test_the_auth_lookup_alone_has_the_verifier() -> None:
-    assert "verifier" in auth_lookup.VIEW.table.c
-    assert "verifier" not in key_list.VIEW.table.c
+    assert [view for view in VIEWS if "verifier" in view.table.c] == [auth_lookup.VIEW]

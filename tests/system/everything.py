@@ -20,6 +20,7 @@ import httpx
 
 from domain.times import to_text
 from domain.tokens import Token, mint, parse
+from projections.views import VIEWS
 from tests.system.clients import Client, Json, answered
 from tests.system.ledgers import raw_sqlite
 from tests.system.processes import Ran, Server, Servers, eventually, run, run_many
@@ -436,9 +437,9 @@ def _fail_to_read(everything: Everything, client: Client, root: Client) -> None:
 
 
 def _rebuild(everything: Everything, root: Client) -> None:
-    for view in ("key_list", "auth_lookup"):
-        answered(root.rebuild(view), 202)
-        eventually(partial(_is_rebuilt, root, view), f"{view} is made anew")
+    for view in VIEWS:
+        answered(root.rebuild(view.name), 202)
+        eventually(partial(_is_rebuilt, root, view.name), f"{view.name} is made anew")
     assert everything.command("projections", "check").code == 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.command_line.program_checks import check_sqlite
+from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 
 
@@ -35,7 +36,9 @@ def test_a_sound_ledger_has_no_failed_check(keyledger: Run, database: Path) -> N
     found = checks(keyledger, code=0)
     assert {check["result"] for name, check in found.items() if name != "sqlite"} == {"ok"}
     assert found["contents"]["found"] == "1 event, 1 key"
-    assert found["key_list"]["found"] == "version 1, position 1, lag 0"
+    for view in VIEWS:
+        said = f"version {view.version}, position 1, lag 0"
+        assert found[view.name]["found"] == said
     assert str(database) in found["database"]["found"]
     assert "FULL" in found["durability"]["found"]
 
@@ -149,7 +152,7 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
             "key_list", 1, "the last is 1",
         ),
         (
-            "INSERT INTO projection_states VALUES ('key_list_rebuild', 1, 2, 0, NULL)",
+            "INSERT INTO projection_states VALUES ('key_list_rebuild', 1, 2, 0, NULL, 0)",
             "key_list", 0, "interrupted at 0",
         ),
     ],

@@ -1,0 +1,145 @@
+"""The file of the checkpoints: whatever tears it, the whole notes before stay, and only they."""
+
+import os
+import stat
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+
+from projections import checkpoint_file
+from projections.checkpoint import Checkpoint, sign_checkpoint
+from projections.checkpoint_file import append_note, last_note_in, notes_in, put_aside
+from projections.signed_note import SigningKey
+from tests.projections.processes import run
+
+KEY = SigningKey("ledger.example/log", bytes(range(32)))
+ANOTHER = SigningKey("another.example/log", bytes(range(32)))
+NOTES = [
+    sign_checkpoint(Checkpoint(KEY.name, size, bytes([size]) * 32), KEY) for size in (1, 9, 10, 123)
+]
+ENDS = list(accumulate(len(note.encode()) + 1 for note in NOTES))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints.txt"
+
+
+def filled(path: Path) -> bytes:
+    for note in NOTES:
+        append_note(path, note)
+    return path.read_bytes()
+
+
+def test_notes_are_read_as_they_were_written(path: Path) -> None:
+    filled(path)
+    assert list(notes_in(path)) == NOTES
+    assert last_note_in(path) == NOTES[-1]
+
+
+def test_a_file_that_is_not_there_has_no_notes(path: Path) -> None:
+    assert list(notes_in(path)) == []
+    assert last_note_in(path) is None
+    assert not path.exists()
+
+
+def test_it_is_a_text_with_an_empty_line_after_each_note(path: Path) -> None:
+    assert filled(path).decode() == "".join(f"{note}\n" for note in NOTES)
+
+
+def test_cut_at_any_byte_it_has_the_whole_notes_before_and_goes_on_after_them(path: Path) -> None:
+    content = filled(path)
+    assert ENDS[-1] == len(content)
+    for cut in range(len(content) + 1):
+        path.write_bytes(content[:cut])
+        whole = [note for note, end in zip(NOTES, ENDS, strict=True) if end <= cut]
+
+        assert list(notes_in(path)) == whole, cut
+        assert last_note_in(path) == (whole[-1] if whole else None), cut
+
+        append_note(path, NOTES[-1])
+        assert list(notes_in(path)) == [*whole, NOTES[-1]], cut
+        assert path.read_bytes() == "".join(f"{note}\n" for note in notes_in(path)).encode(), cut
+
+
+@pytest.mark.parametrize("window", range(400, 900, 37))
+def test_only_the_end_is_read_of_a_long_one(
+    path: Path, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = filled(path) * 9
+    monkeypatch.setattr(checkpoint_file, "_TAIL", window)
+    for torn in (0, 1, 50, ENDS[0] - 1):
+        path.write_bytes(content + content[:torn])
+
+        assert last_note_in(path) == NOTES[-1]
+
+        append_note(path, NOTES[0])
+        assert path.read_bytes() == content + NOTES[0].encode() + b"\n"
+
+
+def test_what_a_disk_without_power_left_of_a_note_is_written_over(path: Path) -> None:
+    content = filled(path)
+    for left in (b"\0" * 300, KEY.name[:5].encode() + b"\0" * 300, KEY.name.encode() + b"\n\0\0"):
+        path.write_bytes(content + left)
+
+        append_note(path, NOTES[0])
+
+        assert list(notes_in(path)) == [*NOTES, NOTES[0]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PATH=/usr/bin\n",
+        b"a file that somebody may want\n\nback\n",
+        b"x" * 5_000,
+        b"x" * 100_000,
+        b"\0" * 100_000,
+        sign_checkpoint(Checkpoint(ANOTHER.name, 1, bytes(32)), ANOTHER)[:-9].encode(),
+    ],
+)
+@pytest.mark.parametrize("after", [0, len(NOTES)])
+def test_what_is_no_part_of_a_note_is_never_written_over(
+    path: Path, content: bytes, after: int
+) -> None:
+    for note in NOTES[:after]:
+        append_note(path, note)
+    with path.open("ab") as file:
+        file.write(content)
+    before = path.read_bytes()
+
+    with pytest.raises(ValueError, match="file of checkpoints"):
+        append_note(path, NOTES[0])
+
+    assert path.read_bytes() == before
+
+
+def test_a_large_file_that_is_none_of_notes_is_not_taken_for_an_empty_one(path: Path) -> None:
+    path.write_bytes(b"x" * 100_000)
+    with pytest.raises(ValueError, match=r"checkpoints.txt is no file of checkpoints"):
+        last_note_in(path)
+
+
+def mode_with_an_open_umask(path: Path) -> int:
+    os.umask(0)
+    append_note(path, NOTES[0])
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None:
+    assert run(mode_with_an_open_umask, path) == 0o600
+
+
+def test_one_without_a_folder_cannot_be_begun(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        append_note(path.parent / "not mounted" / path.name, NOTES[0])
+
+
+def test_put_aside_it_is_whole_under_its_other_name(path: Path) -> None:
+    content = filled(path)
+    put_aside(path, "before-0a1b2c3d")
+    put_aside(path, "before-0a1b2c3d")
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == {
+        "checkpoints.txt.before-0a1b2c3d": content
+    }

@@ -1,0 +1,404 @@
+"""A log that is not the one that was signed is not changed any more; reading it goes on."""
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from domain.errors import HistoryInDoubt
+from domain.judge import Code
+from domain.key_ledger import Changes
+from projections.checkpoint_file import notes_in
+from projections.key_filters import Filters
+from projections.key_list import list_keys
+from projections.rebuild import check, rebuild
+from projections.views import VIEWS
+from tests.conftest import NOON
+from tests.projections.ledgers import (
+    Keys,
+    Made,
+    database_file,
+    fresh_copy,
+    keys_in,
+    sql,
+)
+from tests.projections.signed_logs import check_what_was_signed, said_in_file
+
+SIGNED = [2, 5, 7]
+"""The sizes of the log at which checkpoints were signed; it has one entry more."""
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+    """The folder of a ledger with signed checkpoints, and its first key."""
+    data_dir = tmp_path_factory.mktemp("signed") / "keyledger-data"
+    with keys_in(data_dir) as keys:
+        first = keys.create("first")
+        for size in range(2, SIGNED[-1] + 2):
+            keys.create(f"key {size}")
+            if size in SIGNED:
+                keys.opened.signer.sign()
+    return data_dir, first
+
+
+@pytest.fixture
+def data_dir(signed: tuple[Path, Made], data_dir: Path) -> Path:
+    """A copy of that ledger, for one test alone."""
+    return fresh_copy(signed[0], data_dir)
+
+
+@pytest.fixture
+def first(signed: tuple[Path, Made]) -> Made:
+    return signed[1]
+
+
+def in_database(statement: str) -> Callable[[Path], None]:
+    def damage(data_dir: Path) -> None:
+        sql(database_file(data_dir), statement)
+
+    return damage
+
+
+def in_all_tables(condition: str) -> Callable[[Path], None]:
+    def damage(data_dir: Path) -> None:
+        for table, position in (("events", "id"), *((view.name, "position") for view in VIEWS)):
+            sql(database_file(data_dir), f"DELETE FROM {table} WHERE {position} {condition}")  # noqa: S608
+
+    return damage
+
+
+def without_file(data_dir: Path) -> None:
+    (data_dir / "checkpoints.txt").unlink()
+
+
+def emptied_file(data_dir: Path) -> None:
+    (data_dir / "checkpoints.txt").write_bytes(b"")
+
+
+def older_file(data_dir: Path) -> None:
+    file = data_dir / "checkpoints.txt"
+    file.write_text("".join(f"{said.note}\n" for said in said_in_file(data_dir)[:-1]))
+
+
+def file_of_another(data_dir: Path) -> None:
+    with keys_in(data_dir.with_name("another")) as keys:
+        keys.create()
+        keys.opened.signer.sign()
+    shutil.copy(data_dir.with_name("another") / "checkpoints.txt", data_dir)
+
+
+def unreadable_file(data_dir: Path) -> None:
+    (data_dir / "checkpoints.txt").unlink()
+    (data_dir / "checkpoints.txt").mkdir()
+
+
+def overwritten_file(data_dir: Path) -> None:
+    (data_dir / "checkpoints.txt").write_bytes(b"x" * 100_000)
+
+
+def without_key(data_dir: Path) -> None:
+    (data_dir / "signing-key").unlink()
+
+
+def without_key_and_file(data_dir: Path) -> None:
+    without_key(data_dir)
+    without_file(data_dir)
+
+
+def without_database(data_dir: Path) -> None:
+    for file in data_dir.glob("keyledger.sqlite3*"):
+        file.unlink()
+
+
+def rewritten(data_dir: Path) -> None:
+    """The history from the third key on is another one, as its owner would write it."""
+    in_all_tables("> 2")(data_dir)
+    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    aside = data_dir / "checkpoints.txt"
+    content = aside.read_bytes()
+    aside.unlink()
+    with keys_in(data_dir) as keys:
+        for number in range(7):
+            keys.create(f"another {number}")
+        for view in VIEWS:
+            assert check(keys.database, view).differing == 0
+    aside.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "the last entries were deleted": (
+        in_all_tables("> 4"),
+        "the log has 4 entries, and 7 were signed: entry 4 and all after it are gone",
+    ),
+    "all entries were deleted": (
+        in_all_tables("> 0"),
+        "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
+    ),
+    "the database was deleted": (
+        without_database,
+        "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
+    ),
+    "the hashes of an entry were exchanged": (
+        in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5"),
+        "the log is not the one that was signed: one of the entries 5 to 6 is another",
+    ),
+    "the hash of a signed subtree was exchanged": (
+        in_database("UPDATE entries SET hashes = randomblob(96) WHERE leaf_index = 3"),
+        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+    ),
+    "an entry is missing in the middle": (
+        in_database("DELETE FROM entries WHERE leaf_index = 3"),
+        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+    ),
+    "an entry that is not signed yet is damaged": (
+        in_database("UPDATE entries SET hashes = x'00' WHERE leaf_index = 7"),
+        "entry 7 is missing from the tree, or damaged",
+    ),
+    "the history was written anew": (
+        rewritten,
+        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+    ),
+    "the file of the checkpoints is gone": (
+        without_file,
+        "7 entries were signed, and the file of the checkpoints is gone or empty",
+    ),
+    "the file of the checkpoints is empty": (
+        emptied_file,
+        "7 entries were signed, and the file of the checkpoints is gone or empty",
+    ),
+    "the file of the checkpoints is an older one": (
+        older_file,
+        "7 entries were signed, and the file of the checkpoints ends at 5",
+    ),
+    "the file of the checkpoints is another ledger's": (
+        file_of_another,
+        "the last checkpoint outside was not signed by the key of keyledger/",
+    ),
+    "the file of the checkpoints cannot be read": (
+        unreadable_file,
+        "the file of the checkpoints cannot be read",
+    ),
+    "the file of the checkpoints was overwritten": (
+        overwritten_file,
+        "checkpoints.txt is no file of checkpoints",
+    ),
+    "the signing key is gone": (
+        without_key,
+        "the last checkpoint outside was not signed by the key of keyledger/",
+    ),
+    "the signing key and the checkpoints are gone": (
+        without_key_and_file,
+        "neither their file nor their key is here",
+    ),
+}
+
+each_damage = pytest.mark.parametrize(("damage", "said"), list(DAMAGES.values()), ids=[*DAMAGES])
+
+
+def changes(keys: Keys, made: Made) -> list[Callable[[], object]]:
+    return [
+        lambda: keys.create("new"),
+        lambda: keys.revoke(made.key_id),
+        lambda: keys.rotate(made.key_id),
+        lambda: keys.update(made.key_id, Changes(name="renamed")),
+    ]
+
+
+def check_doubted(keys: Keys, said: str) -> None:
+    before = sql(keys.path, "SELECT count(*) FROM events")
+    with pytest.raises(HistoryInDoubt, match=re.escape(said)):
+        keys.create("new")
+    assert sql(keys.path, "SELECT count(*) FROM events") == before
+
+
+@each_damage
+def test_it_is_opened_and_changes_are_refused_with_the_reason_and_a_way_on(
+    data_dir: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(data_dir)
+    with keys_in(data_dir) as keys:
+        doubt = str(keys.opened.signer.doubt)
+        assert said in doubt
+        assert "restore" in doubt or "make it readable" in doubt
+        assert str(data_dir) not in doubt
+        check_doubted(keys, said)
+
+
+@each_damage
+def test_nothing_is_signed(data_dir: Path, damage: Callable[[Path], None], said: str) -> None:
+    damage(data_dir)
+    file = data_dir / "checkpoints.txt"
+    before = file.read_bytes() if file.is_file() else None
+    with keys_in(data_dir) as keys:
+        for _ in range(2):
+            with pytest.raises(HistoryInDoubt) as caught:
+                keys.opened.signer.sign()
+            assert said in str(caught.value)
+    assert (file.read_bytes() if file.is_file() else None) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        in_database("DELETE FROM entries WHERE leaf_index > 3"),
+        in_all_tables("> 4"),
+        without_file,
+        without_key,
+    ],
+)
+def test_every_change_is_refused_and_reading_and_verifying_go_on(
+    first: Made, data_dir: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(data_dir)
+    with keys_in(data_dir) as keys:
+        for change in changes(keys, first):
+            with pytest.raises(HistoryInDoubt):
+                change()
+        assert keys.verify(first.token, "mcp:read") is Code.VALID
+        assert keys.verify(first.token, "billing:refund") is Code.INSUFFICIENT_SCOPE
+        assert keys.show(first.key_id).name == "first"
+        with keys.database.read() as connection:
+            listed = list_keys(connection, "default", Filters(), now=NOON, limit=100)
+            assert "first" in [key.name for key in listed]
+
+
+def test_a_key_that_was_revoked_already_is_revoked_as_before(first: Made, data_dir: Path) -> None:
+    with keys_in(data_dir) as keys:
+        keys.revoke(first.key_id)
+    without_file(data_dir)
+    with keys_in(data_dir) as keys:
+        keys.revoke(first.key_id)
+        assert keys.verify(first.token) is Code.REVOKED
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        in_database("DELETE FROM entries WHERE leaf_index > 3"),
+        in_database("DELETE FROM entries WHERE leaf_index = 3"),
+        in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5"),
+        in_database("UPDATE entries SET hashes = x'00' WHERE leaf_index = 7"),
+    ],
+)
+def test_where_the_events_are_as_they_were_a_rebuild_of_the_entries_ends_the_doubt(
+    first: Made, data_dir: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(data_dir)
+    with keys_in(data_dir) as keys:
+        assert "keyledger projections rebuild entries" in str(keys.opened.signer.doubt)
+        for view in VIEWS:
+            rebuild(keys.database, view, clock=lambda: NOON)
+        keys.opened.signer.look()
+        keys.revoke(first.key_id)
+        keys.opened.signer.sign()
+    assert [said.size for said in check_what_was_signed(data_dir)] == [*SIGNED, 9]
+
+
+@each_damage
+def test_when_what_was_is_restored_it_goes_on_as_if_nothing_had_been(
+    first: Made,
+    signed: tuple[Path, Made],
+    data_dir: Path,
+    damage: Callable[[Path], None],
+    said: str,
+) -> None:
+    damage(data_dir)
+    with keys_in(data_dir) as keys:
+        check_doubted(keys, said)
+    fresh_copy(signed[0], data_dir)
+    with keys_in(data_dir) as keys:
+        assert keys.opened.signer.doubt is None
+        keys.revoke(first.key_id)
+        keys.opened.signer.sign()
+    assert [each.size for each in check_what_was_signed(data_dir)] == [*SIGNED, 9]
+
+
+def restore_into(target: Path, backup: Path) -> None:
+    """Restore a backup by SQLite's own means, while others have the database open."""
+    with closing(sqlite3.connect(backup)) as old, closing(sqlite3.connect(target)) as live:
+        old.backup(live)
+
+
+class TestRunning:
+    """The database changes under a process that has it open."""
+
+    @pytest.fixture
+    def backup(self, signed: tuple[Path, Made], tmp_path: Path) -> Path:
+        """The database as it was when the ledger had fewer entries than are signed now."""
+        place = fresh_copy(signed[0], tmp_path / "yesterday")
+        with keys_in(place):
+            in_all_tables("> 5")(place)
+            sql(database_file(place), "DELETE FROM checkpoints WHERE size > 5")
+        return database_file(place)
+
+    def test_yesterdays_database_is_noticed_by_the_next_look(
+        self, first: Made, data_dir: Path, backup: Path, tmp_path: Path
+    ) -> None:
+        today = tmp_path / "today.sqlite3"
+        with keys_in(data_dir) as keys:
+            keys.opened.signer.sign()
+            restore_into(today, keys.path)
+            restore_into(keys.path, backup)
+
+            with pytest.raises(HistoryInDoubt, match="has 5 entries, and 8 were signed: entry 5"):
+                keys.opened.signer.sign()
+
+            check_doubted(keys, "entry 5 and all after it are gone")
+            assert keys.verify(first.token) is Code.VALID
+            restore_into(keys.path, today)
+            keys.opened.signer.sign()
+            keys.revoke(first.key_id)
+
+    def test_so_is_a_file_that_was_put_in_its_place(self, first: Made, data_dir: Path) -> None:
+        with keys_in(data_dir) as keys:
+            aside = keys.path.rename(keys.path.with_name("aside"))
+            shutil.copy(aside, keys.path)
+            with pytest.raises(HistoryInDoubt, match="exchanged for another while it was open"):
+                keys.opened.signer.sign()
+            check_doubted(keys, "start anew")
+            keys.path.unlink()
+            with pytest.raises(HistoryInDoubt, match="exchanged for another while it was open"):
+                keys.opened.signer.sign()
+            aside.rename(keys.path)
+            keys.opened.signer.sign()
+            keys.revoke(first.key_id)
+
+    def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
+        with keys_in(data_dir) as signing, keys_in(data_dir) as other:
+            without_file(data_dir)
+            for each in (signing, other):
+                with pytest.raises(HistoryInDoubt):
+                    each.opened.signer.sign()
+                check_doubted(each, "is gone or empty")
+
+
+def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:
+    without_file(data_dir)
+    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    with keys_in(data_dir) as keys:
+        keys.revoke(first.key_id)
+        keys.opened.signer.sign()
+    assert [said.size for said in check_what_was_signed(data_dir)] == [9]
+
+
+def test_the_place_of_the_difference_is_looked_for_once(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file may have millions of notes, and a look comes twice a second."""
+    read: list[Path] = []
+
+    def counted(path: Path) -> Iterator[str]:
+        read.append(path)
+        return notes_in(path)
+
+    monkeypatch.setattr("projections.signer.notes_in", counted)
+    in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5")(data_dir)
+    with keys_in(data_dir) as keys:
+        for _ in range(3):
+            with pytest.raises(HistoryInDoubt, match="entries 5 to 6 is another"):
+                keys.opened.signer.look()
+    assert read == [data_dir / "checkpoints.txt"]
