@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.bodies import KEY_ID, Status, Time
 
+_HASH = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 _SUCCESSOR_ID = "apikey_9b1f8f0e-3c57-8d6a-a1f4-52c0d9e7a310"
 
 
@@ -76,6 +77,50 @@ class EventListAnswer(BaseModel):
 
     data: list[EventAnswer]
     next_cursor: str | None
+
+
+class FeedEntryAnswer(BaseModel):
+    """An event and its place in the tree."""
+
+    leaf_index: int = Field(ge=0, description="Its place in the Merkle tree.", examples=[0])
+    position: int = Field(ge=1, description="Its place in the one order of all events.")
+    type: str = Field(examples=["ApiKey.Revoked"])
+    key_id: str | None = Field(
+        description="Null for what happened to the audit trail itself.", examples=[KEY_ID]
+    )
+    version: int = Field(ge=1)
+    occurred_at: Time
+    actor: ActorAnswer
+    request_id: str | None
+    source_ip: str | None
+    data: dict[str, object] = Field(examples=[{"reason": "leaked", "comment": None}])
+
+
+class FeedAnswer(BaseModel):
+    """A page of the feed, the oldest event first."""
+
+    data: list[FeedEntryAnswer]
+    next_cursor: str | None
+
+
+class InclusionAnswer(BaseModel):
+    """What shows that an entry is in the tree of a size; hashes are in base64."""
+
+    leaf_index: int = Field(ge=0, examples=[0])
+    leaf_hash: str = Field(description="`SHA-256(0x00 || entry)`", examples=[_HASH])
+    size: int = Field(ge=1, examples=[1])
+    root: str = Field(examples=[_HASH])
+    hashes: list[str] = Field(description="The siblings, from the leaf up.", examples=[[]])
+
+
+class ConsistencyAnswer(BaseModel):
+    """What shows that the tree of one size grew into that of another; hashes are in base64."""
+
+    old_size: int = Field(ge=0, examples=[0])
+    old_root: str = Field(examples=[_HASH])
+    size: int = Field(ge=0, examples=[0])
+    root: str = Field(examples=[_HASH])
+    hashes: list[str] = Field(examples=[[]])
 
 
 class VerdictAnswer(BaseModel):

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from api import gateway
 from api.background import attesting, expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
-from api.check_protocol import FAST_LANE
+from api.check_protocol import FAST_LANE, ON_STOP
 from api.checks import Checks
 from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
@@ -21,9 +21,10 @@ from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
 from api.rebuilds import Rebuilds
-from api.routes import keys, probes, projections, verify
+from api.routes import audit, events, keys, probes, projections, verify
 from api.routes.documented import problem_schemas
 from api.settings import Settings
+from api.tails import tailing
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
 from projections.rebuild import Clock
@@ -66,7 +67,7 @@ def create_app(
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, FastLane]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with opened_ledger(
             settings,
             clock=clock,
@@ -87,7 +88,10 @@ def create_app(
                 keeping_last_uses(ledger),
                 attesting(ledger),
             ):
-                yield {FAST_LANE: FastLane(ledger.authentication, clock, metrics)}
+                async with tailing(ledger) as tails:
+                    app.state.tails = tails
+                    lane = FastLane(ledger.authentication, clock, metrics)
+                    yield {FAST_LANE: lane, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
             metrics.close()
 
@@ -102,7 +106,14 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.metrics = metrics
-    for router in (keys.router, verify.router, projections.router, probes.router):
+    for router in (
+        keys.router,
+        verify.router,
+        events.router,
+        audit.router,
+        projections.router,
+        probes.router,
+    ):
         app.include_router(router)
     install_problem_handlers(app)
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)

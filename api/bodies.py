@@ -73,6 +73,17 @@ Workspace = Annotated[
         examples=["default"],
     ),
 ]
+EVERY_WORKSPACE = "*"
+WorkspaceOrAll = Annotated[
+    str,
+    Field(
+        description="Only a key of the workspace `root` may name one other than its own, or `*`"
+        " for all of them.",
+        max_length=63,
+        json_schema_extra={"pattern": rf"^\*$|{_WORKSPACE}"},
+        examples=["default"],
+    ),
+]
 Status = Literal["active", "revoked", "expired"]
 
 

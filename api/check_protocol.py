@@ -8,6 +8,7 @@ the lane does not answer goes to the application as if nothing had happened.
 """
 
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,10 @@ from api.fast_lane import FastLane, may_answer
 
 FAST_LANE = "fast_lane"
 """The name in the state of the application's lifespan under which the protocol finds the lane."""
+
+ON_STOP = "on_stop"
+"""The name, likewise, of what is called when the server begins to stop: it waits for the answers
+that are under way, and some of them would have no end."""
 
 
 class CheckProtocol(HttpToolsProtocol):
@@ -33,6 +38,7 @@ class CheckProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._lane: FastLane = app_state[FAST_LANE]
+        self._on_stop: Callable[[], None] = app_state[ON_STOP]
 
     _held: list[bytes] | None = None
     """The body of the request that is held back, as far as it has arrived."""
@@ -76,6 +82,7 @@ class CheckProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Answer the request that is held back before the connection is closed."""
+        self._on_stop()
         if self._held is not None:
             self._leave_to_app()
         super().shutdown()

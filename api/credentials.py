@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 
+from api.bodies import EVERY_WORKSPACE
 from api.requests import checks_of
 from domain.caller import Actor, Caller
 from domain.errors import (
@@ -18,7 +19,7 @@ from domain.errors import (
     Unauthenticated,
     WorkspaceForbidden,
 )
-from domain.judge import Code, Verified
+from domain.judge import AuthRow, Code, Verified
 from domain.names import ROOT_WORKSPACE
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
@@ -60,6 +61,15 @@ class Requester:
                 f" workspace {ROOT_WORKSPACE} may name another"
             )
         return named
+
+    def reading_in(self, named: str | None) -> str | None:
+        """Return the workspace that a request reads of, as `acting_in`; ``None`` is all of them.
+
+        Raises:
+            WorkspaceForbidden: as for `acting_in`, or all are asked for without being root.
+        """
+        workspace = self.acting_in(named)
+        return None if workspace == EVERY_WORKSPACE else workspace
 
     def check_root(self) -> None:
         """Refuse what concerns all workspaces to a credential of one.
@@ -119,20 +129,37 @@ async def require(
         InsufficientScope: a good one with too small a scope.
         LedgerUnavailable, Overloaded: it cannot be told now.
     """
+    key = await _proved_key(request, scopes.scopes)
+    caller = Caller(
+        Actor("key", key.key_id),
+        holds=key.scopes,
+        request_id=request.state.request_id,
+        source_ip=_source(request),
+    )
+    return Requester(caller, key.workspace)
+
+
+async def require_still(request: Request, scope: str) -> None:
+    """Hold a request that `require` has let in, and that goes on for long, to its credential.
+
+    Raises:
+        LedgerError: as for `require`.
+    """
+    await _proved_key(request, [scope])
+
+
+async def _proved_key(request: Request, scopes: list[str]) -> AuthRow:
     token = presented_token(request.headers.raw)
-    source = request.client.host if request.client else None
-    verdict = (await checks_of(request).verdict(token, scopes.scopes, source)).verdict
+    verdict = (await checks_of(request).verdict(token, scopes, _source(request))).verdict
     if verdict.key is not None:
         request.state.actor = verdict.key.key_id
     if not isinstance(verdict, Verified):
-        raise refusal(verdict.code, scopes.scope_str)
-    caller = Caller(
-        Actor("key", verdict.key.key_id),
-        holds=verdict.key.scopes,
-        request_id=request.state.request_id,
-        source_ip=source,
-    )
-    return Requester(caller, verdict.key.workspace)
+        raise refusal(verdict.code, " ".join(scopes))
+    return verdict.key
+
+
+def _source(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 def refusal(code: Code, scope: str) -> LedgerError:

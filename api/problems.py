@@ -29,6 +29,9 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.ScopeNotHeld: (403, "Only scopes that one holds can be granted"),
     errors.WorkspaceForbidden: (403, "The credential acts in another workspace"),
     errors.KeyNotFound: (404, "No such key"),
+    errors.EntryNotFound: (404, "No such event"),
+    errors.NoCheckpoint: (404, "No checkpoint yet"),
+    errors.TileNotFound: (404, "No such tile"),
     errors.ProjectionNotFound: (404, "No such projection"),
     errors.KeyRevoked: (409, "The key is revoked"),
     errors.KeyExpired: (409, "The key has expired"),
@@ -47,7 +50,12 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
 }
 """The status and the title of each refusal; a test holds that none is missing."""
 
-_HTTP_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "BODY_TOO_LARGE"}
+_HTTP_CODES = {
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
+    413: "BODY_TOO_LARGE",
+}
 _RETRY_AFTER_SECONDS = 1
 _ERRORS_SHOWN = 20
 _LONGEST_NAME_SHOWN = 60

@@ -15,6 +15,7 @@ from projections.attestation import Attestation
 from projections.authentication import Answer
 from projections.comparison import Difference
 from projections.listed_key import ListedKey
+from projections.proofs import ConsistencyProof, InclusionProof
 from projections.rebuild import ReplayReport
 from projections.status import ProjectionStatus
 from projections.stored_events import Recorded
@@ -48,6 +49,28 @@ def key_as_json(key: ListedKey) -> JsonObject:
 def event_as_json(recorded: Recorded) -> JsonObject:
     """Return an event in its public form, with its place in the global order first."""
     return {"position": recorded.position, **public_event(recorded.event)}
+
+
+def inclusion_as_json(proof: InclusionProof) -> JsonObject:
+    """Return the proof that an entry is in the tree."""
+    return {
+        "leaf_index": proof.leaf_index,
+        "leaf_hash": _base64(proof.leaf_hash),
+        "size": proof.size,
+        "root": _base64(proof.root),
+        "hashes": [_base64(each) for each in proof.hashes],
+    }
+
+
+def consistency_as_json(proof: ConsistencyProof) -> JsonObject:
+    """Return the proof that the tree only grew."""
+    return {
+        "old_size": proof.old_size,
+        "old_root": _base64(proof.old_root),
+        "size": proof.size,
+        "root": _base64(proof.root),
+        "hashes": [_base64(each) for each in proof.hashes],
+    }
 
 
 def page_as_json(items: Sequence[JsonObject], next_cursor: str | None) -> JsonObject:
@@ -134,6 +157,10 @@ def _difference(difference: Difference) -> JsonObject:
 def _value(value: object) -> str | int | None:
     """Return a value of a damaged row, which may be of a type that JSON does not have."""
     return value if value is None or isinstance(value, str | int) else repr(value)
+
+
+def _base64(value: bytes) -> str:
+    return b64encode(value).decode()
 
 
 def _time(at: datetime | None) -> str | None:

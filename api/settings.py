@@ -80,6 +80,24 @@ class Settings(BaseSettings):
         description="Pause between two attestations of all there is, at a tenth of a core; 0 for"
         " none.",
     )
+    tails: int = Field(
+        default=100,
+        ge=0,
+        le=10_000,
+        description="Live tails of the events at once, in each process; beyond, callers get 503.",
+    )
+    tail_seconds: float = Field(
+        default=0.25,
+        gt=0,
+        le=60,
+        description="Pause between two looks for new events, on behalf of all live tails.",
+    )
+    tail_heartbeat_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        le=3600,
+        description="Longest silence of a live tail; then it says that it is still there.",
+    )
     console_session_hours: float = Field(
         default=8.0, gt=0, le=720, description="How long one stays signed in to the console."
     )

@@ -20,6 +20,7 @@ NAMES = {
     "last_used": "noting when keys were last used",
     "restart": "the first checks after a restart",
     "append": "making and revoking keys",
+    "feed": "exporting the audit trail, and proving what is in it",
     "list_page": "pages of the key list, of many keys and of few",
 }
 

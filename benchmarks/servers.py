@@ -34,6 +34,7 @@ class Started:
 
     port: int
     seconds: float
+    process_id: int
 
 
 @contextmanager
@@ -58,9 +59,9 @@ def keyledger_on(data_dir: Path, **settings: object) -> Iterator[Started]:
     given = {f"KEYLEDGER_{name.upper()}": str(value) for name, value in settings.items()}
     with (
         _said(data_dir).open("w") as log,
-        _running(command, port, given, stderr=log) as seconds,
+        _running(command, port, given, stderr=log) as started,
     ):
-        yield Started(port, seconds)
+        yield started
 
 
 @contextmanager
@@ -80,15 +81,15 @@ def _said(data_dir: Path) -> Path:
 @contextmanager
 def _running(
     command: list[str], port: int, given: Mapping[str, str] = _NOTHING, **options: object
-) -> Iterator[float]:
-    """Run a server; yield the seconds from the start of its process to its first answer."""
+) -> Iterator[Started]:
+    """Run a server; what its start took is from the start of its process to its first answer."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYLEDGER_")}
     environment |= given
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, **options)  # type: ignore[call-overload]
     try:
         _wait(process, port)
-        yield time.perf_counter() - started
+        yield Started(port, time.perf_counter() - started, process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -113,6 +113,24 @@ class IdempotencyKeyReused(LedgerError):
     code = "IDEMPOTENCY_KEY_REUSED"
 
 
+class EntryNotFound(LedgerError):
+    """The audit trail has no such entry; another workspace's, named by its key, is as absent."""
+
+    code = "ENTRY_NOT_FOUND"
+
+
+class NoCheckpoint(LedgerError):
+    """No checkpoint of the audit trail was signed yet."""
+
+    code = "NO_CHECKPOINT"
+
+
+class TileNotFound(LedgerError):
+    """The tree has no such tile, or not yet."""
+
+    code = "TILE_NOT_FOUND"
+
+
 class ProjectionNotFound(LedgerError):
     """There is no projection of that name."""
 

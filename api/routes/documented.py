@@ -10,6 +10,7 @@ _MEANINGS = {
     401: "No credential, or none that is good; see `WWW-Authenticate`.",
     403: "The credential is good, and may not do this.",
     404: "There is no such thing in the workspace.",
+    406: "There is no answer in a form that `Accept` takes.",
     409: "The state of things, or somebody faster, stands in the way.",
     412: "The key is no longer at the version of `If-Match`.",
     413: "The body is longer than the server takes.",
@@ -38,6 +39,12 @@ def answers(*statuses: int, **success: type) -> dict[int | str, dict[str, Any]]:
     for status in sorted({*_ALWAYS, *statuses}):
         described[status] = refusal(status)
     return described
+
+
+def texts(content_type: str, meaning: str) -> dict[int | str, dict[str, Any]]:
+    """Return the description of a good answer that is no JSON."""
+    schema = {"type": "string", "description": meaning}
+    return {200: {"content": {content_type: {"schema": schema}}}}
 
 
 def refusal(status: int) -> dict[str, Any]:

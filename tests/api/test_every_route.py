@@ -16,6 +16,7 @@ from httpx2 import Response
 from api.app import create_app
 from api.settings import Settings
 from domain.tokens import Token, mint, parse
+from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.doors import DOORS
 from tests.api.served import Api, Json, Key, refused
 
@@ -24,6 +25,8 @@ PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
 DOCUMENTATION = {"GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json"}
 # It answers about whoever presents the key: its workspace, its scopes. A gateway demands those.
 ABOUT_THE_CALLER = "GET /v1/forward-auth"
+# They answer everybody the same, with hashes and sizes.
+ABOUT_THE_WHOLE_TREE = {"GET /v1/checkpoint", "GET /v1/proofs/consistency"}
 
 REALM = 'Bearer realm="keyledger"'
 DOCUMENT: Json = create_app(Settings()).openapi()
@@ -48,6 +51,13 @@ class Route:
         return " ".join(demanded[0])
 
     @property
+    def demanded(self) -> str:
+        """A query of what the route cannot do without."""
+        if self.path == "/v1/proofs/inclusion":
+            return "?leaf_index=0"
+        return "?from=0" if self.path == "/v1/proofs/consistency" else ""
+
+    @property
     def narrower(self) -> str:
         """A demand for a scope, where the request itself makes it."""
         return "?scope=api-keys:read" if str(self) == ABOUT_THE_CALLER else ""
@@ -63,8 +73,8 @@ class Route:
         **body: object,
     ) -> Response:
         """Send a request that lacks nothing but, perhaps, a good credential."""
-        values = {"key_id": key_id, "name": "key_list"}
-        path = self.path.format(**values) + query
+        values = {"key_id": key_id, "name": "key_list", "tile": "0/000.p/1"}
+        path = self.path.format(**values) + (query or self.demanded)
         return api.send(self.method, path, by=by, headers=headers, **self._body(body))
 
     def _body(self, more: Json) -> Json:
@@ -141,6 +151,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(shared_api: Api) -> World:
     api = shared_api
+    sign_a_checkpoint(api)
     world = World(
         api,
         key=api.make("mcp:read"),
@@ -157,7 +168,7 @@ def world(shared_api: Api) -> World:
 def test_every_route_is_either_guarded_or_public_on_purpose() -> None:
     unguarded = {f"{method} {path}" for method, path, op in operations() if not op.get("security")}
     assert unguarded == PUBLIC
-    assert len(GUARDED) >= 13
+    assert len(GUARDED) >= 19
 
 
 def test_the_document_knows_every_route_of_the_app() -> None:
@@ -168,7 +179,13 @@ def test_the_document_knows_every_route_of_the_app() -> None:
     known |= {str(door) for door in DOORS}
     for route in flat(app.routes):
         for method in route.methods - {"HEAD"}:
-            assert f"{method} {route.path}" in known
+            assert f"{method} {path_of(route)}" in known
+
+
+def path_of(route: Any) -> str:  # noqa: ANN401 - of any kind
+    """Return the path as the document spells it."""
+    path: str = getattr(route, "path_format", route.path)
+    return path
 
 
 def flat(routes: list[Any]) -> Iterator[Any]:
@@ -266,7 +283,7 @@ class TestTooSmallAScope:
         resource, _, action = wanted.partition(":")
         # What the key is used for takes the scopes that it grants, too.
         scopes = {held.format(wanted, resource=resource, action=action), "mcp:read", "mcp:write"}
-        root = route.path.startswith("/v1/projections")
+        root = route.path.startswith(("/v1/projections", "/v1/log/"))
         workspace = "root" if root else "acme"
         holder = world.api.make(*sorted(scopes), workspace=workspace)
         used_on = world.api.make("mcp:read", workspace=workspace)
@@ -282,6 +299,11 @@ class TestAnotherWorkspacesCredential:
         if str(route) == ABOUT_THE_CALLER:
             answer = route.send(world.api, world.elsewhere, key_id="")
             assert answer.headers["X-Auth-Workspace"] == "other"
+            return
+        if str(route) in ABOUT_THE_WHOLE_TREE:
+            answers = [route.send(world.api, by, key_id="") for by in (world.elsewhere, world.root)]
+            assert answers[0].is_success
+            assert answers[0].content == answers[1].content
             return
         where = route.takes_workspace()
         if where is not None:

@@ -1,0 +1,47 @@
+"""Proofs of a tree that was damaged: what is missing is told of, and never made up."""
+
+import pytest
+
+from domain.errors import HistoryInDoubt, ProjectionInconsistent
+from projections.proofs import prove_consistency, prove_inclusion
+from projections.stored_tiles import read_tile
+from tests.projections.ledgers import Keys, delete_rows, value_at
+
+
+@pytest.fixture
+def signed(keys: Keys) -> Keys:
+    """A ledger of four entries, at the positions 1 to 4, with a checkpoint."""
+    for _ in range(4):
+        keys.create()
+    assert value_at(keys.path, "entries", 4, "leaf_index") == 3
+    checkpoint = keys.opened.signer.sign()
+    assert checkpoint is not None
+    assert checkpoint.size == 4
+    return keys
+
+
+def test_with_an_entry_missing_from_its_midst_no_proof_and_no_tile_is_made(signed: Keys) -> None:
+    delete_rows(signed.path, "entries", 2)
+    with signed.database.read() as connection:
+        for ask in (
+            lambda: prove_inclusion(connection, 0, 4),
+            lambda: prove_consistency(connection, 2, 4),
+            lambda: read_tile(connection, "/tile/0/000.p/4"),
+            lambda: read_tile(connection, "/tile/entries/000.p/4"),
+        ):
+            with pytest.raises(ProjectionInconsistent, match="run: keyledger audit verify"):
+                ask()
+
+
+def test_smaller_than_its_checkpoint_it_is_proved_for_nobody_who_names_no_size(
+    signed: Keys,
+) -> None:
+    delete_rows(signed.path, "entries", 4)
+    with signed.database.read() as connection:
+        for ask in (
+            lambda: prove_inclusion(connection, 0, None),
+            lambda: prove_consistency(connection, 1, None),
+        ):
+            with pytest.raises(HistoryInDoubt, match=r"3 entries, .* was signed for 4"):
+                ask()
+        assert prove_inclusion(connection, 0, 3).size == 3
