@@ -10,7 +10,7 @@ from httpx2 import Response
 from tests.api.served import Api, Json, invalid, refused
 from tests.system.processes import eventually
 
-NAMES = ["key_list", "auth_lookup"]
+NAMES = ["key_list", "auth_lookup", "key_versions"]
 FIELDS = [
     "name", "view_version", "position", "last_position", "lag", "rows", "completed_at",
     "rebuild_position", "rebuild",
@@ -79,7 +79,7 @@ class TestRefused:
             assert state(api, "key_list") == "running"
             refused(rebuild(api, "key_list"), 409, "REBUILD_RUNNING")
             assert rebuild(api, "auth_lookup").status_code == 202
-        eventually(lambda: {state(api, name) for name in NAMES} == {"done"}, "both are done")
+        eventually(lambda: {state(api, name) for name in NAMES[:2]} == {"done"}, "both are done")
 
 
 class TestWorks:

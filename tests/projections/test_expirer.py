@@ -189,5 +189,5 @@ def test_processes_that_do_it_at_once_append_one_event_for_each_key_and_say_noth
         assert sum(appended) == number
         assert set(expirations(keys.path).values()) == {1}
         assert len(expirations(keys.path)) == number
-        assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+        assert {check(keys.database, view).differing for view in VIEWS} == {0}
     assert [(tmp_path / f"said {each}").read_text() for each in range(processes)] == [""] * 3

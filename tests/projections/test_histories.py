@@ -76,8 +76,8 @@ def rows_from_events_alone(keys: Keys, data_dir: Path) -> dict[str, Rows]:
     """Open a copy that has lost all that is derived; return what is made of it."""
     shutil.copytree(keys.path.parent, data_dir)
     copy = data_dir / keys.path.name
-    for table in ("key_list", "auth_lookup"):
-        sql(copy, f"DROP TABLE {table}")
+    for view in VIEWS:
+        sql(copy, f"DROP TABLE {view.name}")
     sql(copy, "DELETE FROM projection_states")
     with keys_in(data_dir) as again:
         return view_rows(again.path)

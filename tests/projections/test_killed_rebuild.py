@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domain.judge import Code
-from projections import auth_lookup, key_list
+from projections import auth_lookup, key_list, key_versions
 from projections.rebuild import check, rebuild
 from projections.schema import metadata
 from projections.view import View
@@ -79,6 +79,7 @@ def events_in_what_is_left(path: Path, view: View) -> int:
     [
         pytest.param("before_cursor_execute", key_list.VIEW, id="before"),
         pytest.param("after_cursor_execute", auth_lookup.VIEW, id="after"),
+        pytest.param("before_cursor_execute", key_versions.VIEW, id="of versions"),
     ],
 )
 def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(

@@ -99,10 +99,11 @@ def test_views_are_rebuilt_again_and_again_and_go_on_being_kept(keys: Keys) -> N
         keys.rename(made.key_id, "renamed")
         assert keys.verify(made.token) is Code.VALID
     assert [key.name for key in [keys.show(made.key_id)]] == ["renamed"]
-    assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+    assert {check(keys.database, view).differing for view in VIEWS} == {0}
     assert tables_of(keys.path) == TABLES
     indexes = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
-    assert sql(keys.path, indexes) == [(4,)], "three of the key list, and one of the events"
+    of_views = sum(len(view.table.indexes) for view in VIEWS)
+    assert sql(keys.path, indexes) == [(of_views + 1,)], "one is the events'"
 
 
 def test_a_rebuild_leaves_events_digests_and_the_other_view_alone(keys: Keys) -> None:
@@ -176,7 +177,7 @@ def test_a_lost_state_is_made_anew_with_its_table(keys: Keys, view: View) -> Non
     with pytest.raises(LedgerUnavailable, match="restart it"):
         keys.create()
     rebuilt = build_outdated_views(keys.database, VIEWS, clock=noon)
-    assert [report.view for report in rebuilt] == ["key_list", "auth_lookup"]
+    assert [report.view for report in rebuilt] == [view.name for view in VIEWS]
     assert view_rows(keys.path) == before
     assert build_outdated_views(keys.database, VIEWS, clock=noon) == []
     assert check(keys.database, view).differing == 0
@@ -209,7 +210,7 @@ def test_processes_that_open_a_ledger_at_once_wait_for_the_one_that_makes_its_vi
     with keys_in(data_dir) as keys:
         assert [keys.verify(token) for token in tokens] == [Code.VALID] * number
         assert len(rows_of(keys.path, "key_list")) == made + number
-        assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+        assert {check(keys.database, view).differing for view in VIEWS} == {0}
 
 
 def paused_rebuild(data_dir: Path, view: str, pipe: Pipe) -> int:
@@ -226,7 +227,7 @@ def paused_rebuild(data_dir: Path, view: str, pipe: Pipe) -> int:
 @each_view
 def test_of_two_rebuilds_at_once_one_is_told_that_the_other_runs(keys: Keys, view: View) -> None:
     some_life(keys)
-    (other,) = (each for each in VIEWS if each is not view)
+    other = next(each for each in VIEWS if each is not view)
     ours, theirs = CONTEXT.Pipe()
     with start(paused_rebuild, keys.path.parent, view.name, theirs) as running:
         assert ours.recv() == "paused"
@@ -505,6 +506,8 @@ def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_
         first.key_id: [
             f"key_list: different {revocation}",
             "auth_lookup: different ['revoked']",
+            "key_versions: different ['held_until']",
+            "key_versions: unexpected []",
         ]
     }
     # The views are derived from the events, so that a rebuild believes the events.
@@ -518,9 +521,7 @@ def test_a_deleted_last_key_is_found_and_is_in_the_way_of_the_next_one(keys: Key
     keys.create("first")
     last = keys.create("last")
     delete_events(keys, 2)
-    assert found_by_check(keys) == {
-        last.key_id: ["key_list: unexpected []", "auth_lookup: unexpected []"]
-    }
+    assert found_by_check(keys) == {last.key_id: [f"{view.name}: unexpected []" for view in VIEWS]}
     with pytest.raises(ProjectionInconsistent):
         keys.create("next")
     for view in VIEWS:

@@ -89,9 +89,13 @@ def test_event_views_positions_and_digest_are_there_together(keys: Keys) -> None
         (1, 1),
         (2, 0),
     ]
+    assert sql(keys.path, "SELECT position, version, status FROM key_versions ORDER BY 1, 2") == [
+        (1, 1, "active"),
+        (1, 2, "revoked"),
+        (2, 1, "active"),
+    ]
     assert sql(keys.path, "SELECT table_name, position FROM projection_states") == [
-        ("key_list", 3),
-        ("auth_lookup", 3),
+        (view.name, 3) for view in VIEWS
     ]
     assert sql(keys.path, "SELECT lookup_id FROM key_digests ORDER BY 1") == sql(
         keys.path, "SELECT lookup_id FROM auth_lookup ORDER BY 1"
@@ -164,7 +168,7 @@ def test_the_ledger_goes_on_after_an_append_that_failed(keys: Keys) -> None:
     sql(keys.path, "DROP TRIGGER stop")
     keys.revoke(made.key_id)
     assert keys.show(made.key_id).version == 2
-    assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+    assert {check(keys.database, view).differing for view in VIEWS} == {0}
 
 
 def test_a_version_that_is_taken_is_a_conflict_and_nothing_else_is(
@@ -289,7 +293,7 @@ def of_version(view: View, version: int) -> View:
 
 
 @pytest.mark.parametrize("version", [0, 99])
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", range(len(VIEWS)), ids=lambda which: VIEWS[which].name)
 def test_a_program_of_another_view_version_appends_nothing(
     keys: Keys, which: int, version: int
 ) -> None:
@@ -306,7 +310,7 @@ def test_a_program_of_another_view_version_appends_nothing(
 def test_without_views_there_are_only_events(keys: Keys) -> None:
     LedgerRecorder(keys.database, []).insert_events([stored(CREATED)])
     assert count_events(keys.path) == 1
-    assert view_rows(keys.path) == {"key_list": [], "auth_lookup": []}
+    assert view_rows(keys.path) == {view.name: [] for view in VIEWS}
 
 
 def test_digests_that_are_given_replace_those_of_their_keys(
@@ -364,6 +368,6 @@ def test_a_command_that_is_killed_has_done_nothing_or_everything(tmp_path: Path,
                 assert count_events(keys.path) == 3
                 break
             assert dump(keys.path) == before
-            assert [check(keys.database, view).differing for view in VIEWS] == [0, 0]
+            assert {check(keys.database, view).differing for view in VIEWS} == {0}
             keys.rotate(made.key_id)
     assert number > 8

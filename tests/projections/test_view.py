@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Table, select
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, ProjectionNotFound
 from domain.stored_form import EVENT_CLASSES
-from projections import auth_lookup, key_list
+from projections import auth_lookup, key_list, key_versions
 from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import Handlers, View, copy_of
 from projections.views import VIEWS, view_named
@@ -60,7 +60,7 @@ def writing(keys: Keys) -> Iterator[Connection]:
 
 
 def rows_in(connection: Connection, table: Table) -> Rows:
-    return [tuple(row) for row in connection.execute(select(table).order_by(table.c.position))]
+    return [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
 
 
 @each_view
@@ -73,7 +73,7 @@ def test_events_give_the_same_rows_however_they_are_parted(
     for start in range(0, len(recorded), size):
         view.project(writing, copy, recorded[start : start + size])
     assert rows_in(writing, copy) == rows_in(writing, view.table)
-    assert len(rows_in(writing, copy)) == 3
+    assert len({row[0] for row in rows_in(writing, copy)}) == 3
 
 
 @each_view
@@ -109,3 +109,4 @@ def test_an_event_that_a_handler_fails_on_is_named(
 def test_the_auth_lookup_alone_has_the_verifier() -> None:
     assert "verifier" in auth_lookup.VIEW.table.c
     assert "verifier" not in key_list.VIEW.table.c
+    assert "verifier" not in key_versions.VIEW.table.c
