@@ -1,7 +1,9 @@
-"""Pages of the key list: of a workspace with a million keys, against one with a thousand.
+"""Pages of the key list, as it is and as it was: of a million keys, against those of a thousand.
 
-Both have keys of every status in like shares, and every second key was used, so that a page holds
-the same at both sizes.
+Both workspaces have keys of every status in like shares, and every second key was used, so that a
+page holds the same at both sizes. The past is asked for as of the end of the history, when hardly
+anything has changed since, and as of times when most of the keys, or of those revoked or expired
+by now, were still to come.
 """
 
 import time
@@ -14,12 +16,14 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.claims import Row, at_most
-from benchmarks.made_history import WORKSPACES, MadeHistory
+from benchmarks.made_history import START, WORKSPACES, MadeHistory
 from benchmarks.made_ledger import store
 from domain.api_key import ApiKey
+from projections import key_list, key_versions
 from projections.database import Database
 from projections.key_filters import Filters
-from projections.key_list import VIEW, list_keys
+from projections.key_list import list_keys
+from projections.key_past import list_keys_at
 from projections.last_used import LastUses
 from projections.rebuild import build_outdated_views
 
@@ -27,9 +31,12 @@ _MANY, _FEW = 1_000_000, 1_000
 _CALLS = 300
 _CALLS_OF_SCANS = 5
 _PAGE = 100
+# Of a thousand keys, fewer were revoked by the middle of the history than fit on a larger one.
+_PAST_PAGE = 50
 _MOST = 2.0
 _WORKSPACE = WORKSPACES[0]
 _SPAN = timedelta(days=60)
+_EARLY, _MIDDLE, _LATE = 0.2, 0.6, 0.98
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -66,18 +73,30 @@ class Listed:
     now: datetime
 
 
-Ask = Callable[[Listed, Random], int]
-"""Asks for a page, and tells how many keys were on it; by chance, where there are many such."""
+Ask = Callable[[Listed, Random], float]
+"""Asks for a page, and tells which share of it was full; by chance, where there are many such."""
 
 
 def _page(filters: Filters, *, middle: bool = False) -> Ask:
-    def ask(ledger: Listed, chance: Random) -> int:
+    def ask(ledger: Listed, chance: Random) -> float:
         before = chance.randint(ledger.last // 4, ledger.last * 3 // 4) if middle else None
         with ledger.database.read() as connection:
             page = list_keys(
                 connection, _WORKSPACE, filters, now=ledger.now, before=before, limit=_PAGE
             )
-        return len(page)
+        return len(page) / _PAGE
+
+    return ask
+
+
+def _past_page(filters: Filters, *, share: float) -> Ask:
+    """Ask for the first page as of when a share of the history had happened."""
+
+    def ask(ledger: Listed, _chance: Random) -> float:
+        at = START + share * (ledger.now - START)
+        with ledger.database.read() as connection:
+            page = list_keys_at(connection, _WORKSPACE, filters, at=at, limit=_PAST_PAGE)
+        return len(page) / _PAST_PAGE
 
     return ask
 
@@ -91,6 +110,15 @@ PAGES: dict[str, Ask] = {
     "a text that fits many": _page(Filters(text="key 1")),
     "a scope that many have": _page(Filters(scope="billing:read")),
     "keys that were never used": _page(Filters(never_used=True)),
+    "as of late": _past_page(Filters(), share=_LATE),
+    "as of late, active keys": _past_page(Filters(status="active"), share=_LATE),
+    "as of late, revoked keys": _past_page(Filters(status="revoked"), share=_LATE),
+    "as of late, expired keys": _past_page(Filters(status="expired"), share=_LATE),
+    "as of late, a text that fits many": _past_page(Filters(text="key 1"), share=_LATE),
+    "as of early": _past_page(Filters(), share=_EARLY),
+    "as of early, active keys": _past_page(Filters(status="active"), share=_EARLY),
+    "as of the middle, revoked keys": _past_page(Filters(status="revoked"), share=_MIDDLE),
+    "as of the middle, expired keys": _past_page(Filters(status="expired"), share=_MIDDLE),
 }
 SCANS: dict[str, Ask] = {"a text that fits none, for which all are read": _page(Filters(text="#"))}
 """Pages that cannot take the same time at both sizes; for them nothing is claimed."""
@@ -104,10 +132,10 @@ def _compared(
     for _ in range(calls):
         for ledger in (small, large):
             started = time.perf_counter()
-            found = ask(ledger, chance)
+            full = ask(ledger, chance)
             times[ledger.keys].append(time.perf_counter() - started)
-            if found != (_PAGE if claimed else 0):
-                raise RuntimeError(f"{what}: {found} of {ledger.keys:,} keys were on the page")
+            if full != claimed:
+                raise RuntimeError(f"{what}: a page of {ledger.keys:,} keys was {full:.0%} full")
     few, many = median(times[small.keys]), median(times[large.keys])
     measured = f"{many * 1e3:.2f} ms of {large.keys:,} keys"
     floor = f"{few * 1e3:.2f} ms of {small.keys:,}"
@@ -121,7 +149,7 @@ def _made(folder: Path, keys: int) -> Listed:
     uses = LastUses()
     history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
     database = store(folder, _used(_of_keys(history, keys), uses))
-    build_outdated_views(database, [VIEW], clock=_now)
+    build_outdated_views(database, [key_list.VIEW, key_versions.VIEW], clock=_now)
     uses.flush(database)
     with database.read() as connection:
         (newest,) = list_keys(

@@ -1,16 +1,15 @@
-"""Which keys to list: each filter as SQL for the key list, and as Python for keys of the past."""
+"""Which keys to list: each filter as SQL, for the key list and for versions of keys."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, or_, select
 
 from domain.api_key import Status
-from domain.scopes import ANY, cover
+from domain.scopes import ANY
 from domain.times import to_text
 from projections.last_used import minute_of
-from projections.listed_key import ListedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +36,14 @@ class Filters:
     never_used: bool | None = None
 
 
-def conditions(filters: Filters, keys: Table, uses: Table) -> list[ColumnElement[bool]]:
+def conditions(
+    filters: Filters, keys: Table, used_at: ColumnElement[Any]
+) -> list[ColumnElement[bool]]:
     """Return the filters as SQL; all but the status, which the query itself depends on.
 
     Args:
-        keys: the key list's table.
-        uses: the table of last uses, outer joined to it.
+        keys: the table of the key list, or one that has all of its columns.
+        used_at: when each of the keys was last used; ``NULL`` for never.
     """
     found: list[ColumnElement[bool]] = []
     if filters.text is not None:
@@ -69,9 +70,8 @@ def conditions(filters: Filters, keys: Table, uses: Table) -> list[ColumnElement
     if filters.unused_since is not None:
         since = to_text(minute_of(filters.unused_since))
         found.append(keys.c.created_at < to_text(filters.unused_since))
-        found.append(or_(uses.c.used_at.is_(None), uses.c.used_at < since))
+        found.append(or_(used_at.is_(None), used_at < since))
     if filters.never_used is not None:
-        used_at = uses.c.used_at
         found.append(used_at.is_(None) if filters.never_used else used_at.is_not(None))
     return found
 
@@ -93,42 +93,6 @@ def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select
     return select(every.c.position).where(every.c.workspace == workspace, ~used.exists())
 
 
-def predicate(filters: Filters) -> Callable[[ListedKey], bool]:
-    """Return the filters as `conditions` means them: SQLite folds the case of ASCII alone."""
-    text = None if filters.text is None else _ascii_lower(filters.text)
-
-    def fits(key: ListedKey) -> bool:
-        return (
-            (filters.status is None or key.status == filters.status)
-            and (
-                text is None
-                or text in _ascii_lower(key.name)
-                or _ascii_lower(key.prefix).startswith(text)
-                or key.key_id.startswith(text)
-            )
-            and (filters.scope is None or cover(key.scopes, [filters.scope]))
-            and (filters.created_by is None or key.created_by.id == filters.created_by)
-            and (
-                filters.expires_before is None
-                or (key.expires_at is not None and key.expires_at < filters.expires_before)
-            )
-            and (filters.unused_since is None or _is_unused(key, filters.unused_since))
-            and (filters.never_used is None or (key.last_used_at is None) == filters.never_used)
-        )
-
-    return fits
-
-
-def _is_unused(key: ListedKey, since: datetime) -> bool:
-    return key.created_at < since and (
-        key.last_used_at is None or key.last_used_at < minute_of(since)
-    )
-
-
 def _scopes_that_cover(scope: str) -> set[str]:
     resource, _, action = ("*", ":", "*") if scope == ANY else scope.partition(":")
     return {ANY, "*:*", f"{resource}:{action}", f"{resource}:*", f"*:{action}"}
-
-
-def _ascii_lower(text: str) -> str:
-    return "".join(each.lower() if each.isascii() else each for each in text)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
+    BindParameter,
     Column,
     Connection,
     Index,
@@ -160,7 +161,9 @@ def list_keys(
         limit: how many at most.
     """
     query = (
-        _SHOWN.where(table.c.workspace == workspace, *conditions(filters, table, last_uses))
+        _SHOWN.where(
+            table.c.workspace == workspace, *conditions(filters, table, last_uses.c.used_at)
+        )
         .order_by(table.c.position.desc())
         .limit(limit)
     )
@@ -225,6 +228,17 @@ def keys_due(
     return [DueKey(*row) for row in connection.execute(query)]
 
 
+def due_positions(time: str | BindParameter[str]) -> Select[tuple[int]]:
+    """Return the positions of the keys whose end has come by a time and is not recorded yet.
+
+    They are found by their end: among all the active keys of a large workspace they are few.
+    """
+    due = table.alias()
+    return select(due.c.position).where(
+        due.c.status == "active", due.c.expires_at.is_not(None), due.c.expires_at <= time
+    )
+
+
 def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
     """Return how far down to look at each key, before looking for unused ones among all."""
     query = select(table.c.position).where(table.c.workspace == workspace)
@@ -245,12 +259,7 @@ def _by_status(query: Select[Any], status: Status | None, now: str) -> list[Sele
     if status == "active":
         return [recorded.where(or_(table.c.expires_at.is_(None), table.c.expires_at > now))]
     if status == "expired":
-        # Found by their end: among all the active keys of a large workspace they are few.
-        due = table.alias()
-        ended = select(due.c.position).where(
-            due.c.status == "active", due.c.expires_at.is_not(None), due.c.expires_at <= now
-        )
-        return [recorded, query.where(table.c.position.in_(ended))]
+        return [recorded, query.where(table.c.position.in_(due_positions(now)))]
     return [recorded]
 
 

@@ -1,28 +1,59 @@
-"""The key list as it was at a time: folded anew from the events of the keys asked for.
+"""The key list as it was at a time, read from the versions of keys that held then.
 
-Only the keys of the page are folded, and each key's events are found by an index. A filter that
-fits few keys makes a page fold more of them than it shows.
+The keys are walked in the order of the page, and of each the version that held is found by an
+index. Keys made after the time are not walked: where to begin is found by looking at whole portions
+of the positions. Revoked and expired keys are found by portions as well, and those that ended after
+the time are not looked at. Any other filter that fits few keys makes a page read more of them than
+it shows.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
-from types import SimpleNamespace
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    String,
+    and_,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+)
 
-from domain.api_key import ApiKey
 from domain.errors import KeyNotFound
-from domain.key_ids import to_key_id, to_uuid
 from domain.times import to_text
-from projections.key_filters import Filters, predicate
-from projections.key_list import HANDLERS, table
+from projections import key_list
+from projections.key_filters import Filters, conditions
+from projections.key_versions import (
+    CREATED_IN_ONE_LOOK,
+    ENDED_IN_ONE_LOOK,
+    ended_at,
+    has_ended,
+    is_first,
+    is_revoked,
+    portion,
+    table,
+)
 from projections.listed_key import ListedKey, listed
-from projections.schema import events
-from projections.stored_events import Recorded, decode_rows
-from projections.view import Values
+from projections.stored_events import first_position
 
-_FOLDED_AT_ONCE = 200
+# Of uses only the last is known, and it may have come later.
+_USED_AT: ColumnElement[Any] = null()
+_SHOWN = select(table, _USED_AT.label("used_at"))
+_WORKSPACE = bindparam("workspace", type_=String())
+_TIME = bindparam("time", type_=String())
+_LAST = bindparam("last", type_=Integer())
+_LIMIT = bindparam("limit", type_=Integer())
+
+Condition = ColumnElement[bool]
 
 
 def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: datetime) -> ListedKey:
@@ -30,12 +61,19 @@ def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: date
 
     Raises:
         KeyNotFound: the workspace had no such key then.
-        PoisonEvent: an event of the key cannot be decoded.
     """
-    key = next(_folded(connection, [key_id], at), None)
-    if key is None or key.workspace != workspace:
+    row = connection.execute(
+        _SHOWN.where(
+            table.c.position == first_position(key_id),
+            table.c.held_from <= to_text(at),
+            table.c.workspace == workspace,
+        )
+        .order_by(table.c.held_from.desc(), table.c.version.desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None:
         raise KeyNotFound(f"there was no key {key_id[:60]} at {to_text(at)}")
-    return key
+    return listed(row, at)
 
 
 def list_keys_at(
@@ -55,59 +93,119 @@ def list_keys_at(
         before: the position of the last key of the page before this one.
         limit: how many at most.
     """
-    fits = predicate(filters)
-    keys = (
-        key
-        for key_ids in _made_until(connection, workspace, at, before)
-        for key in _folded(connection, key_ids, at)
-        if fits(key)
+    asked = {"workspace": workspace, "time": to_text(at), "limit": limit}
+    newest = _newest(CREATED_IN_ONE_LOOK)
+    last = connection.scalar(newest, asked) if before is None else before - 1
+    if last is None:
+        return []
+    asked["last"] = last
+    wanted = and_(
+        table.c.workspace == _WORKSPACE,
+        table.c.position <= _LAST,
+        table.c.held_from <= _TIME,
+        *conditions(filters, table, _USED_AT),
     )
-    return list(islice(keys, limit))
+    match filters.status:
+        case None:
+            parts = [_there(wanted)]
+        case "active":
+            still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
+            parts = [_there(and_(wanted, table.c.status == "active", still))]
+        case "revoked":
+            parts = [_ended(wanted, ENDED_IN_ONE_LOOK, revoked=True)]
+        case "expired":
+            parts = [_ended(wanted, ENDED_IN_ONE_LOOK, revoked=False), _due(wanted)]
+    rows = [row for part in parts for row in connection.execute(part.limit(_LIMIT), asked)]
+    rows.sort(key=lambda row: row.position, reverse=True)
+    return [listed(row, at) for row in rows[:limit]]
 
 
-def _made_until(
-    connection: Connection, workspace: str, at: datetime, before: int | None
-) -> Iterator[Sequence[str]]:
-    """Yield the ids of the keys that a workspace had at a time, the newest first, in portions."""
-    query = (
-        select(table.c.key_id, table.c.position)
-        .where(table.c.workspace == workspace, table.c.created_at <= to_text(at))
-        .order_by(table.c.position.desc())
-        .limit(_FOLDED_AT_ONCE)
+@cache
+def _newest(size: int) -> Select[tuple[int]]:
+    """Return the position of the newest key that there was in a workspace at a time.
+
+    Where the clock has gone back, it need not be the one that was made the latest.
+
+    Args:
+        size: of the portions, from the newest down, of which one after the other is looked at.
+    """
+    first = and_(table.c.workspace == _WORKSPACE, is_first(table))
+    by_then = and_(first, table.c.held_from <= _TIME)
+    looked_at = select(_highest(first, size).label("portion")).cte("looked_at", recursive=True)
+    has_one = select(table.c.position).where(by_then, portion(table, size) == looked_at.c.portion)
+    looked_at = looked_at.union_all(
+        select(_highest(and_(first, portion(table, size) < looked_at.c.portion), size)).where(
+            looked_at.c.portion.is_not(None), ~has_one.correlate(looked_at).exists()
+        )
     )
-    while True:
-        page = query if before is None else query.where(table.c.position < before)
-        rows = connection.execute(page).all()
-        yield [row.key_id for row in rows]
-        if len(rows) < _FOLDED_AT_ONCE:
-            return
-        before = rows[-1].position
+    lowest = select(func.min(looked_at.c.portion)).scalar_subquery()
+    return select(func.max(table.c.position)).where(by_then, portion(table, size) == lowest)
 
 
-def _folded(connection: Connection, key_ids: Iterable[str], at: datetime) -> Iterator[ListedKey]:
-    """Yield the keys as they were at a time, in the order asked for."""
-    uuids = {key_id: to_uuid(key_id).bytes for key_id in key_ids}
-    rows = connection.execute(
-        select(events).where(events.c.originator_id.in_(uuids.values())).order_by(events.c.id)
+def _there(wanted: Condition) -> Select[Any]:
+    """Return the versions that held at a time, key by key from one position down."""
+    keys, versions = key_list.table, table.alias()
+    held = (
+        select(versions.c.version)
+        .where(versions.c.position == keys.c.position, versions.c.held_from <= _TIME)
+        .order_by(versions.c.held_from.desc(), versions.c.version.desc())
+        .limit(1)
+        .correlate(keys)
+        .scalar_subquery()
     )
-    histories: dict[str, list[Recorded]] = {key_id: [] for key_id in uuids}
-    for recorded in decode_rows(rows):
-        histories[to_key_id(recorded.event.originator_id)].append(recorded)
-    for history in histories.values():
-        row = _row_at(history, at)
-        if row is not None:
-            # Of uses only the last is known, and it may have come later.
-            yield listed(SimpleNamespace(**row, used_at=None), at)
+    return (
+        _SHOWN.select_from(keys)
+        .join(table, and_(table.c.position == keys.c.position, table.c.version == held))
+        .where(keys.c.workspace == _WORKSPACE, keys.c.position <= _LAST, wanted)
+        .order_by(keys.c.position.desc())
+    )
 
 
-def _row_at(history: Sequence[Recorded], at: datetime) -> Values | None:
-    row: Values | None = None
-    for position, event in ((each.position, each.event) for each in history):
-        if event.timestamp > at:
-            break
-        values = HANDLERS[type(event)](event)
-        if type(event) is ApiKey.Created:
-            row = {"position": position, "key_id": to_key_id(event.originator_id), **values}
-        elif row is not None:
-            row |= values
-    return row
+def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
+    """Return the versions that held at a time, of keys that were revoked, or had expired.
+
+    Args:
+        size: of the portions, from one position down, of which as many are looked into as it takes
+            to fill a page.
+        revoked: whether keys that were revoked are asked for, or those that had expired.
+    """
+    here = portion(table, size)
+    kind = and_(
+        table.c.workspace == _WORKSPACE,
+        has_ended(table),
+        is_revoked(table) == literal_column(str(int(revoked))),
+    )
+    held = and_(
+        kind,
+        ended_at(table) <= _TIME,
+        or_(table.c.held_until.is_(None), table.c.held_until > _TIME),
+        wanted,
+    )
+    highest = _highest(and_(kind, here <= _LAST.op("/")(literal_column(str(size)))), size)
+    looked_at = select(highest.label("portion"), literal(0).label("found")).cte(
+        "looked_at", recursive=True
+    )
+    found_here = select(func.count()).where(held, here == looked_at.c.portion)
+    looked_at = looked_at.union_all(
+        select(
+            _highest(and_(kind, here < looked_at.c.portion), size),
+            looked_at.c.found + found_here.correlate(looked_at).scalar_subquery(),
+        ).where(looked_at.c.portion.is_not(None), looked_at.c.found < _LIMIT)
+    )
+    # What had been found before the last portion was looked into did not fill the page.
+    needed = select(looked_at.c.portion).where(looked_at.c.found < _LIMIT)
+    return _SHOWN.where(held, here.in_(needed)).order_by(table.c.position.desc())
+
+
+def _due(wanted: Condition) -> Select[Any]:
+    """Return the versions that held at a time, of keys that had expired and still say active."""
+    due = key_list.due_positions(_TIME)
+    return _SHOWN.where(wanted, table.c.held_until.is_(None), table.c.position.in_(due)).order_by(
+        table.c.position.desc()
+    )
+
+
+def _highest(among: Condition, size: int) -> ScalarSelect[int]:
+    """Return the highest portion of positions in which there are certain versions."""
+    here = portion(table, size)
+    return select(here).where(among).order_by(here.desc()).limit(1).scalar_subquery()

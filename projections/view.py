@@ -1,20 +1,31 @@
 """What a view is, and how events change its table, one event or a million.
 
 A view of keys has one row for each key, named by ``position``: that of the key's first event,
-which never changes and orders the keys by their age. Each kind of event turns into values of
+which never changes and orders the keys by their age. (`projections.key_versions` has a row for each
+version of a key.) Each kind of event turns into values of
 columns that follow from the event alone, so that a batch of events folds in memory into one insert
 or update for each key, and live projection and replay are the same code.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Dialect, MetaData, Table, bindparam, insert, update
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    Dialect,
+    MetaData,
+    Table,
+    bindparam,
+    insert,
+    update,
+)
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from domain.api_key import ApiKey
 from domain.audit_log import LedgerEvent
@@ -86,6 +97,45 @@ def copy_of(table: Table, name: str) -> Table:
     return table.to_metadata(MetaData(), name=name)
 
 
+def values_of(name: str, handlers: Handlers, position: int, event: LedgerEvent) -> Values:
+    """Return what an event sets; the first one of a key sets what names its row, too.
+
+    Args:
+        name: of the view whose handlers these are.
+        position: of the event.
+
+    Raises:
+        PoisonEvent: the event's handler fails on it.
+    """
+    try:
+        values = handlers[type(event)](event)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise PoisonEvent(position, f"{name} fails on it: {error!r}") from error
+    if type(event) is ApiKey.Created:
+        values["position"] = position
+        values["key_id"] = to_key_id(event.originator_id)
+    return values
+
+
+def insert_rows(connection: Connection, table: Table, rows: Collection[Values]) -> None:
+    """Insert whole rows into a table, in their order.
+
+    They go to the driver in the form that it takes: to have a million dictionaries turned into it
+    costs as much as writing them.
+    """
+    if rows:
+        statement, in_order = _insert(table, connection.dialect)
+        connection.exec_driver_sql(statement, [in_order(row) for row in rows])
+
+
+def rows_missing(name: str, table: Table, missing: int, keys: int) -> ProjectionInconsistent:
+    """Return what is raised where events change keys that have no row in a view's table."""
+    return ProjectionInconsistent(
+        f"{missing} of {keys} keys have no row in {table.name}; run:"
+        f" keyledger projections rebuild {name}"
+    )
+
+
 class _Folded(NamedTuple):
     """Rows to insert, and changes to rows that are there, by key."""
 
@@ -95,11 +145,7 @@ class _Folded(NamedTuple):
 
 def _write(name: str, connection: Connection, table: Table, folded: _Folded) -> None:
     made, changed = folded
-    # Rows go to the driver in the form that it takes: to have a million dictionaries turned into
-    # it costs as much as writing them.
-    if made:
-        statement, in_order = _insert(table, connection.dialect)
-        connection.exec_driver_sql(statement, [in_order(row) for row in made.values()])
+    insert_rows(connection, table, made.values())
     if not changed:
         return
     positions = first_positions(connection, changed)
@@ -111,11 +157,7 @@ def _write(name: str, connection: Connection, table: Table, folded: _Folded) -> 
         statement, in_order = _update(table, columns, connection.dialect)
         updated = connection.exec_driver_sql(statement, [in_order(row) for row in rows]).rowcount
         if updated != len(rows):
-            message = (
-                f"{len(rows) - updated} of {len(rows)} keys have no row in {table.name}; run:"
-                f" keyledger projections rebuild {name}"
-            )
-            raise ProjectionInconsistent(message)
+            raise rows_missing(name, table, len(rows) - updated, len(rows))
 
 
 def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> _Folded:
@@ -124,13 +166,8 @@ def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> _Folde
     for position, event in recorded:
         # The number behind a UUID, for hashing a UUID takes longer than all else here.
         number = event.originator_id.int
-        try:
-            values = handlers[type(event)](event)
-        except (LookupError, AttributeError, TypeError, ValueError) as error:
-            raise PoisonEvent(position, f"{name} fails on it: {error!r}") from error
+        values = values_of(name, handlers, position, event)
         if type(event) is ApiKey.Created:
-            values["position"] = position
-            values["key_id"] = to_key_id(event.originator_id)
             made[number] = values
         elif number in made:
             made[number].update(values)
@@ -143,9 +180,16 @@ Prepared = tuple[str, Callable[[Values], Any]]
 """A statement for the driver, and what puts a row's values into its order."""
 
 
+def prepared(statement: ClauseElement, dialect: Dialect) -> Prepared:
+    """Return a statement in the form that the driver takes, for where each millisecond counts."""
+    compiled = cast("SQLCompiler", statement.compile(dialect=dialect))
+    assert compiled.positiontup is not None  # noqa: S101 - true of each dialect in use
+    return str(compiled), itemgetter(*compiled.positiontup)
+
+
 @cache
 def _insert(table: Table, dialect: Dialect) -> Prepared:
-    return str(insert(table).compile(dialect=dialect)), itemgetter(*table.c.keys())
+    return prepared(insert(table), dialect)
 
 
 @cache
@@ -156,6 +200,4 @@ def _update(table: Table, columns: tuple[str, ...], dialect: Dialect) -> Prepare
         .where(table.c.position == bindparam("_position"))
         .values({name: bindparam(name) for name in changed})
     )
-    compiled = statement.compile(dialect=dialect)
-    assert compiled.positiontup is not None  # noqa: S101 - true of each dialect in use
-    return str(compiled), itemgetter(*compiled.positiontup)
+    return prepared(statement, dialect)

@@ -1,10 +1,10 @@
 """All the views; adding one here and its file is all that it takes to have it."""
 
 from domain.errors import ProjectionNotFound
-from projections import auth_lookup, entries, key_list
+from projections import auth_lookup, entries, key_list, key_versions
 from projections.view import View
 
-VIEWS = (key_list.VIEW, auth_lookup.VIEW, entries.VIEW)
+VIEWS = (key_list.VIEW, auth_lookup.VIEW, entries.VIEW, key_versions.VIEW)
 
 
 def view_named(name: str) -> View:

@@ -31,6 +31,7 @@ VERBS = (
     "expire",
     "wait",
     "race",
+    "turn back",
 )
 
 SCOPES = (["*"], ["mcp:read"], ["mcp:read", "logs:*"], ["a:b", "a:c", "a:d"])
@@ -72,6 +73,8 @@ class History:
         hours = step.value
         if step.verb == "wait":
             self.clock.advance(hours=hours)
+        elif step.verb == "turn back":
+            self.clock.advance(hours=-hours)
         elif step.verb == "expire":
             self.keys.expire_due()
         elif step.verb == "create" or not self.made:

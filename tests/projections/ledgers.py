@@ -174,7 +174,7 @@ def sql(path: Path, statement: str, *parameters: object) -> Rows:
 
 
 def rows_of(path: Path, table: str) -> Rows:
-    return sql(path, f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - names from the tests
+    return sql(path, f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 - names from the tests
 
 
 def plant_row(path: Path, table: str, **values: object) -> None:
@@ -200,8 +200,26 @@ def delete_rows(path: Path, table: str, *positions: int) -> None:
 
 
 def value_at(path: Path, table: str, position: int, column: str) -> Any:  # noqa: ANN401
-    """Return one value as it is stored."""
+    """Return one value as it is stored, of the one row at a position."""
     ((value,),) = sql(path, f"SELECT {column} FROM {table}{_at((position,))}")  # noqa: S608
+    return value
+
+
+def last_row_at(path: Path, table: str, position: int) -> int:
+    """Return which row at a position is the last; a view may have several for a key."""
+    found = sql(path, f"SELECT max(rowid) FROM {table}{_at((position,))}")  # noqa: S608 - as above
+    return int(found[0][0])
+
+
+def edit_row(path: Path, table: str, row: int, **values: object) -> None:
+    """Change columns of one row, past all that the program does."""
+    columns = ", ".join(f"{name} = ?" for name in values)
+    sql(path, f"UPDATE {table} SET {columns} WHERE rowid = {row}", *values.values())  # noqa: S608
+
+
+def value_in(path: Path, table: str, row: int, column: str) -> Any:  # noqa: ANN401
+    """Return one value as it is stored."""
+    ((value,),) = sql(path, f"SELECT {column} FROM {table} WHERE rowid = {row}")  # noqa: S608
     return value
 
 

@@ -1,6 +1,7 @@
 """Every event as it was ever stored projects onto the rows that it always meant."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import pytest
 
@@ -135,6 +136,27 @@ AUTH_LOOKUP = [
 ]
 
 
+HELD_FROM = {
+    1: ["2026-01-01T00:00:00.000000Z"],
+    2: [
+        "2026-03-03T09:30:00.123456Z",
+        "2026-03-04T00:00:00.000000Z",
+        "2026-03-05T00:00:00.000000Z",
+        "2026-03-06T00:00:00.000000Z",
+        "2026-03-07T00:00:00.000000Z",
+        "2026-03-08T00:00:00.000000Z",
+        "2026-03-09T12:00:00.000000Z",
+        "2026-03-10T12:00:01.000000Z",
+        "2026-03-11T00:00:00.000000Z",
+    ],
+    8: [
+        "2026-03-09T12:00:00.000000Z",
+        "2026-03-12T00:00:00.000000Z",
+        "2026-03-13T00:00:00.000005Z",
+    ],
+}
+
+
 def known_rows(keys: Keys) -> dict[str, Rows]:
     """Return the rows of the keys of v1; files that came later have keys of their own."""
     known = {ROOT, ROTATED, SUCCESSOR}
@@ -142,6 +164,17 @@ def known_rows(keys: Keys) -> dict[str, Rows]:
         view.name: [row for row in rows_of(keys.path, view.name) if row[1] in known]
         for view in KEY_VIEWS
     }
+
+
+def versions_of(rows: Rows) -> dict[int, list[str]]:
+    """Return since when each key's versions held; see that they follow on each other."""
+    found: dict[int, list[str]] = {}
+    for position, of_key in groupby(rows, key=lambda row: row[0]):
+        _, numbers, *_, begins, ends = zip(*of_key, strict=True)
+        assert numbers == tuple(range(1, len(numbers) + 1))
+        assert ends == (*begins[1:], None)
+        found[position] = list(begins)
+    return found
 
 
 @pytest.fixture
@@ -158,7 +191,12 @@ def test_the_corpus_projects_onto_the_rows_that_it_always_meant(
     corpus = stored_events()
     for stored in [corpus] if at_once else [[each] for each in corpus]:
         recorder.insert_events(stored)
-    assert known_rows(keys) == {"key_list": KEY_LIST, "auth_lookup": AUTH_LOOKUP}
+    known = known_rows(keys)
+    versions = known.pop("key_versions")
+    assert known == {"key_list": KEY_LIST, "auth_lookup": AUTH_LOOKUP}
+    assert versions_of(versions) == HELD_FROM
+    newest = [row for row in versions if row[-1] is None]
+    assert [(position, *row, version) for position, version, *row, _, _ in newest] == KEY_LIST
     live = view_rows(keys.path)
     for size in batches:
         use_batches_of(size)

@@ -411,7 +411,7 @@ def plans(keys: Keys, ask: Callable[[], object]) -> list[list[str]]:
     sent: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, values: Any, *_: object) -> None:  # noqa: ANN401
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "WITH")):
             sent.append((statement, values))
 
     event.listen(keys.database.reader, "before_cursor_execute", note)

@@ -1,20 +1,30 @@
 """The list as it was equals the list that was seen then."""
 
 import random
-from contextlib import suppress
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import cast, get_args
+from uuid import UUID
 
 import pytest
 
 from api.composition import OpenLedger
+from domain.api_key import Status
 from domain.caller import Caller, system
 from domain.errors import KeyNotFound, LedgerError
+from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
 from projections.key_filters import Filters
 from projections.key_list import list_keys, show_key
 from projections.key_past import list_keys_at, show_key_at
 from projections.listed_key import ListedKey
-from tests.conftest import SettableClock
+from tests.conftest import NOON, SettableClock
+from tests.projections.ledgers import Keys, keys_in, sql
+from tests.projections.test_key_list import EVENT_OF_KEY, plans
 
 EVERYTHING = Filters()
 FILTERS = (
@@ -147,3 +157,175 @@ def test_pages_of_the_past_follow_on_each_other(
                 found += [key.key_id for key in page]
                 before = page[-1].position
         assert found == expected
+
+
+AGE = "SEARCH key_list USING COVERING INDEX key_list_rebuild_by_age_1 (workspace=? AND position<?)"
+VERSION = (
+    "SEARCH key_versions USING INDEX sqlite_autoindex_key_versions_1 (position=? AND version=?)"
+)
+BY_TIME = "INDEX key_versions_rebuild_by_time_1 (position=? AND held_from<?)"
+
+
+@pytest.fixture
+def one_key(keys: Keys) -> Keys:
+    keys.create()
+    return keys
+
+
+def page_plans(keys: Keys, status: Status | None, before: int | None) -> list[list[str]]:
+    def ask() -> None:
+        with keys.database.read() as connection:
+            list_keys_at(
+                connection, "default", Filters(status=status), at=NOON, before=before, limit=10
+            )
+
+    return plans(keys, ask)
+
+
+@pytest.mark.parametrize("status", [None, "active"])
+def test_a_page_is_walked_in_its_order_and_each_version_found_by_its_time(
+    one_key: Keys, status: Status | None
+) -> None:
+    (steps,) = page_plans(one_key, status, before=100)
+    assert steps == [
+        AGE,
+        VERSION,
+        "CORRELATED SCALAR SUBQUERY 1",
+        f"SEARCH key_versions_1 USING COVERING {BY_TIME}",
+    ]
+
+
+@pytest.mark.parametrize("status", get_args(Status))
+def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) -> None:
+    begin, *rest = page_plans(one_key, status, before=None)
+    assert rest == page_plans(one_key, status, before=100)
+    tables = [step for step in begin if "key_" in step]
+    assert len(tables) == 4
+    for step in tables:
+        assert "SEARCH key_versions USING" in step
+        assert "_by_creation_" in step
+        assert "(workspace=?" in step
+    assert not any("TEMP B-TREE" in step for step in begin)
+    assert sum("<expr>=? AND held_from<?)" in step for step in tables) == 2
+
+
+@pytest.mark.parametrize("status", ["revoked", "expired"])
+def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: Status) -> None:
+    ended, *_ = page_plans(one_key, status, before=100)
+    tables = [step for step in ended if "key_" in step]
+    assert len(tables) == 4
+    for step in tables:
+        assert "SEARCH key_versions USING INDEX key_versions_rebuild_by_end_1" in step
+        assert "(workspace=? AND <expr>=? AND <expr>" in step
+    assert sum("<expr>=? AND <expr><?)" in step for step in tables) == 4
+    assert sum("<expr>=? AND <expr>=? AND <expr><?)" in step for step in tables) == 2
+
+
+def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(one_key: Keys) -> None:
+    _, due = page_plans(one_key, "expired", before=100)
+    assert not any(step.startswith("SCAN") for step in due)
+    assert f"SEARCH key_versions USING {BY_TIME}" in due
+    assert any("_by_end_" in step and "expires_at<?" in step for step in due)
+
+
+def test_a_key_of_the_past_is_found_by_its_id_and_the_time(one_key: Keys) -> None:
+    def ask() -> None:
+        with one_key.database.read() as connection, pytest.raises(KeyNotFound):
+            show_key_at(connection, "default", to_key_id(UUID(int=7)), at=NOON)
+
+    assert plans(one_key, ask) == [
+        [
+            f"SEARCH key_versions USING {BY_TIME}",
+            "SCALAR SUBQUERY 1",
+            f"SEARCH events USING COVERING INDEX {EVENT_OF_KEY}",
+        ]
+    ]
+
+
+FEW, MANY = 1_000, 40_000
+APART = 16
+SPAN = timedelta(days=100)
+LIFE = 2 * 86_400
+
+
+def at_second(second: str) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%f', '{NOON:%F %T}', ({second}) || ' seconds') || '000Z'"
+
+
+def fill(path: Path, number: int) -> None:
+    """Give a key many neighbours, made one after the other, so many in the same time.
+
+    Every second one is revoked two days later, and every fourth one expires then.
+    """
+    created = f"i * {SPAN.total_seconds()} / {number}"
+    end, recorded = at_second(f"{created} + {LIFE}"), at_second(f"{created} + {LIFE} + i % 2")
+    values = {
+        "position": f"{APART} * i",
+        "key_id": "'apikey_' || i",
+        "created_at": at_second(created),
+        "expires_at": f"CASE i % 4 WHEN 1 THEN {end} END",
+    }
+    ended = {"version": "2", "status": "CASE i % 2 WHEN 0 THEN 'revoked' ELSE 'expired' END"}
+    first = {"held_from": values["created_at"], "held_until": f"IIF(i % 4 = 3, NULL, {recorded})"}
+    insert_many(path, "key_versions", number, values | first, where="true")
+    insert_many(
+        path, "key_versions", number, values | ended | {"held_from": recorded}, where="i % 4 <> 3"
+    )
+    insert_many(path, "key_list", number, values, where="i % 4 = 3")
+    insert_many(path, "key_list", number, values | ended, where="i % 4 <> 3")
+
+
+def insert_many(path: Path, table: str, number: int, values: dict[str, str], *, where: str) -> None:
+    names = [name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")]
+    columns = ", ".join(f"{values.get(name, f'one.{name}')} AS {name}" for name in names)
+    sql(
+        path,
+        f"INSERT INTO {table} WITH RECURSIVE n(i) AS"  # noqa: S608 - names from the tests
+        f" (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {number})"
+        f" SELECT {columns} FROM n JOIN {table} AS one ON one.position = 1 WHERE {where}",
+    )
+
+
+@pytest.fixture(scope="module")
+def few_and_many(
+    empty_ledger: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Keys, Keys]]:
+    folder = tmp_path_factory.mktemp("few and many")
+    with ExitStack() as opened:
+        found = []
+        for number in (FEW, MANY):
+            data_dir = shutil.copytree(empty_ledger, folder / f"{number}")
+            keys = opened.enter_context(keys_in(data_dir))
+            keys.create()
+            fill(keys.path, number)
+            found.append(keys)
+        yield found[0], found[1]
+
+
+def steps_for_a_page(keys: Keys, status: Status | None, share: float) -> int:
+    """Return how many steps SQLite takes for a page, as of when a share of the keys was made."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    with keys.database.read() as connection:
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        driver.set_progress_handler(step, 1)
+        page = list_keys_at(
+            connection, "default", Filters(status=status), at=NOON + share * SPAN, limit=100
+        )
+        driver.set_progress_handler(None, 1)
+    assert len(page) == 100
+    assert {key.status for key in page} == {status} or status is None
+    return steps
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+@pytest.mark.parametrize("status", [None, *get_args(Status)])
+def test_a_page_takes_no_more_work_of_many_keys_than_of_few(
+    few_and_many: tuple[Keys, Keys], status: Status | None, share: float
+) -> None:
+    few, many = (steps_for_a_page(keys, status, share) for keys in few_and_many)
+    assert many < 2 * few

@@ -111,7 +111,7 @@ def test_nobody_notices_that_views_are_rebuilt(data_dir: Path) -> None:
         use_batches_of(37)
         stack.callback(use_batches_of, 10_000)
         rebuilds = 0
-        while rebuilds < 8 or not all(pipe.poll() for pipe in pipes):
+        while rebuilds < 5 or not all(pipe.poll() for pipe in pipes):
             for other in running:
                 assert other.process.is_alive(), other.result()
             for view in VIEWS:
