@@ -23,7 +23,12 @@ class TestReadiness:
         api.make()
         answer = api.get("/readyz", by=None)
         assert answer.status_code == 200
-        assert answer.json() == {"status": "ready", "position": 2, "behind": []}
+        assert answer.json() == {
+            "status": "ready",
+            "position": 2,
+            "behind": [],
+            "changes_refused": False,
+        }
 
     def test_a_projection_that_lags_makes_it_not_ready(self, api: Api) -> None:
         path = api.app.state.ledger.database.path
@@ -34,7 +39,12 @@ class TestReadiness:
             )
         answer = api.get("/readyz", by=None)
         assert answer.status_code == 503
-        assert answer.json() == {"status": "behind", "position": 2, "behind": ["key_list"]}
+        assert answer.json() == {
+            "status": "behind",
+            "position": 2,
+            "behind": ["key_list"],
+            "changes_refused": False,
+        }
         assert api.metrics()['keyledger_projection_lag{projection="key_list"}'] == 1
 
 
