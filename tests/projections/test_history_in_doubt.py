@@ -13,6 +13,7 @@ from domain.errors import HistoryInDoubt
 from domain.judge import Code
 from domain.key_ledger import Changes
 from projections.checkpoint_file import notes_in
+from projections.exclusive import exclusively
 from projections.key_filters import Filters
 from projections.key_list import list_keys
 from projections.rebuild import check, rebuild
@@ -368,12 +369,13 @@ class TestRunning:
             keys.revoke(first.key_id)
 
     def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
-        with keys_in(data_dir) as signing, keys_in(data_dir) as other:
+        with keys_in(data_dir) as keys:
             without_file(data_dir)
-            for each in (signing, other):
+            with exclusively(keys.database, "signing") as alone:
+                assert alone
                 with pytest.raises(HistoryInDoubt):
-                    each.opened.signer.sign()
-                check_doubted(each, "is gone or empty")
+                    keys.opened.signer.sign()
+            check_doubted(keys, "is gone or empty")
 
 
 def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_server_killed_between_commit_and_checkpoint_or_in_writing_one_goes_on
         opened.signer.sign()
     file = servers.data_dir / "checkpoints.txt"
     unsigned, seen = set(), set[Said]()
-    for number in range(12):
+    for number in range(8):
         server = servers.start()
         client = server.client(token)
         size = file.stat().st_size
@@ -88,14 +88,14 @@ def test_a_server_killed_between_commit_and_checkpoint_or_in_writing_one_goes_on
         unsigned.add(len(entries_of(servers.data_dir)) - found[-1].size)
         # As if the kill had come in the middle of the next note.
         with file.open("ab") as torn:
-            torn.write(found[-1].note.encode()[: 17 * number])
+            torn.write(found[-1].note.encode()[: 25 * number])
     with direct(servers.data_dir) as opened:
         assert opened.signer.doubt is None
         opened.signer.sign()
     assert len(unsigned) > 1, "some kills came before what was committed was signed"
     signed = check_what_was_signed(servers.data_dir)
     assert seen <= set(signed)
-    assert signed[-1].size == len(entries_of(servers.data_dir)) == 37
+    assert signed[-1].size == len(entries_of(servers.data_dir)) == 25
     assert set(said_in_table(servers.data_dir)) == set(signed)
 
 
