@@ -14,6 +14,8 @@ OWN_CATALOGUE = Path(scope_catalogue.__file__).with_suffix(".toml")
 DEFAULTS: dict[str, Any] = {
     "data_dir": Path("keyledger-data"),
     "database_url": None,
+    "signing_key": None,
+    "checkpoint_file": None,
     "host": "127.0.0.1",
     "port": 8080,
     "workers": 1,
@@ -34,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
 OTHERS: dict[str, tuple[str, Any]] = {
     "data_dir": ("/srv/keys", Path("/srv/keys")),
     "database_url": ("sqlite:////srv/keys.db", "sqlite:////srv/keys.db"),
+    "signing_key": ("/etc/keyledger/key", Path("/etc/keyledger/key")),
+    "checkpoint_file": ("/mnt/outside/notes", Path("/mnt/outside/notes")),
     "host": ("::1", "::1"),
     "port": ("0", 0),
     "workers": ("4", 4),
@@ -110,6 +114,14 @@ class TestRead:
         assert elsewhere.url == "sqlite:////srv/keys.db"
         assert elsewhere.pepper_path == tmp_path / "pepper"
 
+    def test_so_are_the_signing_key_and_the_checkpoints(self, tmp_path: Path) -> None:
+        settings = read_settings(data_dir=tmp_path)
+        assert settings.signing_key_path == tmp_path / "signing-key"
+        assert settings.checkpoint_path == tmp_path / "checkpoints.txt"
+        elsewhere = read_settings(data_dir=tmp_path, signing_key="/a/key", checkpoint_file="/b/n")
+        assert elsewhere.signing_key_path == Path("/a/key")
+        assert elsewhere.checkpoint_path == Path("/b/n")
+
     def test_a_relative_folder_does_not_move_with_the_process(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -150,6 +162,8 @@ class TestRefused:
         ("name", "values"),
         [
             ("data_dir", [""]),
+            ("signing_key", [""]),
+            ("checkpoint_file", [""]),
             (
                 "database_url",
                 [

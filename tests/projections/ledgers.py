@@ -199,6 +199,15 @@ def delete_rows(path: Path, table: str, *positions: int) -> None:
     sql(path, f"DELETE FROM {table}{_at(positions)}")  # noqa: S608 - as above
 
 
+def lose_events(data_dir: Path, *, after: int) -> None:
+    """Delete the newest events and all that was derived from them, past all that the program does.
+
+    What is left is just what the ledger was when it had no more.
+    """
+    for table, position in (("events", "id"), *((view.name, "position") for view in VIEWS)):
+        sql(database_file(data_dir), f"DELETE FROM {table} WHERE {position} > ?", after)  # noqa: S608
+
+
 def value_at(path: Path, table: str, position: int, column: str) -> Any:  # noqa: ANN401
     """Return one value as it is stored, of the one row at a position."""
     ((value,),) = sql(path, f"SELECT {column} FROM {table}{_at((position,))}")  # noqa: S608

@@ -54,14 +54,15 @@ def said_in_table(data_dir: Path) -> list[Said]:
 
 def check_what_was_signed(data_dir: Path) -> list[Said]:
     """Hold all checkpoints to the entries and to each other; return those of the file."""
+    # Somebody may be signing: what is written last is read first.
+    in_table, in_file = said_in_table(data_dir), said_in_file(data_dir)
     entries = entries_of(data_dir)
-    in_file = said_in_file(data_dir)
     sizes = [said.size for said in in_file]
     assert sizes == sorted(set(sizes)), "each says more than the one before"
     for said in in_file:
         assert said.size <= len(entries), "nothing is signed that is not committed"
         assert said.root == tree_hash(entries[: said.size]), said.size
-    assert set(said_in_table(data_dir)) <= set(in_file), "the file outside has all there are"
+    assert set(in_table) <= set(in_file), "the file outside has all there are"
     return in_file
 
 

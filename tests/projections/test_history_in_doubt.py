@@ -13,6 +13,7 @@ from domain.errors import HistoryInDoubt
 from domain.judge import Code
 from domain.key_ledger import Changes
 from projections.checkpoint_file import notes_in
+from projections.exclusive import exclusively
 from projections.key_filters import Filters
 from projections.key_list import list_keys
 from projections.rebuild import check, rebuild
@@ -24,6 +25,7 @@ from tests.projections.ledgers import (
     database_file,
     fresh_copy,
     keys_in,
+    lose_events,
     sql,
 )
 from tests.projections.signed_logs import check_what_was_signed, said_in_file
@@ -63,10 +65,9 @@ def in_database(statement: str) -> Callable[[Path], None]:
     return damage
 
 
-def in_all_tables(condition: str) -> Callable[[Path], None]:
+def lost_after(position: int) -> Callable[[Path], None]:
     def damage(data_dir: Path) -> None:
-        for table, position in (("events", "id"), *((view.name, "position") for view in VIEWS)):
-            sql(database_file(data_dir), f"DELETE FROM {table} WHERE {position} {condition}")  # noqa: S608
+        lose_events(data_dir, after=position)
 
     return damage
 
@@ -116,7 +117,7 @@ def without_database(data_dir: Path) -> None:
 
 def rewritten(data_dir: Path) -> None:
     """The history from the third key on is another one, as its owner would write it."""
-    in_all_tables("> 2")(data_dir)
+    lose_events(data_dir, after=2)
     sql(database_file(data_dir), "DELETE FROM checkpoints")
     aside = data_dir / "checkpoints.txt"
     content = aside.read_bytes()
@@ -131,11 +132,11 @@ def rewritten(data_dir: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "the last entries were deleted": (
-        in_all_tables("> 4"),
+        lost_after(4),
         "the log has 4 entries, and 7 were signed: entry 4 and all after it are gone",
     ),
     "all entries were deleted": (
-        in_all_tables("> 0"),
+        lost_after(0),
         "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
     ),
     "the database was deleted": (
@@ -245,7 +246,7 @@ def test_nothing_is_signed(data_dir: Path, damage: Callable[[Path], None], said:
     "damage",
     [
         in_database("DELETE FROM entries WHERE leaf_index > 3"),
-        in_all_tables("> 4"),
+        lost_after(4),
         without_file,
         without_key,
     ],
@@ -331,7 +332,7 @@ class TestRunning:
         """The database as it was when the ledger had fewer entries than are signed now."""
         place = fresh_copy(signed[0], tmp_path / "yesterday")
         with keys_in(place):
-            in_all_tables("> 5")(place)
+            lose_events(place, after=5)
             sql(database_file(place), "DELETE FROM checkpoints WHERE size > 5")
         return database_file(place)
 
@@ -368,12 +369,13 @@ class TestRunning:
             keys.revoke(first.key_id)
 
     def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
-        with keys_in(data_dir) as signing, keys_in(data_dir) as other:
+        with keys_in(data_dir) as keys:
             without_file(data_dir)
-            for each in (signing, other):
+            with exclusively(keys.database, "signing") as alone:
+                assert alone
                 with pytest.raises(HistoryInDoubt):
-                    each.opened.signer.sign()
-                check_doubted(each, "is gone or empty")
+                    keys.opened.signer.sign()
+            check_doubted(keys, "is gone or empty")
 
 
 def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:

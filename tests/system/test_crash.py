@@ -2,15 +2,23 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
+from signal import SIGTERM
 from threading import Semaphore
 
 import pytest
 
+from tests.projections.signed_logs import (
+    Said,
+    check_what_was_signed,
+    entries_of,
+    said_in_table,
+)
 from tests.system.clients import Client, Json, answered, types
 from tests.system.customers import Customer, Key, facts_in
-from tests.system.ledgers import SOUND, differences
+from tests.system.ledgers import SOUND, admin_token, differences, direct
 from tests.system.processes import Server, Servers, eventually, run_json
 
 ROUNDS = 10
@@ -23,9 +31,11 @@ def test_whatever_was_acknowledged_survives_every_kill(servers: Servers) -> None
     admin = answered(server.client().create("admin", ["*"], workspace="default"), 201)
     customers = [Customer(number, Random(number)) for number in range(CUSTOMERS)]
     left_unanswered = 0
+    signed: list[Said] = []
     for _ in range(ROUNDS):
         _work_until_killed(server, customers, admin["token"], acknowledged=random.randrange(50))
         left_unanswered += sum(customer.unanswered is not None for customer in customers)
+        signed += _check_checkpoints(servers.data_dir)
         server = servers.start()
         client = server.client(admin["token"])
         for customer in customers:
@@ -43,6 +53,54 @@ def test_whatever_was_acknowledged_survives_every_kill(servers: Servers) -> None
     for key in keys.values():
         _check_life(key, client)
     assert left_unanswered > 0
+    assert server.stop() == -SIGTERM
+    last = _check_checkpoints(servers.data_dir)
+    assert last[-1].size == len(entries_of(servers.data_dir)), "all is signed when it has stopped"
+    assert set(signed) <= set(last), "no checkpoint that was seen is ever lost"
+
+
+def _check_checkpoints(data_dir: Path) -> list[Said]:
+    """Hold what was signed to what is on the disk, just as a killed server has left it."""
+    return check_what_was_signed(data_dir) if (data_dir / "checkpoints.txt").exists() else []
+
+
+def test_a_server_killed_between_commit_and_checkpoint_or_in_writing_one_goes_on(
+    servers: Servers,
+) -> None:
+    """Changes one by one, killed a little later each time: before, while or after it is signed."""
+    token = admin_token(servers.data_dir)
+    with direct(servers.data_dir) as opened:
+        opened.signer.sign()
+    file = servers.data_dir / "checkpoints.txt"
+    unsigned, seen = set(), set[Said]()
+    for number in range(8):
+        server = servers.start()
+        client = server.client(token)
+        size = file.stat().st_size
+        for _ in range(3):
+            answered(client.create(f"key {number}"), 201)
+            seen.update(check_what_was_signed(servers.data_dir))
+        if number % 2:
+            eventually(partial(_has_grown, file, size), "another checkpoint is being written")
+        server.kill()
+        found = check_what_was_signed(servers.data_dir)
+        assert seen <= set(found)
+        unsigned.add(len(entries_of(servers.data_dir)) - found[-1].size)
+        # As if the kill had come in the middle of the next note.
+        with file.open("ab") as torn:
+            torn.write(found[-1].note.encode()[: 25 * number])
+    with direct(servers.data_dir) as opened:
+        assert opened.signer.doubt is None
+        opened.signer.sign()
+    assert len(unsigned) > 1, "some kills came before what was committed was signed"
+    signed = check_what_was_signed(servers.data_dir)
+    assert seen <= set(signed)
+    assert signed[-1].size == len(entries_of(servers.data_dir)) == 25
+    assert set(said_in_table(servers.data_dir)) == set(signed)
+
+
+def _has_grown(file: Path, size: int) -> bool:
+    return file.stat().st_size > size
 
 
 def _work_until_killed(

@@ -1,0 +1,119 @@
+"""A ledger whose log is not the one that was signed, at the command line; and the way on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.api.command_line.commands import Run
+from tests.projections.ledgers import database_file, lose_events, sql
+
+CREATE = ("keys", "create", "--name", "c", "--scopes", "a:b")
+
+
+@pytest.fixture
+def ledger(data_dir: Path, keyledger: Run) -> Path:
+    """The folder of a ledger with three keys."""
+    for name in ("a", "b", "lost"):
+        assert keyledger("keys", "create", "--name", name, "--scopes", "a:b").code == 0
+    return data_dir
+
+
+def lost_the_end(data_dir: Path) -> None:
+    lose_events(data_dir, after=2)
+
+
+def lost_the_checkpoints(data_dir: Path) -> None:
+    (data_dir / "checkpoints.txt").unlink()
+
+
+def lost_the_key(data_dir: Path) -> None:
+    (data_dir / "signing-key").unlink()
+
+
+each_damage = pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lost_the_end, "entry 2 and all after it are gone"),
+        (lost_the_checkpoints, "the file of the checkpoints is gone or empty"),
+        (lost_the_key, "was not signed by the key of keyledger/"),
+    ],
+)
+
+
+@each_damage
+def test_changes_end_with_1_the_reason_and_what_to_do(
+    keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(ledger)
+    for_people = keyledger(*CREATE)
+    assert (for_people.code, for_people.out) == (1, "")
+    assert said in for_people.err
+    assert "restore" in for_people.err
+    assert "keyledger audit fork --reason WHY" in for_people.err
+    for_programs = keyledger(*CREATE, "--json")
+    assert (for_programs.code, for_programs.out) == (1, "")
+    assert for_programs.error["code"] == "HISTORY_IN_DOUBT"
+    assert said in for_programs.error["detail"]
+
+
+@each_damage
+def test_queries_are_answered_as_before(
+    keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(ledger)
+    listed = keyledger("keys", "list", "--json")
+    assert listed.code == 0
+    key = listed.json["data"][-1]
+    assert key["name"] == "a"
+    assert keyledger("keys", "history", key["key_id"], "--json").code == 0
+    assert "no checkpoint was signed: " in listed.err
+    assert said in listed.err
+
+
+@each_damage
+def test_after_a_fork_it_goes_on(
+    keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(ledger)
+    forked = keyledger("audit", "fork", "--reason", f"for good: {said}")
+    assert forked.code == 0
+    origin, *_ = (ledger / "checkpoints.txt").read_text().splitlines()
+    assert f"It goes on as {origin}." in forked.out
+    assert f"Public key: {origin}+" in forked.out
+    assert "start the servers anew" in forked.out
+    assert keyledger(*CREATE).code == 0
+
+
+@pytest.mark.usefixtures("ledger")
+def test_the_event_is_told_as_the_http_api_tells_it(keyledger: Run) -> None:
+    event = keyledger("audit", "fork", "--reason", "a drill", "--json").json
+    assert (event["type"], event["key_id"], event["version"]) == ("AuditLog.Forked", None, 1)
+    assert event["actor"]["type"] == "cli"
+    assert (event["data"]["reason"], event["data"]["previous_size"]) == ("a drill", 3)
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "w" * 201, "two\nlines"])
+def test_it_wants_a_reason(keyledger: Run, ledger: Path, reason: str) -> None:
+    before = sorted(file.name for file in ledger.iterdir())
+    refused = keyledger("audit", "fork", "--reason", reason, "--json")
+    assert (refused.code, refused.out) == (2, "")
+    assert [each["field"] for each in refused.error["errors"]] == ["reason"]
+    assert sorted(file.name for file in ledger.iterdir()) == before
+
+
+def test_there_is_nothing_to_fork_where_there_is_no_ledger(keyledger: Run, data_dir: Path) -> None:
+    refused = keyledger("audit", "fork", "--reason", "a drill", "--json")
+    assert (refused.code, refused.error["code"]) == (1, "LEDGER_NOT_FOUND")
+    assert not data_dir.exists()
+
+
+def test_its_id_is_no_keys(keyledger: Run, ledger: Path) -> None:
+    keyledger("audit", "fork", "--reason", "a drill")
+    query = "SELECT originator_id FROM events WHERE topic = 'AuditLog.Forked'"
+    ((stored,),) = sql(database_file(ledger), query)
+    key_id = f"apikey_{UUID(bytes=stored)}"
+    for command in ("show", "revoke", "rotate", "history"):
+        refused = keyledger("keys", command, key_id, "--workspace", "root", "--json")
+        assert (refused.code, refused.error["code"]) == (1, "KEY_NOT_FOUND"), command
