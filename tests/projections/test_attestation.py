@@ -353,6 +353,16 @@ class TestEvents:
         assert [each.key_id for each in attestation.findings] == [key_ids[0]]
         assert "comes after version" in attestation.findings[0].wrong
 
+    def test_versions_recorded_in_another_order_are_found(
+        self, path: Path, key_ids: list[str]
+    ) -> None:
+        sql(path, "UPDATE events SET id = -id WHERE id IN (3, 4)")
+        sql(path, "UPDATE events SET id = 7 + id WHERE id < 0")
+        make_views_anew(path)
+        lives = [each for each in attested(path).findings if each.about == "key"]
+        assert [each.key_id for each in lives] == [key_ids[0]]
+        assert "recorded before the one that precedes it" in lives[0].wrong
+
     def test_half_a_rotation_is_found(self, path: Path) -> None:
         ((position,),) = sql(path, "SELECT id FROM events WHERE topic = 'ApiKey.Rotated'")
         sql(path, "DELETE FROM events WHERE id = ?", position)
