@@ -1,10 +1,9 @@
 """Reports of access as tables for spreadsheets."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
+from api.csv_records import csv_records
 from domain.caller import Actor
 from domain.times import to_text
 from projections.access_report import Access
@@ -28,18 +27,15 @@ COLUMNS = (
     "version",
 )
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection).
-_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-
 
 def to_csv(accesses: Iterable[Access]) -> Iterator[bytes]:
     """Give a table in CSV (RFC 4180), a line after the other, the names of the columns first.
 
     What a spreadsheet would run as a formula gets an apostrophe before it.
     """
-    yield _line(COLUMNS)
+    yield csv_records([COLUMNS])
     for access in accesses:
-        yield _line(_cells(access))
+        yield csv_records([_cells(access)])
 
 
 def _cells(access: Access) -> list[str]:
@@ -62,16 +58,6 @@ def _cells(access: Access) -> list[str]:
         key.rotated_to or "",
         str(key.version),
     ]
-
-
-def _line(cells: Iterable[str]) -> bytes:
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\r\n").writerow(map(_as_text, cells))
-    return written.getvalue().encode()
-
-
-def _as_text(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_BEGINS_A_FORMULA) else cell
 
 
 def _time(at: datetime | None) -> str:

@@ -4,13 +4,12 @@ A line of NDJSON, and the data of a server-sent event, has the entry as the tree
 byte: ``SHA-256(0x00 || entry)`` is its leaf hash (RFC 9162, section 2.1.1).
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
+from api.csv_records import csv_records
 from api.representations import JsonObject
 from domain.errors import ProjectionInconsistent
 from projections.feed import FeedEntry
@@ -45,7 +44,6 @@ _COLUMNS = (
     "source_ip",
     "data",
 )
-_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def entry_as_json(found: FeedEntry) -> JsonObject:
@@ -70,16 +68,15 @@ def messages(entries: Iterable[FeedEntry]) -> bytes:
 
 def header() -> bytes:
     """Return the first record of the CSV form, with the names of its columns."""
-    return _records([_COLUMNS])
+    return csv_records([_COLUMNS])
 
 
 def records(entries: Iterable[FeedEntry]) -> bytes:
     """Return entries as CSV (RFC 4180), with an apostrophe before what looks like a formula.
 
-    A name that a spreadsheet would compute instead of showing could send the sheet's other cells
-    anywhere. The entry's own data is one column, of JSON.
+    The entry's own data is one column, of JSON.
     """
-    return _records(map(_record, entries))
+    return csv_records(map(_record, entries))
 
 
 def _line(found: FeedEntry) -> bytes:
@@ -96,34 +93,17 @@ def _record(found: FeedEntry) -> list[object]:
     return [
         found.leaf_index,
         found.position,
-        *map(
-            _as_text,
-            [
-                event["occurred_at"],
-                event["type"],
-                event["key_id"],
-                event["version"],
-                found.workspace,
-                actor["type"],
-                actor["id"],
-                event["request_id"],
-                event["source_ip"],
-                orjson.dumps(event["data"]).decode(),
-            ],
-        ),
+        event["occurred_at"],
+        event["type"],
+        event["key_id"],
+        event["version"],
+        found.workspace,
+        actor["type"],
+        actor["id"],
+        event["request_id"],
+        event["source_ip"],
+        orjson.dumps(event["data"]).decode(),
     ]
-
-
-def _as_text(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_BEGINS_A_FORMULA):
-        return f"'{value}"
-    return value
-
-
-def _records(rows: Iterable[Iterable[object]]) -> bytes:
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\r\n").writerows(rows)
-    return written.getvalue().encode()
 
 
 def _event(found: FeedEntry) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_what_drives_a_terminal_is_shown_and_not_done(terminal: Run) -> None:
 def test_an_error_is_a_red_line(terminal: Run, key_id: str) -> None:
     assert key_id
     shown = terminal("keys", "show", "apikey_x").out
-    assert "\x1b[31merror: there is no key apikey_x" in shown
+    assert "\x1b[31merror: there is no key 'apikey_x'" in shown
 
 
 @pytest.mark.parametrize(
