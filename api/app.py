@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
+from api.attestation_runs import AttestationRuns
 from api.background import attesting, expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE, ON_STOP
@@ -79,6 +80,7 @@ def create_app(
             app.state.ledger = ledger
             app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
+            app.state.attestation_runs = AttestationRuns(ledger)
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             # Signing ends last, so that what the others append is signed.
@@ -93,6 +95,7 @@ def create_app(
                     lane = FastLane(ledger.authentication, clock, metrics)
                     yield {FAST_LANE: lane, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
+            app.state.attestation_runs.stop()
             metrics.close()
 
     app = LedgerApp(

@@ -3,13 +3,14 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from time import perf_counter
 
 import orjson
+import structlog
 
 from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable
@@ -19,6 +20,18 @@ from projections.checkpoint_file import notes_in
 from projections.database import Database
 from projections.rebuild import Progress, ignore_progress
 
+_log = structlog.get_logger()
+_NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
+
+
+@dataclass(frozen=True, slots=True)
+class LastFinding:
+    """What is wrong with what, and what to do next."""
+
+    name: str
+    wrong: str
+    remedy: str
+
 
 @dataclass(frozen=True, slots=True)
 class LastAttestation:
@@ -27,12 +40,19 @@ class LastAttestation:
     Args:
         finished_at: when it ended.
         position: of the last event that it looked at.
+        events, entries, keys, checkpoints: how many of them it looked at.
         findings: how many there were.
+        listed: the first of them.
     """
 
     finished_at: datetime
     position: int
+    events: int
+    entries: int
+    keys: int
+    checkpoints: int
     findings: int
+    listed: tuple[LastFinding, ...]
 
 
 def attest_ledger(
@@ -53,7 +73,18 @@ def attest_ledger(
         progress=progress,
         pause=pause,
     )
-    last = LastAttestation(ledger.clock(), attestation.position, attestation.found)
+    last = LastAttestation(
+        ledger.clock(),
+        position=attestation.position,
+        events=attestation.events,
+        entries=attestation.entries,
+        keys=attestation.keys,
+        checkpoints=attestation.checkpoints,
+        findings=attestation.found,
+        listed=tuple(
+            LastFinding(each.name, each.wrong, each.remedy) for each in attestation.findings
+        ),
+    )
     _keep(_path(ledger.database), last)
     return attestation
 
@@ -63,13 +94,33 @@ def last_attestation(database: Database) -> LastAttestation | None:
     try:
         kept = orjson.loads(_path(database).read_bytes())
         return LastAttestation(
-            from_text(kept["finished_at"]), int(kept["position"]), int(kept["findings"])
+            from_text(kept["finished_at"]),
+            **{name: int(kept[name]) for name in _NUMBERS},
+            listed=tuple(LastFinding(**each) for each in kept["listed"]),
         )
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, LookupError):
         # The next one writes it anew, and comes at once since there seems to have been none.
         return None
+
+
+def log_attestation(attestation: Attestation) -> None:
+    """Tell the log what came of an attestation."""
+    _log.info(
+        "ledger_attested",
+        position=attestation.position,
+        checkpoints=attestation.checkpoints,
+        findings=attestation.found,
+        seconds=round(attestation.seconds, 3),
+    )
+    for finding in attestation.findings:
+        _log.error(
+            "attestation_finding",
+            name=finding.name,
+            wrong=finding.wrong,
+            remedy=finding.remedy,
+        )
 
 
 class Stopping(Exception):
@@ -102,13 +153,7 @@ def _path(database: Database) -> Path:
 
 
 def _keep(path: Path, last: LastAttestation) -> None:
-    content = orjson.dumps(
-        {
-            "finished_at": to_text(last.finished_at),
-            "position": last.position,
-            "findings": last.findings,
-        }
-    )
+    content = orjson.dumps(asdict(last) | {"finished_at": to_text(last.finished_at)})
     try:
         # It appears whole: others read it at any time. The file made here is its owner's alone.
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

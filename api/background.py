@@ -8,10 +8,16 @@ from time import monotonic
 
 import structlog
 
-from api.attestations import Pace, Stopping, attest_ledger, last_attestation
+from api.attestation_runs import LOCK
+from api.attestations import (
+    Pace,
+    Stopping,
+    attest_ledger,
+    last_attestation,
+    log_attestation,
+)
 from api.composition import OpenLedger
 from domain.errors import LedgerError
-from projections.attestation import Attestation
 from projections.exclusive import exclusively
 from projections.expirer import expire_due_keys
 
@@ -88,12 +94,12 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     def look() -> None:
         if monotonic() < begin_at or not is_due():
             return
-        with exclusively(ledger.database, "attestation") as alone:
+        with exclusively(ledger.database, LOCK) as alone:
             # Another process may have ended one just now.
             if not alone or not is_due():
                 return
             with suppress(Stopping):
-                _log_attestation(attest_ledger(ledger, pause=Pace(_SHARE, stopped)))
+                log_attestation(attest_ledger(ledger, pause=Pace(_SHARE, stopped)))
 
     if not every:
         yield
@@ -101,23 +107,6 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     pause = min(every, _LOOK_AGAIN).total_seconds()
     with _repeating("attestation", look, every=pause, stopped=stopped):
         yield
-
-
-def _log_attestation(attestation: Attestation) -> None:
-    _log.info(
-        "ledger_attested",
-        position=attestation.position,
-        checkpoints=attestation.checkpoints,
-        findings=attestation.found,
-        seconds=round(attestation.seconds, 3),
-    )
-    for finding in attestation.findings:
-        _log.error(
-            "attestation_finding",
-            name=finding.name,
-            wrong=finding.wrong,
-            remedy=finding.remedy,
-        )
 
 
 @contextmanager

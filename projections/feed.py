@@ -4,7 +4,7 @@ A place in the feed is a leaf index, for these have no gaps. Callers of the door
 positions, which they know of every event.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -104,6 +104,14 @@ def place_of(connection: Connection, position: int, *, field: str) -> Place:
     return BEGINNING if found is None else Place(*found)
 
 
+def leaf_indexes(connection: Connection, positions: Collection[int]) -> dict[int, int]:
+    """Return the leaf indexes of the entries of some events, by the events' positions."""
+    rows = connection.execute(
+        select(table.c.position, table.c.leaf_index).where(table.c.position.in_(positions))
+    )
+    return dict(rows.tuples().all())
+
+
 def span_of(connection: Connection, filters: FeedFilters, *, after: int) -> range:
     """Return leaf indexes among which are all that fit the filters and come after ``after``."""
     rest = range(after + 1, size_of(connection))
@@ -122,14 +130,21 @@ def span_of(connection: Connection, filters: FeedFilters, *, after: int) -> rang
 
 
 def read_feed(
-    connection: Connection, filters: FeedFilters, span: range, *, limit: int
+    connection: Connection,
+    filters: FeedFilters,
+    span: range,
+    *,
+    limit: int,
+    newest_first: bool = False,
 ) -> list[FeedEntry]:
     """Read the first entries that fit, in the order of the tree.
 
     Args:
         span: the leaf indexes that come into question.
         limit: how many entries at most.
+        newest_first: read the last ones instead, in the opposite order.
     """
+    order = table.c.leaf_index.desc() if newest_first else table.c.leaf_index
     rows = connection.execute(
         select(table.c.leaf_index, table.c.position, table.c.workspace, table.c.entry)
         .where(
@@ -137,7 +152,7 @@ def read_feed(
             table.c.leaf_index < span.stop,
             *_conditions(filters),
         )
-        .order_by(table.c.leaf_index)
+        .order_by(order)
         .limit(limit)
     )
     return [FeedEntry._make(row) for row in rows]

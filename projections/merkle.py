@@ -13,6 +13,7 @@ work out which, get them all in one call of `Read`, and hash them together.
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 HASH_LENGTH = 32
 EMPTY_ROOT = sha256().digest()
@@ -160,6 +161,37 @@ def verify_inclusion(
             computed = node_hash(computed, sibling)
         at, last = at >> 1, last >> 1
     return last == 0 and computed == root
+
+
+class Step(NamedTuple):
+    """A step from a leaf towards the root: two siblings and the node over them.
+
+    Args:
+        sibling_is_left: whether the one that the proof gives is the left one.
+    """
+
+    sibling_is_left: bool
+    sibling: bytes
+    node: bytes
+
+
+def steps_to_root(leaf: bytes, leaf_index: int, size: int, proof: Sequence[bytes]) -> list[Step]:
+    """Return what `verify_inclusion` computes on its way, for people who want to follow it.
+
+    Args:
+        leaf: the leaf hash, not the entry.
+        proof: of this leaf in the tree of this size; it has a hash for each step.
+    """
+    at, last, node = leaf_index, size - 1, leaf
+    steps = []
+    for sibling in proof:
+        is_left = bool(at & 1) or at == last
+        node = node_hash(sibling, node) if is_left else node_hash(node, sibling)
+        if is_left:
+            at, last = _above_left_edges(at, last)
+        at, last = at >> 1, last >> 1
+        steps.append(Step(is_left, sibling, node))
+    return steps
 
 
 def verify_consistency(

@@ -1,6 +1,6 @@
 """The history of a key as the pages tell it: what each event changed, from what to what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from domain.caller import Actor
+from projections.feed import leaf_indexes
 from projections.stored_events import Recorded, read_history
 
 Value = str | datetime | list[str] | None
@@ -41,6 +42,7 @@ class Happening:
     """An event as the timeline shows it.
 
     Args:
+        leaf_index: of its entry in the log; ``None`` if the log has none, as it should.
         kind: the event's own name, such as ``Revoked``.
         what: the same in words.
         changes: what it changed; of a creation, what it began with.
@@ -48,6 +50,7 @@ class Happening:
     """
 
     position: int
+    leaf_index: int | None
     version: int
     kind: str
     what: str
@@ -65,6 +68,12 @@ class Happening:
         return self.version == 1
 
 
+def what_happened(event_type: str) -> str:
+    """Say in words what events of a type, such as ``ApiKey.Revoked``, are about."""
+    kind = event_type.rpartition(".")[2]
+    return _WORDS.get(kind, kind)
+
+
 def tell_history(connection: Connection, key_id: str) -> list[Happening]:
     """Return all that happened to a key, the oldest first.
 
@@ -78,10 +87,10 @@ def tell_history(connection: Connection, key_id: str) -> list[Happening]:
         portion = read_history(connection, key_id, after=after, limit=_READ_AT_ONCE)
         recorded += portion
         if len(portion) < _READ_AT_ONCE:
-            return _told(recorded)
+            return _told(recorded, leaf_indexes(connection, [each.position for each in recorded]))
 
 
-def _told(history: Sequence[Recorded]) -> list[Happening]:
+def _told(history: Sequence[Recorded], places: Mapping[int, int]) -> list[Happening]:
     known: dict[str, Value] = {}
     told = []
     for recorded in history:
@@ -97,9 +106,10 @@ def _told(history: Sequence[Recorded]) -> list[Happening]:
         told.append(
             Happening(
                 position=recorded.position,
+                leaf_index=places.get(recorded.position),
                 version=event.originator_version,
                 kind=kind,
-                what=_WORDS.get(kind, kind),
+                what=what_happened(event.TOPIC),
                 at=event.timestamp,
                 by=Actor(event.actor["type"], event.actor["id"]),  # type: ignore[arg-type]
                 request_id=event.request_id,

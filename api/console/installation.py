@@ -9,6 +9,8 @@ from api.composition import OpenLedger
 from api.console.pages import ROOT, load_pages
 from api.console.responses import ConsoleResponses
 from api.console.routes import (
+    audit_downloads,
+    audit_pages,
     files,
     key_changes,
     key_making,
@@ -26,7 +28,16 @@ def install_console(app: FastAPI, settings: Settings) -> None:
     """Add the console's pages to the app; it comes last, to be around all other middleware."""
     app.state.console_pages = load_pages(read_catalogue(settings.scope_catalogue))
     # The pages with a path of their own come before those of a key.
-    for each in (signing_in, files, key_making, key_pages, key_changes, projection_pages):
+    for each in (
+        signing_in,
+        files,
+        key_making,
+        key_pages,
+        key_changes,
+        audit_pages,
+        audit_downloads,
+        projection_pages,
+    ):
         app.include_router(each.router)
     app.add_api_route("/", _to_the_console, include_in_schema=False)
     app.add_middleware(ConsoleResponses)

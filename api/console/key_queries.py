@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Connection
 
 from api.bodies import Scope, Status, Workspace
+from api.console.times import read_time
 from api.cursors import from_cursor, to_cursor
 from domain import names, scopes
 from domain.errors import Invalid
-from domain.times import checked, to_text
+from domain.times import to_text
 from domain.tokens import hide_secrets
 from projections.key_filters import Filters
 from projections.key_list import list_keys
@@ -94,15 +95,10 @@ def read_past(as_of: str | None, now: datetime) -> datetime | None:
     """
     if as_of is None:
         return None
-    try:
-        at = datetime.fromisoformat(as_of)
-    except ValueError:
-        raise Invalid("as_of", "give a date and a time, as in 2027-03-03T09:30") from None
-    if at.utcoffset() is None:
-        at = at.replace(tzinfo=UTC)
-    if (checked("as_of", at) or now) > now:
+    at = read_time("as_of", as_of)
+    if at > now:
         raise Invalid("as_of", f"give a time that has passed; it is {to_text(now)}")
-    return at.astimezone(UTC)
+    return at
 
 
 def find_keys(connection: Connection, query: KeyQuery, workspace: str, *, now: datetime) -> KeyPage:

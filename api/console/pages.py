@@ -46,6 +46,7 @@ class Section:
 
 SECTIONS = (
     Section("API keys", "/keys", "api-keys:read"),
+    Section("Audit", "/audit", "audit:read"),
     Section("Projections", "/projections", "projections:read", for_root=True),
 )
 

@@ -21,9 +21,13 @@ _MOMENT = timedelta(minutes=1)
 _AT_LEAST = 2
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a number of things, as in ``1 event`` or ``1,200 events``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number of things, as in ``1 event`` or ``1,200 events``.
+
+    Args:
+        plural: of the noun, where it takes more than an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def relative(at: datetime, now: datetime) -> str:

@@ -1,11 +1,10 @@
 """The feed of all events: a page of it, all of it as a stream, or what comes, as it comes."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from api.accept import form_of_answer
 from api.answers import FeedAnswer
@@ -19,10 +18,8 @@ from api.event_forms import (
     JSON,
     NDJSON,
     entry_as_json,
-    header,
-    lines,
-    records,
 )
+from api.event_streams import as_csv, as_ndjson
 from api.representations import page_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers, texts
@@ -31,7 +28,6 @@ from domain.errors import Invalid
 from domain.times import checked, to_text
 from projections.database import Database
 from projections.feed import (
-    FeedEntry,
     FeedFilters,
     Place,
     newest_place,
@@ -119,20 +115,8 @@ def _stream(database: Database, filters: FeedFilters, query: FindEvents, form: s
     with database.read() as connection:
         after = place_of(connection, query.after or 0, field="after")
         span = span_of(connection, filters, after=after.leaf_index)
-    # A generator that is not async runs in a thread, and no longer than the client is there.
     batches = read_all(database, filters, span)
-    if form == NDJSON:
-        return StreamingResponse(map(lines, batches), media_type=NDJSON)
-    return StreamingResponse(
-        _csv(batches),
-        media_type=f"{CSV}; charset=utf-8; header=present",
-        headers={"Content-Disposition": 'attachment; filename="events.csv"'},
-    )
-
-
-def _csv(batches: Iterator[list[FeedEntry]]) -> Iterator[bytes]:
-    yield header()
-    yield from map(records, batches)
+    return as_ndjson(batches) if form == NDJSON else as_csv(batches)
 
 
 async def _tail(

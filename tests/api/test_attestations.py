@@ -116,7 +116,10 @@ def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
 def test_a_damaged_result_is_none(opened: OpenLedger) -> None:
     attest_ledger(opened)
     kept = opened.database.path.with_name(f"{opened.database.path.name}.attestation.json")
-    assert last_attestation(opened.database) == LastAttestation(NOON, 0, 0)
+    empty = LastAttestation(
+        NOON, position=0, events=0, entries=0, keys=0, checkpoints=0, findings=0, listed=()
+    )
+    assert last_attestation(opened.database) == empty
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_text('{"finished_at": 7}')
     assert last_attestation(opened.database) is None

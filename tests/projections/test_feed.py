@@ -26,6 +26,7 @@ from projections.feed import (
     FeedEntry,
     FeedFilters,
     Place,
+    leaf_indexes,
     newest_place,
     place_of,
     read_all,
@@ -98,6 +99,8 @@ def test_pages_streams_and_news_are_what_a_naive_filter_leaves(
             with keys.database.read() as connection:
                 every = everything(connection)
                 assert [each.leaf_index for each in every] == [*range(len(every))]
+                places = {each.position: each.leaf_index for each in every}
+                assert leaf_indexes(connection, [*places, 10**6]) == places
                 # The same, of the rows as they are in the table.
                 stored = rows_of(keys.path, "entries")
                 assert [(row[0], row[1], row[3]) for row in stored] == [
@@ -116,6 +119,10 @@ def test_pages_streams_and_news_are_what_a_naive_filter_leaves(
                     batches = [*read_all(keys.database, filters, span, batch=limit)]
                     assert [each for batch in batches for each in batch] == expected
                     assert all(batches)
+                    newest_first = read_feed(
+                        connection, filters, span, limit=limit, newest_first=True
+                    )
+                    assert newest_first == expected[::-1][:limit]
                     assert [*in_news(keys.database, filters, after, limit)] == expected
 
 
@@ -228,8 +235,9 @@ class TestLongFeeds:
         ],
         ids=str,
     )
+    @pytest.mark.parametrize("newest_first", [False, True])
     def test_no_page_is_sorted_and_none_reads_more_than_it_must(
-        self, long_ledger: Database, filters: FeedFilters
+        self, long_ledger: Database, filters: FeedFilters, *, newest_first: bool
     ) -> None:
         """A plan with a sorter would sort the rest of the feed anew for each batch."""
         plans: list[str] = []
@@ -239,11 +247,14 @@ class TestLongFeeds:
             driver = connection.connection.driver_connection
             assert driver is not None
             driver.set_trace_callback(seen.append)
-            found = read_feed(connection, filters, range(len(every)), limit=100)
+            found = read_feed(
+                connection, filters, range(len(every)), limit=100, newest_first=newest_first
+            )
             driver.set_trace_callback(None)
             for statement in seen:
                 plans += [row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
-        assert found == [each for each in every if fits(each, filters)][:100]
+        order = -1 if newest_first else 1
+        assert found == [each for each in every if fits(each, filters)][::order][:100]
         assert plans
         assert not any("TEMP B-TREE" in plan or plan.startswith("SCAN") for plan in plans), plans
 

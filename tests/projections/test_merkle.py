@@ -19,6 +19,7 @@ from projections.merkle import (
     leaf_hash,
     leaf_that_completes,
     root,
+    steps_to_root,
     verify_consistency,
     verify_inclusion,
 )
@@ -201,6 +202,9 @@ def test_every_inclusion_is_proved_as_defined(entries: list[bytes], data: st.Dat
     assert proof == defined_path(leaf_index, entries[:size])
     leaf, top = leaf_hash(entries[leaf_index]), defined_root(entries[:size])
     assert verify_inclusion(leaf, leaf_index, size, proof, top)
+    steps = steps_to_root(leaf, leaf_index, size, proof)
+    assert [leaf, *(step.node for step in steps)][-1] == top
+    assert [step.sibling for step in steps] == proof
 
 
 @PATIENT

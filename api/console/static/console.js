@@ -51,24 +51,25 @@ function readInLocalTime(within) {
     const zone = within.querySelector(`label[for="${input.id}"] .zone`);
     if (zone) zone.textContent = "(your time)";
     input.form.addEventListener("formdata", (event) => {
-      event.formData.set(input.name, `${new Date(input.value).toISOString().slice(0, 16)}Z`);
+      if (input.value) event.formData.set(input.name, `${new Date(input.value).toISOString().slice(0, 16)}Z`);
     });
   }
 }
 
-// While a rebuild runs, its page is fetched again and again, and the part that changes is replaced.
+// While work goes on, its page is fetched again and again, and the part that changes is replaced.
 async function poll() {
-  const shown = document.getElementById("projections");
-  if (!shown || !("poll" in shown.dataset)) return;
+  const shown = document.querySelector("[data-poll]");
+  if (!shown) return;
   await new Promise((resolve) => setTimeout(resolve, 500));
   try {
     const answer = await fetch(location.href, { redirect: "error", credentials: "same-origin" });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.getElementById("projections");
+    const fresh = page.getElementById(shown.id);
     if (!answer.ok || !fresh) return location.reload();
     localise(fresh);
+    offerToCopy(fresh);
     shown.replaceWith(document.adoptNode(fresh));
-    if (!("poll" in fresh.dataset)) say("The rebuild has ended");
+    if (!("poll" in fresh.dataset)) say(shown.dataset.poll);
   } catch {
     // The server may be restarting, or the session may have ended: the next time tells.
     await new Promise((resolve) => setTimeout(resolve, 2000));

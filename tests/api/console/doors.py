@@ -25,6 +25,7 @@ class Door:
 
 READ = ("api-keys:read",)
 WRITE = ("api-keys:read", "api-keys:write")
+AUDIT = ("audit:read",)
 _KEY = "/console/keys/{key_id}"
 _END = (("expiration", "never"), ("version", "1"))
 _NEW = (("name", "new"), ("scope", "mcp:read"), ("expiration", "30"), ("request", "once"))
@@ -51,6 +52,12 @@ DOORS = (
     Door("POST", f"{_KEY}/rotate", WRITE, (("grace", "0"), ("version", "1"), ("request", "once"))),
     Door("GET", f"{_KEY}/revoke", WRITE),
     Door("POST", f"{_KEY}/revoke", WRITE, _REVOKE),
+    Door("GET", "/console/audit", AUDIT),
+    Door("POST", "/console/audit/verify", AUDIT, for_root=True),
+    Door("GET", "/console/audit/entries/{leaf_index}", AUDIT),
+    Door("GET", "/console/audit/events.csv", AUDIT),
+    Door("GET", "/console/audit/events.ndjson", AUDIT),
+    Door("GET", "/console/audit/checkpoint.txt", AUDIT),
     Door("GET", "/console/projections", ("projections:read",), for_root=True),
     Door(
         "POST",

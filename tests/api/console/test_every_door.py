@@ -22,7 +22,13 @@ from tests.api.test_every_route import flat
 GUARDED = [door for door in DOORS if door.scopes is not None]
 CHANGES = [door for door in GUARDED if door.method == "POST"]
 FORM = "application/x-www-form-urlencoded"
-EVERYTHING = ("api-keys:read", "api-keys:write", "projections:read", "projections:write")
+EVERYTHING = (
+    "api-keys:read",
+    "api-keys:write",
+    "audit:read",
+    "projections:read",
+    "projections:write",
+)
 for_every_door = pytest.mark.parametrize("door", DOORS, ids=str)
 for_every_guarded_door = pytest.mark.parametrize("door", GUARDED, ids=str)
 for_every_change = pytest.mark.parametrize("door", CHANGES, ids=str)
@@ -36,6 +42,8 @@ class World:
     key: Key
     admin: Key
     elsewhere: Key
+    leaf_index: int
+    """Of the entry that tells of the key's making."""
 
     def send(
         self,
@@ -47,7 +55,10 @@ class World:
         headers: dict[str, str] | None = None,
     ) -> Response:
         """Send a request that lacks nothing but what it is told to lack."""
-        path = door.path.format(key_id=self.key.key_id, name="key_list", version="x") + query
+        path = door.path.format(
+            key_id=self.key.key_id, leaf_index=self.leaf_index, name="key_list", version="x"
+        )
+        path += query
         if door.method == "GET":
             return visit.get(path, headers=headers)
         fields = {"more": "", **dict(door.fields)}
@@ -58,9 +69,11 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(shared_api: Api) -> World:
+    key = shared_api.make("mcp:read")
     return World(
         shared_api,
-        key=shared_api.make("mcp:read"),
+        key=key,
+        leaf_index=leaf_index_of(shared_api, key),
         admin=shared_api.admin(),
         elsewhere=shared_api.admin("other"),
     )
@@ -73,6 +86,13 @@ def unchanged(world: World) -> Iterator[None]:
     yield
     assert world.api.position() == before
     assert world.api.show(world.key)["status"] == "active"
+
+
+def leaf_index_of(api: Api, key: Key) -> int:
+    """Return the place of a key's first entry."""
+    answer = api.get("/v1/events", params={"workspace": "*", "key_id": key.key_id})
+    index: int = answer.json()["data"][0]["leaf_index"]
+    return index
 
 
 def is_page(answer: Response, status: int) -> None:
@@ -220,7 +240,7 @@ class TestAnotherWorkspace:
     def test_its_key_does_not_exist_and_it_cannot_be_named(self, door: Door, world: World) -> None:
         visit = Visit.signed_in(world.api, world.elsewhere)
         token = visit.csrf_token()
-        if "{key_id}" in door.path:
+        if "{key_id}" in door.path or "{leaf_index}" in door.path:
             is_page(world.send(door, visit, csrf_token=token), 404)
         if door.for_root:
             is_page(world.send(door, visit, csrf_token=token), 403)

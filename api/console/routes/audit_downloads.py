@@ -1,0 +1,59 @@
+"""What the audit page gives to keep: the events that it lists, and the latest checkpoint."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse
+from starlette.responses import Response
+
+from api.console.feed_queries import FeedQuery
+from api.console.pages import ROOT
+from api.console.routes.audit_pages import Auditing, EntryQuery
+from api.console.visitors import Visitor
+from api.event_streams import as_csv, as_ndjson
+from api.requests import ledger_of
+from domain.errors import NoCheckpoint
+from projections.checkpoints import latest_note
+from projections.feed import FeedEntry, read_all, span_of
+
+router = APIRouter(prefix=ROOT, include_in_schema=False)
+
+
+@router.get("/audit/events.csv")
+def export_a_table(
+    request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
+) -> Response:
+    """Give all events that fit as a table for spreadsheets."""
+    return as_csv(_batches(request, visitor, query))
+
+
+@router.get("/audit/events.ndjson")
+def export_lines(
+    request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
+) -> Response:
+    """Give all events that fit as lines of JSON, each with its entry byte for byte."""
+    answer = as_ndjson(_batches(request, visitor, query))
+    answer.headers["Content-Disposition"] = 'attachment; filename="events.ndjson"'
+    return answer
+
+
+@router.get("/audit/checkpoint.txt")
+def give_the_checkpoint(
+    request: Request, _visitor: Auditing, _query: Annotated[EntryQuery, Query()]
+) -> Response:
+    """Give the latest checkpoint as it was signed."""
+    with ledger_of(request).database.read() as connection:
+        note = latest_note(connection)
+    if note is None:
+        raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
+    headers = {"Content-Disposition": 'attachment; filename="checkpoint.txt"'}
+    return PlainTextResponse(note, headers=headers)
+
+
+def _batches(request: Request, visitor: Visitor, query: FeedQuery) -> Iterator[list[FeedEntry]]:
+    database = ledger_of(request).database
+    filters = query.filters(visitor.workspace)
+    with database.read() as connection:
+        span = span_of(connection, filters, after=-1)
+    return read_all(database, filters, span)

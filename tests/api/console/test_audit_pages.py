@@ -1,0 +1,354 @@
+"""The audit page shows what happened, whether it is still what was written, and each proof."""
+
+import csv
+import html
+import io
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from base64 import b64encode
+from contextlib import closing
+
+import orjson
+import pytest
+
+from api.attestations import attest_ledger
+from domain.errors import HistoryInDoubt
+from projections.exclusive import exclusively
+from tests.api.checkpoints import sign_a_checkpoint
+from tests.api.console.visits import Visit, form_in, forms_in, words_in
+from tests.api.served import Api, Key
+from tests.projections.ledgers import sql
+from tests.system.processes import eventually
+
+AUDIT = "/console/audit"
+VERIFYING = "attestation asked for"
+
+
+@pytest.fixture
+def admin(api: Api) -> Key:
+    return api.admin()
+
+
+@pytest.fixture
+def visit(api: Api, admin: Key) -> Visit:
+    return Visit.signed_in(api, admin)
+
+
+@pytest.fixture
+def root(api: Api) -> Visit:
+    return Visit.signed_in(api, api.root)
+
+
+def happened(visit: Visit, query: str = "") -> list[str]:
+    page = visit.get(f"{AUDIT}{query}")
+    assert page.status_code == 200, page.text
+    return re.findall(r'class="cell-name"><strong[^>]*>([^<]*)</strong>', page.text)
+
+
+def entries_in(visit: Visit, query: str = "") -> list[int]:
+    page = visit.get(f"{AUDIT}{query}")
+    return [int(each) for each in re.findall(r'/console/audit/entries/(\d+)[?"]', page.text)]
+
+
+def entry_of(api: Api, key: Key) -> int:
+    """Return the leaf index of a key's newest event."""
+    answer = api.get("/v1/events", params={"workspace": "*", "key_id": key.key_id})
+    index: int = answer.json()["data"][-1]["leaf_index"]
+    return index
+
+
+class TestTheFeed:
+    def test_it_tells_what_happened_the_newest_first(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make("mcp:read", name="gateway", by=admin)
+        api.post(f"{key.path}/revoke", by=admin, json={"reason": "leaked"})
+        api.make(workspace="other", name="not to be seen")
+        page = visit.get(AUDIT)
+        assert happened(visit) == ["Revoked", "Created", "Created"]
+        assert "“leaked”" in words_in(page)
+        assert "gateway" in page.text
+        assert "not to be seen" not in page.text
+        assert 'href="/console/audit"' in page.text
+
+    def test_filters_narrow_it(self, api: Api, admin: Key) -> None:
+        api.clock.advance(hours=2)
+        again = Visit.signed_in(api, admin)
+        key = api.make("mcp:read", by=admin)
+        api.patch(key.path, by=admin, json={"name": "renamed"})
+        assert happened(again, "?type=ApiKey.Renamed&key=&actor=&from=&until=") == ["Renamed"]
+        assert happened(again, f"?key=%20{key.key_id}") == ["Renamed", "Created"]
+        assert happened(again, f"?actor={admin.key_id}") == ["Renamed", "Created"]
+        assert happened(again, f"?actor={api.root.key_id}") == ["Created"]
+        assert happened(again, "?from=2026-03-03T13:00") == ["Renamed", "Created"]
+        assert happened(again, "?until=2026-03-03T13:00Z") == ["Created"]
+        assert happened(again, "?type=ApiKey.Revoked") == []
+        assert "No event fits" in words_in(again.get(f"{AUDIT}?type=ApiKey.Revoked"))
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("?type=nothing", "give one of ApiKey.Created"),
+            ("?key=nothing", "key_id"),
+            ("?from=yesterday", "give a date and a time"),
+            ("?until=9999-12-31T23:59-01:00", "give a date and a time"),
+            ("?actor=%00", "U+0000"),
+            ("?cursor=nothing", "cursor"),
+            ("?nothing=1", "nothing"),
+        ],
+    )
+    def test_what_cannot_be_asked_is_said(self, query: str, said: str, visit: Visit) -> None:
+        page = visit.get(f"{AUDIT}{query}")
+        assert page.status_code == 422
+        assert said in html.unescape(words_in(page))
+
+    def test_it_has_pages(self, api: Api, admin: Key, visit: Visit) -> None:
+        made = [entry_of(api, admin)]
+        made += [entry_of(api, api.make("mcp:read", by=admin)) for _ in range(60)]
+        seen: list[int] = []
+        where: str | None = "?type=ApiKey.Created"
+        while where is not None:
+            seen += entries_in(visit, where)
+            page = visit.get(f"{AUDIT}{where}")
+            older = re.search(r'rel="next" href="/console/audit([^"]*)"', page.text)
+            where = html.unescape(older[1]) if older else None
+            if where is not None:
+                cursor = where
+        assert seen == made[::-1]
+        wrong = cursor.replace("Created", "Revoked")
+        assert visit.get(f"{AUDIT}{wrong}").status_code == 422
+
+    def test_it_is_shown_to_who_may_see_it_alone(self, api: Api) -> None:
+        visit = Visit.signed_in(api, api.make("api-keys:read"))
+        assert f'href="{AUDIT}"' not in visit.get("/console/keys").text
+        auditor = Visit.signed_in(api, api.make("audit:read", name="auditor"))
+        page = auditor.follow(auditor.get("/console"))
+        assert "auditor" in page.text
+        # What they may not see, they are not sent to.
+        assert 'href="/console/keys/' not in page.text
+
+    def test_a_damaged_entry_is_said_to_be_and_the_page_still_shown(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        path, index = api.app.state.ledger.database.path, entry_of(api, admin)
+        for damage in (b"no json", b"[]", b'{"key_id": "x"}', b"\xff"):
+            sql(path, "UPDATE entries SET entry = ? WHERE leaf_index = ?", damage, index)
+            assert happened(visit) == ["This entry is damaged"]
+            page = visit.get(f"{AUDIT}/entries/{index}")
+            assert page.status_code == 200, page.text
+            assert "This is not the entry that was signed" in words_in(page)
+
+
+class TestExports:
+    def test_they_have_all_that_fits_in_the_forms_of_the_http_api(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        for number in range(60):
+            api.make("mcp:read", name=f"key {number}", by=admin)
+        api.make(workspace="other")
+        for name, accept in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
+            query = f"?actor={admin.key_id}"
+            link = f'href="{AUDIT}/events.{name}{query}" download'
+            assert link in visit.get(f"{AUDIT}{query}").text
+            given = visit.get(f"{AUDIT}/events.{name}{query}")
+            asked = api.get(f"/v1/events{query}", by=admin, headers={"Accept": accept})
+            assert given.content == asked.content
+            assert given.headers["Content-Type"] == asked.headers["Content-Type"]
+            assert given.headers["Content-Disposition"] == (f'attachment; filename="events.{name}"')
+        everything = visit.get(f"{AUDIT}/events.csv").text
+        assert len(list(csv.reader(io.StringIO(everything)))) == 1 + 61
+
+    def test_the_checkpoint_is_the_signed_note(self, api: Api, visit: Visit) -> None:
+        sign_a_checkpoint(api)
+        given = visit.get(f"{AUDIT}/checkpoint.txt")
+        assert given.text == api.get("/v1/checkpoint").text
+        assert given.headers["Content-Disposition"].startswith("attachment")
+
+
+class TestWhetherItIsGenuine:
+    @pytest.fixture(autouse=True)
+    def _signed(self, api: Api, admin: Key) -> None:  # noqa: ARG002 - its making is an entry
+        sign_a_checkpoint(api)
+
+    def test_before_anybody_has_looked(self, api: Api, visit: Visit) -> None:
+        words = words_in(visit.get(AUDIT))
+        assert "Not verified yet" in words
+        checkpoint = sign_a_checkpoint(api)
+        assert checkpoint.root.hex() in words
+        assert str(api.app.state.ledger.signer.key.verifier_key) in words
+
+    def test_when_all_is_as_it_was_written(self, api: Api, admin: Key, visit: Visit) -> None:
+        attest_ledger(api.app.state.ledger)
+        words = words_in(visit.get(AUDIT))
+        assert "No change found" in words
+        assert "2 entries, 2 keys" in words
+        assert "Since then" not in words
+        api.make("mcp:read", by=admin)
+        assert "Since then 1 new entry" in words_in(visit.get(AUDIT))
+
+    def test_findings_are_listed_for_root_and_counted_for_others(
+        self, api: Api, visit: Visit, root: Visit
+    ) -> None:
+        path = api.app.state.ledger.database.path
+        sql(path, "UPDATE auth_lookup SET name = 'hacked' WHERE name = 'root'")
+        (finding,) = attest_ledger(api.app.state.ledger).findings
+        page = root.get(AUDIT)
+        words = html.unescape(words_in(page))
+        assert "1 problem found" in words
+        assert finding.wrong in words
+        assert finding.remedy in words
+        others = html.unescape(words_in(visit.get(AUDIT)))
+        assert "1 problem found" in others
+        assert "hacked" not in others
+        assert "somebody with a key of the workspace root" in others
+
+    def test_in_doubt_it_says_that_changes_are_refused_and_what_to_do(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        attest_ledger(api.app.state.ledger)
+        ledger = api.app.state.ledger
+        index = entry_of(api, admin)
+        sql(ledger.database.path, "UPDATE entries SET hashes = zeroblob(length(hashes))")
+        with pytest.raises(HistoryInDoubt) as doubt:
+            ledger.signer.look()
+        page = visit.get(AUDIT)
+        assert page.status_code == 200
+        words = html.unescape(words_in(page))
+        assert "Changes are refused" in words
+        assert "In doubt" in words
+        assert "No change found" not in words
+        assert str(doubt.value) in words
+        assert "keyledger audit verify" in words
+        assert "This is not the entry that was signed" in words_in(
+            visit.get(f"{AUDIT}/entries/{index}")
+        )
+
+    def test_root_verifies_now(self, root: Visit) -> None:
+        page = root.get(AUDIT)
+        form = form_in(page, "/audit/verify")
+        answer = root.follow(root.post(form.action, form.fields))
+        assert answer.status_code == 200
+
+        def is_told() -> bool:
+            return "The verification has ended" in words_in(root.get(AUDIT))
+
+        eventually(is_told, "the verification has ended")
+        assert "No change found" in words_in(root.get(AUDIT))
+        assert "data-poll" not in root.get(AUDIT).text
+
+    def test_how_far_it_is_is_shown_and_a_second_one_is_not_begun(
+        self, api: Api, root: Visit
+    ) -> None:
+        form = form_in(root.get(AUDIT), "/audit/verify")
+        path = api.app.state.ledger.database.path
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            # The comparison of the projections waits for who writes.
+            connection.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                root.post(form.action, form.fields)
+            eventually(
+                lambda: "Step 3 of 6: the signed checkpoints" in words_in(root.get(AUDIT)),
+                "it has come to where it waits",
+            )
+            page = root.get(AUDIT)
+            shown = re.search(r'<progress id="verifying" max="100" value="(\d+)">', page.text)
+            assert shown
+            assert int(shown[1]) == 50
+            assert "disabled>Verify now" in page.text
+            running = [each for each in threading.enumerate() if each.name == VERIFYING]
+            assert len(running) == 1
+            connection.execute("ROLLBACK")
+        running[0].join()
+        assert "No change found" in words_in(root.get(AUDIT))
+
+    def test_one_at_a_time_whichever_process_it_is(self, api: Api, root: Visit) -> None:
+        with exclusively(api.app.state.ledger.database, "attestation"):
+            page = root.get(AUDIT)
+            assert "A verification is running on the server" in words_in(page)
+            assert "data-poll" in page.text
+            assert '<meta http-equiv="refresh"' in page.text
+            form = form_in(page, "/audit/verify")
+            root.post(form.action, form.fields)
+            eventually(
+                lambda: all(each.name != VERIFYING for each in threading.enumerate()),
+                "the second one has given up",
+            )
+        assert "another one was running" in html.unescape(words_in(root.get(AUDIT)))
+        assert "Not verified yet" in words_in(root.get(AUDIT))
+
+    def test_nobody_else_is_offered_to(self, visit: Visit) -> None:
+        page = visit.get(AUDIT)
+        assert not [form for form in forms_in(page) if form.action.endswith("/verify")]
+
+
+class TestAProof:
+    @pytest.fixture
+    def keys(self, api: Api, admin: Key) -> list[Key]:
+        return [api.make("mcp:read", name=f"ключ '{number}\"\\", by=admin) for number in range(9)]
+
+    def test_the_timeline_leads_to_it(self, api: Api, keys: list[Key], visit: Visit) -> None:
+        index = entry_of(api, keys[3])
+        page = visit.get(f"/console/keys/{keys[3].key_id}")
+        assert f'href="{AUDIT}/entries/{index}">Entry {index} in the log' in page.text
+        reader = Visit.signed_in(api, api.make("api-keys:read"))
+        page = reader.get(f"/console/keys/{keys[3].key_id}")
+        assert f"Entry {index} in the log" in words_in(page)
+        assert f"{AUDIT}/entries" not in page.text
+
+    def test_it_leads_from_the_entry_to_the_checkpoint(
+        self, api: Api, keys: list[Key], visit: Visit
+    ) -> None:
+        checkpoint = sign_a_checkpoint(api)
+        for key in keys:
+            index = entry_of(api, key)
+            page = visit.get(f"{AUDIT}/entries/{index}")
+            words = html.unescape(words_in(page))
+            proof = api.get("/v1/proofs/inclusion", params={"leaf_index": index}).json()
+            assert len(re.findall(r"Step \d+:", words)) == len(proof["hashes"])
+            assert "The signed checkpoint of 11 entries has this one" in words
+            assert f"The same as the fingerprint of the checkpoint {checkpoint.root.hex()}" in words
+            line = re.search(r"The entry, to the byte (\{.*?\}) Copy", words)
+            assert line
+            assert orjson.loads(line[1])["key_id"] == key.key_id
+
+    def test_the_program_on_it_comes_to_the_same(
+        self, api: Api, keys: list[Key], visit: Visit
+    ) -> None:
+        checkpoint = sign_a_checkpoint(api)
+        page = visit.get(f"{AUDIT}/entries/{entry_of(api, keys[-1])}")
+        found = re.search(r'id="script">(.*?)</code>', page.text, re.DOTALL)
+        assert found
+        program = [sys.executable, "-I", "-c", html.unescape(found[1])]
+        printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+        assert printed.split() == [checkpoint.root.hex(), b64encode(checkpoint.root).decode()]
+
+    def test_what_was_changed_is_not_proved(self, api: Api, keys: list[Key], visit: Visit) -> None:
+        sign_a_checkpoint(api)
+        index = entry_of(api, keys[4])
+        sql(
+            api.app.state.ledger.database.path,
+            "UPDATE entries SET entry = CAST(replace(entry, 'mcp:read', 'mcp:rexd') AS BLOB)"
+            " WHERE leaf_index = ?",
+            index,
+        )
+        words = words_in(visit.get(f"{AUDIT}/entries/{index}"))
+        assert "This is not the entry that was signed" in words
+        assert "Not the same" in words
+
+    def test_an_entry_of_another_workspace_does_not_exist(
+        self, api: Api, visit: Visit, root: Visit
+    ) -> None:
+        theirs = entry_of(api, api.make(workspace="other"))
+        absent = visit.get(f"{AUDIT}/entries/{theirs}")
+        assert absent.status_code == 404
+        never = visit.get(f"{AUDIT}/entries/{theirs + 1000}")
+        assert never.status_code == 404
+        said = {
+            words_in(each).replace(each.headers["X-Request-Id"], "") for each in (absent, never)
+        }
+        assert len(said) == 1
+        assert root.get(f"{AUDIT}/entries/{theirs}?workspace=other").status_code == 200
+        assert visit.get(f"{AUDIT}/entries/nothing").status_code == 422
