@@ -527,7 +527,7 @@ def delete_events(keys: Keys, *positions: int) -> None:
 
 def found_by_check(keys: Keys) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for view in KEY_VIEWS:
+    for view in VIEWS:
         for difference in check(keys.database, view).differences:
             found.setdefault(difference.key_id, []).append(
                 f"{view.name}: {difference.problem} {sorted(difference.columns)}"
