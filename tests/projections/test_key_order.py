@@ -3,6 +3,7 @@
 from datetime import timedelta
 from itertools import product
 from typing import get_args
+from uuid import UUID
 
 import pytest
 
@@ -104,5 +105,7 @@ def test_the_workspaces_that_have_keys_are_listed_once_each(keys: Keys) -> None:
 def test_keys_are_named_within_their_workspace(keys: Keys) -> None:
     own, other = keys.create("own"), keys.create("other", workspace="other")
     with keys.database.read() as connection:
-        names = names_of_keys(connection, "default", [own.key_id, other.key_id, "apikey_no"])
+        names = names_of_keys(
+            connection, "default", [own.key_id, other.key_id, f"apikey_{UUID(int=7)}"]
+        )
     assert names == {own.key_id: "own"}

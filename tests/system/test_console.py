@@ -1,5 +1,6 @@
 """The console as a person meets it: a real browser, a real server, by mouse and by keyboard."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -275,7 +276,7 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
         # The comparison of the projections waits for who writes.
         connection.execute("BEGIN IMMEDIATE")
         page.get_by_role("button", name="Verify now").click()
-        expect(page.get_by_role("progressbar", name="Step 3 of 6")).to_be_visible()
+        expect(page.get_by_role("progressbar", name=re.compile("Step 3 of"))).to_be_visible()
         screen.look("verifying", "Audit")
         connection.execute("ROLLBACK")
     # With a script the page asks again by itself, without one it reloads itself.

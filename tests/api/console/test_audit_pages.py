@@ -250,13 +250,13 @@ class TestWhetherItIsGenuine:
             for _ in range(2):
                 root.post(form.action, form.fields)
             eventually(
-                lambda: "Step 3 of 6: the signed checkpoints" in words_in(root.get(AUDIT)),
+                lambda: "the signed checkpoints" in words_in(root.get(AUDIT)),
                 "it has come to where it waits",
             )
             page = root.get(AUDIT)
             shown = re.search(r'<progress id="verifying" max="100" value="(\d+)">', page.text)
             assert shown
-            assert int(shown[1]) == 50
+            assert 0 < int(shown[1]) < 100
             assert "disabled>Verify now" in page.text
             running = [each for each in threading.enumerate() if each.name == VERIFYING]
             assert len(running) == 1
