@@ -87,8 +87,8 @@ def test_a_server_killed_between_commit_and_checkpoint_or_in_writing_one_goes_on
         assert seen <= set(found)
         unsigned.add(len(entries_of(servers.data_dir)) - found[-1].size)
         # As if the kill had come in the middle of the next note.
-        with file.open("ab") as torn:
-            torn.write(found[-1].note.encode()[: 25 * number])
+        whole = b"".join(each.note.encode() + b"\n" for each in found)
+        file.write_bytes(whole + found[-1].note.encode()[: 25 * number])
     with direct(servers.data_dir) as opened:
         assert opened.signer.doubt is None
         opened.signer.sign()
