@@ -5,6 +5,7 @@ from itertools import groupby
 
 import pytest
 
+from projections import key_versions
 from projections.rebuild import rebuild
 from projections.recorder import LedgerRecorder
 from projections.views import VIEWS
@@ -161,8 +162,8 @@ def known_rows(keys: Keys) -> dict[str, Rows]:
     """Return the rows of the keys of v1; files that came later have keys of their own."""
     known = {ROOT, ROTATED, SUCCESSOR}
     return {
-        view.name: [row for row in rows_of(keys.path, view.name) if row[1] in known]
-        for view in KEY_VIEWS
+        view.name: [row for row in rows_of(keys.path, view.name) if known & {row[1], row[2]}]
+        for view in (*KEY_VIEWS, key_versions.VIEW)
     }
 
 
