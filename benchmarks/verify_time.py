@@ -64,7 +64,8 @@ def _verdicts(ledger: OpenLedger, calls: int) -> list[Row]:
         )
         if kind.startswith(("unknown", "revoked")):
             floor = f"{wrong * 1e6:.1f} us for a wrong secret"
-            rows.append(at_most(kind, measured, floor, median(taken) / wrong, 3.0))
+            ratio = median(taken) / wrong
+            rows.append(at_most(kind, measured, floor, max(ratio, 1 / ratio), 1.15))
         else:
             rows.append(Row(kind, measured))
     return rows

@@ -128,6 +128,7 @@ class Authentication:
         with self._lock:
             position = self._keys.position
             key = self._keys.recall(public[-LOOKUP_ID_LENGTH:])
+            remembered = key is not None
             if key is None or key.spelling != (public, checksum):
                 # Not seen before as it is spelled: now its form matters.
                 token = parse(text)
@@ -141,6 +142,9 @@ class Authentication:
         proved = secret.isascii() and same_digest(self._pepper.digest(secret), known)
         # The checksum does not cover the prefix, and a token has one spelling only.
         if key is None or not proved or public != key.public:
+            if key is not None and remembered:
+                with self._lock:
+                    self._keys.read_in_vain(key.row.lookup_id)
             return Answer(_NOT_FOUND, position)
         key.spelling = public, checksum
         return Answer(self._judge(key, scopes, now, workspace), position)

@@ -120,6 +120,16 @@ class RememberedKeys:
             del self._lookup_ids[oldest.row.key_id]
         return key
 
+    def read_in_vain(self, lookup_id: str) -> None:
+        """Read from the auth lookup what is not there, in the time that an unknown key takes.
+
+        Whoever presents a wrong secret must not learn by the time whether its key is there.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked.
+        """
+        auth_lookup.find_in_sqlite(self._fence.rows, f"{lookup_id}-", self._pepper_id)
+
     def _events_since_the_last(self) -> list[_Event]:
         """Return the last event looked at, as it is now, and the news after it."""
         events: list[_Event] = self._fence.rows(_EVENTS, self.position, _EVENTS_LOOKED_AT + 1)

@@ -6,6 +6,8 @@ from datetime import timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from secrets import token_bytes
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import structlog
@@ -17,6 +19,7 @@ from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
+from projections.fence import Fence
 from projections.key_filters import Filters
 from projections.key_list import list_keys
 from projections.listed_key import ListedKey
@@ -496,3 +499,29 @@ def test_a_row_that_a_rebuild_healed_is_not_remembered(keys: Keys, clock: Settab
     assert keys.verify(made.token) is Code.VALID, "a planted row is believed until it is checked"
     rebuild(keys.database, view_named("auth_lookup"), clock=clock)
     assert keys.verify(made.token) is Code.REVOKED
+
+
+def test_a_wrong_secret_reads_as_much_as_an_unknown_key_whether_remembered_or_not(
+    keys: Keys,
+) -> None:
+    live, revoked = keys.create("live").token, keys.create("revoked")
+    keys.revoke(revoked.key_id)
+    unknown = mint("key", random.Random(3).randbytes).reveal()
+    read: list[str] = []
+    rows = Fence.rows
+
+    def noted(fence: Fence, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        read.append(statement)
+        return rows(fence, statement, *values)
+
+    for token in (live, revoked.token):
+        keys.verify(token)  # from now on it is remembered
+    told = {}
+    with patch.object(Fence, "rows", noted):
+        for token in (unknown, live, revoked.token):
+            parsed = parse(token)
+            assert parsed is not None
+            assert keys.verify(Token("key", parsed.lookup_id, "0" * 43).reveal()) is Code.NOT_FOUND
+            told[token] = list(read)
+            read.clear()
+    assert told[live] == told[revoked.token] == told[unknown] != []
