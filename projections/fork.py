@@ -6,8 +6,8 @@ two part; nobody can take the new log for the old one. It is the way to another 
 somebody else may have got hold of the old one.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from time import sleep
@@ -69,55 +69,50 @@ def fork(
     why = checked_reason(reason)
     if why is None:
         raise Invalid("reason", "say why the log cannot go on as it was")
+    new_path = key_path.with_name(f"{key_path.name}.new")
+    with _while_nobody_signs(database):
+        key = read_or_make_signing_key(new_path, random)
+        forked = _begun(database, key)
+        if forked is None:
+            last = _last(database, signer)
+            forked = Forked(
+                originator_id=fork_uuid(key.name),
+                originator_version=1,
+                timestamp=at,
+                actor=by.actor.as_json(),
+                request_id=by.request_id,
+                source_ip=by.source_ip,
+                reason=why,
+                origin=key.name,
+                previous_origin=last.origin,
+                previous_size=last.size,
+                previous_root=last.root.hex(),
+            )
+            LedgerRecorder(database, views).insert_events([_stored(forked)])
+        # Named by the new key, which nobody had before: what an earlier fork left stays as it is.
+        aside = f"before-{key.verifier_key.key_id.hex()}"
+        put_aside(signer.path, aside)
+        with suppress(FileExistsError):
+            key_path.with_name(f"{key_path.name}.{aside}").hardlink_to(key_path)
+        new_path.replace(key_path)
+        sync_folder(key_path.parent)
+        signer.adopt(key)
+    return forked
+
+
+@contextmanager
+def _while_nobody_signs(database: Database) -> Iterator[None]:
+    """Wait for the turn to sign, and hold it; what cannot be written meanwhile is a refusal."""
     for _ in range(_ATTEMPTS):
         try:
             with exclusively(database, "signing") as alone:
                 if alone:
-                    return _fork(database, views, signer, key_path, random, why, by, at)
+                    yield
+                    return
         except (OSError, PersistenceError) as error:
             raise LedgerUnavailable(f"cannot write the fork down: {error}") from error
         sleep(_PAUSE_SECONDS)
     raise LedgerUnavailable("a server is signing checkpoints; stop it, and try again")
-
-
-def _fork(  # noqa: PLR0917 - the same as above
-    database: Database,
-    views: Sequence[View],
-    signer: Signer,
-    key_path: Path,
-    random: RandomSource,
-    reason: str,
-    by: Caller,
-    at: datetime,
-) -> Forked:
-    new_path = key_path.with_name(f"{key_path.name}.new")
-    key = read_or_make_signing_key(new_path, random)
-    forked = _begun(database, key)
-    if forked is None:
-        last = _last(database, signer)
-        forked = Forked(
-            originator_id=fork_uuid(key.name),
-            originator_version=1,
-            timestamp=at,
-            actor=by.actor.as_json(),
-            request_id=by.request_id,
-            source_ip=by.source_ip,
-            reason=reason,
-            origin=key.name,
-            previous_origin=last.origin,
-            previous_size=last.size,
-            previous_root=last.root.hex(),
-        )
-        LedgerRecorder(database, views).insert_events([_stored(forked)])
-    # Named by the new key, which nobody had before: what an earlier fork left stays as it is.
-    aside = f"before-{key.verifier_key.key_id.hex()}"
-    put_aside(signer.path, aside)
-    with suppress(FileExistsError):
-        key_path.with_name(f"{key_path.name}.{aside}").hardlink_to(key_path)
-    new_path.replace(key_path)
-    sync_folder(key_path.parent)
-    signer.adopt(key)
-    return forked
 
 
 def _begun(database: Database, key: SigningKey) -> Forked | None:
