@@ -1,6 +1,7 @@
 """Auth rows kept in memory, for as long as the ledger has said nothing new about them."""
 
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -88,7 +89,9 @@ class RememberedKeys:
             self._last_event = last[0] if last else _NO_EVENT
         elif news:
             for _, key_uuid, _ in news:
-                self._forget(to_key_id(UUID(bytes=key_uuid)))
+                # An event that was planted may be about nothing; then it is about no key here.
+                with suppress(TypeError, ValueError):
+                    self._forget(to_key_id(UUID(bytes=key_uuid)))
             self._last_event = news[-1]
         self._generation = generation
         self._version = version

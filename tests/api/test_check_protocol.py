@@ -1,9 +1,10 @@
 """The protocol in front of the application: checks that arrive whole are answered without it."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from unittest.mock import patch
@@ -350,6 +351,33 @@ class TestLeftToTheApplication:
 
         assert [answer.status for answer in answers] == [503, 503]
         assert house.watched.paths == ["/v1/forward-auth", "/v1/verify"]
+
+    def test_a_damaged_row_leaves_nobody_else_waiting(self, house: House) -> None:
+        async def scene(connect: Callable[[], Wire]) -> list[int]:
+            with closing(sqlite3.connect(house.ledger.database.path)) as connection:
+                connection.execute("UPDATE auth_lookup SET scopes = 'no' WHERE name = 'reader'")
+                connection.commit()
+            wires = [connect() for _ in range(3)]
+            # The damaged one comes first; the others arrive in the same turn.
+            for wire, token in zip(wires, ("reader", "verifier", "verifier"), strict=True):
+                wire.receive(house.get(token, "/v1/forward-auth"))
+            return [(await wire.answers(1))[0].status for wire in wires]
+
+        assert house.run(scene) == [500, 204, 204]
+
+    def test_a_planted_event_keeps_nobody_out(self, house: House) -> None:
+        async def scene(connect: Callable[[], Wire]) -> list[int]:
+            wire = connect()
+            wire.receive(house.get())
+            await wire.answers(1)
+            with closing(sqlite3.connect(house.ledger.database.path)) as connection:
+                connection.execute("INSERT INTO events VALUES (900, x'00', 1, 'Nothing', x'00')")
+                connection.commit()
+            wire.receive(house.get())
+            return [answer.status for answer in await wire.answers(2)]
+
+        assert house.run(scene) == [204, 204]
+        assert house.watched.paths == []
 
     def test_a_body_in_chunks(self, house: House) -> None:
         def requests() -> list[bytes]:
