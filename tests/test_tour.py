@@ -19,6 +19,8 @@ from urllib.error import URLError
 
 import pytest
 
+from tests.programs import needs
+
 README = Path(__file__).parents[1] / "README.md"
 KEYLEDGER = Path(sys.executable).with_name("keyledger")
 DEADLINE_SECONDS = 60
@@ -155,7 +157,7 @@ def next_like(shown: str, text: str) -> str:
     )
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the tour uses curl, which is not here")
+@needs(shutil.which("curl"), "curl")
 def test_the_tour_prints_what_the_readme_shows(tour: Tour) -> None:
     taken = steps("A tour")
     assert len(taken) >= 10

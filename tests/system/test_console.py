@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.programs import needs
 from tests.system.browsers import CHROMIUM, DESKTOP, PHONE, Screen, chromium
 from tests.system.clients import Client, answered
 from tests.system.ledgers import raw_sqlite
 from tests.system.processes import Server, eventually, servers_in
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not on this machine (Debian: apt-get install chromium)"
-)
+pytestmark = needs(CHROMIUM, "chromium")
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": DESKTOP, "color_scheme": "light"},

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.programs import needs
 from tests.system.clients import Client, Json, answered
 from tests.system.ledgers import admin_token
 from tests.system.processes import PATIENCE, Server, eventually, servers_in
@@ -40,9 +41,7 @@ http {{
 }}
 """
 
-pytestmark = pytest.mark.skipif(
-    NGINX is None, reason="nginx is not on this machine (Debian: apt-get install nginx)"
-)
+pytestmark = needs(NGINX, "nginx")
 
 
 @dataclass
