@@ -1,6 +1,7 @@
 """What tests of every room use: a clock to be set, and a real ledger on a real SQLite file."""
 
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,11 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings, read_settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and so would each process
+# be that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
