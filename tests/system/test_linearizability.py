@@ -344,8 +344,8 @@ AT_LEAST = {
     "rotate": 3,
     "rotate with grace": 3,
     "revoke": 20,
-    "killed": 1,
-    "rebuild begun": 4,
+    "killed": 2,
+    "rebuild begun": 10,
 }
 """How often each thing must have been done for the test to mean something."""
 
@@ -379,7 +379,7 @@ def test_no_history_tells_several_servers_from_one(servers: Servers) -> None:
     assert not too_few, told
     assert len(load.checks) > 1500, told
     for view, generation in rebuilds_done(servers).items():
-        assert generation > generations[view], told
+        assert generation >= generations[view] + 3, told
     assert differences(servers.data_dir) == SOUND
 
 
