@@ -189,8 +189,9 @@ class FileFence:
                 raise _unavailable() from error
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+        """Give the connection back, when nobody is asking over it."""
+        with self._lock:
+            self._connection.close()
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(statement, values).fetchall()
@@ -236,8 +237,9 @@ class ServerFence:
         return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id)
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+        """Give the connection back, when nobody is asking over it."""
+        with self._lock:
+            self._connection.close()
 
     def _connected(self) -> psycopg.Connection:
         try:
