@@ -15,6 +15,7 @@ from domain.key_ids import to_key_id
 from domain.public_event import entry_of
 from projections.database import Database
 from projections.findings import Finding, Findings
+from projections.illegible_text import illegible_text
 from projections.log_check import RESTORE, OnBatch, read_event
 from projections.offline_verifier import BROKEN_RULE, Histories, Report, match_entry
 from projections.schema import events
@@ -78,7 +79,7 @@ def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[A
     page = query
     done = 0
     while True:
-        with database.read() as connection:
+        with database.read() as connection, illegible_text(connection):
             rows = connection.execute(page).all()
         yield from rows
         if not rows:
