@@ -34,7 +34,8 @@ from projections.proofs import prove_inclusion
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 
-Auditing = Annotated[Visitor, Security(enter, scopes=["audit:read"])]
+SCOPE = "audit:read"
+Auditing = Annotated[Visitor, Security(enter, scopes=[SCOPE])]
 
 _LARGEST = 2**63 - 1
 _STAGES = {
