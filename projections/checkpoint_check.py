@@ -157,5 +157,5 @@ def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
         if not rows:
             return
         for origin, size, note in rows:
-            yield Kept(f"the database's checkpoint at {size} entries", note, (origin, size))
+            yield Kept(f"the database's checkpoint at {size} entries", str(note), (origin, size))
         page = query.where(place > (rows[-1].origin, rows[-1].size))

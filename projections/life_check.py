@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, select, tuple_, type_coerce
+from sqlalchemy.types import NullType
 
 from domain.audit_log import Forked
 from domain.key_ids import to_key_id
@@ -21,7 +22,8 @@ from projections.offline_verifier import BROKEN_RULE, Histories, Report, match_e
 from projections.schema import events
 
 _AT_ONCE = 2_000
-_place = tuple_(events.c.originator_id, events.c.originator_version)
+# Untyped, for somebody may have put a text there.
+_place = tuple_(type_coerce(events.c.originator_id, NullType()), events.c.originator_version)
 
 
 def check_lives(database: Database, until: int, findings: Findings, on_batch: OnBatch) -> int:
