@@ -9,17 +9,12 @@ from time import monotonic
 import structlog
 
 from api.attestation_runs import LOCK
-from api.attestations import (
-    Pace,
-    Stopping,
-    attest_ledger,
-    last_attestation,
-    log_attestation,
-)
+from api.attestations import Pace, Stopping, attest_ledger, log_attestation
 from api.composition import OpenLedger
 from domain.errors import LedgerError
 from projections.exclusive import exclusively
 from projections.expirer import expire_due_keys
+from projections.last_attestation import last_attestation
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5

@@ -18,6 +18,7 @@ from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import checked_settings, database_path, say_which_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.program_checks import check_program, check_python, check_sqlite
+from api.command_line.signing_checks import check_signing
 from api.command_line.terminal import one_line, stdout_console, write_json
 
 app = typer.Typer(add_completion=False)
@@ -43,6 +44,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         [check_program(), check_python(), check_sqlite()],
         # The files' modes are looked at before the database is opened, which makes more files.
         [check_folder(settings.data_dir), check_pepper(settings.pepper_path)],
+        check_signing(settings.signing_key_path, settings.checkpoint_path),
         [check_disk(path)],
         check_database(settings.url, path),
     )

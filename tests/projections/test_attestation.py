@@ -265,6 +265,17 @@ class TestEvents:
         attestation = attested(path)
         assert {each.position for each in attestation.findings} & {8, 77, -1}
 
+    @pytest.mark.parametrize("column", ["originator_id", "topic", "state"])
+    def test_a_text_that_is_no_utf_8_is_named(self, path: Path, column: str) -> None:
+        text = f"UPDATE events SET {column} = CAST({column} || x'ff' AS TEXT) WHERE id = 8"  # noqa: S608
+        sql(path, text)
+        assert 8 in {each.position for each in attested(path).findings}
+
+    def test_keys_that_are_named_by_texts_alone_are_found(self, path: Path) -> None:
+        sql(path, "UPDATE events SET originator_id = hex(originator_id)")
+        attestation = attested(path)
+        assert {each.position for each in attestation.findings} >= set(range(1, 11))
+
     def test_the_event_s_own_name_and_what_to_do_are_told(self, path: Path) -> None:
         edit(path, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
         (finding, *_) = attested(path).findings
@@ -509,6 +520,10 @@ class TestCheckpoints:
         (finding,) = attested(path, [note]).findings
         assert finding.name == "checkpoint 1 kept outside"
         assert "is signed by" in finding.wrong
+
+    def test_a_note_that_is_no_text_is_found(self, path: Path) -> None:
+        sql(path, "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9")
+        assert named(attested(path), "checkpoint") == ["the database's checkpoint at 9 entries"]
 
     def test_what_is_no_note_is_found(self, path: Path) -> None:
         assert named(attested(path, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column
+from sqlalchemy import Boolean, Column, String
 
 from projections import auth_lookup, key_list
 from projections.comparison import Difference
@@ -88,6 +88,31 @@ def test_an_edited_column_is_named_with_both_values(
             Difference(made[1].key_id, "different", {column.name: shown}),
         )
     assert len(differences(keys, view)) == 1
+    assert view_rows(keys.path) == right
+
+
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        pytest.param(view, column, id=f"{view.name}-{column.name}")
+        for view in VIEWS
+        for column in view.table.columns
+        if isinstance(column.type, String)
+    ],
+)
+def test_a_text_that_is_none_is_named_like_any_other_value(
+    keys: Keys, made: list[Made], view: View, column: Column[Any]
+) -> None:
+    right = view_rows(keys.path)
+    row = last_row_at(keys.path, view.name, 2)
+    was = value_in(keys.path, view.name, row, column.name)
+    edit = f"UPDATE {view.name} SET {column.name} = CAST(x'61ff' AS TEXT) WHERE rowid = {row}"  # noqa: S608
+    sql(keys.path, edit)
+    (difference,) = check(keys.database, view).differences
+    shown = ("(not shown)",) * 2 if column.name == "verifier" else (b"a\xff", was)
+    assert difference.columns == {column.name: shown}
+    assert difference.key_id == ("a\\xff" if column.name == "key_id" else made[1].key_id)
+    assert rebuild(keys.database, view, clock=lambda: NOON).differences == (difference,)
     assert view_rows(keys.path) == right
 
 

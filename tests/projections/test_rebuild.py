@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -397,6 +398,7 @@ POISONS = {
     "no time": "state = CAST(json_set(CAST(state AS TEXT), '$.timestamp', 'noon') AS BLOB)",
     "a number for a time": "state = CAST(json_set(CAST(state AS TEXT), '$.expires_at', 7) AS BLOB)",
     "no key id": "originator_id = x'00'",
+    "a text for a key id": "originator_id = 'one of 16 signs.'",
     "a change of no key": "originator_id = x'00112233445566778899aabbccddeeff'",
 }
 """What may be wrong with the last of ten events, of which it renames the first key."""
@@ -465,6 +467,29 @@ def test_a_poison_event_stops_a_rebuild_and_nothing_else(
     assert view_rows(keys.path) == live
     assert check(keys.database, view).differing == 0
     assert tables_of(keys.path) == TABLES
+
+
+@pytest.mark.usefixtures("small_batches")
+@each_view
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "topic = CAST(x'41ff' AS TEXT)",
+        "state = CAST(x'7bff' AS TEXT)",
+        "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
+    ],
+)
+@pytest.mark.parametrize("position", [2, 10])
+def test_an_event_with_a_text_that_is_no_utf_8_is_named(
+    keys: Keys, view: View, poison: str, position: int
+) -> None:
+    made = [keys.create(f"{number}") for number in range(9)]
+    keys.rename(made[0].key_id, "renamed")
+    sql(keys.path, f"UPDATE events SET {poison} WHERE id = {position}")  # noqa: S608 - from above
+    for replay in (check, partial(rebuild, clock=noon)):
+        with pytest.raises(PoisonEvent) as caught:
+            replay(keys.database, view)
+        assert caught.value.position == position
 
 
 @pytest.mark.usefixtures("small_batches")

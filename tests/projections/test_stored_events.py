@@ -80,6 +80,10 @@ def test_a_history_is_one_key_s_own_a_limit_at_a_time(keys: Keys, made: list[Mad
         "topic = 'x'",
         "originator_id = x'00'",
         "originator_id = 7",
+        "originator_id = 'one of 16 signs.'",
+        "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
+        "topic = CAST(x'ff' AS TEXT)",
+        "state = CAST(x'ff' AS TEXT)",
     ],
 )
 def test_what_cannot_be_decoded_is_named_by_its_position(keys: Keys, change: str) -> None:
