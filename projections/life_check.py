@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, select, tuple_, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import Row, literal, select, tuple_, type_coerce
 
 from domain.audit_log import Forked
 from domain.key_ids import to_key_id
 from domain.public_event import entry_of
+from projections.column_types import any_aggregate_id
 from projections.database import Database
 from projections.findings import Finding, Findings
 from projections.illegible_text import illegible_text
@@ -22,8 +22,7 @@ from projections.offline_verifier import BROKEN_RULE, Histories, Report, match_e
 from projections.schema import events
 
 _AT_ONCE = 2_000
-# Untyped, for somebody may have put a text there.
-_place = tuple_(type_coerce(events.c.originator_id, NullType()), events.c.originator_version)
+_place = tuple_(type_coerce(events.c.originator_id, any_aggregate_id), events.c.originator_version)
 
 
 def check_lives(database: Database, until: int, findings: Findings, on_batch: OnBatch) -> int:
@@ -89,4 +88,5 @@ def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[A
         done += len(rows)
         on_batch(min(done, until), until)
         last = rows[-1]
-        page = query.where(_place > (last.originator_id, last.originator_version))
+        here = literal(last.originator_id, any_aggregate_id), last.originator_version
+        page = query.where(_place > tuple_(*here))

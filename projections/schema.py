@@ -101,7 +101,7 @@ event has a signature."""
 last_attestation = Table(
     "last_attestation",
     metadata,
-    Column("finished_at", String(27), primary_key=True),
+    Column("finished_at", text(27), primary_key=True),
     Column("position", big_integer, nullable=False),
     Column("events", big_integer, nullable=False),
     Column("entries", big_integer, nullable=False),
@@ -145,6 +145,16 @@ def upgrade_schema(database: Database) -> None:
             raise UnknownSchema(message)
         take_as_long_as_needed(connection)
         _run_migrations(connection, found, database.name)
+
+
+def has_ledger(database: Database) -> bool:
+    """Tell whether there is a ledger in a database, of whatever revision.
+
+    Raises:
+        LedgerUnavailable: it cannot be asked.
+    """
+    with database.read() as connection:
+        return current_revision(connection) is not None
 
 
 def current_revision(connection: Connection) -> str | None:
