@@ -22,7 +22,7 @@ from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
 from api.rebuilds import Rebuilds
-from api.routes import audit, events, keys, probes, projections, verify
+from api.routes import audit, documentation, events, keys, probes, projections, verify
 from api.routes.documented import problem_schemas
 from api.settings import Settings
 from api.shared_question import asking
@@ -104,6 +104,8 @@ def create_app(
         version=version("keyledger"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        # Theirs load scripts from elsewhere; see api/routes/documentation.py.
+        docs_url=None,
         redoc_url=None,
         # A redirect would send the query back, and a client would repeat its credential.
         redirect_slashes=False,
@@ -117,6 +119,7 @@ def create_app(
         audit.router,
         projections.router,
         probes.router,
+        documentation.router,
     ):
         app.include_router(router)
     install_problem_handlers(app)
