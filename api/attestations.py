@@ -26,8 +26,7 @@ def attest_ledger(
     """Attest a ledger by its own key and the checkpoints outside its database; keep the result.
 
     Raises:
-        LedgerUnavailable: the database or the file of the checkpoints cannot be read, or what was
-            found cannot be kept.
+        LedgerUnavailable: the database or the file of the checkpoints cannot be read.
     """
     attestation = attest(
         ledger.database,
@@ -51,7 +50,8 @@ def attest_ledger(
     try:
         keep_attestation(ledger.database, last)
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"what was found cannot be kept: {error}") from error
+        # What was found is told all the same, and the next attestation tries again.
+        _log.error("attestation_not_kept", code=error.code, detail=str(error))
     return attestation
 
 

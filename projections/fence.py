@@ -27,8 +27,10 @@ Event = tuple[int, bytes, bytes]
 
 NO_EVENT: Event = (0, b"", b"")
 
-_EVENTS = "SELECT id, originator_id, state FROM events WHERE id >= ? ORDER BY id LIMIT ?"
-_LAST_EVENT = "SELECT id, originator_id, state FROM events ORDER BY id DESC LIMIT 1"
+# As bytes, whatever somebody may have planted: a text that is none could not be read.
+_BYTES = "SELECT id, CAST(originator_id AS BLOB), CAST(state AS BLOB) FROM events"
+_EVENTS = f"{_BYTES} WHERE id >= ? ORDER BY id LIMIT ?"
+_LAST_EVENT = f"{_BYTES} ORDER BY id DESC LIMIT 1"
 _GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
 # All of it in one statement, which sees one state, and in one way there and back.
 QUESTION = f"""

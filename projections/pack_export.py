@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from domain.errors import HistoryInDoubt
 from projections import entries
@@ -12,6 +12,8 @@ from projections.audit_pack import write_pack
 from projections.checkpoint import Checkpoint, open_checkpoint
 from projections.schema import checkpoints
 from projections.signed_note import SigningKey
+
+Value = TypeVar("Value")
 
 _AT_ONCE = 1_000
 _VERIFY = "run: keyledger audit verify"
@@ -60,16 +62,22 @@ def export_pack(
 
 def _entries(connection: Connection, size: int) -> Iterator[bytes]:
     table = entries.table
-    found = connection.execute(
-        select(table.c.entry).where(table.c.leaf_index < size).order_by(table.c.leaf_index)
+    return _in_pieces(
+        connection,
+        select(table.c.entry).where(table.c.leaf_index < size).order_by(table.c.leaf_index),
     )
-    return chain.from_iterable(found.scalars().partitions(_AT_ONCE))
 
 
 def _notes(connection: Connection, last: Checkpoint) -> Iterator[str]:
-    found = connection.execute(
+    return _in_pieces(
+        connection,
         select(checkpoints.c.note)
         .where(checkpoints.c.origin == last.origin)
-        .order_by(checkpoints.c.size)
+        .order_by(checkpoints.c.size),
     )
-    return chain.from_iterable(found.scalars().partitions(_AT_ONCE))
+
+
+def _in_pieces(connection: Connection, query: Select[tuple[Value]]) -> Iterator[Value]:
+    # A server is asked for a cursor; else the driver would take the whole answer at once.
+    found = connection.execution_options(yield_per=_AT_ONCE).scalars(query)
+    return chain.from_iterable(found.partitions())

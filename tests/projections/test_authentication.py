@@ -524,3 +524,16 @@ def test_a_wrong_secret_reads_as_much_as_an_unknown_key_whether_remembered_or_no
             told[token] = list(read)
             read.clear()
     assert told[live] == told[revoked.token] == told[unknown] != []
+
+
+@pytest.mark.parametrize("column", ["originator_id", "state"])
+def test_an_event_that_nobody_can_read_keeps_nobody_from_being_checked(
+    keys: Keys, column: str
+) -> None:
+    made = keys.create("payments")
+    assert keys.verify(made.token) is Code.VALID
+    keys.create("planted")
+    sql(keys.path, f"UPDATE events SET {column} = CAST(x'41ff' AS TEXT) WHERE id = 2")  # noqa: S608
+    assert keys.verify(made.token) is Code.VALID
+    keys.revoke(made.key_id)
+    assert keys.verify(made.token) is Code.REVOKED
