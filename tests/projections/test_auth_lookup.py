@@ -9,7 +9,8 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from projections.auth_lookup import find, find_in_sqlite
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import HOUR, Keys, sql
+from tests.projections.ledgers import HOUR, Keys
+from tests.raw_sql import sql
 
 DAY = timedelta(days=1)
 
@@ -27,7 +28,7 @@ def found(keys: Keys, token: str) -> AuthRow:
 
 def test_all_that_a_verdict_needs_is_behind_the_lookup_id(keys: Keys) -> None:
     made = keys.create("payments", scopes=("mcp:read", "a:*"), lives=DAY, prefix="blnk")
-    ((verifier,),) = sql(keys.path, "SELECT verifier FROM auth_lookup")
+    ((verifier,),) = sql(keys.address, "SELECT verifier FROM auth_lookup")
     expected = AuthRow(
         position=1,
         lookup_id=made.token[5:21],
@@ -84,7 +85,7 @@ def test_an_unknown_lookup_id_finds_nothing(keys: Keys) -> None:
 def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
     made = keys.create()
     other = keys.create()
-    pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+    pepper = Pepper((keys.data_dir / "pepper").read_bytes())
     with keys.database.read() as connection:
         for each in (made, other):
             own = find(connection, lookup_id_of(each.token), pepper.pepper_id)
@@ -95,17 +96,20 @@ def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
         assert without[1] is None
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("pepper_id", ["right", "wrong"])
 def test_both_ways_to_ask_find_the_same(keys: Keys, pepper_id: str) -> None:
     tokens = [keys.create(f"{number}", lives=HOUR).token for number in range(3)]
     keys.revoke(keys.create().key_id)
     if pepper_id == "right":
-        pepper_id = Pepper((keys.path.parent / "pepper").read_bytes()).pepper_id
+        pepper_id = Pepper((keys.data_dir / "pepper").read_bytes()).pepper_id
     with keys.database.read() as connection:
         for token in [*tokens, "key_" + "0" * 65]:
             lookup_id = lookup_id_of(token)
             one = find(connection, lookup_id, pepper_id)
             other = find_in_sqlite(
-                lambda statement, *values: sql(keys.path, statement, *values), lookup_id, pepper_id
+                lambda statement, *values: sql(keys.address, statement, *values),
+                lookup_id,
+                pepper_id,
             )
             assert (one and (asdict(one[0]), one[1])) == (other and (asdict(other[0]), other[1]))
