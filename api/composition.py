@@ -67,7 +67,7 @@ def opened_ledger(
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pepper = read_or_make_pepper(settings.pepper_path, random)
-    database = open_database(settings.url)
+    database = open_database(settings.url, settings.connection_limits)
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)

@@ -13,6 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from api.console.scope_catalogue import read_catalogue
 from domain import names
 from domain.errors import Invalid
+from projections.database import KINDS_OF_URL
+from projections.postgresql import ConnectionLimits
 
 PREFIX = "KEYLEDGER_"
 
@@ -79,6 +81,25 @@ class Settings(BaseSettings):
         le=8760,
         description="Pause between two attestations of all there is, at a tenth of a core; 0 for"
         " none.",
+    )
+    database_connections: int = Field(
+        default=8,
+        ge=2,
+        le=1000,
+        description="Connections to PostgreSQL that each process keeps for reading, and as many for"
+        " writing; at most twice as many under load.",
+    )
+    database_statement_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="After which PostgreSQL gives a statement up; rebuilds take what they need.",
+    )
+    database_lock_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="After which a wait for a lock, or for a connection, is given up.",
     )
     tails: int = Field(
         default=100,
@@ -155,11 +176,13 @@ class Settings(BaseSettings):
         try:
             parsed = make_url(url)
         except ArgumentError:
-            message = "not a database URL; write sqlite:////absolute/path"
+            message = f"not a database URL; write {KINDS_OF_URL}"
             raise ValueError(message) from None
+        if parsed.drivername == "postgresql+psycopg" and parsed.database:
+            return url
         in_memory = parsed.database in {None, "", ":memory:"}
         if parsed.drivername != "sqlite" or parsed.query or in_memory:
-            message = "only sqlite:///PATH is supported"
+            message = f"only these are supported: {KINDS_OF_URL}"
             raise ValueError(message)
         return url
 
@@ -167,6 +190,15 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The URL of the database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+
+    @property
+    def connection_limits(self) -> ConnectionLimits:
+        """What a process takes of a database server."""
+        return ConnectionLimits(
+            connections=self.database_connections,
+            statement_seconds=self.database_statement_seconds,
+            lock_seconds=self.database_lock_seconds,
+        )
 
     @property
     def signing_key_path(self) -> Path:

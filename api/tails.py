@@ -18,7 +18,7 @@ from api.event_forms import EVENT_STREAM, messages
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded
 from projections.database import Database
 from projections.feed import FeedFilters, Place, read_news
-from projections.fence import Fence
+from projections.fence import NOTHING_SEEN, Fence, open_fence
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -68,16 +68,17 @@ class Tails:
         Args:
             every: seconds between two questions to the fence.
         """
-        seen: int | None = None
+        seen = NOTHING_SEEN
         while True:
             try:
-                version = self._fence.version()
+                news = await run_in_threadpool(self._fence.news, seen)
             except LedgerUnavailable:
                 # The tails find out why, and end.
-                version = None
-            if version != seen or version is None:
                 self._wake()
-            seen = version
+            else:
+                if news is not None:
+                    seen = news.seen
+                    self._wake()
             await asyncio.sleep(every)
 
     def _wake(self) -> None:
@@ -149,7 +150,7 @@ async def tailing(ledger: OpenLedger) -> AsyncIterator[Tails]:
     Raises:
         LedgerUnavailable: there is no connection to be had for the fence.
     """
-    fence = Fence(ledger.database)
+    fence = open_fence(ledger.database)
     settings = ledger.settings
     tails = Tails(fence, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds)
     watching = asyncio.create_task(tails.watch(every=settings.tail_seconds))

@@ -16,7 +16,7 @@ from domain.verifiers import Argon2Gate
 from projections.cold_proofs import ColdProofs
 from projections.database import Database
 from projections.digests import keep_digests
-from projections.fence import Fence
+from projections.fence import News, Seen, open_fence
 from projections.last_used import OnUse, ignore_use
 from projections.remembered import RememberedKey, RememberedKeys
 
@@ -65,9 +65,9 @@ class Authentication:
         self._pepper_id = pepper.pepper_id
         self._on_use = on_use
         self._cold = ColdProofs(gate)
-        self._fence = Fence(database)
-        self._keys = RememberedKeys(self._fence, self._pepper_id, most=remembered)
-        # The fence's connection and the rows are one thread's at a time, for some microseconds.
+        self._fence = open_fence(database)
+        self._keys = RememberedKeys(most=remembered)
+        # The rows are one thread's at a time, for some microseconds; nobody reads meanwhile.
         self._lock = threading.Lock()
 
     def verify(
@@ -93,7 +93,8 @@ class Authentication:
             Overloaded: too many secrets are being proved the slow way.
             ProjectionInconsistent: the stored verifier is damaged.
         """
-        answer = self.verify_at_once(text, scopes, now=now, workspace=workspace)
+        self.catch_up()
+        answer = self._verify(text, scopes, now, workspace)
         return answer or self._verify_cold(text, scopes, now, workspace, source)
 
     def verify_at_once(
@@ -113,8 +114,19 @@ class Authentication:
         Raises:
             LedgerUnavailable: the ledger cannot be asked.
         """
+        news = self._fence.news(self._keys.seen)
+        if news is not None:
+            self.learn(news)
+
+    @property
+    def seen(self) -> Seen:
+        """What was learnt of the ledger, since which whoever asks the fence itself is to ask."""
+        return self._keys.seen
+
+    def learn(self, news: News) -> None:
+        """Learn what the fence has told somebody else."""
         with self._lock:
-            self._keys.catch_up()
+            self._keys.learn(news)
 
     def verify_caught_up(
         self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
@@ -124,17 +136,32 @@ class Authentication:
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
         """
+        return self._verify(text, scopes, now, workspace, reads=self._fence.answers_at_once)
+
+    def _verify(
+        self,
+        text: str,
+        scopes: Sequence[str],
+        now: datetime,
+        workspace: str | None,
+        *,
+        reads: bool = True,
+    ) -> Answer | None:
+        """Decide without an Argon2id call, and if not ``reads`` without asking the database."""
         public, secret, checksum = split(text)
         with self._lock:
-            position = self._keys.position
+            seen = self._keys.seen
             key = self._keys.recall(public[-LOOKUP_ID_LENGTH:])
-            remembered = key is not None
-            if key is None or key.spelling != (public, checksum):
-                # Not seen before as it is spelled: now its form matters.
-                token = parse(text)
-                if token is None:
-                    return Answer(_MALFORMED, position)
-                key = self._keys.find(token.lookup_id)
+        position = seen.last[0]
+        remembered = key is not None
+        if key is None or key.spelling != (public, checksum):
+            # Not seen before as it is spelled: now its form matters.
+            token = parse(text)
+            if token is None:
+                return Answer(_MALFORMED, position)
+            if key is None and not reads:
+                return None
+            key = key or self._found(token.lookup_id, seen)
         # For an unknown key the same work as for a wrong secret: time does not tell which it was.
         known = _NO_DIGEST if key is None else key.digest
         if known is None:
@@ -142,9 +169,10 @@ class Authentication:
         proved = secret.isascii() and same_digest(self._pepper.digest(secret), known)
         # The checksum does not cover the prefix, and a token has one spelling only.
         if key is None or not proved or public != key.public:
+            if not reads:
+                return None
             if key is not None and remembered:
-                with self._lock:
-                    self._keys.read_in_vain(key.row.lookup_id)
+                self._read_in_vain(key.row.lookup_id)
             return Answer(_NOT_FOUND, position)
         key.spelling = public, checksum
         return Answer(self._judge(key, scopes, now, workspace), position)
@@ -159,10 +187,8 @@ class Authentication:
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
         """
-        with self._lock:
-            self._keys.catch_up()
-            position = self._keys.position
-            key = self._keys.find(lookup_id)
+        self.catch_up()
+        key, position = self._recalled_or_found(lookup_id)
         if key is None or key.row.key_id != key_id:
             return Answer(_NOT_FOUND, position)
         return Answer(self._judge(key, (), now, None), position)
@@ -180,11 +206,11 @@ class Authentication:
         source: str | None,
     ) -> Answer:
         token = parse(text)
-        with self._lock:
-            self._keys.catch_up()
-            position = self._keys.position
-            key = None if token is None else self._keys.find(token.lookup_id)
-        if token is None or key is None:
+        if token is None:
+            return Answer(_MALFORMED, self._keys.position)
+        self.catch_up()
+        key, position = self._recalled_or_found(token.lookup_id)
+        if key is None:
             return Answer(_NOT_FOUND, position)
         digest = Digest(token.lookup_id, self._pepper_id, self._pepper.digest(token.secret))
         claim = token.lookup_id, digest.digest
@@ -196,6 +222,27 @@ class Authentication:
         if token.prefix != key.row.token_prefix:
             return Answer(_NOT_FOUND, position)
         return Answer(self._judge(key, scopes, now, workspace), position)
+
+    def _recalled_or_found(self, lookup_id: str) -> tuple[RememberedKey | None, int]:
+        with self._lock:
+            seen = self._keys.seen
+            key = self._keys.recall(lookup_id)
+        return key or self._found(lookup_id, seen), seen.last[0]
+
+    def _found(self, lookup_id: str, seen: Seen) -> RememberedKey | None:
+        """Look for a key in the auth lookup; ``seen`` is what had been learnt before."""
+        found = self._fence.find(lookup_id, self._pepper_id)
+        if found is None:
+            return None
+        with self._lock:
+            return self._keys.remember(found, seen)
+
+    def _read_in_vain(self, lookup_id: str) -> None:
+        """Read from the auth lookup what is not there, in the time that an unknown key takes.
+
+        Whoever presents a wrong secret must not learn by the time whether its key is there.
+        """
+        self._fence.find(f"{lookup_id}-", self._pepper_id)
 
     def _judge(
         self, key: RememberedKey, scopes: Sequence[str], now: datetime, workspace: str | None

@@ -2,12 +2,16 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, select, text
 
 from domain.times import to_text
 from projections.checkpoint import Checkpoint
 from projections.schema import checkpoints
+
+_KEEP = text(
+    f"INSERT INTO {checkpoints.name} (origin, size, note, signed_at)"  # noqa: S608
+    " VALUES (:origin, :size, :note, :signed_at) ON CONFLICT DO NOTHING"
+)
 
 
 def latest_note(connection: Connection) -> str | None:
@@ -45,7 +49,11 @@ def last_signed(connection: Connection, origin: str) -> tuple[int, str] | None:
 def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
     """Write a signed checkpoint down, unless it is there already."""
     connection.execute(
-        insert(checkpoints)
-        .values(origin=checkpoint.origin, size=checkpoint.size, note=note, signed_at=to_text(at))
-        .on_conflict_do_nothing()
+        _KEEP,
+        {
+            "origin": checkpoint.origin,
+            "size": checkpoint.size,
+            "note": note,
+            "signed_at": to_text(at),
+        },
     )

@@ -1,60 +1,55 @@
-"""The database: how connections are opened, and what is demanded of them.
+"""The database: what a ledger's transactions are, in whichever kind of database it is kept.
 
-SQLite takes one writer at a time, and a transaction that begins by reading and then writes fails
-when another has written in between. So there are two engines: one writes, on a single connection
-whose transactions begin with ``BEGIN IMMEDIATE`` (threads of this process queue for it, other
-processes wait for the file's lock); one reads, and cannot write.
+One that reads sees one unchanging state. One that writes sees what was committed before each of its
+statements. One that appends holds the append lock besides, from its beginning to its end, so that
+events are committed in the order of their positions.
 """
 
-import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors import LedgerUnavailable
+from projections import postgresql, sqlite
+from projections.postgresql import ConnectionLimits
 
-BUSY_TIMEOUT_SECONDS = 10
-READ_CONNECTIONS = 16
-
-_PRAGMAS = {
-    # Readers never wait for the writer, nor the writer for readers.
-    "journal_mode": "wal",
-    # 2 is FULL: a commit is on the disk when it returns. WAL with NORMAL may lose the last ones.
-    "synchronous": "2",
-    "busy_timeout": str(BUSY_TIMEOUT_SECONDS * 1000),
-    "foreign_keys": "1",
-    # A schema planted in the file must not be able to call functions when it is read.
-    "trusted_schema": "0",
-    # The rest of a large write-ahead log, such as a rebuild leaves, is given back.
-    "journal_size_limit": str(64 * 1024 * 1024),
-}
-_PRAGMAS_OF_THE_WRITER = {
-    # 64 MiB, so that a rebuild's indexes, which it fills in random order, are not read over and
-    # over; and a checkpoint after 16 MiB, so that a page changed often is copied once.
-    "cache_size": "-65536",
-    "wal_autocheckpoint": "4096",
-}
+SQLITE = "sqlite"
+POSTGRESQL = "postgresql"
+KINDS_OF_URL = "sqlite:////absolute/path or postgresql+psycopg://user@host/database"
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A ledger's database, open."""
+    """A ledger's database, open.
+
+    Args:
+        url: where it is.
+        reader: gives connections that cannot write.
+        writer: gives connections that can.
+        file_id: what the file of an SQLite database was when it was opened.
+        limits: of what is taken of a server.
+    """
 
     url: URL
     reader: Engine
     writer: Engine
-    file_id: tuple[int, int]
+    file_id: sqlite.FileId | None
+    limits: ConnectionLimits
 
     @property
     def name(self) -> str:
         """The URL as people may see it, without a password."""
         return self.url.render_as_string(hide_password=True)
+
+    @property
+    def is_a_file(self) -> bool:
+        """Whether it is a file of this machine, which answers in microseconds."""
+        return self.file_id is not None
 
     @property
     def path(self) -> Path:
@@ -66,10 +61,7 @@ class Database:
 
         It is not when another was put in its place: what is written then is seen by nobody else.
         """
-        try:
-            return _file_id(self.path) == self.file_id
-        except OSError:
-            return False
+        return self.file_id is None or sqlite.file_id_of(self.path) == self.file_id
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -83,12 +75,23 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
+        """Open a transaction for what is no event, and no view of events.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked, or was not free in time.
+        """
+        with _as_unavailable(), self.writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def append(self) -> Iterator[Connection]:
         """Open a transaction that holds the append lock from its beginning.
 
         Raises:
             LedgerUnavailable: the database cannot be asked, or the lock was not free in time.
         """
-        with _as_unavailable(), self.writer.begin() as connection:
+        with self.write() as connection:
+            take_append_lock(connection)
             yield connection
 
     def close(self) -> None:
@@ -97,39 +100,51 @@ class Database:
         self.writer.dispose()
 
 
-def open_database(url: str | URL) -> Database:
+def take_append_lock(connection: Connection) -> None:
+    """Wait for the append lock and hold it until the transaction ends.
+
+    On SQLite, each transaction that writes holds the one lock there is from its beginning.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        postgresql.take_append_lock(connection)
+
+
+def take_schema_lock(connection: Connection) -> None:
+    """Wait until nobody else makes or changes the tables, until the transaction ends."""
+    if connection.dialect.name == POSTGRESQL:
+        postgresql.take_schema_lock(connection)
+
+
+def take_as_long_as_needed(connection: Connection) -> None:
+    """Lift the limit on the time of a statement, for the rest of a transaction.
+
+    For what a person has asked for and waits for, such as a rebuild.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        postgresql.lift_statement_timeout(connection)
+
+
+def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits()) -> Database:  # noqa: B008 - a frozen value
     """Open a database; the file of a new one is made readable to its owner alone.
+
+    Args:
+        url: where it is.
+        limits: for a server's; a file has its own.
 
     Raises:
         LedgerUnavailable: it cannot be opened, or does not give the durability demanded.
         ValueError: it is of a kind that is not supported.
     """
     parsed = make_url(url)
-    file = parsed.database or ":memory:"
-    if parsed.get_backend_name() != "sqlite" or file.startswith((":memory:", "file:")):
-        message = f"{parsed.render_as_string()}: give the URL of an SQLite file, sqlite:///PATH"
-        raise ValueError(message)
     with _as_unavailable(f"cannot open the database {parsed.render_as_string()}"):
-        _create_private_file(Path(file))
-        writer = create_engine(
-            parsed,
-            hide_parameters=True,
-            pool_size=1,
-            max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_SECONDS,
-        )
-        reader = create_engine(
-            parsed,
-            hide_parameters=True,
-            pool_size=READ_CONNECTIONS,
-            max_overflow=READ_CONNECTIONS,
-            pool_timeout=BUSY_TIMEOUT_SECONDS,
-        )
-        _demand(writer, _PRAGMAS | _PRAGMAS_OF_THE_WRITER, begin="BEGIN IMMEDIATE")
-        _demand(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
-        with writer.connect():
-            file_id = _file_id(Path(file))
-    return Database(parsed, reader, writer, file_id)
+        if parsed.drivername == "postgresql+psycopg":
+            return Database(parsed, *postgresql.open_engines(parsed, limits), None, limits)
+        if parsed.get_backend_name() == SQLITE and sqlite.names_a_file(parsed):
+            reader, writer = sqlite.open_engines(parsed)
+            file_id = sqlite.file_id_of(Path(parsed.database or ""))
+            return Database(parsed, reader, writer, file_id, limits)
+    message = f"{parsed.render_as_string()}: give the URL of a database, {KINDS_OF_URL}"
+    raise ValueError(message)
 
 
 @contextmanager
@@ -142,46 +157,3 @@ def _as_unavailable(opening: str | None = None) -> Iterator[None]:
         if opening is not None:
             message = f"{opening}: {error.orig if isinstance(error, DBAPIError) else error}"
         raise LedgerUnavailable(message) from error
-
-
-def _file_id(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
-def _create_private_file(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return
-
-
-def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
-    """Set up every connection of the engine, and refuse one that does not comply."""
-
-    def set_up(connection: sqlite3.Connection, _record: object) -> None:
-        try:
-            _set_pragmas(connection, pragmas)
-        except BaseException:
-            # It is not in the pool yet, so that nobody else would close it.
-            connection.close()
-            raise
-
-    def begin_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    event.listen(engine, "connect", set_up)
-    event.listen(engine, "begin", begin_transaction)
-
-
-def _set_pragmas(connection: sqlite3.Connection, pragmas: dict[str, str]) -> None:
-    # The driver would begin transactions by itself, and late; `begin` above does it instead.
-    connection.isolation_level = None
-    # The timeout comes first: switching to WAL may have to wait for another process.
-    for name in sorted(pragmas, key="busy_timeout".__ne__):
-        connection.execute(f"PRAGMA {name} = {pragmas[name]}")
-    for name, demanded in pragmas.items():
-        found = str(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        if found != demanded:
-            message = f"SQLite gives {name} = {found}; the ledger needs {demanded}"
-            raise LedgerUnavailable(message)

@@ -12,17 +12,13 @@ from typing import NamedTuple
 from sqlalchemy import (
     Column,
     Connection,
-    Dialect,
     Index,
     LargeBinary,
     MetaData,
     Select,
-    String,
     Table,
-    Text,
     bindparam,
     func,
-    insert,
     select,
 )
 
@@ -31,6 +27,7 @@ from domain.audit_log import Forked, LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.names import ROOT_WORKSPACE
 from domain.public_event import canonical_line, public_event
+from projections.column_types import big_integer, text
 from projections.merkle import (
     HASH_LENGTH,
     Growth,
@@ -40,9 +37,9 @@ from projections.merkle import (
     hashes_of_leaf,
     leaf_that_completes,
 )
-from projections.schema import big_integer, events
+from projections.schema import events
 from projections.stored_events import Recorded, decode_rows, read_rows
-from projections.view import View
+from projections.view import View, insert_in_order
 
 _AT_ONCE = 1_000
 
@@ -53,12 +50,12 @@ table = Table(
     Column("position", big_integer, nullable=False),
     Column("hashes", LargeBinary, nullable=False),
     Column("entry", LargeBinary, nullable=False),
-    Column("type", String(40), nullable=False),
-    Column("key_id", String(43)),
-    Column("workspace", String(63), nullable=False),
-    Column("actor_type", String(10), nullable=False),
-    Column("actor_id", Text, nullable=False),
-    Column("occurred_at", String(27), nullable=False),
+    Column("type", text(40), nullable=False),
+    Column("key_id", text(43)),
+    Column("workspace", text(63), nullable=False),
+    Column("actor_type", text(10), nullable=False),
+    Column("actor_id", text(), nullable=False),
+    Column("occurred_at", text(27), nullable=False),
 )
 Index("by_position", table.c.position, unique=True)
 Index("by_workspace", table.c.workspace, table.c.leaf_index)
@@ -122,8 +119,9 @@ def _write(connection: Connection, entries: Table, lines: list[_Line]) -> None:
         growth = Growth(size, read)
         hashes = [growth.append(line.entry) for line in lines]
     workspaces = _workspaces(connection, entries, lines)
-    connection.exec_driver_sql(
-        _insert(entries, connection.dialect),
+    insert_in_order(
+        connection,
+        entries,
         [
             (
                 size + number,
@@ -233,8 +231,3 @@ def _queries(entries: Table) -> _Queries:
             events.c.originator_version == 1,
         ),
     )
-
-
-@cache
-def _insert(entries: Table, dialect: Dialect) -> str:
-    return str(insert(entries).compile(dialect=dialect))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from projections import postgresql
 from projections.database import Database
 
 
@@ -12,12 +13,20 @@ from projections.database import Database
 def exclusively(database: Database, task: str) -> Iterator[bool]:
     """Hold the one lock of this name on the database, if it is free; never wait for it.
 
-    The lock is the operating system's, on a file beside the database's: a process that is killed
-    lets go of it. The file stays, and means nothing by itself.
+    For a file, the lock is the operating system's, on a file beside the database's: a process that
+    is killed lets go of it. The file stays, and means nothing by itself. For a server, it is a lock
+    of the server's, and a connection that is cut lets go of it.
 
     Yields:
         Whether the lock is held; if not, somebody else is at the task.
+
+    Raises:
+        LedgerUnavailable: the server cannot be asked.
     """
+    if not database.is_a_file:
+        with postgresql.exclusively(database.writer, task) as alone:
+            yield alone
+        return
     path = database.path.with_name(f"{database.path.name}.{task}.lock")
     handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:

@@ -1,23 +1,144 @@
-"""The fence: whether anything was committed since a moment, in microseconds.
+"""The fence: what was committed since a moment.
 
 A row kept in memory may answer only for a ledger that has not moved since it was read. On SQLite
-``PRAGMA data_version`` tells that: on one connection it changes if, and only if, any other
-connection, of this process or another, has committed (SQLite documentation, "PRAGMA
-data_version"). It reads the shared index of the write-ahead log, which is memory.
+``PRAGMA data_version`` tells that in microseconds: on one connection it changes if, and only if,
+any other connection, of this process or another, has committed (SQLite documentation, "PRAGMA
+data_version"). It reads the shared index of the write-ahead log, which is memory. A PostgreSQL
+server is asked for the last event known and what came after it: a look at the end of an index, and
+a way there and back.
 """
 
 import sqlite3
-from contextlib import AbstractContextManager
-from typing import Any, cast
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
+import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from domain.errors import LedgerUnavailable
+from projections import auth_lookup, postgresql
 from projections.database import Database
 
+EVENTS_LOOKED_AT = 10_000
 
-class Fence:
-    """A connection kept for asking; to be used by one thread at a time."""
+Event = tuple[int, bytes, bytes]
+"""A position, the id of a key as it is stored, and what was stored."""
+
+NO_EVENT: Event = (0, b"", b"")
+
+_EVENTS = "SELECT id, originator_id, state FROM events WHERE id >= ? ORDER BY id LIMIT ?"
+_LAST_EVENT = "SELECT id, originator_id, state FROM events ORDER BY id DESC LIMIT 1"
+_GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
+# All of it in one statement, which sees one state, and in one way there and back.
+QUESTION = f"""
+SELECT s.generation, e.id, e.originator_id, e.state
+FROM (SELECT max(generation) AS generation FROM projection_states
+      WHERE table_name = '{auth_lookup.VIEW.name}') s
+LEFT JOIN (SELECT id, originator_id, state FROM events WHERE id >= $1
+           ORDER BY id LIMIT {EVENTS_LOOKED_AT + 1}) e ON true
+ORDER BY e.id
+"""  # noqa: S608 - names of tables and a number
+FIRST_QUESTION = QUESTION.replace("id >= $1", "id = (SELECT max(id) FROM events)")
+"""Asked where nothing is known yet, and where that is another ledger's."""
+
+
+class Seen(NamedTuple):
+    """What of the ledger is known.
+
+    Args:
+        version: a number of the fence's; ``None`` before the first question.
+        generation: of the auth lookup's table.
+        last: the last event looked at.
+    """
+
+    version: int | None
+    generation: int | None
+    last: Event
+
+
+NOTHING_SEEN = Seen(None, None, NO_EVENT)
+
+
+class News(NamedTuple):
+    """What has come since something was seen.
+
+    Args:
+        seen: what is known now.
+        keys: the ids, as they are stored, of the keys that the new events are about; ``None`` if
+            nothing that was known holds any more.
+    """
+
+    seen: Seen
+    keys: Sequence[bytes] | None
+
+
+class Fence(Protocol):
+    """Tells what was committed; for any number of threads."""
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether it takes microseconds, so that an event loop may wait for it."""
+
+    def news(self, since: Seen) -> News | None:
+        """Return what was committed since; ``None`` if nothing was.
+
+        Raises:
+            LedgerUnavailable: it cannot be told, so nothing kept in memory may answer.
+        """
+
+    def find(self, lookup_id: str, pepper_id: str) -> auth_lookup.Found | None:
+        """Return what is behind a lookup id.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked.
+        """
+
+    def close(self) -> None:
+        """Give back what was taken of the database."""
+
+
+def open_fence(database: Database) -> Fence:
+    """Return the fence of a database.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
+    return FileFence(database) if database.is_a_file else ServerFence(database)
+
+
+def compare(
+    since: Seen, version: int, generation: int | None, events: Sequence[Event]
+) -> News | None:
+    """Return the news in what a fence was answered.
+
+    Args:
+        since: what was seen before.
+        version: of the answer.
+        generation: of the auth lookup's table now.
+        events: from the last one that was seen on.
+
+    Returns:
+        ``None`` if nothing that was seen before can be relied on. A rebuilt table may differ
+        without an event; and where the last event is not what it was, somebody has put an older
+        ledger in this one's place.
+    """
+    known, news = (events[:1], events[1:]) if since.last[0] else ([NO_EVENT], events)
+    if (
+        list(known) != [since.last]
+        or len(news) >= EVENTS_LOOKED_AT
+        or since.version is None
+        or generation != since.generation
+    ):
+        return None
+    last = news[-1] if news else since.last
+    return News(Seen(version, generation, last), [key for _, key, _ in news])
+
+
+class FileFence:
+    """SQLite's: a connection kept for asking, which is one thread's at a time."""
+
+    answers_at_once = True
 
     def __init__(self, database: Database) -> None:
         """Take a connection of its own, which has all that `Database` demands of one.
@@ -30,36 +151,129 @@ class Fence:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise LedgerUnavailable("the database cannot be opened for the fence") from error
         self._connection = cast("sqlite3.Connection", pooled.driver_connection)
+        self._lock = threading.Lock()
         pooled.detach()
 
-    def version(self) -> int:
-        """Return a number that differs from an earlier one if anything was committed between.
+    def news(self, since: Seen) -> News | None:
+        """Return what was committed since; ``None`` if nothing was.
 
         Raises:
             LedgerUnavailable: it cannot be told, so nothing kept in memory may answer.
         """
-        with _as_unavailable():
-            return cast("int", self._connection.execute("PRAGMA data_version").fetchone()[0])
+        with self._lock:
+            try:
+                ask = self._connection.execute
+                version = ask("PRAGMA data_version").fetchone()[0]
+                if version == since.version:
+                    return None
+                events = ask(_EVENTS, (since.last[0], EVENTS_LOOKED_AT + 1)).fetchall()
+                generation = (ask(_GENERATION, (auth_lookup.VIEW.name,)).fetchone() or [None])[0]
+                news = compare(since, version, generation, events)
+                if news is None:
+                    last = ask(_LAST_EVENT).fetchone() or NO_EVENT
+                    news = News(Seen(version, generation, last), None)
+            except sqlite3.Error as error:
+                raise _unavailable() from error
+        return news
 
-    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Read rows over the same connection, without a transaction of its own.
+    def find(self, lookup_id: str, pepper_id: str) -> auth_lookup.Found | None:
+        """Return what is behind a lookup id.
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
         """
-        with _as_unavailable():
-            return self._connection.execute(statement, values).fetchall()
+        with self._lock:
+            try:
+                return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id)
+            except sqlite3.Error as error:
+                raise _unavailable() from error
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+        """Give the connection back, when nobody is asking over it."""
+        with self._lock:
+            self._connection.close()
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()
 
 
-class _as_unavailable(AbstractContextManager[None]):  # noqa: N801 - reads as a function
-    """Turn SQLite's errors into the ledger's; a class, being twice as fast as a generator."""
+class ServerFence:
+    """PostgreSQL's: a connection kept for asking, made anew when it was cut."""
 
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise LedgerUnavailable(
-                "the database cannot be asked at this moment; try again shortly"
-            ) from error
+    answers_at_once = False
+
+    def __init__(self, database: Database) -> None:
+        """Connect to the server.
+
+        Raises:
+            LedgerUnavailable: it cannot be reached.
+        """
+        self._database = database
+        self._lock = threading.Lock()
+        self._connection = self._connected()
+
+    def news(self, since: Seen) -> News | None:
+        """Return what was committed since; ``None`` if nothing was.
+
+        Raises:
+            LedgerUnavailable: it cannot be told, so nothing kept in memory may answer.
+        """
+        position = since.last[0]
+        news = None
+        if position:
+            rows = self._asked(QUESTION.replace("$1", "%s"), (position,))
+            news = compare(since, 1, *read_answer(rows))
+        if news is None:
+            generation, last = read_answer(self._asked(FIRST_QUESTION))
+            return News(Seen(1, generation, last[-1] if last else NO_EVENT), None)
+        return news if news.keys else None
+
+    def find(self, lookup_id: str, pepper_id: str) -> auth_lookup.Found | None:
+        """Return what is behind a lookup id.
+
+        Raises:
+            LedgerUnavailable: the database cannot be asked.
+        """
+        return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id)
+
+    def close(self) -> None:
+        """Give the connection back, when nobody is asking over it."""
+        with self._lock:
+            self._connection.close()
+
+    def _connected(self) -> psycopg.Connection:
+        try:
+            return postgresql.connect(self._database.url, self._database.limits)
+        except psycopg.Error as error:
+            raise _unavailable() from error
+
+    def _asked(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return _rows(self._connection, statement, values)
+            except psycopg.OperationalError:
+                # A question changes nothing, and may be asked again where the first was cut off.
+                self._connection.close()
+            except psycopg.Error as error:
+                raise _unavailable() from error
+            self._connection = self._connected()
+            try:
+                return _rows(self._connection, statement, values)
+            except psycopg.Error as error:
+                raise _unavailable() from error
+
+
+def read_answer(rows: Sequence[Sequence[Any]]) -> tuple[int | None, list[Event]]:
+    """Return the generation and the events in the answer to a question."""
+    generation = rows[0][0]
+    return generation, [(row[1], row[2].bytes, row[3]) for row in rows if row[1] is not None]
+
+
+def _rows(
+    connection: psycopg.Connection, statement: str, values: Sequence[object]
+) -> list[tuple[Any, ...]]:
+    return connection.execute(cast("Any", statement), values, binary=True).fetchall()
+
+
+def _unavailable() -> LedgerUnavailable:
+    return LedgerUnavailable("the database cannot be asked at this moment; try again shortly")

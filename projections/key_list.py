@@ -13,9 +13,7 @@ from sqlalchemy import (
     MetaData,
     Row,
     Select,
-    String,
     Table,
-    Text,
     or_,
     select,
     tuple_,
@@ -26,42 +24,48 @@ from domain.audit_log import Forked
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from domain.tokens import display_prefix
+from projections.column_types import big_integer, text
 from projections.key_filters import Filters, conditions, unused
 from projections.listed_key import ListedKey, listed
-from projections.schema import big_integer, last_uses
+from projections.schema import last_uses
 from projections.stored_events import first_position
 from projections.view import Handlers, Values, changes_nothing, view_of_keys
 
-TIME = String(27)
+TIME = text(27)
 _LOOKED_AT = 5_000
 
 table = Table(
     "key_list",
     MetaData(),
     Column("position", big_integer, primary_key=True, autoincrement=False),
-    Column("key_id", String(43), nullable=False),
-    Column("workspace", String(63), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("prefix", String(28), nullable=False),
-    Column("scopes", Text, nullable=False),
-    Column("role", String(20), nullable=False),
-    Column("status", String(7), nullable=False),
+    Column("key_id", text(43), nullable=False),
+    Column("workspace", text(63), nullable=False),
+    Column("name", text(), nullable=False),
+    Column("prefix", text(28), nullable=False),
+    Column("scopes", text(), nullable=False),
+    Column("role", text(20), nullable=False),
+    Column("status", text(7), nullable=False),
     Column("expires_at", TIME),
     Column("created_at", TIME, nullable=False),
-    Column("created_by_type", String(10), nullable=False),
-    Column("created_by_id", Text, nullable=False),
+    Column("created_by_type", text(10), nullable=False),
+    Column("created_by_id", text(), nullable=False),
     Column("revoked_at", TIME),
-    Column("revoked_by_type", String(10)),
-    Column("revoked_by_id", Text),
-    Column("revoke_reason", Text),
-    Column("rotated_from", String(43)),
-    Column("rotated_to", String(43)),
+    Column("revoked_by_type", text(10)),
+    Column("revoked_by_id", text()),
+    Column("revoke_reason", text()),
+    Column("rotated_from", text(43)),
+    Column("rotated_to", text(43)),
     Column("version", Integer, nullable=False),
 )
 Index("by_age", table.c.workspace, table.c.position)
 Index("by_status", table.c.workspace, table.c.status, table.c.position)
 _due = table.c.status == "active", table.c.expires_at.is_not(None)
-Index("by_end", table.c.expires_at, sqlite_where=_due[0] & _due[1])
+Index(
+    "by_end",
+    table.c.expires_at,
+    sqlite_where=_due[0] & _due[1],
+    postgresql_where=_due[0] & _due[1],
+)
 
 
 def _created(event: ApiKey.Created) -> Values:

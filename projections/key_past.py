@@ -31,6 +31,7 @@ from sqlalchemy import (
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections import key_list
+from projections.column_types import big_integer
 from projections.key_filters import Filters, conditions
 from projections.key_versions import (
     CREATED_IN_ONE_LOOK,
@@ -50,7 +51,7 @@ _USED_AT: ColumnElement[Any] = null()
 _SHOWN = select(table, _USED_AT.label("used_at"))
 _WORKSPACE = bindparam("workspace", type_=String())
 _TIME = bindparam("time", type_=String())
-_LAST = bindparam("last", type_=Integer())
+_LAST = bindparam("last", type_=big_integer)
 _LIMIT = bindparam("limit", type_=Integer())
 
 Condition = ColumnElement[bool]
@@ -182,7 +183,7 @@ def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
         wanted,
     )
     highest = _highest(and_(kind, here <= _LAST.op("/")(literal_column(str(size)))), size)
-    looked_at = select(highest.label("portion"), literal(0).label("found")).cte(
+    looked_at = select(highest.label("portion"), literal(0, big_integer).label("found")).cte(
         "looked_at", recursive=True
     )
     found_here = select(func.count()).where(held, here == looked_at.c.portion)

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     Index,
-    Integer,
     MetaData,
     String,
     Table,
@@ -30,10 +29,12 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.elements import Grouping
 
 from domain.api_key import ApiKey
 from domain.times import to_text
 from projections import key_list
+from projections.column_types import big_integer
 from projections.stored_events import Recorded, first_positions
 from projections.view import (
     Prepared,
@@ -83,7 +84,7 @@ def portion(keys: FromClause, size: int) -> ColumnElement[int]:
     An index with the portion before a time tells at one look whether any row of the portion is of
     that time or before, whichever way the clock has gone; so whole portions are passed over.
     """
-    return keys.c.position.op("/", return_type=Integer())(literal_column(str(size)))
+    return keys.c.position.op("/", return_type=big_integer)(literal_column(str(size)))
 
 
 def is_first(keys: FromClause) -> ColumnElement[bool]:
@@ -96,9 +97,10 @@ def has_ended(keys: FromClause) -> ColumnElement[bool]:
     return or_(keys.c.status != _ACTIVE, keys.c.held_until > keys.c.expires_at)
 
 
-def is_revoked(keys: FromClause) -> ColumnElement[bool]:
-    """Tell whether a version is one of a revoked key."""
-    return keys.c.status == _REVOKED
+def is_revoked(keys: FromClause) -> ColumnElement[int]:
+    """Return 1 for a version of a revoked key, and 0 for another."""
+    # No truth value: SQLite's is a number, and PostgreSQL's is none.
+    return case((keys.c.status == _REVOKED, literal_column("1")), else_=literal_column("0"))
 
 
 def ended_at(keys: FromClause) -> ColumnElement[str]:
@@ -114,14 +116,16 @@ Index(
     table.c.held_from,
     table.c.position,
     sqlite_where=is_first(table),
+    postgresql_where=is_first(table),
 )
 Index(
     "by_end",
     table.c.workspace,
-    is_revoked(table),
+    Grouping(is_revoked(table)),
     portion(table, ENDED_IN_ONE_LOOK),
-    ended_at(table),
+    Grouping(ended_at(table)),
     sqlite_where=has_ended(table),
+    postgresql_where=has_ended(table),
 )
 
 
@@ -218,4 +222,4 @@ def _by_name(table: Table) -> list[ColumnElement[bool]]:
     return [table.c.position == bindparam("_position"), table.c.version == bindparam("_version")]
 
 
-VIEW = View(version=1, table=table, fold=_fold, write=_write)
+VIEW = View(version=2, table=table, fold=_fold, write=_write)

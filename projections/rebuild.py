@@ -10,18 +10,21 @@ it is taken, while events still arrive; the few rows that differ then, and those
 touched since, are compared again under the lock.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from time import perf_counter, sleep
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Table, inspect
 
 from domain.errors import RebuildRunning
 from domain.times import to_text
 from projections.comparison import Difference, compare_rows, differing_positions
-from projections.database import Database
+from projections.database import Database, take_as_long_as_needed
 from projections.exclusive import exclusively
+from projections.postgresql import ReadersInTheWay
 from projections.shadow import BATCH, Shadow, drop_table, read_state
 from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
@@ -34,6 +37,8 @@ Progress = Callable[[str, int, int], None]
 
 DIFFERENCES_SHOWN = 1000
 _LOOK_AGAIN_SECONDS = 0.05
+_ATTEMPTS = 300
+_PAUSE_SECONDS = 1.0
 
 
 def ignore_progress(_view: str, _done: int, _last: int) -> None:
@@ -145,29 +150,67 @@ def _replay(
         touched: list[Recorded] = []
         if comparable:
             with database.read() as connection:
+                take_as_long_as_needed(connection)
                 suspects = differing_positions(connection, view.table, shadow.table)
             for recorded in _catch_up(database, shadow, progress):
                 touched += recorded
-        differences: list[Difference] = []
+        end = _end(database, shadow, suspects if comparable else None, touched, finish)
         with database.write() as connection:
-            locked = perf_counter()
-            touched += shadow.project_rest(connection)
-            if comparable:
-                suspects |= _positions_touched(connection, touched)
-                differences = list(compare_rows(connection, view.table, shadow.table, suspects))
-            obsolete = finish(connection, shadow)
-        unlocked = perf_counter()
-        with database.write() as connection:
-            drop_table(connection, obsolete)
+            take_as_long_as_needed(connection)
+            drop_table(connection, end.obsolete)
         return ReplayReport(
             view=view.name,
             events=shadow.projected,
             position=shadow.position,
-            differing=len(differences),
-            differences=tuple(differences[:DIFFERENCES_SHOWN]),
+            differing=len(end.differences),
+            differences=tuple(end.differences[:DIFFERENCES_SHOWN]),
             seconds=perf_counter() - started,
-            locked_seconds=unlocked - locked,
+            locked_seconds=end.locked_seconds,
         )
+
+
+class _End(NamedTuple):
+    """What came of the time under the append lock."""
+
+    differences: list[Difference]
+    obsolete: Table
+    locked_seconds: float
+
+
+def _end(
+    database: Database,
+    shadow: Shadow,
+    suspects: set[int] | None,
+    touched: Collection[Recorded],
+    finish: Callable[[Connection, Shadow], Table],
+) -> _End:
+    """Project the rest, compare what may differ, and finish, all under the append lock.
+
+    Args:
+        suspects: the positions of rows to be compared; ``None`` for no comparison.
+        touched: events whose rows are to be compared as well.
+
+    Raises:
+        ReadersInTheWay: somebody has gone on reading, however often it was tried.
+    """
+    view = shadow.view
+    for attempt in count(1):
+        try:
+            with database.append() as connection:
+                locked = perf_counter()
+                rest = shadow.project_rest(connection)
+                differences = []
+                if suspects is not None:
+                    wanted = suspects | _positions_touched(connection, [*touched, *rest])
+                    differences = list(compare_rows(connection, view.table, shadow.table, wanted))
+                obsolete = finish(connection, shadow)
+            return _End(differences, obsolete, perf_counter() - locked)
+        except ReadersInTheWay:
+            if attempt == _ATTEMPTS:
+                raise
+            shadow.forget_rest()
+        sleep(_PAUSE_SECONDS)
+    raise AssertionError
 
 
 def _catch_up(

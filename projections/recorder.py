@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.credential import Digest
 from domain.errors import LedgerUnavailable, ProjectionInconsistent
-from projections.database import Database
+from projections.database import Database, take_append_lock
 from projections.digests import keep_digests
 from projections.schema import events, projection_states
 from projections.stored_events import Recorded, decode
@@ -75,6 +75,10 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
     def transaction(self, commit: bool = True) -> Transaction:  # noqa: FBT001, FBT002 - theirs
         """Begin a transaction: one that commits takes the append lock, another only reads."""
         return (self.datastore if commit else self._reading).transaction(commit=commit)
+
+    def _lock_table(self, session: Session) -> None:
+        # Not theirs, LOCK TABLE: it takes the right to change events, which a server has not.
+        take_append_lock(session.connection())
 
     def insert_events(
         self,

@@ -7,16 +7,8 @@ from uuid import UUID
 
 from domain.judge import AuthRow
 from domain.key_ids import to_key_id
-from projections import auth_lookup
-from projections.fence import Fence
-
-_EVENTS_LOOKED_AT = 10_000
-_EVENTS = "SELECT id, originator_id, state FROM events WHERE id >= ? ORDER BY id LIMIT ?"
-_LAST_EVENT = "SELECT id, originator_id, state FROM events ORDER BY id DESC LIMIT 1"
-_GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
-
-_Event = tuple[int, bytes, bytes]
-_NO_EVENT: _Event = (0, b"", b"")
+from projections.auth_lookup import Found
+from projections.fence import NOTHING_SEEN, News, Seen
 
 
 @dataclass(slots=True)
@@ -42,59 +34,38 @@ class RememberedKey:
 class RememberedKeys:
     """The most recently used auth rows; to be used by one thread at a time.
 
-    `catch_up` comes before each answer. It asks the fence, and only when something was committed
-    reads which keys the new events are about, and forgets those. A row is read after the fence
-    was asked; whatever is committed during or after the reading changes the fence's number again,
-    and the event that it brings has a later position than the last one looked at. So the next
-    answer forgets the row, and the classic race of a cache, where an old row is written over the
-    news, has no place to happen.
+    What the fence tells is learnt before each answer: the keys that new events are about are
+    forgotten. A row is read after it was noted what had been learnt, and is kept only if nothing
+    more was learnt meanwhile. Whatever is committed during or after the reading has a later
+    position than what had been learnt, and makes the row forgotten when it is told. So the classic
+    race of a cache, where an old row is written over the news, has no place to happen.
     """
 
-    def __init__(self, fence: Fence, pepper_id: str, *, most: int) -> None:
-        self._fence = fence
-        self._pepper_id = pepper_id
+    def __init__(self, *, most: int) -> None:
         self._most = most
         self._keys: OrderedDict[str, RememberedKey] = OrderedDict()
         self._lookup_ids: dict[str, str] = {}
-        self._version: int | None = None
-        self._generation: list[tuple[int]] = []
-        self._last_event = _NO_EVENT
+        self.seen = NOTHING_SEEN
 
     @property
     def position(self) -> int:
         """The position of the last event looked at."""
-        return self._last_event[0]
+        return self.seen.last[0]
 
-    def catch_up(self) -> None:
-        """Forget what the ledger has said something new about.
-
-        Raises:
-            LedgerUnavailable: it cannot be asked.
-        """
-        version = self._fence.version()
-        if version == self._version:
-            return
-        seen, *news = self._events_since_the_last()
-        generation = self._fence.rows(_GENERATION, auth_lookup.VIEW.name)
-        # A rebuilt table may differ without an event; and where the last event is not what it
-        # was, somebody has put an older ledger in this one's place.
-        if (
-            seen != self._last_event
-            or len(news) >= _EVENTS_LOOKED_AT
-            or generation != self._generation
-        ):
+    def learn(self, news: News) -> None:
+        """Forget what the ledger has said something new about; the same may be told twice."""
+        if news.keys is None:
             self._keys.clear()
             self._lookup_ids.clear()
-            last = self._fence.rows(_LAST_EVENT)
-            self._last_event = last[0] if last else _NO_EVENT
-        elif news:
-            for _, key_uuid, _ in news:
+        else:
+            for key_uuid in news.keys:
                 # An event that was planted may be about nothing; then it is about no key here.
                 with suppress(TypeError, ValueError):
                     self._forget(to_key_id(UUID(bytes=key_uuid)))
-            self._last_event = news[-1]
-        self._generation = generation
-        self._version = version
+            if news.seen.last[0] < self.position:
+                # Another thread, which asked later, has learnt it already, and more.
+                return
+        self.seen = news.seen
 
     def recall(self, lookup_id: str) -> RememberedKey | None:
         """Return the key behind a lookup id if it is in memory."""
@@ -103,40 +74,26 @@ class RememberedKeys:
             self._keys.move_to_end(lookup_id)
         return key
 
-    def find(self, lookup_id: str) -> RememberedKey | None:
-        """Return the key behind a lookup id, from memory or else from the auth lookup.
+    def remember(self, found: Found, seen: Seen) -> RememberedKey:
+        """Return a key as it was found, and keep it if that was all there is to know.
 
-        Raises:
-            LedgerUnavailable: the ledger cannot be asked.
+        Args:
+            found: in the auth lookup.
+            seen: what had been learnt before it was looked for.
         """
-        key = self.recall(lookup_id)
-        if key is not None:
+        row, digest = found
+        known = self._keys.get(row.lookup_id)
+        if known is not None and known.row == row:
+            return known
+        key = RememberedKey(row, digest)
+        if seen.last != self.seen.last or seen.generation != self.seen.generation:
             return key
-        found = auth_lookup.find_in_sqlite(self._fence.rows, lookup_id, self._pepper_id)
-        if found is None:
-            return None
-        key = RememberedKey(*found)
-        self._keys[lookup_id] = key
-        self._lookup_ids[key.row.key_id] = lookup_id
+        self._keys[row.lookup_id] = key
+        self._lookup_ids[row.key_id] = row.lookup_id
         if len(self._keys) > self._most:
             _, oldest = self._keys.popitem(last=False)
             del self._lookup_ids[oldest.row.key_id]
         return key
-
-    def read_in_vain(self, lookup_id: str) -> None:
-        """Read from the auth lookup what is not there, in the time that an unknown key takes.
-
-        Whoever presents a wrong secret must not learn by the time whether its key is there.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be asked.
-        """
-        auth_lookup.find_in_sqlite(self._fence.rows, f"{lookup_id}-", self._pepper_id)
-
-    def _events_since_the_last(self) -> list[_Event]:
-        """Return the last event looked at, as it is now, and the news after it."""
-        events: list[_Event] = self._fence.rows(_EVENTS, self.position, _EVENTS_LOOKED_AT + 1)
-        return events if self.position and events else [_NO_EVENT, *events]
 
     def _forget(self, key_id: str) -> None:
         lookup_id = self._lookup_ids.pop(key_id, None)

@@ -7,7 +7,6 @@ steps under ``projections/migrations``.
 from pathlib import Path
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     Connection,
     Integer,
@@ -15,27 +14,26 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     inspect,
     select,
 )
 
 from domain.errors import LedgerError
-from projections.database import Database
+from projections.column_types import aggregate_id, big_integer, text
+from projections.database import Database, take_as_long_as_needed, take_schema_lock
 
 HEAD = "0005"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
-big_integer = BigInteger().with_variant(Integer(), "sqlite")
 
 events = Table(
     "events",
     metadata,
     Column("id", big_integer, primary_key=True),
-    Column("originator_id", LargeBinary(16), nullable=False),
+    Column("originator_id", aggregate_id, nullable=False),
     Column("originator_version", big_integer, nullable=False),
-    Column("topic", String, nullable=False),
+    Column("topic", text(), nullable=False),
     Column("state", LargeBinary, nullable=False),
 )
 """The event store, as read by replays; appended to by the recorder alone."""
@@ -43,8 +41,8 @@ events = Table(
 key_digests = Table(
     "key_digests",
     metadata,
-    Column("lookup_id", String(16), primary_key=True),
-    Column("pepper_id", String(16), nullable=False),
+    Column("lookup_id", text(16), primary_key=True),
+    Column("pepper_id", text(16), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
 """Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
@@ -53,7 +51,7 @@ last_uses = Table(
     "last_uses",
     metadata,
     Column("position", big_integer, primary_key=True, autoincrement=False),
-    Column("used_at", String(27), nullable=False),
+    Column("used_at", text(27), nullable=False),
 )
 """When each key was last used, to the minute: no projection, for a use is no event. A key is named
 by the position of its first event, as in the views; one that was never used has no row."""
@@ -62,22 +60,22 @@ console_sessions = Table(
     "console_sessions",
     metadata,
     Column("value_sha256", LargeBinary(32), primary_key=True),
-    Column("key_id", String(43), nullable=False),
-    Column("lookup_id", String(16), nullable=False),
-    Column("created_at", String(27), nullable=False),
-    Column("expires_at", String(27), nullable=False),
-    Column("used_at", String(27), nullable=False),
+    Column("key_id", text(43), nullable=False),
+    Column("lookup_id", text(16), nullable=False),
+    Column("created_at", text(27), nullable=False),
+    Column("expires_at", text(27), nullable=False),
+    Column("used_at", text(27), nullable=False),
 )
 """Who is signed in to the console; can be lost, and everybody signs in again."""
 
 projection_states = Table(
     "projection_states",
     metadata,
-    Column("table_name", String(63), primary_key=True),
+    Column("table_name", text(63), primary_key=True),
     Column("view_version", Integer, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("position", big_integer, nullable=False),
-    Column("completed_at", String(27), nullable=True),
+    Column("completed_at", text(27), nullable=True),
     Column("filled_to", big_integer, nullable=True),
 )
 """How far each view's table has come; a rebuild's shadow table has a row of its own.
@@ -92,10 +90,10 @@ was; ``view_version`` is the version of the code that fills it.
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("origin", String(255), primary_key=True),
+    Column("origin", text(255), primary_key=True),
     Column("size", big_integer, primary_key=True, autoincrement=False),
-    Column("note", Text, nullable=False),
-    Column("signed_at", String(27), nullable=False),
+    Column("note", text(), nullable=False),
+    Column("signed_at", text(27), nullable=False),
 )
 """The signed checkpoints, as they are in the file outside the database too: no projection, for no
 event has a signature."""
@@ -122,6 +120,7 @@ def upgrade_schema(database: Database) -> None:
         if current_revision(connection) == HEAD:
             return
     with database.write() as connection:
+        take_schema_lock(connection)
         found = current_revision(connection)
         if found is None and inspect(connection).get_table_names():
             message = (
@@ -129,6 +128,7 @@ def upgrade_schema(database: Database) -> None:
                 " database or a ledger's"
             )
             raise UnknownSchema(message)
+        take_as_long_as_needed(connection)
         _run_migrations(connection, found, database.name)
 
 

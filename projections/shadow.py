@@ -15,11 +15,18 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+)
 from sqlalchemy.sql.elements import quoted_name
 
-from domain.errors import PoisonEvent, ProjectionInconsistent
-from projections.database import Database
+from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
+from projections.database import POSTGRESQL, Database
+from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
 from projections.stored_events import (
     Recorded,
@@ -40,7 +47,14 @@ for the time for which other writers wait, to stay small."""
 KEYS = 4_000
 """Keys to a transaction while a table is filled key by key, for the same reason."""
 
-_UNFIT = (IntegrityError, InterfaceError, ProgrammingError, OverflowError, ProjectionInconsistent)
+_UNFIT = (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    OverflowError,
+    ProjectionInconsistent,
+)
 """What an event causes that contradicts another, or has values that no column can hold."""
 
 
@@ -85,6 +99,7 @@ class Shadow:
         self.position = 0
         self.projected = 0
         self._filled_to: int | None = None
+        self._before_rest = 0, 0
 
     @property
     def reached(self) -> int:
@@ -153,7 +168,7 @@ class Shadow:
             folded = self.view.fold(self._counted(events()))
             with self._database.write() as writing:
                 self._write(writing, folded, events)
-                self._record(writing, filled_to=filled_to)
+                self._record(writing, filled_to=filled_to, position=self.position)
         self._filled_to = filled_to
 
     def project_batch(self) -> Sequence[Recorded]:
@@ -176,20 +191,31 @@ class Shadow:
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
         """Project all that is left, in a transaction that holds the append lock."""
+        self._before_rest = self.position, self.projected
         rest = decode_rows(read_rows(connection, after=self.position, limit=None))
         if rest:
             self._advance(connection, rest, self.view.fold(self._counted(rest)))
         return rest
+
+    def forget_rest(self) -> None:
+        """Go back to before `project_rest`, whose transaction was rolled back."""
+        self.position, self.projected = self._before_rest
 
     def take_over(self, connection: Connection, completed_at: str) -> Table:
         """Make this the live table, in a transaction that holds the append lock.
 
         Returns:
             What was the live table, to be dropped when the transaction has been committed.
+
+        Raises:
+            ReadersInTheWay: somebody goes on reading; nothing was changed.
         """
         name = self.view.name
         previous = _previous_of(self.view)
         if inspect(connection).has_table(name):
+            if connection.dialect.name == POSTGRESQL:
+                copy_grants(connection, self.view.table, self.table)
+                shut_out_readers(connection)
             connection.execute(text(f"ALTER TABLE {name} RENAME TO {previous.name}"))
         connection.execute(text(f"ALTER TABLE {self.table.name} RENAME TO {name}"))
         connection.execute(delete(projection_states).where(projection_states.c.table_name == name))
@@ -210,20 +236,29 @@ class Shadow:
         self, connection: Connection, recorded: Sequence[Recorded], folded: object
     ) -> None:
         self._write(connection, folded, lambda: recorded)
+        self._record(connection, filled_to=None, position=recorded[-1].position)
         self.position = recorded[-1].position
-        self._record(connection, position=self.position)
 
     def _counted(self, recorded: Iterable[Recorded]) -> Iterator[Recorded]:
         for each in recorded:
             self.projected += 1
             yield each
 
-    def _record(self, connection: Connection, **values: int | None) -> None:
-        connection.execute(
+    def _record(self, connection: Connection, *, filled_to: int | None, position: int) -> None:
+        states = projection_states.c
+        moved = connection.execute(
             update(projection_states)
-            .where(projection_states.c.table_name == self.table.name)
-            .values(values)
+            .where(
+                states.table_name == self.table.name,
+                states.position == self.position,
+                states.filled_to.is_not_distinct_from(self._filled_to),
+            )
+            .values(filled_to=filled_to, position=position)
         )
+        if moved.rowcount != 1:
+            # The connection that held the lock was cut, and somebody else has taken it.
+            message = f"another process has taken over what was done for {self.table.name}"
+            raise RebuildRunning(message)
 
     def _write(
         self, connection: Connection, folded: object, events: Callable[[], Iterable[Recorded]]

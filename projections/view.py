@@ -8,7 +8,7 @@ or update for each key, and live projection and replay are the same code.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import itemgetter
@@ -25,13 +25,19 @@ from sqlalchemy import (
     insert,
     update,
 )
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from domain.api_key import ApiKey
 from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
+from projections.database import POSTGRESQL
+from projections.postgresql import copy_rows
 from projections.stored_events import Recorded, first_positions
+
+_WORTH_COPYING = 100
+"""Rows, from which on PostgreSQL's COPY takes less time than inserting them."""
 
 Values = dict[str, Any]
 Handlers = Mapping[type[LedgerEvent], Callable[[Any], Values]]
@@ -124,8 +130,17 @@ def insert_rows(connection: Connection, table: Table, rows: Collection[Values]) 
     costs as much as writing them.
     """
     if rows:
-        statement, in_order = _insert(table, connection.dialect)
-        connection.exec_driver_sql(statement, [in_order(row) for row in rows])
+        _, in_order = _insert(table, connection.dialect)
+        insert_in_order(connection, table, [in_order(row) for row in rows])
+
+
+def insert_in_order(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows whose values are in the order of the table's columns."""
+    if connection.dialect.name == POSTGRESQL and len(rows) >= _WORTH_COPYING:
+        copy_rows(connection, table, rows)
+    elif rows:
+        statement, _ = _insert(table, connection.dialect)
+        connection.exec_driver_sql(statement, list(rows))
 
 
 def rows_missing(name: str, table: Table, missing: int, keys: int) -> ProjectionInconsistent:
@@ -182,9 +197,18 @@ Prepared = tuple[str, Callable[[Values], Any]]
 
 def prepared(statement: ClauseElement, dialect: Dialect) -> Prepared:
     """Return a statement in the form that the driver takes, for where each millisecond counts."""
-    compiled = cast("SQLCompiler", statement.compile(dialect=dialect))
-    assert compiled.positiontup is not None  # noqa: S101 - true of each dialect in use
+    compiled = cast("SQLCompiler", statement.compile(dialect=_positional(dialect)))
+    assert compiled.positiontup is not None  # noqa: S101 - true of a positional dialect
     return str(compiled), itemgetter(*compiled.positiontup)
+
+
+@cache
+def _positional(dialect: Dialect) -> Dialect:
+    return (
+        dialect
+        if dialect.positional
+        else cast("type[DefaultDialect]", type(dialect))(paramstyle="format")
+    )
 
 
 @cache

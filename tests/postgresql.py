@@ -51,21 +51,20 @@ _OPTIONS = {
 
 
 @cache
-def programs() -> Path | None:
-    """Return the folder of PostgreSQL's own programs: 15 or newer, for its collations of ICU."""
-    on_path = shutil.which("initdb")
-    if on_path is not None:
-        return Path(on_path).resolve().parent
+def initdb() -> str | None:
+    """Return the program beside which all of a server's are: 15 or newer, for ICU's collations.
+
+    Debian keeps it off the ``PATH``.
+    """
     debians = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
     )
-    if debians:
-        return debians[-1].parent
     config = shutil.which("pg_config")
-    if config is None:
-        return None
-    folder = Path(subprocess.check_output([config, "--bindir"], text=True).strip())
-    return folder if (folder / "initdb").exists() else None
+    folders = [str(path.parent) for path in reversed(debians)]
+    if config is not None:
+        folders.append(subprocess.check_output([config, "--bindir"], text=True).strip())
+    found = shutil.which("initdb") or shutil.which("initdb", path=os.pathsep.join(folders))
+    return found and os.path.realpath(found)
 
 
 class Server:
@@ -170,10 +169,10 @@ def running_server() -> Iterator[Server]:
     Each of several processes that run tests has its own: to make one takes less than a second, and
     nothing has to be agreed upon.
     """
-    found = programs()
+    found = initdb()
     assert found is not None, "the programs of PostgreSQL are not on this machine"
     # Not under pytest's folders, which only their owner can enter.
-    server = Server(Path(tempfile.mkdtemp(prefix="keyledger-postgresql-")), found)
+    server = Server(Path(tempfile.mkdtemp(prefix="keyledger-postgresql-")), Path(found).parent)
     try:
         server.initialise()
         server.start()

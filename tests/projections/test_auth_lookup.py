@@ -1,13 +1,13 @@
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from domain.judge import AuthRow
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
-from projections.auth_lookup import find, find_in_sqlite
+from projections.auth_lookup import Found
+from projections.fence import open_fence
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
 from tests.raw_sql import sql
@@ -19,9 +19,13 @@ def lookup_id_of(token: str) -> str:
     return token.partition("_")[2][:16]
 
 
+def find(keys: Keys, lookup_id: str, pepper_id: str) -> Found | None:
+    with closing(open_fence(keys.database)) as fence:
+        return fence.find(lookup_id, pepper_id)
+
+
 def found(keys: Keys, token: str) -> AuthRow:
-    with keys.database.read() as connection:
-        row = find(connection, lookup_id_of(token), "no pepper")
+    row = find(keys, lookup_id_of(token), "no pepper")
     assert row is not None
     return row[0]
 
@@ -77,39 +81,18 @@ def test_each_change_is_there_and_no_other(keys: Keys, clock: SettableClock) -> 
 def test_an_unknown_lookup_id_finds_nothing(keys: Keys) -> None:
     made = keys.create()
     lookup_id = lookup_id_of(made.token)
-    with keys.database.read() as connection:
-        for unknown in ("0" * 16, "", lookup_id[:15], f"{lookup_id}0", lookup_id.swapcase()):
-            assert find(connection, unknown, "no pepper") is None
+    for unknown in ("0" * 16, "", lookup_id[:15], f"{lookup_id}0", lookup_id.swapcase()):
+        assert find(keys, unknown, "no pepper") is None
 
 
 def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
     made = keys.create()
     other = keys.create()
     pepper = Pepper((keys.data_dir / "pepper").read_bytes())
-    with keys.database.read() as connection:
-        for each in (made, other):
-            own = find(connection, lookup_id_of(each.token), pepper.pepper_id)
-            assert own is not None
-            assert own[1] == pepper.digest(each.token[20:63])
-        without = find(connection, lookup_id_of(made.token), Pepper(bytes(32)).pepper_id)
-        assert without is not None
-        assert without[1] is None
-
-
-@pytest.mark.only_on("sqlite")
-@pytest.mark.parametrize("pepper_id", ["right", "wrong"])
-def test_both_ways_to_ask_find_the_same(keys: Keys, pepper_id: str) -> None:
-    tokens = [keys.create(f"{number}", lives=HOUR).token for number in range(3)]
-    keys.revoke(keys.create().key_id)
-    if pepper_id == "right":
-        pepper_id = Pepper((keys.data_dir / "pepper").read_bytes()).pepper_id
-    with keys.database.read() as connection:
-        for token in [*tokens, "key_" + "0" * 65]:
-            lookup_id = lookup_id_of(token)
-            one = find(connection, lookup_id, pepper_id)
-            other = find_in_sqlite(
-                lambda statement, *values: sql(keys.address, statement, *values),
-                lookup_id,
-                pepper_id,
-            )
-            assert (one and (asdict(one[0]), one[1])) == (other and (asdict(other[0]), other[1]))
+    for each in (made, other):
+        own = find(keys, lookup_id_of(each.token), pepper.pepper_id)
+        assert own is not None
+        assert own[1] == pepper.digest(each.token[20:63])
+    without = find(keys, lookup_id_of(made.token), Pepper(bytes(32)).pepper_id)
+    assert without is not None
+    assert without[1] is None

@@ -5,7 +5,6 @@ from datetime import timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -18,7 +17,7 @@ from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
-from projections.fence import Fence
+from projections.fence import FileFence
 from projections.key_filters import Filters
 from projections.key_list import list_keys
 from projections.listed_key import ListedKey
@@ -499,16 +498,16 @@ def test_a_wrong_secret_reads_as_much_as_an_unknown_key_whether_remembered_or_no
     keys.revoke(revoked.key_id)
     unknown = mint("key", random.Random(3).randbytes).reveal()
     read: list[str] = []
-    rows = Fence.rows
+    find = FileFence.find
 
-    def noted(fence: Fence, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        read.append(statement)
-        return rows(fence, statement, *values)
+    def noted(fence: FileFence, lookup_id: str, pepper_id: str) -> object:
+        read.append(f"{len(lookup_id)}, {pepper_id}"[3:])
+        return find(fence, lookup_id, pepper_id)
 
     for token in (live, revoked.token):
         keys.verify(token)  # from now on it is remembered
     told = {}
-    with patch.object(Fence, "rows", noted):
+    with patch.object(FileFence, "find", noted):
         for token in (unknown, live, revoked.token):
             parsed = parse(token)
             assert parsed is not None

@@ -9,7 +9,7 @@ import gc
 import random
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from itertools import combinations
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -30,7 +30,7 @@ from domain.tokens import Token, mint
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
 from projections.database import Database
-from projections.fence import Fence
+from projections.fence import FileFence
 from projections.rebuild import rebuild
 from projections.remembered import RememberedKey
 from projections.views import view_named
@@ -42,7 +42,17 @@ from tests.raw_sql import count_events, sql
 Change = Callable[[Keys, Made], object]
 
 
-class WatchedFence(Fence):
+class Answer(list[tuple[Any, ...]]):
+    """What a statement was answered, read from the database already."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return self[0] if self else None
+
+
+class WatchedFence(FileFence):
     """A fence that tells which rows were read, and lets something happen between its steps."""
 
     steps = 0
@@ -52,20 +62,18 @@ class WatchedFence(Fence):
         super().__init__(database)
         self.looked_up: list[str] = []
         self.happens: Callable[[], object] = list
+        self._real, self._connection = self._connection, cast("sqlite3.Connection", self)
 
-    def version(self) -> int:
+    def execute(self, statement: str, values: Sequence[object] = ()) -> Answer:
         self._step()
-        version = super().version()
-        self._step()
-        return version
-
-    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        self._step()
-        rows = super().rows(statement, *values)
+        answer = Answer(self._real.execute(statement, values).fetchall())
         if "FROM auth_lookup" in statement:
             self.looked_up.append(str(values[1]))
         self._step()
-        return rows
+        return answer
+
+    def close(self) -> None:
+        self._real.close()
 
     def let_happen(self, what: Callable[[], object], *, at: int) -> None:
         """Let something happen at a step from now, which is step 0."""
@@ -110,7 +118,7 @@ def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
         def make(keys: Keys, *, remembered: int = 100) -> Checker:
             fence = WatchedFence(keys.database)
             at_the_end.callback(fence.close)
-            monkeypatch.setattr("projections.authentication.Fence", lambda _database: fence)
+            monkeypatch.setattr("projections.authentication.open_fence", lambda _database: fence)
             gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
             pepper = Pepper((keys.data_dir / "pepper").read_bytes())
             authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
@@ -226,7 +234,7 @@ def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
     memory: Memory,
 ) -> None:
     """The change is committed at each step of a check in turn; the loop ends when it fell after."""
-    monkeypatch.setattr("projections.remembered._EVENTS_LOOKED_AT", 10)
+    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 10)
     clock = SettableClock()
     fell_between = 0
     at = 0
@@ -329,7 +337,7 @@ def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: M
 def test_with_more_news_than_it_looks_at_it_forgets_everything(
     keys: Keys, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.remembered._EVENTS_LOOKED_AT", 5)
+    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 5)
     made = [keys.create(f"{number}") for number in range(8)]
     checker = checker_of(keys)
     for events, read_again in [(4, made[:1]), (5, made), (4, made[:1]), (12, made), (1, made[:1])]:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from projections.column_types import big_integer, text
+
 revision = "0004"
 down_revision = "0003"
 
@@ -10,13 +12,13 @@ down_revision = "0003"
 def upgrade() -> None:
     op.create_table(
         "checkpoints",
-        sa.Column("origin", sa.String(255), primary_key=True),
+        sa.Column("origin", text(255), primary_key=True),
         sa.Column(
             "size",
-            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            big_integer,
             primary_key=True,
             autoincrement=False,
         ),
-        sa.Column("note", sa.Text, nullable=False),
-        sa.Column("signed_at", sa.String(27), nullable=False),
+        sa.Column("note", text(), nullable=False),
+        sa.Column("signed_at", text(27), nullable=False),
     )

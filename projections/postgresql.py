@@ -1,0 +1,289 @@
+"""PostgreSQL: how connections are opened, what is demanded of them, and the locks of a ledger.
+
+Locks are the server's own and end with the connection or the transaction that holds them, however
+it ends. Each is an advisory lock of two numbers: what it is for, and the ledger, named by the table
+of its events, since a database may hold several ledgers in schemas of their own (PostgreSQL
+documentation, "Advisory Locks").
+"""
+
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy import exc as sqlalchemy_errors
+
+from domain.errors import LedgerUnavailable
+
+# LOCK TABLE takes no snapshot, and so is first: a transaction whose snapshot is older than the
+# exchange of a table would find the new one empty.
+_GATE = "LOCK TABLE projection_states IN ACCESS SHARE MODE"
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_LOCK_NOT_AVAILABLE = "55P03"
+_ALLOWED_TO_WAIT_MILLISECONDS = 200
+
+_KIND = (
+    "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'),"
+    " pg_is_in_recovery()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What a process takes of a server.
+
+    Args:
+        connections: that are kept for reading, and as many for writing.
+        statement_seconds: after which a statement is given up, but for rebuilds and the like.
+        lock_seconds: after which a wait for a lock is given up.
+        connect_seconds: after which an attempt to connect is given up.
+    """
+
+    connections: int = 8
+    statement_seconds: float = 30.0
+    lock_seconds: float = 10.0
+    connect_seconds: int = 5
+
+
+class ReadersInTheWay(LedgerUnavailable):
+    """Some that read take longer than the ones that write are to wait."""
+
+
+def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
+    """Connect to a server.
+
+    Returns:
+        An engine that reads, and one that writes.
+
+    Raises:
+        DBAPIError: it cannot be reached.
+        LedgerUnavailable: it does not give what is demanded.
+    """
+    reader, writer = (
+        create_engine(
+            url,
+            hide_parameters=True,
+            # A transaction begins with one statement of ours, in one round trip.
+            isolation_level="AUTOCOMMIT",
+            pool_size=limits.connections,
+            max_overflow=limits.connections,
+            pool_timeout=limits.lock_seconds,
+            pool_pre_ping=True,
+            connect_args=connection_arguments(url, limits),
+        )
+        for _ in range(2)
+    )
+    _demand(reader, limits, begin=_Reading())
+    _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
+    with writer.connect():
+        return reader, writer
+
+
+def connection_arguments(url: URL, limits: ConnectionLimits) -> dict[str, Any]:
+    """Return how to connect, but for what the URL says itself (libpq, "Parameter Key Words")."""
+    arguments = {
+        "application_name": "keyledger",
+        "connect_timeout": limits.connect_seconds,
+        # A server that vanished without a word is given up in seconds, not in hours.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+    }
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
+    """Open a connection of one's own, set up as those of the engines are.
+
+    Raises:
+        psycopg.Error: the server cannot be reached.
+        LedgerUnavailable: it does not give what is demanded.
+    """
+    made = create_engine(url).dialect.create_connect_args(url)[1]
+    connection = psycopg.connect(
+        **made, **connection_arguments(url, limits), autocommit=True, prepare_threshold=1
+    )
+    try:
+        _set_up(connection, limits)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def take_append_lock(connection: Connection) -> None:
+    """Wait for the append lock, and hold it until the transaction ends."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_named('append')})")
+
+
+def take_schema_lock(connection: Connection) -> None:
+    """Wait until nobody else makes or changes the tables of this schema, and hold the lock."""
+    purpose = _number_of("schema")
+    connection.exec_driver_sql(
+        f"SELECT pg_advisory_xact_lock({purpose}, hashtext(current_schema()))"
+    )
+
+
+def lift_statement_timeout(connection: Connection) -> None:
+    """Let statements take as long as they need, until the transaction ends."""
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
+def shut_out_readers(connection: Connection) -> None:
+    """Wait until nobody reads, for a moment at most, and let nobody begin until the commit.
+
+    Raises:
+        ReadersInTheWay: somebody went on reading.
+    """
+    try:
+        connection.exec_driver_sql(
+            f"SET LOCAL lock_timeout = {_ALLOWED_TO_WAIT_MILLISECONDS};"
+            " LOCK TABLE projection_states IN ACCESS EXCLUSIVE MODE"
+        )
+    except sqlalchemy_errors.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise ReadersInTheWay("somebody goes on reading; try again shortly") from error
+
+
+def copy_grants(connection: Connection, of: Table, to: Table) -> None:
+    """Let everybody do with a table what they may do with another one."""
+    granted = connection.exec_driver_sql(
+        "SELECT string_agg(a.privilege_type, ', '),"
+        " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
+        " FROM pg_class c, aclexplode(c.relacl) a"
+        " WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner GROUP BY 2",
+        (of.name,),
+    )
+    for privileges, grantee in granted.all():
+        connection.exec_driver_sql(f"GRANT {privileges} ON {to.name} TO {grantee}")
+
+
+def copy_rows(connection: Connection, table: Table, rows: Collection[Sequence[Any]]) -> None:
+    """Write rows by COPY, which takes a fraction of the time of inserting them.
+
+    Args:
+        rows: with the values of the table's columns, in their order.
+
+    Raises:
+        DBAPIError: as for inserting them.
+    """
+    statement = f"COPY {table.name} ({', '.join(column.name for column in table.c)}) FROM STDIN"
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - the dialect has no other
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        raise sqlalchemy_errors.DBAPIError.instance(
+            statement, None, error, psycopg.Error, dialect=connection.dialect
+        ) from error
+
+
+@contextmanager
+def exclusively(engine: Engine, task: str) -> Iterator[bool]:
+    """Hold the one lock of this name on a ledger, if it is free; never wait for it.
+
+    Yields:
+        Whether the lock is held.
+
+    Raises:
+        LedgerUnavailable: the server cannot be asked.
+    """
+    with _lent(engine) as connection:
+        held = _ask(connection, f"SELECT pg_try_advisory_lock({_named(task)})")
+        try:
+            yield held
+        finally:
+            # Where the connection was cut, the lock went with it.
+            if held and not connection.closed:
+                with suppress(LedgerUnavailable):
+                    _ask(connection, f"SELECT pg_advisory_unlock({_named(task)})")
+
+
+@contextmanager
+def _lent(engine: Engine) -> Iterator[psycopg.Connection]:
+    """Take a connection out of the pool as it is, outside a transaction."""
+    try:
+        lent = engine.raw_connection()
+    except (sqlalchemy_errors.SQLAlchemyError, psycopg.Error) as error:
+        raise LedgerUnavailable("the database cannot be asked at this moment") from error
+    try:
+        yield cast("psycopg.Connection", lent.driver_connection)
+    finally:
+        lent.close()
+
+
+def _ask(connection: psycopg.Connection, question: str) -> bool:
+    try:
+        return connection.execute(cast("Any", question)).fetchone() == (True,)
+    except psycopg.Error as error:
+        raise LedgerUnavailable("the database cannot be asked at this moment") from error
+
+
+def _named(task: str) -> str:
+    return f"{_number_of(task)}, 'events'::regclass::oid::int4"
+
+
+def _number_of(purpose: str) -> int:
+    # Not Python's own hash, which is another one in each process.
+    return zlib.crc32(purpose.encode()) - 2**31
+
+
+class _Reading:
+    """Begins a transaction that reads; not behind the gate as long as there is none."""
+
+    def __init__(self) -> None:
+        self._gate_is_there = False
+
+    def __call__(self, connection: Connection) -> None:
+        if not self._gate_is_there:
+            _run(connection, _BEGIN_READING)
+            found = connection.exec_driver_sql("SELECT to_regclass('projection_states')").scalar()
+            if found is None:
+                return
+            self._gate_is_there = True
+            _run(connection, "ROLLBACK")
+        _run(connection, f"{_BEGIN_READING}; {_GATE}")
+
+
+def _run(connection: Connection, statements: str) -> None:
+    connection.exec_driver_sql(statements)
+
+
+def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  # noqa: ANN401 - a listener
+    def set_up(connection: psycopg.Connection, _record: object) -> None:
+        _set_up(connection, limits)
+
+    event.listen(engine, "connect", set_up)
+    event.listen(engine, "begin", begin)
+
+
+def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
+    connection.autocommit = True
+    encoding, synchronous_commit, in_recovery = connection.execute(_KIND).fetchone() or ("", "", 0)
+    if encoding != "UTF8":
+        message = f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'"
+        raise LedgerUnavailable(message)
+    if in_recovery:
+        message = (
+            "the server is a standby; name the primary, or all of them with"
+            " ?host=...&host=...&target_session_attrs=read-write"
+        )
+        raise LedgerUnavailable(message)
+    settings = {
+        "statement_timeout": limits.statement_seconds * 1000,
+        "lock_timeout": limits.lock_seconds * 1000,
+        "idle_in_transaction_session_timeout": limits.statement_seconds * 1000,
+    }
+    statements = [f"SET {name} = {value:.0f}" for name, value in settings.items()]
+    if synchronous_commit == "off":
+        # Whoever is told that a key is revoked must find it revoked after a crash too.
+        statements.append("SET synchronous_commit = on")
+    connection.execute("; ".join(statements))
