@@ -401,7 +401,7 @@ POISONS: dict[str, Poison] = {
     "a topic that names code": ("topic", lambda _: "os:system"),
     "no time": ("state", with_field("timestamp", "noon")),
     "a number for a time": ("state", with_field("expires_at", 7)),
-    "a change of no key": ("originator_id", lambda _: NOBODYS.bytes),
+    "a change of no key": ("originator_id", lambda _: NOBODYS),
 }
 """What may be wrong with the last of ten events, of which it renames the first key."""
 
@@ -454,7 +454,7 @@ def test_a_poison_event_stops_a_rebuild_and_nothing_else(
         "UPDATE events SET topic = ?, state = ?, originator_id = ? WHERE id = 10",
         topic,
         state,
-        uuid,
+        UUID(bytes=uuid),
     )
     live = view_rows(keys.address)
     report = rebuild(keys.database, view, clock=noon)
@@ -489,7 +489,7 @@ def test_a_lookup_id_that_two_keys_share_is_poison_where_it_has_to_be_unique(key
     sql(
         keys.address,
         "INSERT INTO events SELECT 10, ?, 1, topic, state FROM events WHERE id = 1",
-        NOBODYS.bytes,
+        NOBODYS,
     )
     with pytest.raises(PoisonEvent) as caught:
         rebuild(keys.database, auth_lookup.VIEW, clock=noon)
@@ -509,7 +509,7 @@ def test_poison_that_arrives_during_the_swap_keeps_the_old_table(keys: Keys, vie
                 keys.address,
                 "INSERT INTO events VALUES (20, ?, 1, 'ApiKey.Loved', x'7b7d')"
                 " ON CONFLICT DO NOTHING",
-                NOBODYS.bytes,
+                NOBODYS,
             )
 
     with pytest.raises(PoisonEvent) as caught:
