@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column, Integer
+from sqlalchemy import Boolean, Column, Integer, String
 
 from projections import auth_lookup, key_list
 from projections.comparison import Difference
@@ -93,6 +93,32 @@ def other_values(column: Column[Any], was: Any, *, of_any_type: bool) -> list[ob
     if of_any_type:
         return ["planted", "", 7, b"planted", f"{was}x"]
     return [was + 7] if isinstance(column.type, Integer) else ["planted", "", "7"]
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        pytest.param(view, column, id=f"{view.name}-{column.name}")
+        for view in VIEWS
+        for column in view.table.columns
+        if isinstance(column.type, String)
+    ],
+)
+def test_a_text_that_is_none_is_named_like_any_other_value(
+    keys: Keys, made: list[Made], view: View, column: Column[Any]
+) -> None:
+    right = view_rows(keys.address)
+    row = last_row_at(keys.address, view.name, 2)
+    was = value_in(keys.address, view.name, row, column.name)
+    edit = f"UPDATE {view.name} SET {column.name} = CAST(x'61ff' AS TEXT) WHERE rowid = {row}"  # noqa: S608
+    sql(keys.address, edit)
+    (difference,) = check(keys.database, view).differences
+    shown = ("(not shown)",) * 2 if column.name == "verifier" else (b"a\xff", was)
+    assert difference.columns == {column.name: shown}
+    assert difference.key_id == ("a\\xff" if column.name == "key_id" else made[1].key_id)
+    assert rebuild(keys.database, view, clock=lambda: NOON).differences == (difference,)
+    assert view_rows(keys.address) == right
 
 
 @each_view

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -464,6 +465,30 @@ def test_a_poison_event_stops_a_rebuild_and_nothing_else(
     assert view_rows(keys.address) == live
     assert check(keys.database, view).differing == 0
     assert tables_of(keys.address) == TABLES
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.usefixtures("small_batches")
+@each_view
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "topic = CAST(x'41ff' AS TEXT)",
+        "state = CAST(x'7bff' AS TEXT)",
+        "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
+    ],
+)
+@pytest.mark.parametrize("position", [2, 10])
+def test_an_event_with_a_text_that_is_no_utf_8_is_named(
+    keys: Keys, view: View, poison: str, position: int
+) -> None:
+    made = [keys.create(f"{number}") for number in range(9)]
+    keys.rename(made[0].key_id, "renamed")
+    sql(keys.address, f"UPDATE events SET {poison} WHERE id = {position}")  # noqa: S608 - from above
+    for replay in (check, partial(rebuild, clock=noon)):
+        with pytest.raises(PoisonEvent) as caught:
+            replay(keys.database, view)
+        assert caught.value.position == position
 
 
 @pytest.mark.usefixtures("small_batches")
