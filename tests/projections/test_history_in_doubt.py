@@ -414,6 +414,6 @@ def test_the_place_of_the_difference_is_looked_for_once(
 def test_a_difference_is_told_whatever_else_the_file_has(data_dir: Path, junk: bytes) -> None:
     file = data_dir / "checkpoints.txt"
     file.write_bytes(junk + file.read_bytes())
-    in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5")(data_dir)
+    with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
         check_doubted(keys, "the log is not the one that was signed")
