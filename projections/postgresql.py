@@ -26,10 +26,7 @@ _BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK_NOT_AVAILABLE = "55P03"
 _ALLOWED_TO_WAIT_MILLISECONDS = 200
 
-_KIND = (
-    "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'),"
-    " pg_is_in_recovery()"
-)
+_KIND = "SELECT current_setting('synchronous_commit'), pg_is_in_recovery()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +260,19 @@ def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  #
     def set_up(connection: psycopg.Connection, _record: object) -> None:
         _set_up(connection, limits)
 
-    event.listen(engine, "connect", set_up)
+    # Before the library looks at what it is connected to.
+    event.listen(engine, "connect", set_up, insert=True)
     event.listen(engine, "begin", begin)
 
 
 def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
     connection.autocommit = True
-    encoding, synchronous_commit, in_recovery = connection.execute(_KIND).fetchone() or ("", "", 0)
+    # In another encoding, the driver gives bytes for texts.
+    encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         message = f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'"
         raise LedgerUnavailable(message)
+    synchronous_commit, in_recovery = connection.execute(_KIND).fetchone() or ("", False)
     if in_recovery:
         message = (
             "the server is a standby; name the primary, or all of them with"

@@ -167,8 +167,8 @@ class Shadow:
             filled_to = first[-1].id if len(first) == KEYS else None
             folded = self.view.fold(self._counted(events()))
             with self._database.write() as writing:
-                self._write(writing, folded, events)
                 self._record(writing, filled_to=filled_to, position=self.position)
+                self._write(writing, folded, events)
         self._filled_to = filled_to
 
     def project_batch(self) -> Sequence[Recorded]:
@@ -235,8 +235,8 @@ class Shadow:
     def _advance(
         self, connection: Connection, recorded: Sequence[Recorded], folded: object
     ) -> None:
-        self._write(connection, folded, lambda: recorded)
         self._record(connection, filled_to=None, position=recorded[-1].position)
+        self._write(connection, folded, lambda: recorded)
         self.position = recorded[-1].position
 
     def _counted(self, recorded: Iterable[Recorded]) -> Iterator[Recorded]:

@@ -1,0 +1,225 @@
+"""What a ledger on a PostgreSQL server relies on, beyond what every engine promises."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from api.composition import OpenLedger
+from domain.errors import LedgerUnavailable, RebuildRunning
+from projections import key_list, postgresql
+from projections.database import open_database
+from projections.exclusive import exclusively
+from projections.key_filters import Filters
+from projections.key_list import list_keys
+from projections.postgresql import ConnectionLimits
+from projections.rebuild import rebuild
+from projections.shadow import Shadow
+from tests.conftest import NOON
+from tests.postgresql import administration, connected
+from tests.projections.ledgers import Keys
+
+pytestmark = pytest.mark.only_on("postgresql")
+
+SETTINGS = {
+    "application_name": "keyledger",
+    "statement_timeout": "2s",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "2s",
+    "synchronous_commit": "on",
+}
+LIMITS = ConnectionLimits(connections=2, statement_seconds=2, lock_seconds=1)
+
+
+def noon() -> datetime:
+    return datetime.now(UTC)
+
+
+def names_of(opened: OpenLedger) -> list[str]:
+    with opened.database.read() as connection:
+        found = list_keys(connection, "default", Filters(), now=NOON, limit=100)
+    return [key.name for key in found]
+
+
+def made_five(keys: Keys) -> list[str]:
+    names = [f"{number}" for number in range(5)]
+    for name in names:
+        keys.create(name)
+    return names
+
+
+def cut_all(opened: OpenLedger) -> None:
+    """End all connections of the ledger's, as a server does that is stopped."""
+    with administration(opened.database.url) as server:
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [opened.database.url.database],
+        )
+
+
+def waiting_for_locks(opened: OpenLedger) -> int:
+    with administration(opened.database.url) as server:
+        found = server.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'",
+            [opened.database.url.database],
+        ).fetchone()
+    return 0 if found is None else int(str(found[0]))
+
+
+class TestConnections:
+    @pytest.mark.parametrize("engine_of", ["reader", "writer"])
+    def test_each_has_its_limits_and_says_whose_it_is(
+        self, opened: OpenLedger, engine_of: str
+    ) -> None:
+        with connected(opened.database.url) as connection:
+            name = opened.database.url.database
+            connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
+        database = open_database(opened.database.url, LIMITS)
+        with getattr(database, engine_of).begin() as connection:
+            for name, value in SETTINGS.items():
+                assert connection.scalar(text(f"SHOW {name}")) == value
+        database.close()
+
+    def test_one_that_reads_can_write_nothing(self, opened: OpenLedger) -> None:
+        with (
+            pytest.raises(LedgerUnavailable),
+            opened.database.read() as connection,
+        ):
+            connection.execute(text("DELETE FROM events"))
+
+    def test_a_statement_that_takes_too_long_is_given_up(self, opened: OpenLedger) -> None:
+        limits = ConnectionLimits(statement_seconds=0.05)
+        database = open_database(opened.database.url, limits)
+        with pytest.raises(LedgerUnavailable), database.read() as connection:
+            connection.execute(text("SELECT pg_sleep(60)"))
+        with database.read() as connection:
+            postgresql.lift_statement_timeout(connection)
+            connection.execute(text("SELECT pg_sleep(0.2)"))
+        database.close()
+
+    def test_a_database_that_cannot_keep_every_text_is_refused(self, opened: OpenLedger) -> None:
+        url = opened.database.url
+        name = f"{url.database}_ascii"
+        with administration(url) as server:
+            server.execute(
+                f"CREATE DATABASE \"{name}\" ENCODING 'SQL_ASCII' LOCALE 'C' LOCALE_PROVIDER libc"
+                " TEMPLATE template0".encode()
+            )
+        with pytest.raises(LedgerUnavailable, match="encoding is SQL_ASCII"):
+            open_database(url.set(database=name))
+
+    def test_one_that_was_cut_is_replaced_without_anybody_noticing(self, keys: Keys) -> None:
+        made = keys.create("payments")
+        assert keys.verify(made.token).value == "VALID"
+        cut_all(keys.opened)
+        assert names_of(keys.opened) == ["payments"]
+        keys.revoke(made.key_id)
+        assert keys.verify(made.token).value == "REVOKED"
+
+
+class TestLocks:
+    def test_a_task_is_one_connections_at_a_time(self, opened: OpenLedger) -> None:
+        other = open_database(opened.database.url)
+        with (
+            exclusively(opened.database, "signing") as first,
+            exclusively(other, "signing") as second,
+            exclusively(other, "expiring") as third,
+        ):
+            assert (first, second, third) == (True, False, True)
+        with exclusively(other, "signing") as free:
+            assert free
+        other.close()
+
+    def test_the_lock_of_a_connection_that_was_cut_is_free(self, opened: OpenLedger) -> None:
+        other = open_database(opened.database.url)
+        with exclusively(opened.database, "signing") as first:
+            assert first
+            cut_all(opened)
+            with exclusively(other, "signing") as second:
+                assert second
+        other.close()
+
+    def test_whoever_lost_the_lock_of_a_rebuild_writes_nothing_more(self, keys: Keys) -> None:
+        keys.create("payments")
+        slow, quick = (Shadow(keys.database, key_list.VIEW, "rebuild") for _ in range(2))
+        slow.begin(resume=True)
+        quick.begin(resume=True)
+        quick.fill_batch()
+        with pytest.raises(RebuildRunning, match="taken over"):
+            slow.fill_batch()
+
+    def test_appends_wait_for_each_other_and_not_for_what_is_no_event(self, keys: Keys) -> None:
+        other = open_database(keys.database.url, ConnectionLimits(lock_seconds=0.05))
+        with keys.database.append():
+            with other.write() as connection:
+                connection.execute(text("DELETE FROM console_sessions"))
+            with pytest.raises(LedgerUnavailable), other.append():
+                pass
+        with other.append():
+            pass
+        other.close()
+
+
+class TestExchange:
+    def test_a_reader_that_began_before_it_finds_every_row(self, keys: Keys) -> None:
+        names = made_five(keys)
+        with ThreadPoolExecutor(1) as pool, ExitStack() as reading:
+            connection = reading.enter_context(keys.database.read())
+            connection.execute(text("SELECT count(*) FROM events"))
+            done = pool.submit(rebuild, keys.database, key_list.VIEW, clock=noon)
+            while not waiting_for_locks(keys.opened):
+                assert not done.done(), "the exchange did not wait for the reader"
+            found = list_keys(connection, "default", Filters(), now=NOON, limit=100)
+            assert sorted(key.name for key in found) == names
+            assert not done.done()
+            reading.close()
+            assert done.result().differing == 0
+        assert sorted(names_of(keys.opened)) == names
+
+    def test_readers_at_any_time_of_it_find_every_row(self, keys: Keys) -> None:
+        names = made_five(keys)
+        ended = threading.Event()
+
+        def read() -> int:
+            times = 0
+            while not ended.is_set():
+                assert sorted(names_of(keys.opened)) == names
+                times += 1
+            return times
+
+        with ThreadPoolExecutor(3) as pool:
+            readers = [pool.submit(read) for _ in range(3)]
+            try:
+                for _ in range(10):
+                    rebuild(keys.database, key_list.VIEW, clock=noon)
+            finally:
+                ended.set()
+            assert all(reader.result() for reader in readers)
+
+    def test_an_append_meanwhile_is_in_the_new_table(
+        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keys.create("before")
+        monkeypatch.setattr("projections.rebuild._PAUSE_SECONDS", 0.01)
+        with ThreadPoolExecutor(1) as pool, ExitStack() as reading:
+            reading.enter_context(keys.database.read())
+            done = pool.submit(rebuild, keys.database, key_list.VIEW, clock=noon)
+            while not waiting_for_locks(keys.opened):
+                assert not done.done()
+            keys.create("meanwhile")
+            reading.close()
+            assert done.result().position == 2
+        assert names_of(keys.opened) == ["meanwhile", "before"]
+
+
+def test_times_and_names_are_in_the_order_of_their_bytes(keys: Keys) -> None:
+    for name in ("b", "A", "a", "B", "_", "é"):
+        keys.create(name)
+    with connected(keys.database.url) as connection:
+        assert isinstance(connection, psycopg.Connection)
+        found = [name for (name,) in connection.execute("SELECT name FROM key_list ORDER BY name")]
+    assert found == ["A", "B", "_", "a", "b", "é"]
