@@ -125,8 +125,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         ]
         connection = session.connection()
         try:
-            for view in self._views:
-                _project(connection, view, recorded)
+            project_appended(connection, self._views, recorded)
             keep_digests(connection, digests)
         except IntegrityError as error:
             # Not to be mistaken for a version that somebody else has taken.
@@ -135,12 +134,21 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         return positions
 
 
-def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
-    view.project(connection, view.table, recorded)
-    moved = connection.execute(
-        _MOVE,
-        {"name": view.name, "version": view.version, "position": recorded[-1].position},
-    )
-    if moved.rowcount != 1:
-        message = f"{view.name} is not at version {view.version} of this program; restart it"
-        raise LedgerUnavailable(message)
+def project_appended(
+    connection: Connection, views: Sequence[View], recorded: Sequence[Recorded]
+) -> None:
+    """Bring views up to date, in the transaction that appends events.
+
+    Raises:
+        PoisonEvent, ProjectionInconsistent: as `View.project` does.
+        LedgerUnavailable: a view's table is of another version of the program.
+    """
+    for view in views:
+        view.project(connection, view.table, recorded)
+        moved = connection.execute(
+            _MOVE,
+            {"name": view.name, "version": view.version, "position": recorded[-1].position},
+        )
+        if moved.rowcount != 1:
+            message = f"{view.name} is not at version {view.version} of this program; restart it"
+            raise LedgerUnavailable(message)
