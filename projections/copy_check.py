@@ -114,7 +114,7 @@ def check_beginning(source: Database, target: Database, progress: Progress) -> i
         there, used_there = last_position(connection), _last_use(connection)
     with source.read() as connection:
         here, used_here = last_position(connection), _last_use(connection)
-    differing = _first_difference(source, target, min(there, here), progress)
+    differing = _first_difference(source, target, progress, after=0, until=min(there, here))
     if differing is not None:
         message = (
             f"{target.name} holds another ledger: at position {differing} is not what {source.name}"
@@ -136,16 +136,22 @@ def check_beginning(source: Database, target: Database, progress: Progress) -> i
     return there
 
 
-def prove_copy(source: Database, target: Database, extent: Extent, progress: Progress) -> None:
+def prove_copy(
+    source: Database, target: Database, extent: Extent, progress: Progress, *, compared: int
+) -> None:
     """Compare the target with what the source had come to: each event byte for byte, and the tree.
 
-    That the views at the target follow from the events is how they are made; that they are whole
-    is seen by their roots and the numbers of their rows.
+    The views at the target are made of these events; that they are whole is told by their roots and
+    the numbers of their rows.
+
+    Args:
+        extent: of the source, when it was last read.
+        compared: the position up to which the events were compared already.
 
     Raises:
         CopyDiffers: something is not the same.
     """
-    differing = _first_difference(source, target, extent.position, progress)
+    differing = _first_difference(source, target, progress, after=compared, until=extent.position)
     if differing is not None:
         message = (
             f"the event at position {differing} is not the same in {target.name}; do not use it:"
@@ -166,10 +172,10 @@ def prove_copy(source: Database, target: Database, extent: Extent, progress: Pro
 
 
 def _first_difference(
-    source: Database, target: Database, until: int, progress: Progress
+    source: Database, target: Database, progress: Progress, *, after: int, until: int
 ) -> int | None:
-    """Return the first position up to ``until`` at which the events differ; ``None`` if none."""
-    position = 0
+    """Return the first position in a range at which the events differ; ``None`` if none does."""
+    position = after
     while position < until:
         progress("comparing", position, until)
         ours, theirs = (_page(each, position, until) for each in (source, target))

@@ -109,7 +109,7 @@ def copy_ledger(
         build_outdated_views(target, VIEWS, clock=clock, progress=progress)
         copying.catch_up(progress)
         extent, beside_events = copying.finish()
-        prove_copy(source, target, extent, progress)
+        prove_copy(source, target, extent, progress, compared=begun)
     with source.read() as connection:
         appended_since = connection.scalar(
             select(func.count()).select_from(events).where(events.c.id > extent.position)
@@ -141,8 +141,8 @@ class _Copying:
         while full:
             with self._source.read() as connection:
                 last = last_position(connection)
-                progress("copying", self._position, last)
                 rows = read_rows(connection, after=self._position, limit=AT_ONCE)
+            progress("copying", self._position, last)
             with self._target.append() as connection:
                 self._append(connection, rows)
             full = len(rows) == AT_ONCE

@@ -26,8 +26,8 @@ app = typer.Typer(add_completion=False)
 
 _NEXT = """\
 To move there:
-  1. stop all servers of this ledger, and call the same command again: it copies what was appended \
-after position {report.extent.position}, in a moment
+  1. stop all servers of this ledger, and call the same command again: it copies no more than \
+what was appended after position {report.extent.position}
   2. set KEYLEDGER_DATABASE_URL={report.target}
      and keep the folder {settings.data_dir}: its pepper, signing key and checkpoints serve the \
 new database as they did the old one
