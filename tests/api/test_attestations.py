@@ -18,12 +18,14 @@ from api.attestations import (
 )
 from api.background import attesting
 from api.composition import OpenLedger
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from projections.exclusive import exclusively
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import HOUR, Keys, sql
+from tests.engines import settings_of
+from tests.projections.ledgers import HOUR, Keys
+from tests.raw_sql import sql
 
 AT_ONCE = 1e-7
 """Hours: a third of a millisecond."""
@@ -39,14 +41,14 @@ def eventually(so: Callable[[], bool]) -> None:
 @pytest.fixture
 def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
-    return read_settings(data_dir=data_dir, attestation_hours=AT_ONCE)
+    return settings_of(data_dir, attestation_hours=AT_ONCE)
 
 
 def test_a_server_attests_and_tells_what_was_found(
     new_ledger: NewLedger, data_dir: Path, clock: SettableClock
 ) -> None:
-    settings = read_settings(
-        data_dir=new_ledger.copied_to(data_dir), expirer_seconds=3600, attestation_hours=AT_ONCE
+    settings = settings_of(
+        new_ledger.copied_to(data_dir), expirer_seconds=3600, attestation_hours=AT_ONCE
     )
     with served(settings, new_ledger.root, clock) as api:
 
@@ -58,7 +60,7 @@ def test_a_server_attests_and_tells_what_was_found(
         sound = {"finished_at": "2026-03-03T12:00:00.000000Z", "position": 1, "findings": 0}
         eventually(lambda: told() == sound)
         assert api.metrics()["keyledger_attestation_findings"] == 0
-        sql(api.app.state.ledger.database.path, "UPDATE auth_lookup SET name = 'hacked'")
+        sql(api.address, "UPDATE auth_lookup SET name = 'hacked'")
         clock.advance(hours=1)
         found = sound | {"finished_at": "2026-03-03T13:00:00.000000Z", "findings": 1}
         eventually(lambda: told() == found)
@@ -107,7 +109,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
 
 def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
     assert data_dir.exists()
-    never = read_settings(data_dir=data_dir, attestation_hours=0)
+    never = settings_of(data_dir, attestation_hours=0)
     before = threading.active_count()
     with attesting(replace(opened, settings=never)):
         assert threading.active_count() == before
@@ -137,5 +139,5 @@ def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) ->
 def test_checkpoints_outside_are_compared(opened: OpenLedger) -> None:
     Keys(opened).create()
     opened.signer.sign()
-    sql(opened.database.path, "DELETE FROM checkpoints")
+    sql(opened.database.url, "DELETE FROM checkpoints")
     assert attest_ledger(opened).checkpoints == 1

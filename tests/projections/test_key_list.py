@@ -18,7 +18,8 @@ from projections.key_filters import Filters
 from projections.key_list import keys_due, list_keys, show_key
 from projections.listed_key import ListedKey
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import ADA, HOUR, Keys, rows_of, sql
+from tests.projections.ledgers import ADA, HOUR, Keys
+from tests.raw_sql import rows_of, sql
 
 DAY = timedelta(days=1)
 BOT = Caller(Actor("key", "apikey_00000000-0000-4000-8000-000000000000"), holds=("*",))
@@ -123,8 +124,8 @@ def test_each_change_shows_and_nothing_else_does(keys: Keys, clock: SettableCloc
 
 def test_the_row_has_no_secret_in_any_form(keys: Keys) -> None:
     made = keys.create()
-    (row,) = rows_of(keys.path, "key_list")
-    ((verifier,),) = sql(keys.path, "SELECT verifier FROM auth_lookup")
+    (row,) = rows_of(keys.address, "key_list")
+    ((verifier,),) = sql(keys.address, "SELECT verifier FROM auth_lookup")
     told = repr(row) + repr(keys.show(made.key_id))
     assert verifier not in told
     assert made.token[13:] not in told
