@@ -184,7 +184,6 @@ def _first_difference(
                 differing: int = min(row.id for row in (one, other) if row is not None)
                 return differing
         position = ours[-1].id
-    progress("comparing", position, until)
     return None
 
 
