@@ -12,7 +12,7 @@ from projections.database import Database
 from projections.merkle import root
 from projections.rebuild import Progress, is_current
 from projections.schema import HEAD, current_revision, events, last_uses
-from projections.stored_events import last_position
+from projections.stored_events import last_position, read_rows
 from projections.views import VIEWS
 
 _AT_ONCE = 10_000
@@ -189,12 +189,8 @@ def _first_difference(
 
 def _page(database: Database, after: int, until: int) -> Sequence[Row[Any]]:
     with database.read() as connection:
-        return connection.execute(
-            select(events)
-            .where(events.c.id > after, events.c.id <= until)
-            .order_by(events.c.id)
-            .limit(_AT_ONCE)
-        ).all()
+        rows = read_rows(connection, after=after, limit=_AT_ONCE)
+    return [row for row in rows if row.id <= until]
 
 
 def _count(connection: Connection, table: Table) -> int:

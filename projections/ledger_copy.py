@@ -42,6 +42,8 @@ from projections.views import VIEWS
 AT_ONCE = 10_000
 """Rows to a transaction; as with a rebuild, enough for its fixed cost, few enough for memory."""
 
+_UUID_LENGTH = 16
+
 BESIDE_EVENTS = (key_digests, last_uses, checkpoints)
 """What is durable beside the events, and is copied whole.
 
@@ -190,10 +192,9 @@ class _Copying:
 
 def _with_uuid(row: Row[Any]) -> tuple[object, ...]:
     position, key, *values = row
-    try:
-        return position, UUID(bytes=key), *values
-    except (TypeError, ValueError) as error:
-        raise PoisonEvent(position, f"its key is no UUID: {error}") from error
+    if type(key) is not bytes or len(key) != _UUID_LENGTH:
+        raise PoisonEvent(position, f"its key is no UUID, but {str(key)[:60]!r}")
+    return position, UUID(bytes=key), *values
 
 
 def _is_built(connection: Connection, view: View) -> bool:
