@@ -178,20 +178,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            message = f"not a database URL; write {KINDS_OF_URL}"
-            raise ValueError(message) from None
-        if parsed.drivername == "postgresql+psycopg" and parsed.database:
-            return url
-        in_memory = parsed.database in {None, "", ":memory:"}
-        if parsed.drivername != "sqlite" or parsed.query or in_memory:
-            message = f"only these are supported: {KINDS_OF_URL}"
-            raise ValueError(message)
-        return url
+        return None if url is None else checked_database_url(url)
 
     @property
     def url(self) -> str:
@@ -221,6 +208,26 @@ class Settings(BaseSettings):
     def pepper_path(self) -> Path:
         """The pepper's file."""
         return self.data_dir / "pepper"
+
+
+def checked_database_url(url: str) -> str:
+    """Return the URL of a database if a ledger can be kept there.
+
+    Raises:
+        ValueError: it cannot; the message says where it can.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        message = f"not a database URL; write {KINDS_OF_URL}"
+        raise ValueError(message) from None
+    if parsed.drivername == "postgresql+psycopg" and parsed.database:
+        return url
+    in_memory = parsed.database in {None, "", ":memory:"}
+    if parsed.drivername != "sqlite" or parsed.query or in_memory:
+        message = f"only these are supported: {KINDS_OF_URL}"
+        raise ValueError(message)
+    return url
 
 
 def read_settings(**given: object) -> Settings:

@@ -21,6 +21,7 @@ NAMES = {
     "restart": "the first checks after a restart",
     "append": "making and revoking keys",
     "feed": "exporting the audit trail, and proving what is in it",
+    "copy": "copying a ledger into another database",
     "list_page": "pages of the key list, of many keys and of few",
 }
 

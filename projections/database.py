@@ -63,6 +63,17 @@ class Database:
         """
         return self.file_id is None or sqlite.file_id_of(self.path) == self.file_id
 
+    def is_same_as(self, other: "Database") -> bool:
+        """Tell whether another one is this one, opened once more, by whatever name.
+
+        Raises:
+            LedgerUnavailable: one of them cannot be asked.
+        """
+        if self.is_a_file or other.is_a_file:
+            return self.file_id == other.file_id
+        with self.read() as ours, other.read() as theirs:
+            return postgresql.identity_of(ours) == postgresql.identity_of(theirs)
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that sees one unchanging state and can change nothing.

@@ -163,6 +163,26 @@ def copy_grants(connection: Connection, of: Table, to: Table) -> None:
         connection.exec_driver_sql(f"GRANT {privileges} ON {to.name} TO {grantee}")
 
 
+def count_on_from(connection: Connection, table: Table, number: int) -> None:
+    """Let the next row of a table that gets its number from the server get the one after this."""
+    connection.exec_driver_sql(
+        "SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", (table.name, number)
+    )
+
+
+def identity_of(connection: Connection) -> tuple[object, ...]:
+    """Return what tells the ledger of a connection from every other one, however it is reached.
+
+    Its database and the table of its events by their numbers, and when their server was started,
+    to the microsecond.
+    """
+    row = connection.exec_driver_sql(
+        "SELECT pg_postmaster_start_time(), oid, to_regclass('events')::oid"
+        " FROM pg_database WHERE datname = current_database()"
+    ).one()
+    return tuple(row)
+
+
 def copy_rows(connection: Connection, table: Table, rows: Collection[Sequence[Any]]) -> None:
     """Write rows by COPY, which takes a fraction of the time of inserting them.
 

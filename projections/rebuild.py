@@ -117,7 +117,7 @@ def build_outdated_views(
     """
     reports = []
     for view in views:
-        while not _is_current(database, view):
+        while not is_current(database, view):
             try:
                 reports.append(rebuild(database, view, clock=clock, progress=progress))
             except RebuildRunning:
@@ -145,7 +145,7 @@ def _replay(
             progress(view.name, shadow.reached, shadow.position)
         for _ in _catch_up(database, shadow, progress):
             pass
-        comparable = _is_current(database, view)
+        comparable = is_current(database, view)
         suspects: set[int] = set()
         touched: list[Recorded] = []
         if comparable:
@@ -236,7 +236,8 @@ def _positions_touched(connection: Connection, recorded: Sequence[Recorded]) -> 
     }
 
 
-def _is_current(database: Database, view: View) -> bool:
+def is_current(database: Database, view: View) -> bool:
+    """Tell whether a view has a table, and of this version of the program."""
     with database.read() as connection:
         state = read_state(connection, view.name)
         # A table that somebody dropped is made anew like one that never was.

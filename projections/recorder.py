@@ -122,9 +122,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         ]
         connection = session.connection()
         try:
-            for view in self._views:
-                view.project(connection, view.table, recorded)
-            self._move(connection, recorded[-1].position)
+            project_appended(connection, self._views, recorded)
             keep_digests(connection, digests)
         except IntegrityError as error:
             # Not to be mistaken for a version that somebody else has taken.
@@ -132,15 +130,24 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             raise ProjectionInconsistent(message) from error
         return positions
 
-    def _move(self, connection: Connection, position: int) -> None:
-        versions = [(view.name, view.version) for view in self._views]
-        moved = connection.execute(_MOVE, {"versions": versions, "position": position})
-        if moved.rowcount != len(versions):
-            there = set(connection.scalars(_AT_VERSION, {"versions": versions}))
-            others = " and ".join(
-                f"{name} is not at version {version}"
-                for name, version in versions
-                if name not in there
-            )
-            message = f"{others} of this program; restart it"
-            raise LedgerUnavailable(message)
+
+def project_appended(
+    connection: Connection, views: Sequence[View], recorded: Sequence[Recorded]
+) -> None:
+    """Bring views up to date, in the transaction that appends events.
+
+    Raises:
+        PoisonEvent, ProjectionInconsistent: as `View.project` does.
+        LedgerUnavailable: a view's table is of another version of the program.
+    """
+    for view in views:
+        view.project(connection, view.table, recorded)
+    versions = [(view.name, view.version) for view in views]
+    moved = connection.execute(_MOVE, {"versions": versions, "position": recorded[-1].position})
+    if moved.rowcount != len(versions):
+        there = set(connection.scalars(_AT_VERSION, {"versions": versions}))
+        others = " and ".join(
+            f"{name} is not at version {version}" for name, version in versions if name not in there
+        )
+        message = f"{others} of this program; restart it"
+        raise LedgerUnavailable(message)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 _EPILOG = "Exit codes: 0 done, 1 refused or found wrong, 2 called wrongly."
-_MODULES = ("serve", "keys", "projections", "audit", "doctor")
+_MODULES = ("serve", "keys", "projections", "audit", "copy", "doctor")
 
 
 class _CommandsByModule(Mapping[str, Any]):

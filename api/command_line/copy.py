@@ -1,0 +1,140 @@
+"""``keyledger copy``: the ledger into another database."""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import make_url
+
+from api.command_line.failures import REFUSED, CommandFailed
+from api.command_line.local_ledger import checked_settings, database_path, say_which_ledger
+from api.command_line.options import AsJson, DataDir
+from api.command_line.progress import ReplayProgress
+from api.command_line.terminal import counted, one_line, stdout_console, write_json
+from api.composition import utc_now
+from api.settings import Settings, checked_database_url
+from domain.errors import Invalid
+from projections.database import SQLITE, Database, open_database
+from projections.inspection import kind_of_file
+from projections.ledger_copy import CopyReport, copy_ledger
+
+app = typer.Typer(add_completion=False)
+
+_NEXT = """\
+To move there:
+  1. stop all servers of this ledger, and call the same command again: it copies no more than \
+what was appended after position {report.extent.position}
+  2. set KEYLEDGER_DATABASE_URL={report.target}
+     and keep the folder {settings.data_dir}: its pepper, signing key and checkpoints serve the \
+new database as they did the old one
+  3. see that all is as it was written: keyledger audit verify
+  4. start the servers; who was signed in to the console signs in again
+The old database is as it was. Keep it as a backup, and use it no more: the signed checkpoints go \
+on with the new one, and would not agree with it.
+"""
+
+
+@app.command()
+def copy(
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="URL of an empty database: sqlite:////absolute/path or"
+            " postgresql+psycopg://user@host/database, its password best in ~/.pgpass.",
+            metavar="URL",
+        ),
+    ],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the ledger into another database, and prove that the copy is the same.
+
+    Nothing is written to the ledger, which may be in use. An interrupted copy goes on when the
+    same command is called again; called once more after the servers were stopped, it copies what
+    was appended meanwhile.
+    """
+    settings = checked_settings(data_dir=data_dir)
+    try:
+        target_url = checked_database_url(to)
+    except ValueError as error:
+        raise Invalid("to", str(error)) from None
+    with _source(settings) as source:
+        if not as_json:
+            say_which_ledger(source.url)
+        with (
+            closing(open_database(target_url, settings.connection_limits)) as target,
+            ReplayProgress() as progress,
+        ):
+            report = copy_ledger(source, target, clock=utc_now, progress=progress)
+    if as_json:
+        write_json(_as_json(report))
+    else:
+        _write(stdout_console(), report, settings)
+
+
+@contextmanager
+def _source(settings: Settings) -> Iterator[Database]:
+    """Open the ledger of the settings, unless to open it would change it."""
+    url = make_url(settings.url)
+    if url.get_backend_name() == SQLITE:
+        path = database_path(url)
+        match kind_of_file(path):
+            case "absent" | "empty":
+                message = (
+                    f"there is no ledger at {path}\nname its folder with --data-dir or"
+                    " KEYLEDGER_DATA_DIR, or its database with KEYLEDGER_DATABASE_URL"
+                )
+                raise CommandFailed(REFUSED, "LEDGER_NOT_FOUND", message)
+            case "rollback journal":
+                message = (
+                    f"{path} has another journal than a ledger's; open it with any other command"
+                    " first, such as keyledger projections status, which sets it"
+                )
+                raise CommandFailed(REFUSED, "LEDGER_NOT_FOUND", message)
+    with closing(open_database(url, settings.connection_limits)) as source:
+        yield source
+
+
+def _as_json(report: CopyReport) -> dict[str, object]:
+    extent = report.extent
+    return {
+        "source": report.source,
+        "target": report.target,
+        "copied": report.copied,
+        "events": extent.events,
+        "position": extent.position,
+        "entries": extent.entries,
+        "root": b64encode(extent.root).decode(),
+        "projections": extent.rows,
+        **report.beside_events,
+        "appended_since": report.appended_since,
+        "seconds": report.seconds,
+    }
+
+
+def _write(console: Console, report: CopyReport, settings: Settings) -> None:
+    extent = report.extent
+    beside = ", ".join(
+        counted(rows, name.removesuffix("s").replace("_", " "))
+        for name, rows in report.beside_events.items()
+    )
+    lines: list[Text | str] = [
+        f"copied {counted(report.copied, 'event')} in {report.seconds:.2f} s to {report.target}",
+        Text.assemble(
+            f"there are {counted(extent.events, 'event')}, the last at position"
+            f" {extent.position:,}, and {beside}; ",
+            ("the same on both sides, each event byte for byte", "green"),
+        ),
+        f"root of {extent.entries:,} entries on both sides: {b64encode(extent.root).decode()}",
+    ]
+    if report.appended_since:
+        meanwhile = f"{counted(report.appended_since, 'event')} appended meanwhile: not in the copy"
+        lines.append(Text(meanwhile, "yellow"))
+    lines += ["", *_NEXT.format(report=report, settings=settings).splitlines()]
+    for line in lines:
+        console.print(line if isinstance(line, Text) else one_line(line), soft_wrap=True)
