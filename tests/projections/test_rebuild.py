@@ -97,6 +97,7 @@ def test_an_empty_ledger_can_be_rebuilt(keys: Keys, view: View) -> None:
     assert check(keys.database, view).differing == 0
 
 
+@pytest.mark.only_on("sqlite")
 def test_views_are_rebuilt_again_and_again_and_go_on_being_kept(keys: Keys) -> None:
     for number in range(4):
         made = keys.create(f"{number}")
@@ -560,6 +561,7 @@ def found_by_check(keys: Keys) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_given_again(
     keys: Keys,
 ) -> None:
@@ -586,6 +588,7 @@ def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_
     assert keys.verify(first.token) is Code.VALID
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_deleted_last_key_is_found_and_is_in_the_way_of_the_next_one(keys: Keys) -> None:
     keys.create("first")
     last = keys.create("last")
@@ -599,6 +602,7 @@ def test_a_deleted_last_key_is_found_and_is_in_the_way_of_the_next_one(keys: Key
     keys.create("next")
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_last_key_that_is_deleted_everywhere_leaves_nothing_for_a_check_to_find(
     keys: Keys,
 ) -> None:
