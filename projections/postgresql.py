@@ -8,7 +8,7 @@ documentation, "Advisory Locks").
 
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -220,10 +220,17 @@ def exclusively(engine: Engine, task: str) -> Iterator[bool]:
         try:
             yield held
         finally:
-            # Where the connection was cut, the lock went with it.
             if held and not connection.closed:
-                with suppress(LedgerUnavailable):
-                    _ask(connection, f"SELECT pg_advisory_unlock({_named(task)})")
+                _let_go(connection)
+
+
+def _let_go(connection: psycopg.Connection) -> None:
+    try:
+        # All that it holds, which is this one: its name may be gone with the events.
+        connection.execute("SELECT pg_advisory_unlock_all()")
+    except psycopg.Error:
+        # Where the connection is cut, the lock goes with it.
+        connection.close()
 
 
 @contextmanager
