@@ -28,6 +28,8 @@ _SHARE = 0.1
 def expiring(ledger: OpenLedger) -> Iterator[None]:
     """Look for keys that are due, now and every few seconds, until the block ends.
 
+    Of all processes one does it at a time; when it ends, another does at its next look.
+
     A look that fails is logged, and the next one does its work too: the clock has decided already
     whom to refuse, and the events are found due for as long as they are missing.
     """
@@ -35,7 +37,10 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     def look() -> None:
         if ledger.signer.doubt is not None:
             return
-        expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
+        with exclusively(ledger.database, "expiring") as alone:
+            if not alone:
+                return
+            expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
         if expired:
             _log.info("keys_expired", count=expired, actor="system:expirer")
 

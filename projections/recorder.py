@@ -8,7 +8,7 @@ from uuid import UUID
 from eventsourcing.persistence import StoredEvent
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore, Transaction
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -25,14 +25,11 @@ OnAppend = Callable[[int, float], None]
 
 # Matching the version as well keeps a program of another version, still running while this one
 # upgraded the views, from writing what it means into tables that mean something else.
-_MOVE = (
-    update(projection_states)
-    .where(
-        projection_states.c.table_name == bindparam("name"),
-        projection_states.c.view_version == bindparam("version"),
-    )
-    .values(position=bindparam("position"))
+_IS_OF = tuple_(projection_states.c.table_name, projection_states.c.view_version).in_(
+    bindparam("versions", expanding=True)
 )
+_MOVE = update(projection_states).where(_IS_OF).values(position=bindparam("position"))
+_AT_VERSION = select(projection_states.c.table_name).where(_IS_OF)
 
 
 def ignore_append(_events: int, _seconds: float) -> None:
@@ -126,7 +123,8 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         connection = session.connection()
         try:
             for view in self._views:
-                _project(connection, view, recorded)
+                view.project(connection, view.table, recorded)
+            self._move(connection, recorded[-1].position)
             keep_digests(connection, digests)
         except IntegrityError as error:
             # Not to be mistaken for a version that somebody else has taken.
@@ -134,13 +132,15 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             raise ProjectionInconsistent(message) from error
         return positions
 
-
-def _project(connection: Connection, view: View, recorded: list[Recorded]) -> None:
-    view.project(connection, view.table, recorded)
-    moved = connection.execute(
-        _MOVE,
-        {"name": view.name, "version": view.version, "position": recorded[-1].position},
-    )
-    if moved.rowcount != 1:
-        message = f"{view.name} is not at version {view.version} of this program; restart it"
-        raise LedgerUnavailable(message)
+    def _move(self, connection: Connection, position: int) -> None:
+        versions = [(view.name, view.version) for view in self._views]
+        moved = connection.execute(_MOVE, {"versions": versions, "position": position})
+        if moved.rowcount != len(versions):
+            there = set(connection.scalars(_AT_VERSION, {"versions": versions}))
+            others = " and ".join(
+                f"{name} is not at version {version}"
+                for name, version in versions
+                if name not in there
+            )
+            message = f"{others} of this program; restart it"
+            raise LedgerUnavailable(message)

@@ -1,4 +1,4 @@
-"""What tests of every room use: a clock to be set, and a real ledger on a real SQLite file."""
+"""What tests of every room use: a clock to be set, and a real ledger on each engine."""
 
 import random
 import signal
@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 
 from api.composition import OpenLedger, opened_ledger
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST
+from tests.engines import POSTGRESQL, SQLITE, Engine, engine_called, settings_of
+from tests.postgresql import initdb
+from tests.programs import needs
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and so would each process
 # be that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ENGINES = [
+    pytest.param(SQLITE, id=SQLITE),
+    pytest.param(POSTGRESQL, id=POSTGRESQL, marks=needs(initdb(), "postgresql")),
+]
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
@@ -41,15 +49,52 @@ def clock() -> SettableClock:
     return SettableClock()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that has to do with storage on every engine."""
+    if "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ENGINES, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is marked as another engine's: a test, or one of its parameters."""
+    items[:] = [item for item in items if _is_about_its_engine(item)]
+
+
+def _is_about_its_engine(item: pytest.Item) -> bool:
+    only = item.get_closest_marker("only_on")
+    called = item.callspec.params.get("engine") if hasattr(item, "callspec") else None
+    return only is None or called is None or called in only.args
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """What keeps the ledgers of a test."""
+    with engine_called(request.param) as engine:
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def _databases_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    # What fixtures of a wider scope make is there before this one, and stays.
+    if "engine" not in request.fixturenames:
+        yield
+        return
+    engine: Engine = request.getfixturevalue("engine")
+    with engine.tidied():
+        yield
+
+
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "keyledger-data"
+def data_dir(engine: Engine, tmp_path: Path) -> Path:
+    """The folder of a ledger that is not there yet."""
+    return engine.new_place(tmp_path / "keyledger-data")
 
 
 @pytest.fixture
 def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
-    return read_settings(data_dir=data_dir)
+    for name in ("KEYLEDGER_DATA_DIR", "KEYLEDGER_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return settings_of(data_dir)
 
 
 @pytest.fixture

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import SettableClock
+from tests.engines import Engine, settings_of
 from tests.system.processes import Servers, servers_in
 
 HOUR = 3600
 
 
 @pytest.fixture(scope="session")
-def new_ledger(tmp_path_factory: pytest.TempPathFactory) -> NewLedger:
-    return NewLedger.made_in(tmp_path_factory.mktemp("new-ledger") / "keyledger-data")
+def new_ledger(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> NewLedger:
+    folder = tmp_path_factory.mktemp("new-ledger") / "keyledger-data"
+    return NewLedger.made_in(engine.new_place(folder))
 
 
 @pytest.fixture
@@ -23,8 +25,9 @@ def served_settings(
     new_ledger: NewLedger, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
     """The settings of a new ledger whose expirer looks once and then not again in this test."""
-    monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
-    return read_settings(data_dir=new_ledger.copied_to(data_dir), expirer_seconds=HOUR)
+    for name in ("KEYLEDGER_DATA_DIR", "KEYLEDGER_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return settings_of(new_ledger.copied_to(data_dir), expirer_seconds=HOUR)
 
 
 @pytest.fixture
@@ -37,13 +40,14 @@ def api(served_settings: Settings, new_ledger: NewLedger, clock: SettableClock) 
 def shared_api(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An app for many tests, which leave its clock alone; their keys stay until the last."""
     folder = new_ledger.copied_to(tmp_path_factory.mktemp("shared") / "keyledger-data")
-    settings = read_settings(data_dir=folder, expirer_seconds=HOUR)
+    settings = settings_of(folder, expirer_seconds=HOUR)
     with served(settings, new_ledger.root, SettableClock()) as api:
         yield api
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
+def servers(data_dir: Path) -> Iterator[Servers]:
     """A way to start real servers; those that still run at the end are killed."""
-    with servers_in(tmp_path) as servers:
+    with servers_in(data_dir.parent) as servers:
+        assert servers.data_dir == data_dir
         yield servers

@@ -1,7 +1,6 @@
 """The app, served inside the test's process: a ledger of its own, a clock to be set, a root key."""
 
 import random
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlalchemy import URL
 
 from api.app import create_app
 from api.composition import opened_ledger
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST, Argon2Profile
 from tests.conftest import NOON, SettableClock
+from tests.engines import fresh_copy, settings_of
 
 Json = dict[str, Any]
 
@@ -60,7 +61,7 @@ class NewLedger:
     @classmethod
     def made_in(cls, folder: Path) -> "NewLedger":
         with opened_ledger(
-            read_settings(data_dir=folder),
+            settings_of(folder),
             clock=lambda: NOON,
             random=random.Random(1).randbytes,
             argon2_profile=CHEAPEST,
@@ -78,7 +79,7 @@ class NewLedger:
         return cls(folder, Key(issued.key_id, issued.token.reveal(), {}))
 
     def copied_to(self, folder: Path) -> Path:
-        return shutil.copytree(self.folder, folder)
+        return fresh_copy(self.folder, folder)
 
 
 class Api:
@@ -94,6 +95,12 @@ class Api:
     def settings(self) -> Settings:
         settings: Settings = self.app.state.ledger.settings
         return settings
+
+    @property
+    def address(self) -> URL:
+        """Where the database is, for what is done past all that the program does."""
+        url: URL = self.app.state.ledger.database.url
+        return url
 
     def send(
         self,

@@ -12,13 +12,15 @@ import pytest
 from api.attestations import Pace, Stopping, attest_ledger
 from api.background import attesting
 from api.composition import OpenLedger
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from projections.exclusive import exclusively
 from projections.last_attestation import LastAttestation, LastFinding, last_attestation
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import HOUR, Keys, keys_in, sql
+from tests.engines import settings_of
+from tests.projections.ledgers import HOUR, Keys, keys_in
+from tests.raw_sql import sql
 
 AT_ONCE = 1e-7
 """Hours: a third of a millisecond."""
@@ -34,14 +36,14 @@ def eventually(so: Callable[[], bool]) -> None:
 @pytest.fixture
 def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.delenv("KEYLEDGER_DATA_DIR", raising=False)
-    return read_settings(data_dir=data_dir, attestation_hours=AT_ONCE)
+    return settings_of(data_dir, attestation_hours=AT_ONCE)
 
 
 def test_a_server_attests_and_tells_what_was_found(
     new_ledger: NewLedger, data_dir: Path, clock: SettableClock
 ) -> None:
-    settings = read_settings(
-        data_dir=new_ledger.copied_to(data_dir), expirer_seconds=3600, attestation_hours=AT_ONCE
+    settings = settings_of(
+        new_ledger.copied_to(data_dir), expirer_seconds=3600, attestation_hours=AT_ONCE
     )
     with served(settings, new_ledger.root, clock) as api:
 
@@ -53,7 +55,7 @@ def test_a_server_attests_and_tells_what_was_found(
         sound = {"finished_at": "2026-03-03T12:00:00.000000Z", "position": 1, "findings": 0}
         eventually(lambda: told() == sound)
         assert api.metrics()["keyledger_attestation_findings"] == 0
-        sql(api.app.state.ledger.database.path, "UPDATE auth_lookup SET name = 'hacked'")
+        sql(api.address, "UPDATE auth_lookup SET name = 'hacked'")
         clock.advance(hours=1)
         found = sound | {"finished_at": "2026-03-03T13:00:00.000000Z", "findings": 1}
         eventually(lambda: told() == found)
@@ -102,7 +104,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
 
 def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
     assert data_dir.exists()
-    never = read_settings(data_dir=data_dir, attestation_hours=0)
+    never = settings_of(data_dir, attestation_hours=0)
     before = threading.active_count()
     with attesting(replace(opened, settings=never)):
         assert threading.active_count() == before
@@ -119,7 +121,7 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
     attest_ledger(opened)
     assert last_attestation(opened.database) == NOTHING_YET
     Keys(opened).create()
-    sql(opened.database.path, "UPDATE auth_lookup SET name = 'hacked'")
+    sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
     later = NOON + HOUR
     found = attest_ledger(replace(opened, clock=lambda: later))
     (finding,) = found.findings
@@ -134,7 +136,7 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
             findings=1,
             listed=(LastFinding(finding.name, finding.wrong, finding.remedy),),
         )
-    assert len(sql(opened.database.path, "SELECT * FROM last_attestation")) == 1
+    assert len(sql(opened.database.url, "SELECT * FROM last_attestation")) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,12 +153,12 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
 )
 def test_a_damaged_result_is_none(opened: OpenLedger, damage: str) -> None:
     attest_ledger(opened)
-    sql(opened.database.path, f"UPDATE last_attestation SET {damage}")  # noqa: S608 - from above
+    sql(opened.database.url, f"UPDATE last_attestation SET {damage}")  # noqa: S608 - from above
     assert last_attestation(opened.database) is None
 
 
 def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:
-    sql(opened.database.path, "ALTER TABLE last_attestation RENAME TO elsewhere")
+    sql(opened.database.url, "ALTER TABLE last_attestation RENAME TO elsewhere")
     with pytest.raises(LedgerUnavailable, match="what was found cannot be kept"):
         attest_ledger(opened)
 
@@ -173,5 +175,5 @@ def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) ->
 def test_checkpoints_outside_are_compared(opened: OpenLedger) -> None:
     Keys(opened).create()
     opened.signer.sign()
-    sql(opened.database.path, "DELETE FROM checkpoints")
+    sql(opened.database.url, "DELETE FROM checkpoints")
     assert attest_ledger(opened).checkpoints == 1

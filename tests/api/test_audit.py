@@ -8,13 +8,13 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from api.settings import read_settings
 from projections.exclusive import exclusively
 from tests.api import rfc_9162
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, NewLedger, invalid, refused, served
 from tests.conftest import SettableClock
-from tests.projections.ledgers import sql
+from tests.engines import settings_of
+from tests.raw_sql import sql
 from tests.system.ledgers import make_keys
 from tests.system.processes import eventually
 
@@ -27,7 +27,7 @@ def grown(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> It
     """An app whose tree fills one tile and begins another."""
     folder = new_ledger.copied_to(tmp_path_factory.mktemp("grown") / "keyledger-data")
     make_keys(folder, [f"key {number}" for number in range(100)], renamings=2)
-    settings = read_settings(data_dir=folder, expirer_seconds=HOUR)
+    settings = settings_of(folder, expirer_seconds=HOUR)
     with served(settings, new_ledger.root, SettableClock()) as api:
         sign_a_checkpoint(api)
         yield api
@@ -76,7 +76,7 @@ class TestCheckpoint:
                 lambda: unsigned.enter_context(exclusively(database, "signing")),
                 "nobody signs",
             )
-            sql(database.path, "DELETE FROM checkpoints")
+            sql(database.url, "DELETE FROM checkpoints")
             for path in ("/v1/checkpoint", "/v1/log/checkpoint"):
                 refused(api.get(path), 404, "NO_CHECKPOINT")
 

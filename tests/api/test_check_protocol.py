@@ -1,13 +1,13 @@
 """The protocol in front of the application: checks that arrive whole are answered without it."""
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from unittest.mock import patch
+from uuid import UUID
 
 import httptools
 import pytest
@@ -29,6 +29,7 @@ from domain.verifiers import CHEAPEST
 from projections.authentication import Authentication
 from tests.api.served import NewLedger
 from tests.conftest import SettableClock
+from tests.raw_sql import sql
 
 T = TypeVar("T")
 MAKER = Caller(Actor("cli", "ada"), holds=("*",))
@@ -354,9 +355,8 @@ class TestLeftToTheApplication:
 
     def test_a_damaged_row_leaves_nobody_else_waiting(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
-            with closing(sqlite3.connect(house.ledger.database.path)) as connection:
-                connection.execute("UPDATE auth_lookup SET scopes = 'no' WHERE name = 'reader'")
-                connection.commit()
+            statement = "UPDATE auth_lookup SET scopes = 'no' WHERE name = 'reader'"
+            sql(house.ledger.database.url, statement)
             wires = [connect() for _ in range(3)]
             # The damaged one comes first; the others arrive in the same turn.
             for wire, token in zip(wires, ("reader", "verifier", "verifier"), strict=True):
@@ -370,9 +370,8 @@ class TestLeftToTheApplication:
             wire = connect()
             wire.receive(house.get())
             await wire.answers(1)
-            with closing(sqlite3.connect(house.ledger.database.path)) as connection:
-                connection.execute("INSERT INTO events VALUES (900, x'00', 1, 'Nothing', x'00')")
-                connection.commit()
+            statement = "INSERT INTO events VALUES (900, ?, 1, 'Nothing', ?)"
+            sql(house.ledger.database.url, statement, UUID(int=0), bytes(1))
             wire.receive(house.get())
             return [answer.status for answer in await wire.answers(2)]
 

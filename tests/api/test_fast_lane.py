@@ -19,13 +19,14 @@ from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
 from api.fast_lane import FastLane, may_answer
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
 from domain.tokens import Token, mint, parse
 from projections.authentication import Authentication
 from tests.api.served import SOURCE, Api, Key, NewLedger, served
 from tests.conftest import NOON, SettableClock
+from tests.engines import settings_of
 from tests.system.processes import run_json
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -179,7 +180,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = new_ledger.copied_to(tmp_path_factory.mktemp("world") / "keyledger-data")
-    given = read_settings(data_dir=folder, expirer_seconds=3600)
+    given = settings_of(folder, expirer_seconds=3600)
     with served(given, new_ledger.root, clock := SettableClock()) as api:
         good = api.make("mcp:read", "mcp:write", name="Zahlungen «ä»  ☂ \U0001f511 \"'<>&")
         ends = (NOON + timedelta(hours=1)).isoformat()

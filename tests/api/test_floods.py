@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.composition import opened_ledger
-from api.settings import read_settings
 from domain.tokens import Token, mint, parse
+from tests.engines import settings_of
 from tests.projections.ledgers import Keys, Made
 from tests.system.ledgers import admin_token
 from tests.system.processes import Server, Servers
@@ -74,7 +74,7 @@ class Attacked:
 @pytest.fixture
 def attacked(servers: Servers) -> Iterator[Attacked]:
     # With verifiers that take as long as they really do.
-    with opened_ledger(read_settings(data_dir=servers.data_dir)) as opened:
+    with opened_ledger(settings_of(servers.data_dir)) as opened:
         cold = [Keys(opened).create(f"cold {number}") for number in range(COLD)]
     (servers.data_dir / "pepper").write_bytes(token_bytes(32))
     admin = admin_token(servers.data_dir)

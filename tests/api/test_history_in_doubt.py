@@ -11,7 +11,8 @@ import pytest
 from api.settings import Settings
 from tests.api.served import Api, Key, NewLedger, refused, served
 from tests.conftest import SettableClock
-from tests.projections.ledgers import keys_in, lose_events
+from tests.projections.ledgers import keys_in
+from tests.raw_sql import lose_events
 from tests.system.clients import answered
 from tests.system.processes import Server, Servers, eventually, run_json
 

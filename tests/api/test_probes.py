@@ -1,13 +1,12 @@
 """``/healthz``, ``/readyz``, ``/metrics`` and ``/docs``: for anybody, and without a secret."""
 
 import re
-import sqlite3
-from contextlib import closing
 
 import pytest
 
 from projections.views import VIEWS
 from tests.api.served import Api, refused
+from tests.raw_sql import raw
 
 
 class TestHealth:
@@ -34,9 +33,8 @@ class TestReadiness:
         }
 
     def test_a_projection_that_lags_makes_it_not_ready(self, api: Api) -> None:
-        path = api.app.state.ledger.database.path
         api.make()
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with raw(api.address) as connection:
             connection.execute(
                 "UPDATE projection_states SET position = 1 WHERE table_name = 'key_list'"
             )

@@ -1,14 +1,11 @@
 """``GET /v1/projections`` and ``POST /v1/projections/{name}/rebuild``."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-
 import pytest
 from httpx2 import Response
 
 from projections.views import VIEWS
 from tests.api.served import Api, Json, invalid, refused
+from tests.raw_sql import appends_locked, raw
 from tests.system.processes import eventually
 
 NAMES = [view.name for view in VIEWS]
@@ -29,16 +26,6 @@ def rebuild(api: Api, name: str) -> Response:
 def state(api: Api, name: str) -> str:
     state: str = projections(api)[name]["rebuild"]["state"]
     return state
-
-
-@contextmanager
-def append_lock(api: Api) -> Iterator[None]:
-    """Hold the database's write lock, as another process would."""
-    path = api.app.state.ledger.database.path
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
 
 
 class TestUnauthorized:
@@ -75,7 +62,7 @@ class TestRefused:
         invalid(shared_api.post("/v1/projections/key_list/rebuild?force=1"), "force")
 
     def test_a_second_rebuild_of_the_same_while_one_runs(self, api: Api) -> None:
-        with append_lock(api):
+        with appends_locked(api.address):
             assert rebuild(api, "key_list").status_code == 202
             assert state(api, "key_list") == "running"
             refused(rebuild(api, "key_list"), 409, "REBUILD_RUNNING")
@@ -124,7 +111,7 @@ class TestWorks:
 
     def test_reads_and_verifications_go_on_meanwhile(self, api: Api) -> None:
         key = api.make()
-        with append_lock(api):
+        with appends_locked(api.address):
             rebuild(api, "auth_lookup")
             assert api.show(key)["status"] == "active"
             asked = {"token": key.token, "workspace": "acme"}
@@ -133,8 +120,7 @@ class TestWorks:
 
     def test_what_the_rebuild_found_to_be_wrong_is_told_and_mended(self, api: Api) -> None:
         key = api.make()
-        path = api.app.state.ledger.database.path
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with raw(api.address) as connection:
             connection.execute("UPDATE key_list SET name = 'forged'")
         rebuild(api, "key_list")
         eventually(lambda: state(api, "key_list") != "running", "the rebuild ends")
@@ -144,8 +130,7 @@ class TestWorks:
 
     def test_a_rebuild_that_fails_says_why_and_leaves_what_was(self, api: Api) -> None:
         key = api.make()
-        path = api.app.state.ledger.database.path
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with raw(api.address) as connection:
             connection.execute("UPDATE events SET topic = 'ApiKey.Unheard' WHERE id = 2")
         rebuild(api, "key_list")
         eventually(lambda: state(api, "key_list") != "running", "the rebuild ends")

@@ -111,6 +111,13 @@ class TestRead:
         monkeypatch.setenv("KEYLEDGER_PORT", "9000")
         assert read_settings(port=None, host=None).port == 9000
 
+    def test_the_readme_has_a_line_on_each(self) -> None:
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        for name, field in Settings.model_fields.items():
+            default = f"`{field.default}`" if field.default not in {None, ""} else ""
+            line = f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |"
+            assert line in readme
+
     def test_each_says_what_it_is_for(self) -> None:
         assert all(field.description for field in Settings.model_fields.values())
 

@@ -1,9 +1,8 @@
 """When the ledger cannot be asked, or has too much to do: 503, and never a guess."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +14,7 @@ from api.settings import Settings
 from domain.verifiers import Argon2Profile
 from tests.api.served import Api, Key, NewLedger, refused, served
 from tests.conftest import SettableClock
+from tests.raw_sql import appends_locked, raw, sql
 from tests.system.processes import eventually
 
 # So many passes over little memory that a call takes a second or more, and holds its place.
@@ -33,16 +33,6 @@ def _quiet() -> Iterator[None]:
 def database_files(api: Api) -> list[Path]:
     folder = api.settings.data_dir
     return [path for path in folder.iterdir() if path.name.startswith("keyledger.sqlite3")]
-
-
-@contextmanager
-def append_lock(api: Api) -> Iterator[None]:
-    """Hold the lock that each change needs, as another process would."""
-    path = api.settings.data_dir / "keyledger.sqlite3"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
 
 
 def changes(api: Api, keys: list[Key]) -> list[Callable[[], Response]]:
@@ -65,7 +55,7 @@ class TestLocked:
         assert verdict(api, known) == "VALID"
         before = api.position()
         calls = changes(api, keys)
-        with ThreadPoolExecutor(len(calls)) as threads, append_lock(api):
+        with ThreadPoolExecutor(len(calls)) as threads, appends_locked(api.address):
             waiting = [threads.submit(call) for call in calls]
             while not all(each.done() for each in waiting):
                 assert verdict(api, known) == verdict(api, unknown) == "VALID"
@@ -85,7 +75,7 @@ class TestLocked:
         held, let_go = Event(), Event()
 
         def hold() -> None:
-            with append_lock(api):
+            with appends_locked(api.address):
                 held.set()
                 let_go.wait()
 
@@ -115,9 +105,7 @@ def overwrite(api: Api) -> None:
 
 
 def drop_events(api: Api) -> None:
-    path = api.settings.data_dir / "keyledger.sqlite3"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE events")
+    sql(api.address, "DROP TABLE events")
 
 
 @pytest.mark.parametrize("destroy", [overwrite, drop_events])
@@ -157,8 +145,7 @@ class TestDamaged:
 
     @contextmanager
     def damaged(self, api: Api, statement: str) -> Iterator[None]:
-        path = api.settings.data_dir / "keyledger.sqlite3"
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with raw(api.address) as connection:
             connection.execute(statement)
             yield
 

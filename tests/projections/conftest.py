@@ -1,34 +1,36 @@
 """What the tests of this room share."""
 
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from api.composition import OpenLedger, opened_ledger
-from api.settings import Settings
 from domain.verifiers import CHEAPEST
 from tests.conftest import SettableClock
+from tests.engines import Engine, fresh_copy, settings_of
 from tests.projections.ledgers import Keys, keys_in
 
 
 @pytest.fixture(scope="session")
-def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_ledger(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ledger with nothing in it, to be copied, which is quicker than making it."""
-    data_dir = tmp_path_factory.mktemp("empty") / "keyledger-data"
+    data_dir = engine.new_place(tmp_path_factory.mktemp("empty") / "keyledger-data")
     with keys_in(data_dir):
         pass
     return data_dir
 
 
 @pytest.fixture
-def opened(empty_ledger: Path, settings: Settings, clock: SettableClock) -> Iterator[OpenLedger]:
+def opened(empty_ledger: Path, data_dir: Path, clock: SettableClock) -> Iterator[OpenLedger]:
     """The same as in every room, and made more quickly: most tests of this one need a ledger."""
-    shutil.copytree(empty_ledger, settings.data_dir)
+    fresh_copy(empty_ledger, data_dir)
     with opened_ledger(
-        settings, clock=clock, random=random.Random(7).randbytes, argon2_profile=CHEAPEST
+        settings_of(data_dir),
+        clock=clock,
+        random=random.Random(7).randbytes,
+        argon2_profile=CHEAPEST,
     ) as ledger:
         yield ledger
 

@@ -1,18 +1,16 @@
-"""Ledgers as the tests of this room use them: worked on as callers do, looked into from outside."""
+"""Ledgers as the tests of this room use them: worked on as callers do."""
 
-import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+
+from sqlalchemy import URL
 
 import projections.rebuild
 import projections.shadow
 from api.composition import OpenLedger, opened_ledger
-from api.settings import read_settings
 from domain.caller import Actor, Caller
 from domain.judge import Code
 from domain.key_ledger import Changes, Issued
@@ -25,8 +23,7 @@ from projections.listed_key import ListedKey
 from projections.rebuild import Clock, check
 from projections.views import VIEWS
 from tests.conftest import NOON
-
-Rows = list[tuple[Any, ...]]
+from tests.engines import settings_of
 
 KEY_VIEWS = (key_list.VIEW, auth_lookup.VIEW)
 """The views that have one row for each key, named by the position of its first event."""
@@ -54,7 +51,17 @@ class Keys:
         return self.opened.database
 
     @property
+    def address(self) -> URL:
+        """Where the database is, for what is done past all that the program does."""
+        return self.opened.database.url
+
+    @property
+    def data_dir(self) -> Path:
+        return self.opened.settings.data_dir
+
+    @property
     def path(self) -> Path:
+        """The file of an SQLite database."""
         return self.opened.database.path
 
     @property
@@ -142,22 +149,12 @@ def keys_in(
 ) -> Iterator[Keys]:
     """Open the ledger of a folder, with secrets that no other process draws."""
     with opened_ledger(
-        read_settings(data_dir=data_dir),
+        settings_of(data_dir),
         clock=clock or (lambda: now),
         argon2_profile=CHEAPEST,
         on_argon2=on_argon2,
     ) as opened:
         yield Keys(opened)
-
-
-def fresh_copy(of: Path, to: Path) -> Path:
-    """Copy the folder of a ledger that nobody has open, in place of whatever is there."""
-    shutil.rmtree(to, ignore_errors=True)
-    return shutil.copytree(of, to)
-
-
-def database_file(data_dir: Path) -> Path:
-    return data_dir / "keyledger.sqlite3"
 
 
 def use_batches_of(events: int) -> None:
@@ -167,95 +164,7 @@ def use_batches_of(events: int) -> None:
     projections.shadow.KEYS = max(1, events // 2)
 
 
-def sql(path: Path, statement: str, *parameters: object) -> Rows:
-    """Run one statement on the file itself, past all that the program does."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
-        return connection.execute(statement, parameters).fetchall()
-
-
-def rows_of(path: Path, table: str) -> Rows:
-    return sql(path, f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 - names from the tests
-
-
-def plant_row(path: Path, table: str, **values: object) -> None:
-    """Copy the first row of a table, with some values changed, past all that the program does."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
-        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY 1")  # noqa: S608 - as above
-        names = [name for name, *_ in cursor.description]
-        row = dict(zip(names, cursor.fetchone(), strict=True)) | values
-        marks = ", ".join("?" * len(names))
-        connection.execute(f"INSERT INTO {table} VALUES ({marks})", list(row.values()))  # noqa: S608
-
-
-def edit_rows(path: Path, table: str, *positions: int, **values: object) -> None:
-    """Change columns of the rows at some positions, or of all, past all that the program does."""
-    columns = ", ".join(f"{name} = ?" for name in values)
-    statement = f"UPDATE {table} SET {columns}{_at(positions)}"  # noqa: S608 - as above
-    sql(path, statement, *values.values())
-
-
-def delete_rows(path: Path, table: str, *positions: int) -> None:
-    """Delete the rows at some positions, or all, past all that the program does."""
-    sql(path, f"DELETE FROM {table}{_at(positions)}")  # noqa: S608 - as above
-
-
-def lose_events(data_dir: Path, *, after: int) -> None:
-    """Delete the newest events and all that was derived from them, past all that the program does.
-
-    What is left is just what the ledger was when it had no more.
-    """
-    for table, position in (("events", "id"), *((view.name, "position") for view in VIEWS)):
-        sql(database_file(data_dir), f"DELETE FROM {table} WHERE {position} > ?", after)  # noqa: S608
-
-
-def value_at(path: Path, table: str, position: int, column: str) -> Any:  # noqa: ANN401
-    """Return one value as it is stored, of the one row at a position."""
-    ((value,),) = sql(path, f"SELECT {column} FROM {table}{_at((position,))}")  # noqa: S608
-    return value
-
-
-def last_row_at(path: Path, table: str, position: int) -> int:
-    """Return which row at a position is the last; a view may have several for a key."""
-    found = sql(path, f"SELECT max(rowid) FROM {table}{_at((position,))}")  # noqa: S608 - as above
-    return int(found[0][0])
-
-
-def edit_row(path: Path, table: str, row: int, **values: object) -> None:
-    """Change columns of one row, past all that the program does."""
-    columns = ", ".join(f"{name} = ?" for name in values)
-    sql(path, f"UPDATE {table} SET {columns} WHERE rowid = {row}", *values.values())  # noqa: S608
-
-
-def value_in(path: Path, table: str, row: int, column: str) -> Any:  # noqa: ANN401
-    """Return one value as it is stored."""
-    ((value,),) = sql(path, f"SELECT {column} FROM {table} WHERE rowid = {row}")  # noqa: S608
-    return value
-
-
-def _at(positions: tuple[int, ...]) -> str:
-    return f" WHERE position IN ({', '.join(map(str, positions))})" if positions else ""
-
-
-def view_rows(path: Path) -> dict[str, Rows]:
-    """Return all rows of all live views."""
-    return {view.name: rows_of(path, view.name) for view in VIEWS}
-
-
 def differing_rows(keys: Keys) -> dict[str, int]:
     """Return how many rows of each view are not what the events say; sound views are left out."""
     counts = {view.name: check(keys.database, view).differing for view in VIEWS}
     return {name: count for name, count in counts.items() if count}
-
-
-def count_events(path: Path) -> int:
-    return int(sql(path, "SELECT count(*) FROM events")[0][0])
-
-
-def tables_of(path: Path) -> set[str]:
-    return {name for (name,) in sql(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
-
-
-def dump(path: Path) -> list[str]:
-    """Return all that is in a database, as SQL."""
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())

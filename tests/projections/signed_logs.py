@@ -7,7 +7,8 @@ from typing import NamedTuple
 from projections.checkpoint_file import notes_in
 from projections.offline_verifier import PublicKey, open_checkpoint
 from projections.signed_note import SigningKey
-from tests.projections.ledgers import database_file, sql
+from tests.engines import address_of
+from tests.raw_sql import sql
 
 
 class Said(NamedTuple):
@@ -19,7 +20,7 @@ class Said(NamedTuple):
 
 
 def entries_of(data_dir: Path) -> list[bytes]:
-    rows = sql(database_file(data_dir), "SELECT entry FROM entries ORDER BY leaf_index")
+    rows = sql(address_of(data_dir), "SELECT entry FROM entries ORDER BY leaf_index")
     return [entry for (entry,) in rows]
 
 
@@ -45,7 +46,7 @@ def said_in_file(data_dir: Path, file: Path | None = None) -> list[Said]:
 def said_in_table(data_dir: Path) -> list[Said]:
     """What the database says under the present name, the smallest first."""
     rows = sql(
-        database_file(data_dir),
+        address_of(data_dir),
         "SELECT note FROM checkpoints WHERE origin = ? ORDER BY size",
         signing_key(data_dir).name,
     )

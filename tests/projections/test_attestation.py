@@ -1,11 +1,9 @@
 """Whatever is changed in a database file, past all that the program does, is found and named."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_bytes
-from shutil import copytree
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -28,18 +26,10 @@ from projections.schema import events
 from projections.signed_note import SigningKey
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
+from tests.engines import Engine, address_of, database_file, fresh_copy
 from tests.projections.histories import History, Step, steps
-from tests.projections.ledgers import (
-    ADA,
-    HOUR,
-    Keys,
-    count_events,
-    database_file,
-    fresh_copy,
-    keys_in,
-    sql,
-    tables_of,
-)
+from tests.projections.ledgers import ADA, HOUR, Keys, keys_in
+from tests.raw_sql import count_events, plant_row, rewrite, sql, tables_of, with_field
 
 
 def signed(keys: Keys) -> str:
@@ -50,9 +40,9 @@ def signed(keys: Keys) -> str:
     return note
 
 
-def signed_by(path: Path, key: SigningKey, *, keep: bool) -> str:
+def signed_by(place: Path, key: SigningKey, *, keep: bool) -> str:
     """Sign what there is now past the ledger, and keep the note in its database or nowhere."""
-    with closing_database(path) as database, database.write() as connection:
+    with closing_database(place) as database, database.write() as connection:
         size = size_of(connection)
         checkpoint = Checkpoint(key.name, size, root(size, reader(connection)))
         note = sign_checkpoint(checkpoint, key)
@@ -61,13 +51,13 @@ def signed_by(path: Path, key: SigningKey, *, keep: bool) -> str:
     return note
 
 
-def signing_key(path: Path) -> SigningKey:
-    return SigningKey.from_text(path.with_name("signing-key").read_text().strip())
+def signing_key(place: Path) -> SigningKey:
+    return SigningKey.from_text((place / "signing-key").read_text().strip())
 
 
 @contextmanager
-def closing_database(path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{path}")
+def closing_database(place: Path) -> Iterator[Database]:
+    database = open_database(address_of(place))
     try:
         yield database
     finally:
@@ -88,9 +78,11 @@ def live_a_little(keys: Keys) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+def lived(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str], list[str]]:
     """A sound ledger, the ids of its keys, and its checkpoints of half and of all of it."""
-    data_dir = tmp_path_factory.mktemp("lived") / "keyledger-data"
+    data_dir = engine.new_place(tmp_path_factory.mktemp("lived") / "keyledger-data")
     with keys_in(data_dir) as keys:
         key_ids = live_a_little(keys)
         half = signed(keys)
@@ -100,9 +92,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], li
 
 
 @pytest.fixture
-def path(lived: tuple[Path, list[str], list[str]], tmp_path: Path) -> Path:
+def place(lived: tuple[Path, list[str], list[str]], tmp_path: Path) -> Path:
     """The database of a copy, to be tampered with."""
-    return database_file(fresh_copy(lived[0], tmp_path / "copy"))
+    return fresh_copy(lived[0], tmp_path / "copy")
 
 
 @pytest.fixture
@@ -115,22 +107,22 @@ def outside(lived: tuple[Path, list[str], list[str]]) -> list[str]:
     return lived[2]
 
 
-def attested(path: Path, notes: list[str] | None = None) -> Attestation:
-    with closing_database(path) as database:
-        return attest(database, notes=notes or [], keys=[signing_key(path).verifier_key])
+def attested(place: Path, notes: list[str] | None = None) -> Attestation:
+    with closing_database(place) as database:
+        return attest(database, notes=notes or [], keys=[signing_key(place).verifier_key])
 
 
 def named(attestation: Attestation, about: About) -> list[str]:
     return [finding.name for finding in attestation.findings if finding.about == about]
 
 
-def edit(path: Path, row: str, column: str, change: Callable[..., object]) -> None:
+def edit(place: Path, row: str, column: str, change: Callable[..., object]) -> None:
     """Change a value of a row, which is named as in ``events id = 3``."""
     table, key, _, at = row.split()
-    ((before,),) = sql(path, f"SELECT {column} FROM {table} WHERE {key} = ?", at)  # noqa: S608
+    ((before,),) = sql(address_of(place), f"SELECT {column} FROM {table} WHERE {key} = ?", at)  # noqa: S608
     after = change(before)
     assert after != before
-    sql(path, f"UPDATE {table} SET {column} = ? WHERE {key} = ?", after, at)  # noqa: S608
+    sql(address_of(place), f"UPDATE {table} SET {column} = ? WHERE {key} = ?", after, at)  # noqa: S608
 
 
 def flip(at: int) -> Callable[[bytes], bytes]:
@@ -139,8 +131,8 @@ def flip(at: int) -> Callable[[bytes], bytes]:
 
 
 class TestSoundLedgers:
-    def test_it_counts_what_it_has_seen(self, path: Path, outside: list[str]) -> None:
-        attestation = attested(path, outside)
+    def test_it_counts_what_it_has_seen(self, place: Path, outside: list[str]) -> None:
+        attestation = attested(place, outside)
         assert attestation.findings == ()
         assert (attestation.found, attestation.not_listed) == (0, 0)
         assert (attestation.position, attestation.events, attestation.entries) == (10, 10, 10)
@@ -150,13 +142,13 @@ class TestSoundLedgers:
         assert Checkpoint.from_text(f"{text}\n").root == attestation.root
 
     def test_an_empty_ledger_is_sound(self, empty_ledger: Path, tmp_path: Path) -> None:
-        attestation = attested(database_file(fresh_copy(empty_ledger, tmp_path / "copy")))
+        attestation = attested(fresh_copy(empty_ledger, tmp_path / "copy"))
         assert (attestation.found, attestation.events, attestation.checkpoints) == (0, 0, 0)
 
-    def test_it_leaves_nothing_behind(self, path: Path) -> None:
-        before = tables_of(path)
-        attested(path)
-        assert tables_of(path) == before
+    def test_it_leaves_nothing_behind(self, place: Path) -> None:
+        before = tables_of(address_of(place))
+        attested(place)
+        assert tables_of(address_of(place)) == before
 
     @settings(max_examples=15, deadline=None)
     @given(commands=steps)
@@ -165,7 +157,7 @@ class TestSoundLedgers:
         self, empty_ledger: Path, commands: list[Step]
     ) -> None:
         with TemporaryDirectory() as folder:
-            data_dir = copytree(empty_ledger, Path(folder) / "data")
+            data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
             clock = SettableClock(NOON)
             with keys_in(data_dir, clock=clock) as keys:
                 history = History(keys, clock, [])
@@ -180,7 +172,7 @@ class TestSoundLedgers:
                     keys=[keys.opened.signer.key.verifier_key],
                 )
             assert attestation.findings == ()
-            assert attestation.events == attestation.entries == count_events(keys.path)
+            assert attestation.events == attestation.entries == count_events(keys.address)
 
     def test_what_happens_meanwhile_is_no_finding(self, keys: Keys) -> None:
         live_a_little(keys)
@@ -196,7 +188,7 @@ class TestSoundLedgers:
         assert attestation.findings == ()
         assert writes >= 5
         assert attestation.events == 9
-        assert count_events(keys.path) == 9 + 2 * writes
+        assert count_events(keys.address) == 9 + 2 * writes
 
     def test_a_pause_can_end_it(self, keys: Keys) -> None:
         live_a_little(keys)
@@ -210,26 +202,26 @@ class TestSoundLedgers:
 
 
 class TestForks:
-    def test_a_forked_ledger_is_sound_by_its_new_key(self, path: Path, outside: list[str]) -> None:
+    def test_a_forked_ledger_is_sound_by_its_new_key(self, place: Path, outside: list[str]) -> None:
         """What was signed before no longer fits, and nobody says that it does."""
-        sql(path, "UPDATE events SET state = CAST(replace(state, 'fifth', 'sixth') AS BLOB)")
-        make_views_anew(path)
-        with keys_in(path.parent) as keys:
+        rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
+        make_views_anew(place)
+        with keys_in(place) as keys:
             fork_log(keys)
             keys.create("after it")
             keys.opened.signer.sign()
             new = list(notes_in(keys.opened.signer.path))
-        attestation = attested(path, new)
+        attestation = attested(place, new)
         assert (attestation.findings, attestation.entries, attestation.keys) == ((), 12, 6)
         assert attestation.checkpoints == 2
-        assert attested(path, [*outside, *new]).found == 2
+        assert attested(place, [*outside, *new]).found == 2
 
 
 class TestEvents:
     @pytest.mark.parametrize("position", range(1, 11))
-    def test_no_byte_of_a_state_can_be_changed(self, path: Path, position: int) -> None:
-        ((state,),) = sql(path, "SELECT state FROM events WHERE id = ?", position)
-        with closing_database(path) as database:
+    def test_no_byte_of_a_state_can_be_changed(self, place: Path, position: int) -> None:
+        ((state,),) = sql(address_of(place), "SELECT state FROM events WHERE id = ?", position)
+        with closing_database(place) as database:
             # Every third byte of each event, each another third.
             for at in range(position % 3, len(state), 3):
                 with database.write() as connection:
@@ -259,132 +251,133 @@ class TestEvents:
         ],
     )
     def test_no_column_can_be_changed(
-        self, path: Path, column: str, change: Callable[..., object]
+        self, place: Path, column: str, change: Callable[..., object]
     ) -> None:
-        edit(path, "events id = 8", column, change)
-        attestation = attested(path)
+        edit(place, "events id = 8", column, change)
+        attestation = attested(place)
         assert {each.position for each in attestation.findings} & {8, 77, -1}
 
+    @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize("column", ["originator_id", "topic", "state"])
-    def test_a_text_that_is_no_utf_8_is_named(self, path: Path, column: str) -> None:
+    def test_a_text_that_is_no_utf_8_is_named(self, place: Path, column: str) -> None:
         text = f"UPDATE events SET {column} = CAST({column} || x'ff' AS TEXT) WHERE id = 8"  # noqa: S608
-        sql(path, text)
-        assert 8 in {each.position for each in attested(path).findings}
+        sql(address_of(place), text)
+        assert 8 in {each.position for each in attested(place).findings}
 
-    def test_keys_that_are_named_by_texts_alone_are_found(self, path: Path) -> None:
-        sql(path, "UPDATE events SET originator_id = hex(originator_id)")
-        attestation = attested(path)
+    @pytest.mark.only_on("sqlite")
+    def test_keys_that_are_named_by_texts_alone_are_found(self, place: Path) -> None:
+        sql(address_of(place), "UPDATE events SET originator_id = hex(originator_id)")
+        attestation = attested(place)
         assert {each.position for each in attestation.findings} >= set(range(1, 11))
 
-    def test_the_event_s_own_name_and_what_to_do_are_told(self, path: Path) -> None:
-        edit(path, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
-        (finding, *_) = attested(path).findings
+    def test_the_event_s_own_name_and_what_to_do_are_told(self, place: Path) -> None:
+        edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
+        (finding, *_) = attested(place).findings
         assert (finding.about, finding.leaf_index, finding.position) == ("entry", 2, 3)
         assert "not what the event at position 3 says" in finding.wrong
         assert "keep a copy of the database as evidence" in finding.remedy
 
-    def test_one_deleted_in_the_middle_leaves_its_entry(self, path: Path) -> None:
-        sql(path, "DELETE FROM events WHERE id = 4")
-        attestation = attested(path)
+    def test_one_deleted_in_the_middle_leaves_its_entry(self, place: Path) -> None:
+        sql(address_of(place), "DELETE FROM events WHERE id = 4")
+        attestation = attested(place)
         assert "entry 3" in named(attestation, "entry")
         assert "its event, at position 4, is not there" in attestation.findings[0].wrong
 
-    def test_one_deleted_with_its_entry_leaves_a_gap(self, path: Path) -> None:
-        sql(path, "DELETE FROM events WHERE id = 4")
-        sql(path, "DELETE FROM entries WHERE position = 4")
-        attestation = attested(path)
+    def test_one_deleted_with_its_entry_leaves_a_gap(self, place: Path) -> None:
+        sql(address_of(place), "DELETE FROM events WHERE id = 4")
+        sql(address_of(place), "DELETE FROM entries WHERE position = 4")
+        attestation = attested(place)
         assert attestation.findings[0].name == "entry 4"
         assert attestation.findings[0].wrong == "entries 3 to 3 are missing before it"
         assert attestation.root is None
 
-    def test_a_deleted_tail_is_missed_by_its_entries(self, path: Path) -> None:
-        sql(path, "DELETE FROM events WHERE id > 7")
-        assert named(attested(path), "entry")[:3] == ["entry 7", "entry 8", "entry 9"]
+    def test_a_deleted_tail_is_missed_by_its_entries(self, place: Path) -> None:
+        sql(address_of(place), "DELETE FROM events WHERE id > 7")
+        assert named(attested(place), "entry")[:3] == ["entry 7", "entry 8", "entry 9"]
 
-    def test_a_tail_deleted_everywhere_is_missed_by_checkpoints(self, path: Path) -> None:
-        delete_tail_everywhere(path, after=8)
-        attestation = attested(path)
+    def test_a_tail_deleted_everywhere_is_missed_by_checkpoints(self, place: Path) -> None:
+        delete_tail_everywhere(place, after=8)
+        attestation = attested(place)
         assert named(attestation, "checkpoint") == ["the database's checkpoint at 9 entries"]
         assert "entries 8 to 8 are gone" in attestation.findings[0].wrong
 
     def test_everything_deleted_is_missed_by_a_checkpoint_outside(
-        self, path: Path, outside: list[str]
+        self, place: Path, outside: list[str]
     ) -> None:
         for table in ("events", "checkpoints", *(view.name for view in VIEWS)):
-            sql(path, f"DELETE FROM {table}")  # noqa: S608 - names from here
-        attestation = attested(path, outside)
+            sql(address_of(place), f"DELETE FROM {table}")  # noqa: S608 - names from here
+        attestation = attested(place, outside)
         assert named(attestation, "checkpoint") == ["checkpoint 1 kept outside"]
         assert "there are 0" in attestation.findings[0].wrong
         # Nothing else can know that there was anything.
-        assert attested(path).found == 0
+        assert attested(place).found == 0
 
-    def test_two_that_changed_places_are_both_named(self, path: Path) -> None:
-        sql(path, "UPDATE events SET id = -id WHERE id IN (3, 8)")
-        sql(path, "UPDATE events SET id = 11 + id WHERE id < 0")
-        attestation = attested(path)
+    def test_two_that_changed_places_are_both_named(self, place: Path) -> None:
+        sql(address_of(place), "UPDATE events SET id = -id WHERE id IN (3, 8)")
+        sql(address_of(place), "UPDATE events SET id = 11 + id WHERE id < 0")
+        attestation = attested(place)
         assert {"entry 2", "entry 7"} <= set(named(attestation, "entry"))
 
-    def test_one_put_in_has_no_entry(self, path: Path) -> None:
+    def test_one_put_in_has_no_entry(self, place: Path) -> None:
         sql(
-            path,
+            address_of(place),
             "INSERT INTO events (originator_id, originator_version, topic, state)"
             " SELECT originator_id, 9, topic, state FROM events WHERE id = 3",
         )
-        attestation = attested(path)
+        attestation = attested(place)
         assert named(attestation, "event")[0] == "the event at position 11"
         assert attestation.findings[0].wrong == "it has no entry in the audit trail"
 
     def test_a_replaced_verifier_is_found_in_event_and_lookup(
-        self, path: Path, key_ids: list[str]
+        self, place: Path, key_ids: list[str]
     ) -> None:
         planted = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
-        sql(
-            path,
-            "UPDATE events SET state = CAST(json_set(state, '$.verifier', ?) AS BLOB) WHERE id = 2",
-            planted,
-        )
-        sql(path, "UPDATE auth_lookup SET verifier = ? WHERE position = 1", planted)
-        attestation = attested(path)
+        change = with_field("verifier", planted)
+        rewrite(address_of(place), "events", "state", change, where="id = 2")
+        sql(address_of(place), "UPDATE auth_lookup SET verifier = ? WHERE position = 1", planted)
+        attestation = attested(place)
         assert "entry 1" in named(attestation, "entry")
         assert f"the row of {key_ids[0]} in auth_lookup" in named(attestation, "projection")
         assert "argon2" not in str(attestation)
 
     def test_an_event_that_the_rules_forbid_is_found_though_all_else_agrees(
-        self, path: Path, key_ids: list[str]
+        self, place: Path, key_ids: list[str]
     ) -> None:
         """Appended with its entry, as only who can write past the ledger could do it."""
         sql(
-            path,
+            address_of(place),
             "INSERT INTO events (originator_id, originator_version, topic, state)"
             " SELECT originator_id, originator_version + 2, topic, state FROM events"
             " WHERE topic = 'ApiKey.Revoked'",
         )
-        make_views_anew(path)
-        attestation = attested(path)
+        make_views_anew(place)
+        attestation = attested(place)
         assert [each.key_id for each in attestation.findings] == [key_ids[0]]
         assert "comes after version" in attestation.findings[0].wrong
 
     def test_versions_recorded_in_another_order_are_found(
-        self, path: Path, key_ids: list[str]
+        self, place: Path, key_ids: list[str]
     ) -> None:
-        sql(path, "UPDATE events SET id = -id WHERE id IN (3, 4)")
-        sql(path, "UPDATE events SET id = 7 + id WHERE id < 0")
-        make_views_anew(path)
-        lives = [each for each in attested(path).findings if each.about == "key"]
+        sql(address_of(place), "UPDATE events SET id = -id WHERE id IN (3, 4)")
+        sql(address_of(place), "UPDATE events SET id = 7 + id WHERE id < 0")
+        make_views_anew(place)
+        lives = [each for each in attested(place).findings if each.about == "key"]
         assert [each.key_id for each in lives] == [key_ids[0]]
         assert "recorded before the one that precedes it" in lives[0].wrong
 
-    def test_half_a_rotation_is_found(self, path: Path) -> None:
-        ((position,),) = sql(path, "SELECT id FROM events WHERE topic = 'ApiKey.Rotated'")
-        sql(path, "DELETE FROM events WHERE id = ?", position)
-        make_views_anew(path)
-        attestation = attested(path)
+    def test_half_a_rotation_is_found(self, place: Path) -> None:
+        ((position,),) = sql(
+            address_of(place), "SELECT id FROM events WHERE topic = 'ApiKey.Rotated'"
+        )
+        sql(address_of(place), "DELETE FROM events WHERE id = ?", position)
+        make_views_anew(place)
+        attestation = attested(place)
         assert any("one half of the rotation" in each.wrong for each in attestation.findings)
 
     def test_more_findings_than_anybody_reads_are_counted(self, keys: Keys) -> None:
         for number in range(MAX_FINDINGS + 5):
             keys.create(f"{number}")
-        sql(keys.path, "UPDATE entries SET entry = entry || X'20'")
+        rewrite(keys.address, "entries", "entry", lambda line: line + b" ")
         attestation = attest(keys.database, notes=[], keys=[])
         assert len(attestation.findings) == MAX_FINDINGS
         assert attestation.not_listed == 5
@@ -392,76 +385,79 @@ class TestEvents:
 
 
 class TestEntries:
-    def test_an_edited_entry_is_told_from_an_edited_event(self, path: Path) -> None:
-        edit(path, "entries leaf_index = 2", "entry", flip(40))
-        (finding,) = attested(path).findings
+    def test_an_edited_entry_is_told_from_an_edited_event(self, place: Path) -> None:
+        edit(place, "entries leaf_index = 2", "entry", flip(40))
+        (finding,) = attested(place).findings
         assert (finding.name, finding.position) == ("entry 2", 3)
         assert "the entry was changed" in finding.wrong
         assert finding.remedy.endswith("keyledger projections rebuild entries")
 
-    def test_an_entry_edited_with_its_hash_is_found(self, path: Path) -> None:
-        ((entry, hashes),) = sql(path, "SELECT entry, hashes FROM entries WHERE leaf_index = 4")
+    def test_an_entry_edited_with_its_hash_is_found(self, place: Path) -> None:
+        ((entry, hashes),) = sql(
+            address_of(place), "SELECT entry, hashes FROM entries WHERE leaf_index = 4"
+        )
         forged = entry.replace(b'"version":2', b'"version":3')
         sql(
-            path,
+            address_of(place),
             "UPDATE entries SET entry = ?, hashes = ? WHERE leaf_index = 4",
             forged,
             leaf_hash(forged) + hashes[32:],
         )
-        attestation = attested(path)
+        attestation = attested(place)
         assert attestation.findings[0].name == "entry 4"
         assert "together with its hash" in attestation.findings[0].wrong
 
     @pytest.mark.parametrize("at", [0, 31, 32, 95])
-    def test_an_edited_hash_is_found(self, path: Path, at: int) -> None:
+    def test_an_edited_hash_is_found(self, place: Path, at: int) -> None:
         # With leaf 7 are stored the hashes of four nodes.
-        edit(path, "entries leaf_index = 7", "hashes", flip(at))
-        first, *_ = attested(path).findings
+        edit(place, "entries leaf_index = 7", "hashes", flip(at))
+        first, *_ = attested(place).findings
         assert first.name == "entry 7"
         assert "what the entries up to it give" in first.wrong
 
     @pytest.mark.parametrize("column", ["type", "key_id", "workspace", "actor_id", "occurred_at"])
-    def test_an_edited_column_is_found(self, path: Path, column: str) -> None:
-        edit(path, "entries leaf_index = 5", column, lambda value: f"{value[:-1]}~")
-        (finding,) = attested(path).findings
+    def test_an_edited_column_is_found(self, place: Path, column: str) -> None:
+        edit(place, "entries leaf_index = 5", column, lambda value: f"{value[:-1]}~")
+        (finding,) = attested(place).findings
         assert finding.about == "projection"
         assert finding.name.endswith(" in entries")
         assert column in finding.wrong
 
-    def test_a_deleted_entry_is_missed_by_its_event(self, path: Path) -> None:
-        sql(path, "DELETE FROM entries WHERE leaf_index = 6")
-        attestation = attested(path)
+    def test_a_deleted_entry_is_missed_by_its_event(self, place: Path) -> None:
+        sql(address_of(place), "DELETE FROM entries WHERE leaf_index = 6")
+        attestation = attested(place)
         assert "the event at position 7" in named(attestation, "event")
 
-    def test_entries_that_changed_places_are_found(self, path: Path) -> None:
-        sql(path, "UPDATE entries SET leaf_index = -1 - leaf_index WHERE leaf_index IN (2, 6)")
-        sql(path, "UPDATE entries SET leaf_index = 9 + leaf_index WHERE leaf_index < 0")
-        assert {"entry 2", "entry 6"} <= set(named(attested(path), "entry"))
+    def test_entries_that_changed_places_are_found(self, place: Path) -> None:
+        sql(
+            address_of(place),
+            "UPDATE entries SET leaf_index = -1 - leaf_index WHERE leaf_index IN (2, 6)",
+        )
+        sql(
+            address_of(place), "UPDATE entries SET leaf_index = 9 + leaf_index WHERE leaf_index < 0"
+        )
+        assert {"entry 2", "entry 6"} <= set(named(attested(place), "entry"))
 
 
 class TestProjections:
-    def test_an_unrevoked_key_is_named(self, path: Path, key_ids: list[str]) -> None:
-        sql(path, "UPDATE auth_lookup SET revoked = 0")
-        (finding,) = attested(path).findings
+    def test_an_unrevoked_key_is_named(self, place: Path, key_ids: list[str]) -> None:
+        sql(address_of(place), "UPDATE auth_lookup SET revoked = '0'")
+        (finding,) = attested(place).findings
         assert (finding.about, finding.key_id) == ("projection", key_ids[0])
         assert finding.name == f"the row of {key_ids[0]} in auth_lookup"
         assert finding.wrong == "revoked is False and should be True"
         assert finding.remedy.endswith("keyledger projections rebuild auth_lookup")
 
-    def test_a_planted_auth_row_is_named(self, path: Path) -> None:
+    def test_a_planted_auth_row_is_named(self, place: Path) -> None:
         planted = f"apikey_{'0' * 8}-0000-4000-8000-{'0' * 12}"
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            cursor = connection.execute("SELECT * FROM auth_lookup LIMIT 1")
-            names = [name for name, *_ in cursor.description]
-            row = dict(zip(names, cursor.fetchone(), strict=True))
-            row |= {"position": 99, "key_id": planted, "lookup_id": "0" * 16}
-            marks = ", ".join("?" * len(row))
-            connection.execute(f"INSERT INTO auth_lookup VALUES ({marks})", list(row.values()))  # noqa: S608
-        (finding,) = attested(path).findings
+        named_so = {"position": 99, "key_id": planted, "lookup_id": "0" * 16}
+        plant_row(address_of(place), "auth_lookup", **named_so)
+        (finding,) = attested(place).findings
         assert (finding.key_id, finding.wrong) == (planted, "no event made it")
 
 
 class TestCheckpoints:
+    @pytest.mark.only_on("sqlite")
     def test_yesterday_s_file_is_told_by_today_s_checkpoint(
         self, lived: tuple[Path, list[str], list[str]], tmp_path: Path
     ) -> None:
@@ -473,76 +469,78 @@ class TestCheckpoints:
         for rest in data_dir.glob("*-wal"):
             rest.unlink()
         database_file(data_dir).write_bytes(yesterday)
-        attestation = attested(database_file(data_dir), [today])
+        attestation = attested(data_dir, [today])
         assert named(attestation, "checkpoint") == ["checkpoint 1 kept outside"]
         assert "signed over 11 entries, and there are 10" in attestation.findings[0].wrong
-        assert attested(database_file(data_dir)).found == 0
+        assert attested(data_dir).found == 0
 
     def test_a_log_rewritten_as_a_whole_is_told_by_checkpoints_outside_alone(
-        self, path: Path, outside: list[str]
+        self, place: Path, outside: list[str]
     ) -> None:
         """By somebody who can write to the database and has the signing key."""
-        sql(
-            path,
-            "UPDATE events SET state = CAST(replace(state, 'leaked', 'normal') AS BLOB)",
-        )
-        make_views_anew(path)
-        sql(path, "DELETE FROM checkpoints")
-        signed_by(path, signing_key(path), keep=True)
-        assert attested(path).found == 0
-        attestation = attested(path, outside)
+        rewrite(address_of(place), "events", "state", lambda old: old.replace(b"leaked", b"normal"))
+        make_views_anew(place)
+        sql(address_of(place), "DELETE FROM checkpoints")
+        signed_by(place, signing_key(place), keep=True)
+        assert attested(place).found == 0
+        attestation = attested(place, outside)
         assert named(attestation, "checkpoint") == ["checkpoint 1 kept outside"]
         assert "at least one of entries 0 to 8 is not as it was" in attestation.findings[0].wrong
 
     def test_a_log_rewritten_without_the_signing_key_is_told_by_the_database_s_own(
-        self, path: Path
+        self, place: Path
     ) -> None:
-        sql(path, "UPDATE events SET state = CAST(replace(state, 'fifth', 'sixth') AS BLOB)")
-        make_views_anew(path)
-        attestation = attested(path)
+        rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
+        make_views_anew(place)
+        attestation = attested(place)
         assert named(attestation, "checkpoint") == ["the database's checkpoint at 10 entries"]
         assert "at least one of entries 9 to 9 is not" in attestation.findings[0].wrong
 
-    def test_a_changed_note_is_found(self, path: Path) -> None:
-        sql(path, "UPDATE checkpoints SET note = replace(note, 'keyledger', 'keybadger')")
-        attestation = attested(path)
+    def test_a_changed_note_is_found(self, place: Path) -> None:
+        sql(
+            address_of(place),
+            "UPDATE checkpoints SET note = replace(note, 'keyledger', 'keybadger')",
+        )
+        attestation = attested(place)
         assert len(named(attestation, "checkpoint")) == 2
 
-    def test_a_note_under_another_size_is_found(self, path: Path) -> None:
-        sql(path, "UPDATE checkpoints SET size = 3 WHERE size = 9")
-        (finding,) = attested(path).findings
+    def test_a_note_under_another_size_is_found(self, place: Path) -> None:
+        sql(address_of(place), "UPDATE checkpoints SET size = 3 WHERE size = 9")
+        (finding,) = attested(place).findings
         assert finding.name == "the database's checkpoint at 3 entries"
-        assert finding.wrong == f"its note is of {signing_key(path).name} at 9 entries"
+        assert finding.wrong == f"its note is of {signing_key(place).name} at 9 entries"
 
-    def test_a_note_signed_with_another_key_is_found(self, path: Path) -> None:
-        another = SigningKey(signing_key(path).name, bytes(32))
-        note = signed_by(path, another, keep=False)
-        (finding,) = attested(path, [note]).findings
+    def test_a_note_signed_with_another_key_is_found(self, place: Path) -> None:
+        another = SigningKey(signing_key(place).name, bytes(32))
+        note = signed_by(place, another, keep=False)
+        (finding,) = attested(place, [note]).findings
         assert finding.name == "checkpoint 1 kept outside"
         assert "is signed by" in finding.wrong
 
-    def test_a_note_that_is_no_text_is_found(self, path: Path) -> None:
-        sql(path, "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9")
-        assert named(attested(path), "checkpoint") == ["the database's checkpoint at 9 entries"]
+    @pytest.mark.only_on("sqlite")
+    def test_a_note_that_is_no_text_is_found(self, place: Path) -> None:
+        text = "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9"
+        sql(address_of(place), text)
+        assert named(attested(place), "checkpoint") == ["the database's checkpoint at 9 entries"]
 
-    def test_what_is_no_note_is_found(self, path: Path) -> None:
-        assert named(attested(path, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]
+    def test_what_is_no_note_is_found(self, place: Path) -> None:
+        assert named(attested(place, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]
 
 
-def delete_tail_everywhere(path: Path, *, after: int) -> None:
+def delete_tail_everywhere(place: Path, *, after: int) -> None:
     for table, column in (
         ("events", "id"),
         ("entries", "position"),
         ("key_list", "position"),
         ("auth_lookup", "position"),
     ):
-        sql(path, f"DELETE FROM {table} WHERE {column} > ?", after)  # noqa: S608 - from here
-    sql(path, "UPDATE projection_states SET position = ?", after)
-    sql(path, "DELETE FROM checkpoints WHERE size > 9")
+        sql(address_of(place), f"DELETE FROM {table} WHERE {column} > ?", after)  # noqa: S608 - from here
+    sql(address_of(place), "UPDATE projection_states SET position = ?", after)
+    sql(address_of(place), "DELETE FROM checkpoints WHERE size > 9")
 
 
-def make_views_anew(path: Path) -> None:
-    with closing_database(path) as database:
+def make_views_anew(place: Path) -> None:
+    with closing_database(place) as database:
         for view in VIEWS:
             rebuild(database, view, clock=lambda: NOON)
 

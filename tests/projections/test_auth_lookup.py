@@ -9,7 +9,8 @@ from domain.pepper import Pepper
 from projections.auth_lookup import Found
 from projections.fence import open_fence
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import HOUR, Keys, sql
+from tests.projections.ledgers import HOUR, Keys
+from tests.raw_sql import sql
 
 DAY = timedelta(days=1)
 
@@ -31,7 +32,7 @@ def found(keys: Keys, token: str) -> AuthRow:
 
 def test_all_that_a_verdict_needs_is_behind_the_lookup_id(keys: Keys) -> None:
     made = keys.create("payments", scopes=("mcp:read", "a:*"), lives=DAY, prefix="blnk")
-    ((verifier,),) = sql(keys.path, "SELECT verifier FROM auth_lookup")
+    ((verifier,),) = sql(keys.address, "SELECT verifier FROM auth_lookup")
     expected = AuthRow(
         position=1,
         lookup_id=made.token[5:21],
@@ -87,7 +88,7 @@ def test_an_unknown_lookup_id_finds_nothing(keys: Keys) -> None:
 def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
     made = keys.create()
     other = keys.create()
-    pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+    pepper = Pepper((keys.data_dir / "pepper").read_bytes())
     for each in (made, other):
         own = find(keys, lookup_id_of(each.token), pepper.pepper_id)
         assert own is not None

@@ -1,7 +1,6 @@
 import random
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -25,8 +24,9 @@ from projections.listed_key import ListedKey
 from projections.rebuild import rebuild
 from projections.views import VIEWS, view_named
 from tests.conftest import SettableClock
-from tests.projections.ledgers import HOUR, Keys, Made, keys_in, rows_of, sql
+from tests.projections.ledgers import HOUR, Keys, Made, keys_in
 from tests.projections.processes import CONTEXT, start
+from tests.raw_sql import appends_locked, rows_of, sql, stop_at
 
 UNKNOWN = Token("key", "0" * 16, "0" * 43).reveal()
 
@@ -64,8 +64,8 @@ def restarted(
 ) -> Iterator[Keys]:
     """Open the ledger once more, as another process would, perhaps with another pepper."""
     if pepper is not None:
-        (keys.path.parent / "pepper").write_bytes(pepper)
-    with keys_in(keys.path.parent, clock=clock, on_argon2=argon2) as again:
+        (keys.data_dir / "pepper").write_bytes(pepper)
+    with keys_in(keys.data_dir, clock=clock, on_argon2=argon2) as again:
         yield again
 
 
@@ -82,7 +82,7 @@ def with_another_prefix(token: str) -> str:
 
 
 def forget_digests(keys: Keys) -> None:
-    sql(keys.path, "DELETE FROM key_digests")
+    sql(keys.address, "DELETE FROM key_digests")
 
 
 def test_a_good_token_is_verified_with_its_key_and_position(
@@ -214,12 +214,12 @@ def test_without_a_digest_argon2_proves_the_secret_and_a_digest_is_kept(
     keys: Keys, clock: SettableClock, argon2: Argon2Calls
 ) -> None:
     made = keys.create()
-    digests = rows_of(keys.path, "key_digests")
+    digests = rows_of(keys.address, "key_digests")
     forget_digests(keys)
     with restarted(keys, clock, argon2) as again:
         with argon2.are(1):
             assert again.verify(made.token) is Code.VALID
-        assert rows_of(keys.path, "key_digests") == digests
+        assert rows_of(keys.address, "key_digests") == digests
         with argon2.are(0):
             assert again.verify(made.token) is Code.VALID
             assert again.verify(with_another_secret(made.token)) is Code.NOT_FOUND
@@ -236,7 +236,7 @@ def test_a_wrong_secret_without_a_digest_costs_one_argon2_and_leaves_nothing(
     with restarted(keys, clock, argon2) as again:
         with argon2.are(1):
             assert again.verify(wrong) is Code.NOT_FOUND
-        assert rows_of(keys.path, "key_digests") == []
+        assert rows_of(keys.address, "key_digests") == []
         with argon2.are(1):
             assert again.verify(made.token) is Code.VALID
 
@@ -274,7 +274,7 @@ def test_another_pepper_costs_time_and_never_access(
             assert again.verify(made.token) is Code.VALID
     parsed = parse(made.token)
     assert parsed is not None
-    assert rows_of(keys.path, "key_digests") == [
+    assert rows_of(keys.address, "key_digests") == [
         (parsed.lookup_id, pepper.pepper_id, pepper.digest(parsed.secret))
     ]
     # The process with the old pepper has lost its digest, and nothing else.
@@ -286,7 +286,7 @@ def test_a_damaged_verifier_is_no_refusal(
 ) -> None:
     made = keys.create()
     forget_digests(keys)
-    sql(keys.path, "UPDATE auth_lookup SET verifier = 'no verifier'")
+    sql(keys.address, "UPDATE auth_lookup SET verifier = 'no verifier'")
     with restarted(keys, clock, argon2) as again:
         with pytest.raises(ProjectionInconsistent, match="rebuild the projection auth_lookup"):
             again.verify(made.token)
@@ -300,7 +300,7 @@ def test_a_secret_that_a_swapped_verifier_refused_is_good_again_after_a_rebuild(
     made, other = keys.create(), keys.create()
     forget_digests(keys)
     sql(
-        keys.path,
+        keys.address,
         "UPDATE auth_lookup SET verifier = (SELECT verifier FROM auth_lookup WHERE key_id = ?)",
         other.key_id,
     )
@@ -312,8 +312,8 @@ def test_a_secret_that_a_swapped_verifier_refused_is_good_again_after_a_rebuild(
 
 def overwrite(keys: Keys) -> None:
     """Put garbage in the database's place, page for page, as a failing disk would."""
-    sql(keys.path, "UPDATE key_digests SET digest = digest")
-    sql(keys.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    sql(keys.address, "UPDATE key_digests SET digest = digest")
+    sql(keys.address, "PRAGMA wal_checkpoint(TRUNCATE)")
     with keys.path.open("r+b") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -321,10 +321,12 @@ def overwrite(keys: Keys) -> None:
 
 
 def drop_events(keys: Keys) -> None:
-    sql(keys.path, "DROP TABLE events")
+    sql(keys.address, "DROP TABLE events")
 
 
-@pytest.mark.parametrize("trouble", [overwrite, drop_events])
+@pytest.mark.parametrize(
+    "trouble", [pytest.param(overwrite, marks=pytest.mark.only_on("sqlite")), drop_events]
+)
 @pytest.mark.parametrize("text", ["a key used before", "a key never used", "unknown", "garbage"])
 def test_if_the_ledger_cannot_be_asked_nobody_is_let_in_or_refused(
     keys: Keys, text: str, trouble: Callable[[Keys], None]
@@ -342,12 +344,13 @@ def test_if_the_ledger_cannot_be_asked_nobody_is_let_in_or_refused(
 
 def test_a_missing_view_is_no_refusal(keys: Keys) -> None:
     made = keys.create()
-    sql(keys.path, "DROP TABLE auth_lookup")
+    sql(keys.address, "DROP TABLE auth_lookup")
     for token in (made.token, UNKNOWN):
         with pytest.raises(LedgerUnavailable):
             keys.verify(token)
 
 
+@pytest.mark.only_on("sqlite")  # where every change needs the append lock
 def test_a_digest_that_cannot_be_written_changes_no_verdict(
     keys: Keys, clock: SettableClock, argon2: Argon2Calls
 ) -> None:
@@ -356,21 +359,12 @@ def test_a_digest_that_cannot_be_written_changes_no_verdict(
     with restarted(keys, clock, argon2) as again, structlog.testing.capture_logs() as logs:
         with again.database.writer.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout = 10")
-        with locked(keys.path):
+        with appends_locked(keys.address):
             assert again.verify(made.token) is Code.VALID
             assert again.verify(with_another_secret(made.token)) is Code.NOT_FOUND
-    assert rows_of(keys.path, "key_digests") == []
+    assert rows_of(keys.address, "key_digests") == []
     assert [(log["event"], log["log_level"]) for log in logs] == [("digest_not_kept", "warning")]
     assert made.token[20:63] not in str(logs)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the append lock as another process would."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
 
 
 def test_a_digest_that_the_database_refuses_changes_no_verdict(
@@ -378,10 +372,7 @@ def test_a_digest_that_the_database_refuses_changes_no_verdict(
 ) -> None:
     made = keys.create()
     forget_digests(keys)
-    sql(
-        keys.path,
-        "CREATE TRIGGER stop BEFORE INSERT ON key_digests BEGIN SELECT RAISE(ABORT, 'stop'); END",
-    )
+    stop_at(keys.address, "INSERT", "key_digests")
     with restarted(keys, clock, argon2) as again, structlog.testing.capture_logs() as logs:
         assert again.verify(made.token) is Code.VALID
     assert [log["event"] for log in logs] == ["digest_not_kept"]
@@ -389,7 +380,7 @@ def test_a_digest_that_the_database_refuses_changes_no_verdict(
 
 def test_verifying_does_not_wait_for_a_writer(keys: Keys) -> None:
     made = keys.create()
-    with locked(keys.path):
+    with appends_locked(keys.address):
         assert keys.verify(made.token) is Code.VALID
         assert keys.verify(UNKNOWN) is Code.NOT_FOUND
         assert keys.verify("garbage") is Code.MALFORMED
@@ -425,7 +416,7 @@ def test_what_another_process_has_answered_holds_at_once(keys: Keys) -> None:
             assert ours.recv() == "done"
 
     first, second, third, fourth, *untouched = keys_made
-    with start(do_as_told, keys.path.parent, theirs) as other:
+    with start(do_as_told, keys.data_dir, theirs) as other:
         tell(first, "revoke")
         assert keys.verify(first.token, "mcp:read") is Code.REVOKED
         tell(second, "rotate")
@@ -476,7 +467,7 @@ def test_what_is_remembered_is_never_older_than_the_ledger(
 ) -> None:
     """Compare one that remembers with one that has just been made, between random commands."""
     chance = random.Random(seed)
-    pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+    pepper = Pepper((keys.data_dir / "pepper").read_bytes())
     gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
     known = [keys.create(f"{number}", lives=10 * HOUR) for number in range(6)]
     remembering = Authentication(keys.database, gate, pepper, remembered=remembered)
@@ -494,7 +485,7 @@ def test_what_is_remembered_is_never_older_than_the_ledger(
 def test_a_row_that_a_rebuild_healed_is_not_remembered(keys: Keys, clock: SettableClock) -> None:
     made = keys.create(lives=timedelta(hours=1))
     keys.revoke(made.key_id)
-    sql(keys.path, "UPDATE auth_lookup SET revoked = 0")
+    sql(keys.address, "UPDATE auth_lookup SET revoked = '0'")
     assert keys.verify(made.token) is Code.VALID, "a planted row is believed until it is checked"
     rebuild(keys.database, view_named("auth_lookup"), clock=clock)
     assert keys.verify(made.token) is Code.REVOKED

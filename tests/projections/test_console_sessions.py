@@ -9,7 +9,8 @@ from api.composition import OpenLedger
 from domain.judge import AuthRow, Verified
 from projections.console_sessions import ConsoleSessions
 from tests.conftest import SettableClock
-from tests.projections.ledgers import Keys, sql
+from tests.projections.ledgers import Keys
+from tests.raw_sql import sql
 from tests.system.secret_search import Search
 
 
@@ -53,7 +54,7 @@ def test_the_value_is_kept_nowhere(
     sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
 ) -> None:
     search = Search({"value": sessions.begin(key, now=clock()).encode()})
-    assert len(sql(opened.database.path, "SELECT * FROM console_sessions")) == 1
+    assert len(sql(opened.database.url, "SELECT * FROM console_sessions")) == 1
     assert search.found_in_tables(opened.settings.data_dir) == {}
     assert search.found_in_files(opened.settings.data_dir) == {}
 
@@ -100,4 +101,4 @@ def test_the_rows_of_sessions_that_are_over_go_when_the_next_one_begins(
         sessions.begin(key, now=clock())
     clock.advance(hours=1)
     sessions.begin(key, now=clock())
-    assert len(sql(opened.database.path, "SELECT * FROM console_sessions")) == 1
+    assert len(sql(opened.database.url, "SELECT * FROM console_sessions")) == 1

@@ -11,7 +11,8 @@ from projections.recorder import LedgerRecorder
 from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.domain.stored_corpus import stored_events
-from tests.projections.ledgers import KEY_VIEWS, Keys, Rows, rows_of, use_batches_of, view_rows
+from tests.projections.ledgers import KEY_VIEWS, Keys, use_batches_of
+from tests.raw_sql import Rows, rows_of, view_rows
 
 ROOT = "apikey_00000000-0000-8000-8000-000000000001"
 ROTATED = "apikey_00000000-0000-8000-8000-000000000002"
@@ -162,7 +163,7 @@ def known_rows(keys: Keys) -> dict[str, Rows]:
     """Return the rows of the keys of v1; files that came later have keys of their own."""
     known = {ROOT, ROTATED, SUCCESSOR}
     return {
-        view.name: [row for row in rows_of(keys.path, view.name) if known & {row[1], row[2]}]
+        view.name: [row for row in rows_of(keys.address, view.name) if known & {row[1], row[2]}]
         for view in (*KEY_VIEWS, key_versions.VIEW)
     }
 
@@ -198,10 +199,10 @@ def test_the_corpus_projects_onto_the_rows_that_it_always_meant(
     assert versions_of(versions) == HELD_FROM
     newest = [row for row in versions if row[-1] is None]
     assert [(position, *row, version) for position, version, *row, _, _ in newest] == KEY_LIST
-    live = view_rows(keys.path)
+    live = view_rows(keys.address)
     for size in batches:
         use_batches_of(size)
         for view in VIEWS:
             report = rebuild(keys.database, view, clock=lambda: NOON)
             assert (report.events, report.differing) == (len(corpus), 0)
-        assert view_rows(keys.path) == live
+        assert view_rows(keys.address) == live

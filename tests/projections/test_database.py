@@ -17,8 +17,10 @@ from domain.errors import LedgerError, LedgerUnavailable, ProjectionInconsistent
 from projections.database import Database, open_database
 from projections.schema import key_digests, upgrade_schema
 from projections.sqlite import READ_CONNECTIONS
-from tests.projections.ledgers import Keys, keys_in, rows_of, sql
+from tests.engines import file_address
+from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import CONTEXT, run, start
+from tests.raw_sql import rows_of, sql
 
 DEMANDED = {
     "journal_mode": "wal",
@@ -74,7 +76,7 @@ def test_a_connection_that_does_not_comply_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A database keeps the encoding it was made with, whatever is asked for later.
-    sql(path, "CREATE TABLE made (in_utf8)")
+    sql(file_address(path), "CREATE TABLE made (in_utf8)")
     monkeypatch.setitem(vars(projections.sqlite)["_PRAGMAS"], "encoding", "'UTF-16'")
     with pytest.raises(LedgerUnavailable, match="encoding = UTF-8; the ledger needs 'UTF-16'"):
         open_database(f"sqlite:///{path}")
@@ -85,7 +87,7 @@ def test_a_reader_cannot_write(database: Database, path: Path) -> None:
         connection.execute(insert(key_digests).values(DIGEST))
     with pytest.raises(LedgerUnavailable), database.read() as connection:
         connection.execute(text("DROP TABLE key_digests"))
-    assert rows_of(path, "key_digests") == []
+    assert rows_of(file_address(path), "key_digests") == []
 
 
 def test_a_reader_sees_one_unchanging_state(database: Database) -> None:
@@ -107,7 +109,7 @@ def test_what_a_failing_writer_has_written_is_gone(database: Database, path: Pat
 
     with pytest.raises(LookupError):
         write_and_fail()
-    assert rows_of(path, "key_digests") == []
+    assert rows_of(file_address(path), "key_digests") == []
 
 
 def hold_the_append_lock(path: Path, told: Pipe) -> None:
@@ -278,7 +280,7 @@ def test_what_may_not_be_written_is_refused(
     folder.mkdir()
     path = folder / "ledger.sqlite3"
     if exists:
-        sql(path, "PRAGMA user_version = 1")
+        sql(file_address(path), "PRAGMA user_version = 1")
         path.chmod(file_mode)
     folder.chmod(folder_mode)
     told = run(refusal_without_privileges, path)
@@ -304,8 +306,8 @@ def test_a_database_of_another_kind_is_no_database(url: str) -> None:
 
 
 def secrets_in(message: str, keys: Keys) -> list[str]:
-    verifiers = [verifier for (verifier,) in sql(keys.path, "SELECT verifier FROM auth_lookup")]
-    digests = [digest for (digest,) in sql(keys.path, "SELECT digest FROM key_digests")]
+    verifiers = [verifier for (verifier,) in sql(keys.address, "SELECT verifier FROM auth_lookup")]
+    digests = [digest for (digest,) in sql(keys.address, "SELECT digest FROM key_digests")]
     forbidden = ["$argon2", *verifiers, *map(repr, digests), *(each.hex() for each in digests)]
     return [secret for secret in forbidden if secret in message]
 
@@ -314,7 +316,7 @@ def secrets_in(message: str, keys: Keys) -> list[str]:
 def test_no_error_shows_what_was_to_be_written(keys: Keys, table: str) -> None:
     keys.create()
     sql(
-        keys.path,
+        keys.address,
         f"CREATE TRIGGER stop BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'stop'); END",
     )
     with pytest.raises(LedgerError) as caught:
@@ -332,7 +334,7 @@ def test_a_log_of_all_statements_does_not_show_what_is_written(
     made = keys.create(lives=timedelta(days=1))
     keys.database.close()
     keys.verify(made.token)
-    sql(keys.path, "DROP TABLE auth_lookup")
+    sql(keys.address, "DROP TABLE auth_lookup")
     with pytest.raises(LedgerUnavailable):
         keys.create()
     assert "INSERT INTO auth_lookup" in caplog.text
@@ -342,7 +344,7 @@ def test_a_log_of_all_statements_does_not_show_what_is_written(
 
 def test_an_inconsistent_view_is_told_without_its_row(keys: Keys) -> None:
     made = keys.create()
-    sql(keys.path, "DELETE FROM auth_lookup")
+    sql(keys.address, "DELETE FROM auth_lookup")
     with pytest.raises(ProjectionInconsistent) as caught:
         keys.rename(made.key_id, "another")
     assert "$argon2" not in "".join(traceback.format_exception(caught.value))

@@ -20,16 +20,8 @@ from projections.fork import fork
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.projections.ledgers import (
-    ADA,
-    Keys,
-    database_file,
-    fresh_copy,
-    keys_in,
-    lose_events,
-    rows_of,
-    sql,
-)
+from tests.engines import Engine, address_of, database_file, fresh_copy
+from tests.projections.ledgers import ADA, Keys, keys_in
 from tests.projections.processes import (
     die_at_statement,
     die_at_system_call,
@@ -41,14 +33,15 @@ from tests.projections.signed_logs import (
     said_in_file,
     signing_key,
 )
+from tests.raw_sql import lose_events, rows_of, sql
 
 WHY = "the disk of the 3rd was lost"
 
 
 @pytest.fixture(scope="module")
-def doubted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def doubted(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ledger of four entries, of which three are lost."""
-    data_dir = tmp_path_factory.mktemp("doubted") / "keyledger-data"
+    data_dir = engine.new_place(tmp_path_factory.mktemp("doubted") / "keyledger-data")
     with keys_in(data_dir) as keys:
         for size in range(1, 5):
             keys.create(f"key {size}")
@@ -122,7 +115,7 @@ class TestFork:
     def test_its_entry_is_of_the_root_workspace_and_of_no_key(self, data_dir: Path) -> None:
         fork_and_sign(data_dir)
         rows = sql(
-            database_file(data_dir),
+            address_of(data_dir),
             "SELECT leaf_index, workspace, key_id, actor_id FROM entries WHERE type = ?",
             "AuditLog.Forked",
         )
@@ -152,7 +145,7 @@ class TestFork:
     def test_who_goes_on_with_the_old_key_is_refused_until_it_is_started_anew(
         self, data_dir: Path
     ) -> None:
-        sql(database_file(data_dir), "DELETE FROM checkpoints")
+        sql(address_of(data_dir), "DELETE FROM checkpoints")
         with keys_in(data_dir) as old, keys_in(data_dir) as keys:
             forked(keys)
             # Before and after the first checkpoint under the new name.
@@ -214,7 +207,7 @@ class TestFork:
     def test_with_nothing_left_but_events_it_says_that_nothing_was_signed(
         self, data_dir: Path
     ) -> None:
-        sql(database_file(data_dir), "DELETE FROM checkpoints")
+        sql(address_of(data_dir), "DELETE FROM checkpoints")
         (data_dir / "checkpoints.txt").unlink()
         old = signing_key(data_dir).name
         event = fork_and_sign(data_dir)
@@ -224,7 +217,7 @@ class TestFork:
 
 def said_before(data_dir: Path) -> str:
     """The root of the last checkpoint that the database has of the old log."""
-    rows = sql(database_file(data_dir), "SELECT note FROM checkpoints WHERE size = 4")
+    rows = sql(address_of(data_dir), "SELECT note FROM checkpoints WHERE size = 4")
     return b64decode(rows[0][0].split("\n")[2]).hex()
 
 
@@ -244,11 +237,11 @@ class TestRefused:
     ) -> None:
         before = {file.name for file in data_dir.glob("[sc]*")}
         with keys_in(data_dir) as keys:
-            events = rows_of(keys.path, "events")
+            events = rows_of(keys.address, "events")
             with pytest.raises(Invalid, match=said) as caught:
                 forked(keys, reason=reason)
             assert caught.value.field == "reason"
-            assert rows_of(keys.path, "events") == events
+            assert rows_of(keys.address, "events") == events
         assert {file.name for file in data_dir.glob("[sc]*")} == before
 
     def test_while_somebody_signs_all_the_time(
@@ -256,10 +249,10 @@ class TestRefused:
     ) -> None:
         monkeypatch.setattr("projections.fork._PAUSE_SECONDS", 0)
         with keys_in(data_dir) as keys, exclusively(keys.database, "signing"):
-            events = rows_of(keys.path, "events")
+            events = rows_of(keys.address, "events")
             with pytest.raises(LedgerUnavailable, match="a server is signing checkpoints; stop it"):
                 forked(keys)
-            assert rows_of(keys.path, "events") == events
+            assert rows_of(keys.address, "events") == events
 
     def test_where_no_file_can_be_written(self, data_dir: Path) -> None:
         (data_dir / "signing-key.new").mkdir()
@@ -328,11 +321,11 @@ class TestViews:
                     forked(keys)
             keys.revoke(made.key_id)
             keys.opened.signer.sign()
-            live = {view.name: rows_of(keys.path, view.name) for view in VIEWS}
+            live = {view.name: rows_of(keys.address, view.name) for view in VIEWS}
             for view in VIEWS:
                 assert check(keys.database, view).differing == 0
                 assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
-            assert {view.name: rows_of(keys.path, view.name) for view in VIEWS} == live
+            assert {view.name: rows_of(keys.address, view.name) for view in VIEWS} == live
         assert live["entries"][1][4] == "AuditLog.Forked"
         assert check_what_was_signed(data_dir)
 

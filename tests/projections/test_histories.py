@@ -1,7 +1,6 @@
 """Whatever happens to keys: live rows, rows made anew, and the aggregates say the same."""
 
 import random
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,18 +15,11 @@ from domain.key_ids import to_uuid
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
+from tests.engines import address_of, fresh_copy
 from tests.projections.histories import History, Step, steps
-from tests.projections.ledgers import (
-    HOUR,
-    Keys,
-    Rows,
-    count_events,
-    keys_in,
-    sql,
-    use_batches_of,
-    view_rows,
-)
+from tests.projections.ledgers import HOUR, Keys, keys_in, use_batches_of
 from tests.projections.processes import start
+from tests.raw_sql import Rows, count_events, sql, view_rows
 
 
 @pytest.fixture
@@ -64,7 +56,7 @@ def check_against_aggregates(keys: Keys, history: History) -> None:
             shown.version,
         )
         lookup = sql(
-            keys.path,
+            keys.address,
             "SELECT name, revoked, expired, verifier FROM auth_lookup WHERE key_id = ?",
             made.key_id,
         )
@@ -72,15 +64,14 @@ def check_against_aggregates(keys: Keys, history: History) -> None:
         assert keys.verify(made.token) is CODES[key.status(keys.now)]
 
 
-def rows_from_events_alone(keys: Keys, data_dir: Path) -> dict[str, Rows]:
-    """Open a copy that has lost all that is derived; return what is made of it."""
-    shutil.copytree(keys.path.parent, data_dir)
-    copy = data_dir / keys.path.name
+def rows_from_events_alone(data_dir: Path) -> dict[str, Rows]:
+    """Open a ledger after it lost all that is derived; return what is made of it."""
+    address = address_of(data_dir)
     for view in VIEWS:
-        sql(copy, f"DROP TABLE {view.name}")
-    sql(copy, "DELETE FROM projection_states")
+        sql(address, f"DROP TABLE {view.name}")
+    sql(address, "DELETE FROM projection_states")
     with keys_in(data_dir) as again:
-        return view_rows(again.path)
+        return view_rows(again.address)
 
 
 CODES = {"active": Code.VALID, "revoked": Code.REVOKED, "expired": Code.EXPIRED}
@@ -109,22 +100,22 @@ def test_live_rows_are_what_a_replay_makes_and_what_the_aggregates_say(
     empty_ledger: Path, commands: list[Step], batch: int
 ) -> None:
     with TemporaryDirectory() as folder:
-        data_dir = shutil.copytree(empty_ledger, Path(folder) / "data")
+        data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
         clock = SettableClock(NOON)
         with keys_in(data_dir, clock=clock) as keys:
             history = History(keys, clock, [])
             history.play(commands)
             check_against_aggregates(keys, history)
-            live = view_rows(keys.path)
+            live = view_rows(keys.address)
             use_batches_of(batch)
-            events = count_events(keys.path)
+            events = count_events(keys.address)
             for view in VIEWS:
                 assert check(keys.database, view).differing == 0
                 report = rebuild(keys.database, view, clock=clock)
                 assert (report.events, report.differing) == (events, 0)
-            assert view_rows(keys.path) == live
+            assert view_rows(keys.address) == live
             check_against_aggregates(keys, history)
-            assert rows_from_events_alone(keys, Path(folder) / "alone") == live
+        assert rows_from_events_alone(data_dir) == live
 
 
 def be_busy(data_dir: Path, key_ids: list[str], seed: int) -> int:
@@ -159,10 +150,10 @@ def test_processes_that_change_the_same_keys_at_once_leave_one_truth(data_dir: P
             done.append(each.result())
     assert min(done) > 0
     with keys_in(data_dir) as keys:
-        live = view_rows(keys.path)
+        live = view_rows(keys.address)
         for view in VIEWS:
             assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
-        assert view_rows(keys.path) == live
+        assert view_rows(keys.address) == live
 
 
 @pytest.mark.usefixtures("any_batches")
@@ -183,9 +174,9 @@ def test_a_view_s_rows_do_not_depend_on_where_batches_end(data_dir: Path) -> Non
                 for _ in range(60)
             ]
         )
-        live = view_rows(keys.path)
+        live = view_rows(keys.address)
         for batch in (1, 2, 3, 5, 1000):
             use_batches_of(batch)
             for view in VIEWS:
                 assert rebuild(keys.database, view, clock=clock).differing == 0
-            assert view_rows(keys.path) == live
+            assert view_rows(keys.address) == live

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
 
@@ -19,25 +20,19 @@ from projections.key_list import list_keys
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.projections.ledgers import (
-    Keys,
-    Made,
-    database_file,
-    fresh_copy,
-    keys_in,
-    lose_events,
-    sql,
-)
+from tests.engines import Engine, address_of, database_file, empty_database, fresh_copy
+from tests.projections.ledgers import Keys, Made, keys_in
 from tests.projections.signed_logs import check_what_was_signed, said_in_file
+from tests.raw_sql import lose_events, sql
 
 SIGNED = [2, 5, 7]
 """The sizes of the log at which checkpoints were signed; it has one entry more."""
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
+def signed(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made]:
     """The folder of a ledger with signed checkpoints, and its first key."""
-    data_dir = tmp_path_factory.mktemp("signed") / "keyledger-data"
+    data_dir = engine.new_place(tmp_path_factory.mktemp("signed") / "keyledger-data")
     with keys_in(data_dir) as keys:
         first = keys.create("first")
         for size in range(2, SIGNED[-1] + 2):
@@ -60,7 +55,15 @@ def first(signed: tuple[Path, Made]) -> Made:
 
 def in_database(statement: str) -> Callable[[Path], None]:
     def damage(data_dir: Path) -> None:
-        sql(database_file(data_dir), statement)
+        sql(address_of(data_dir), statement)
+
+    return damage
+
+
+def with_other_hashes(leaf_index: int, length: int) -> Callable[[Path], None]:
+    def damage(data_dir: Path) -> None:
+        statement = "UPDATE entries SET hashes = ? WHERE leaf_index = ?"
+        sql(address_of(data_dir), statement, token_bytes(length), leaf_index)
 
     return damage
 
@@ -111,14 +114,13 @@ def without_key_and_file(data_dir: Path) -> None:
 
 
 def without_database(data_dir: Path) -> None:
-    for file in data_dir.glob("keyledger.sqlite3*"):
-        file.unlink()
+    empty_database(data_dir)
 
 
 def rewritten(data_dir: Path) -> None:
     """The history from the third key on is another one, as its owner would write it."""
     lose_events(data_dir, after=2)
-    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    sql(address_of(data_dir), "DELETE FROM checkpoints")
     aside = data_dir / "checkpoints.txt"
     content = aside.read_bytes()
     aside.unlink()
@@ -144,11 +146,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
     ),
     "the hashes of an entry were exchanged": (
-        in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5"),
+        with_other_hashes(5, 64),
         "the log is not the one that was signed: one of the entries 5 to 6 is another",
     ),
     "the hash of a signed subtree was exchanged": (
-        in_database("UPDATE entries SET hashes = randomblob(96) WHERE leaf_index = 3"),
+        with_other_hashes(3, 96),
         "the log is not the one that was signed: one of the entries 2 to 4 is another",
     ),
     "an entry is missing in the middle": (
@@ -210,10 +212,10 @@ def changes(keys: Keys, made: Made) -> list[Callable[[], object]]:
 
 
 def check_doubted(keys: Keys, said: str) -> None:
-    before = sql(keys.path, "SELECT count(*) FROM events")
+    before = sql(keys.address, "SELECT count(*) FROM events")
     with pytest.raises(HistoryInDoubt, match=re.escape(said)):
         keys.create("new")
-    assert sql(keys.path, "SELECT count(*) FROM events") == before
+    assert sql(keys.address, "SELECT count(*) FROM events") == before
 
 
 @each_damage
@@ -281,7 +283,7 @@ def test_a_key_that_was_revoked_already_is_revoked_as_before(first: Made, data_d
     [
         in_database("DELETE FROM entries WHERE leaf_index > 3"),
         in_database("DELETE FROM entries WHERE leaf_index = 3"),
-        in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5"),
+        with_other_hashes(5, 64),
         in_database("UPDATE entries SET hashes = x'00' WHERE leaf_index = 7"),
     ],
 )
@@ -333,9 +335,10 @@ class TestRunning:
         place = fresh_copy(signed[0], tmp_path / "yesterday")
         with keys_in(place):
             lose_events(place, after=5)
-            sql(database_file(place), "DELETE FROM checkpoints WHERE size > 5")
+            sql(address_of(place), "DELETE FROM checkpoints WHERE size > 5")
         return database_file(place)
 
+    @pytest.mark.only_on("sqlite")
     def test_yesterdays_database_is_noticed_by_the_next_look(
         self, first: Made, data_dir: Path, backup: Path, tmp_path: Path
     ) -> None:
@@ -354,6 +357,7 @@ class TestRunning:
             keys.opened.signer.sign()
             keys.revoke(first.key_id)
 
+    @pytest.mark.only_on("sqlite")
     def test_so_is_a_file_that_was_put_in_its_place(self, first: Made, data_dir: Path) -> None:
         with keys_in(data_dir) as keys:
             aside = keys.path.rename(keys.path.with_name("aside"))
@@ -380,7 +384,7 @@ class TestRunning:
 
 def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:
     without_file(data_dir)
-    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    sql(address_of(data_dir), "DELETE FROM checkpoints")
     with keys_in(data_dir) as keys:
         keys.revoke(first.key_id)
         keys.opened.signer.sign()
@@ -398,9 +402,18 @@ def test_the_place_of_the_difference_is_looked_for_once(
         return notes_in(path)
 
     monkeypatch.setattr("projections.signer.notes_in", counted)
-    in_database("UPDATE entries SET hashes = randomblob(64) WHERE leaf_index = 5")(data_dir)
+    with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
         for _ in range(3):
             with pytest.raises(HistoryInDoubt, match="entries 5 to 6 is another"):
                 keys.opened.signer.look()
     assert read == [data_dir / "checkpoints.txt"]
+
+
+@pytest.mark.parametrize("junk", [b"\xff\n", b"junk\n" * 2_000])
+def test_a_difference_is_told_whatever_else_the_file_has(data_dir: Path, junk: bytes) -> None:
+    file = data_dir / "checkpoints.txt"
+    file.write_bytes(junk + file.read_bytes())
+    with_other_hashes(5, 64)(data_dir)
+    with keys_in(data_dir) as keys:
+        check_doubted(keys, "the log is not the one that was signed")

@@ -31,6 +31,7 @@ def test_a_file_that_is_no_database_is_known_without_opening_it_as_one(tmp_path:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_ledger_is_found_as_it_is(opened: OpenLedger) -> None:
     file = inspect_file(opened.database)
     assert (file.synchronous, file.problems) == (2, ())
@@ -39,6 +40,7 @@ def test_a_ledger_is_found_as_it_is(opened: OpenLedger) -> None:
     assert [each.name for each in found.projections] == [view.name for view in VIEWS]
 
 
+@pytest.mark.only_on("sqlite")
 def test_tables_of_another_revision_are_not_counted(opened: OpenLedger) -> None:
     with closing(sqlite3.connect(opened.database.path)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

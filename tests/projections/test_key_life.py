@@ -13,8 +13,9 @@ from projections import entries
 from projections.key_life import history_in_pack, lived
 from projections.stored_events import read_history
 from tests.conftest import NOON, SettableClock
+from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
-from tests.projections.ledgers import HOUR, Keys, fresh_copy, keys_in
+from tests.projections.ledgers import HOUR, Keys, keys_in
 from tests.projections.packs import FIRST_KEY, a_creation, a_line, a_pack, forged
 
 

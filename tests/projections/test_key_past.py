@@ -1,7 +1,6 @@
 """The list as it was equals the list that was seen then."""
 
 import random
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -11,6 +10,7 @@ from typing import cast, get_args
 from uuid import UUID
 
 import pytest
+from sqlalchemy import URL
 
 from api.composition import OpenLedger
 from domain.api_key import Status
@@ -23,8 +23,10 @@ from projections.key_list import list_keys, show_key
 from projections.key_past import list_keys_at, show_key_at
 from projections.listed_key import ListedKey
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import Keys, keys_in, sql
+from tests.engines import fresh_copy
+from tests.projections.ledgers import Keys, keys_in
 from tests.projections.test_key_list import EVENT_OF_KEY, plans
+from tests.raw_sql import sql
 
 EVERYTHING = Filters()
 FILTERS = (
@@ -182,6 +184,7 @@ def page_plans(keys: Keys, status: Status | None, before: int | None) -> list[li
     return plans(keys, ask)
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", [None, "active"])
 def test_a_page_is_walked_in_its_order_and_each_version_found_by_its_time(
     one_key: Keys, status: Status | None
@@ -195,6 +198,7 @@ def test_a_page_is_walked_in_its_order_and_each_version_found_by_its_time(
     ]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", get_args(Status))
 def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) -> None:
     begin, *rest = page_plans(one_key, status, before=None)
@@ -209,6 +213,7 @@ def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) ->
     assert sum("<expr>=? AND held_from<?)" in step for step in tables) == 2
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", ["revoked", "expired"])
 def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: Status) -> None:
     ended, *_ = page_plans(one_key, status, before=100)
@@ -221,6 +226,7 @@ def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: S
     assert sum("<expr>=? AND <expr>=? AND <expr><?)" in step for step in tables) == 2
 
 
+@pytest.mark.only_on("sqlite")
 def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(one_key: Keys) -> None:
     _, due = page_plans(one_key, "expired", before=100)
     assert not any(step.startswith("SCAN") for step in due)
@@ -228,6 +234,7 @@ def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(one_key: Keys) -> No
     assert any("_by_end_" in step and "expires_at<?" in step for step in due)
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_key_of_the_past_is_found_by_its_id_and_the_time(one_key: Keys) -> None:
     def ask() -> None:
         with one_key.database.read() as connection, pytest.raises(KeyNotFound):
@@ -252,7 +259,7 @@ def at_second(second: str) -> str:
     return f"strftime('%Y-%m-%dT%H:%M:%f', '{NOON:%F %T}', ({second}) || ' seconds') || '000Z'"
 
 
-def fill(path: Path, number: int) -> None:
+def fill(address: URL, number: int) -> None:
     """Give a key many neighbours, made one after the other, so many in the same time.
 
     Every second one is revoked two days later, and every fourth one expires then.
@@ -267,19 +274,25 @@ def fill(path: Path, number: int) -> None:
     }
     ended = {"version": "2", "status": "CASE i % 2 WHEN 0 THEN 'revoked' ELSE 'expired' END"}
     first = {"held_from": values["created_at"], "held_until": f"IIF(i % 4 = 3, NULL, {recorded})"}
-    insert_many(path, "key_versions", number, values | first, where="true")
+    insert_many(address, "key_versions", number, values | first, where="true")
     insert_many(
-        path, "key_versions", number, values | ended | {"held_from": recorded}, where="i % 4 <> 3"
+        address,
+        "key_versions",
+        number,
+        values | ended | {"held_from": recorded},
+        where="i % 4 <> 3",
     )
-    insert_many(path, "key_list", number, values, where="i % 4 = 3")
-    insert_many(path, "key_list", number, values | ended, where="i % 4 <> 3")
+    insert_many(address, "key_list", number, values, where="i % 4 = 3")
+    insert_many(address, "key_list", number, values | ended, where="i % 4 <> 3")
 
 
-def insert_many(path: Path, table: str, number: int, values: dict[str, str], *, where: str) -> None:
-    names = [name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")]
+def insert_many(
+    address: URL, table: str, number: int, values: dict[str, str], *, where: str
+) -> None:
+    names = [name for _, name, *_ in sql(address, f"PRAGMA table_info({table})")]
     columns = ", ".join(f"{values.get(name, f'one.{name}')} AS {name}" for name in names)
     sql(
-        path,
+        address,
         f"INSERT INTO {table} WITH RECURSIVE n(i) AS"  # noqa: S608 - names from the tests
         f" (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {number})"
         f" SELECT {columns} FROM n JOIN {table} AS one ON one.position = 1 WHERE {where}",
@@ -294,10 +307,10 @@ def few_and_many(
     with ExitStack() as opened:
         found = []
         for number in (FEW, MANY):
-            data_dir = shutil.copytree(empty_ledger, folder / f"{number}")
+            data_dir = fresh_copy(empty_ledger, folder / f"{number}")
             keys = opened.enter_context(keys_in(data_dir))
             keys.create()
-            fill(keys.path, number)
+            fill(keys.address, number)
             found.append(keys)
         yield found[0], found[1]
 
@@ -322,6 +335,7 @@ def steps_for_a_page(keys: Keys, status: Status | None, share: float) -> int:
     return steps
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("share", [0.5, 0.99])
 @pytest.mark.parametrize("status", [None, *get_args(Status)])
 def test_a_page_takes_no_more_work_of_many_keys_than_of_few(

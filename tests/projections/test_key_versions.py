@@ -1,6 +1,5 @@
 """The past is what a replay up to a time gives, whatever happens to keys and to the clock."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -21,8 +20,10 @@ from projections.key_past import list_keys_at, show_key_at
 from projections.listed_key import ListedKey
 from projections.stored_events import Recorded, decode_rows, read_rows
 from tests.conftest import NOON, SettableClock
+from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
-from tests.projections.ledgers import HOUR, Keys, keys_in, sql
+from tests.projections.ledgers import HOUR, Keys, keys_in
+from tests.raw_sql import sql
 
 TICK = timedelta(microseconds=1)
 WORKSPACES = ("default", "other")
@@ -120,7 +121,7 @@ def check_past(keys: Keys, at: datetime, limit: int) -> None:
 def check_shown(keys: Keys, workspace: str, at: datetime, found: list[ListedKey]) -> None:
     listed = {key.key_id: key for key in found}
     with keys.database.read() as connection:
-        for (key_id,) in sql(keys.path, "SELECT key_id FROM key_list"):
+        for (key_id,) in sql(keys.address, "SELECT key_id FROM key_list"):
             if key_id in listed:
                 assert show_key_at(connection, workspace, key_id, at=at) == listed[key_id]
             else:
@@ -131,7 +132,7 @@ def check_shown(keys: Keys, workspace: str, at: datetime, found: list[ListedKey]
 def check_versions(keys: Keys) -> None:
     """See that each key's versions follow on each other, from the first one on."""
     rows = sql(
-        keys.path,
+        keys.address,
         "SELECT key_id, version, held_from, held_until FROM key_versions"
         " ORDER BY position, version",
     )
@@ -178,7 +179,7 @@ def test_as_of_any_time_the_keys_are_what_a_replay_to_that_time_makes_of_them(
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         use_portions_of(patch, size)
-        data_dir = shutil.copytree(empty_ledger, Path(folder) / "data")
+        data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
         clock = SettableClock(NOON)
         with keys_in(data_dir, clock=clock) as keys:
             History(keys, clock, []).play([Step("create"), *commands])

@@ -4,6 +4,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from domain.judge import Code
 from projections import auth_lookup, entries, key_list
@@ -12,21 +13,10 @@ from projections.schema import metadata
 from projections.view import View
 from projections.views import VIEWS, view_named
 from tests.conftest import NOON
-from tests.projections.ledgers import (
-    HOUR,
-    Keys,
-    Rows,
-    count_events,
-    database_file,
-    edit_rows,
-    fresh_copy,
-    keys_in,
-    rows_of,
-    sql,
-    tables_of,
-    use_batches_of,
-)
+from tests.engines import Engine, address_of, fresh_copy
+from tests.projections.ledgers import HOUR, Keys, keys_in, use_batches_of
 from tests.projections.processes import die_at_statement, run_until_killed
+from tests.raw_sql import Rows, count_events, edit_rows, rows_of, sql, tables_of
 
 BATCH = 4
 
@@ -34,9 +24,11 @@ each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
 
 @pytest.fixture(scope="module")
-def tokens_and_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Code], Path]:
+def tokens_and_ledger(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Code], Path]:
     """A ledger of eleven events, and what its tokens are good for."""
-    data_dir = tmp_path_factory.mktemp("whole") / "data"
+    data_dir = engine.new_place(tmp_path_factory.mktemp("whole") / "data")
     with keys_in(data_dir) as keys:
         first = keys.create("first", lives=9 * HOUR)
         others = [keys.create(f"{number}") for number in range(3)]
@@ -46,7 +38,7 @@ def tokens_and_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
         keys.rename(others[1].key_id, "renamed as well")
         keys.revoke(others[2].key_id)
         last = keys.create("last")
-        assert count_events(keys.path) == 11
+        assert count_events(keys.address) == 11
     return {
         first.token: Code.EXPIRED,
         others[0].token: Code.REVOKED,
@@ -64,10 +56,10 @@ def rebuild_until(data_dir: Path, view: str, number: int, when: str) -> None:
         rebuild(keys.database, view_named(view), clock=lambda: NOON)
 
 
-def events_in_what_is_left(path: Path, view: View) -> int:
+def events_in_what_is_left(address: URL, view: View) -> int:
     """Return how many events were projected by the rebuild that was killed; 0 if it had ended."""
     states = sql(
-        path,
+        address,
         "SELECT position, filled_to FROM projection_states WHERE table_name = ?",
         f"{view.name}_rebuild",
     )
@@ -93,22 +85,22 @@ def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, when: str, view: View
 ) -> None:
     tokens, whole = tokens_and_ledger
-    right = rows_of(database_file(whole), view.name)
+    right = rows_of(address_of(whole), view.name)
     # Rows that a rebuild heals tell the old table from the new one.
     wrong_dir = fresh_copy(whole, tmp_path / "wrong")
-    edit_rows(database_file(wrong_dir), view.name, key_id="wrong")
-    wrong = rows_of(database_file(wrong_dir), view.name)
+    edit_rows(address_of(wrong_dir), view.name, key_id="wrong")
+    wrong = rows_of(address_of(wrong_dir), view.name)
 
     data_dir = tmp_path / "data"
     live: list[Rows] = []
     resumed_at: set[int] = set()
     for number in count(1):
-        path = database_file(fresh_copy(wrong_dir, data_dir))
+        address = address_of(fresh_copy(wrong_dir, data_dir))
         if not run_until_killed(rebuild_until, data_dir, view.name, number, when):
             break
-        live.append(rows_of(path, view.name))
+        live.append(rows_of(address, view.name))
         assert live[-1] in (wrong, right)
-        left = events_in_what_is_left(path, view)
+        left = events_in_what_is_left(address, view)
         with keys_in(data_dir) as keys:
             assert {token: keys.verify(token) for token in tokens} == tokens
             report = rebuild(keys.database, view, clock=lambda: NOON)
@@ -124,17 +116,17 @@ def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(
     assert right in live or when == "after_cursor_execute"
     first_new = live.index(right) if right in live else len(live)
     assert live == [wrong] * first_new + [right] * (len(live) - first_new)
-    assert rows_of(path, view.name) == right
+    assert rows_of(address, view.name) == right
 
 
 def check_healthy(keys: Keys, view: View, right: Rows) -> None:
     """See that the view is right, goes on being kept, and that nothing is left over."""
-    assert rows_of(keys.path, view.name) == right
+    assert rows_of(keys.address, view.name) == right
     made = keys.create("after the kill")
     assert keys.verify(made.token) is Code.VALID
-    assert rows_of(keys.path, view.name)[:-1] == right
+    assert rows_of(keys.address, view.name)[:-1] == right
     views = {view.name for view in VIEWS}
-    assert tables_of(keys.path) == {"alembic_version", *metadata.tables, *views}
+    assert tables_of(keys.address) == {"alembic_version", *metadata.tables, *views}
 
 
 def check_until(data_dir: Path, view: str, number: int, when: str) -> None:
@@ -150,13 +142,13 @@ def test_a_check_killed_anywhere_leaves_the_live_table_and_the_next_check_tidies
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, view: View
 ) -> None:
     _, whole = tokens_and_ledger
-    right = rows_of(database_file(whole), view.name)
+    right = rows_of(address_of(whole), view.name)
     data_dir = tmp_path / "data"
     for number in count(1, 11):
-        path = database_file(fresh_copy(whole, data_dir))
+        address = address_of(fresh_copy(whole, data_dir))
         if not run_until_killed(check_until, data_dir, view.name, number, "before_cursor_execute"):
             break
-        assert rows_of(path, view.name) == right
+        assert rows_of(address, view.name) == right
         with keys_in(data_dir) as keys:
             assert check(keys.database, view).differing == 0
             check_healthy(keys, view, right)
@@ -175,17 +167,17 @@ def test_an_opening_that_is_killed_while_it_makes_the_views_goes_on_at_the_next_
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path
 ) -> None:
     tokens, whole = tokens_and_ledger
-    expected = {view.name: rows_of(database_file(whole), view.name) for view in VIEWS}
+    expected = {view.name: rows_of(address_of(whole), view.name) for view in VIEWS}
     without = fresh_copy(whole, tmp_path / "without")
     for view in VIEWS:
-        sql(database_file(without), f"DROP TABLE {view.name}")
-    sql(database_file(without), "DELETE FROM projection_states")
+        sql(address_of(without), f"DROP TABLE {view.name}")
+    sql(address_of(without), "DELETE FROM projection_states")
     data_dir = tmp_path / "data"
     for number in count(1, 11):
         fresh_copy(without, data_dir)
         if not run_until_killed(open_until, data_dir, number, "before_cursor_execute"):
             break
         with keys_in(data_dir) as keys:
-            assert {view.name: rows_of(keys.path, view.name) for view in VIEWS} == expected
+            assert {view.name: rows_of(keys.address, view.name) for view in VIEWS} == expected
             assert {token: keys.verify(token) for token in tokens} == tokens
     assert number > 40

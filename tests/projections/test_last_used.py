@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from sqlalchemy import URL
 
 import projections.last_used
 from domain.errors import LedgerUnavailable
@@ -22,17 +23,10 @@ from projections.rebuild import check, rebuild
 from projections.schema import HEAD
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import (
-    HOUR,
-    Keys,
-    database_file,
-    differing_rows,
-    keys_in,
-    rows_of,
-    sql,
-    view_rows,
-)
+from tests.engines import address_of, database_file
+from tests.projections.ledgers import HOUR, Keys, differing_rows, keys_in
 from tests.projections.processes import CONTEXT, die, run_until_killed, start
+from tests.raw_sql import go_on, rows_of, sql, stop_at, view_rows
 
 MINUTE = timedelta(minutes=1)
 OLD_DATABASE = Path(__file__).with_name("old_databases") / "revision-0001.sqlite3"
@@ -42,12 +36,14 @@ def flush(keys: Keys) -> int:
     return keys.opened.last_uses.flush(keys.database)
 
 
-def stored(path: Path) -> dict[int, str]:
-    return dict(sql(path, "SELECT position, used_at FROM last_uses"))
+def stored(address: URL) -> dict[int, str]:
+    return dict(sql(address, "SELECT position, used_at FROM last_uses"))
 
 
-def written(path: Path) -> dict[str, str]:
-    return dict(sql(path, "SELECT key_id, used_at FROM last_uses JOIN key_list USING (position)"))
+def written(address: URL) -> dict[str, str]:
+    return dict(
+        sql(address, "SELECT key_id, used_at FROM last_uses JOIN key_list USING (position)")
+    )
 
 
 def listed(keys: Keys, filters: Filters | None = None) -> list[ListedKey]:
@@ -69,7 +65,7 @@ def test_a_use_is_shown_to_the_minute_once_it_is_written(keys: Keys, clock: Sett
 def test_the_slow_proof_of_a_cold_key_is_a_use_too(data_dir: Path) -> None:
     with keys_in(data_dir) as keys:
         made = keys.create()
-        sql(keys.path, "DELETE FROM key_digests")
+        sql(keys.address, "DELETE FROM key_digests")
     with keys_in(data_dir, now=NOON + HOUR) as keys:
         assert keys.verify(made.token) is Code.VALID
         assert flush(keys) == 1
@@ -84,7 +80,7 @@ def test_what_is_refused_is_no_use(keys: Keys, clock: SettableClock, *, cold: bo
     expired = keys.create("expired", lives=HOUR)
     clock.advance(hours=1)
     if cold:
-        sql(keys.path, "DELETE FROM key_digests")
+        sql(keys.address, "DELETE FROM key_digests")
     other = keys.create("other")
     wrong = good.token[:20] + other.token[20:]
     assert keys.verify("nonsense") is Code.MALFORMED
@@ -94,7 +90,7 @@ def test_what_is_refused_is_no_use(keys: Keys, clock: SettableClock, *, cold: bo
     assert keys.verify(good.token, "mcp:write") is Code.INSUFFICIENT_SCOPE
     assert keys.verify(good.token, workspace="other") is Code.NOT_FOUND
     assert flush(keys) == 0
-    assert written(keys.path) == {}
+    assert written(keys.address) == {}
 
 
 def test_a_use_before_the_revocation_stays_known_after_it(keys: Keys, clock: SettableClock) -> None:
@@ -124,15 +120,23 @@ def test_what_is_written_only_moves_forward(keys: Keys) -> None:
 
 def test_uses_change_nothing_but_their_own_table(keys: Keys) -> None:
     made = [keys.create() for _ in range(5)]
-    before = view_rows(keys.path), rows_of(keys.path, "events"), rows_of(keys.path, "key_digests")
+    before = (
+        view_rows(keys.address),
+        rows_of(keys.address, "events"),
+        rows_of(keys.address, "key_digests"),
+    )
     versions = [keys.show(each.key_id).version for each in made]
     for each in made:
         keys.verify(each.token)
     assert flush(keys) == 5
-    after = view_rows(keys.path), rows_of(keys.path, "events"), rows_of(keys.path, "key_digests")
+    after = (
+        view_rows(keys.address),
+        rows_of(keys.address, "events"),
+        rows_of(keys.address, "key_digests"),
+    )
     assert after == before
     assert [keys.show(each.key_id).version for each in made] == versions
-    sql(keys.path, "DELETE FROM last_uses")
+    sql(keys.address, "DELETE FROM last_uses")
     assert [keys.verify(each.token) for each in made] == [Code.VALID] * 5
 
 
@@ -140,14 +144,15 @@ def test_a_rebuild_leaves_uses_alone_and_a_check_does_not_miss_them(keys: Keys) 
     made = keys.create()
     keys.verify(made.token)
     flush(keys)
-    before = keys.show(made.key_id), rows_of(keys.path, "last_uses")
+    before = keys.show(made.key_id), rows_of(keys.address, "last_uses")
     for view in VIEWS:
         assert check(keys.database, view).differing == 0
         assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
-    assert (keys.show(made.key_id), rows_of(keys.path, "last_uses")) == before
+    assert (keys.show(made.key_id), rows_of(keys.address, "last_uses")) == before
     assert before[0].last_used_at == NOON
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_flush_makes_nobody_forget_a_key(
     keys: Keys, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +175,7 @@ def test_a_flush_makes_nobody_forget_a_key(
     assert len(found) == 6
 
 
+@pytest.mark.only_on("sqlite")
 def test_nothing_is_written_where_nothing_is_new(keys: Keys) -> None:
     made = keys.create()
     for _ in range(2):
@@ -186,15 +192,15 @@ def test_a_flush_that_fails_keeps_what_it_had_to_write(keys: Keys, clock: Settab
     first, second, third = (keys.create() for _ in range(3))
     keys.verify(first.token)
     keys.verify(second.token)
-    sql(keys.path, "ALTER TABLE last_uses RENAME TO away")
+    sql(keys.address, "ALTER TABLE last_uses RENAME TO away")
     for _ in range(2):
         with pytest.raises(LedgerUnavailable):
             flush(keys)
     clock.advance(minutes=1)
     assert keys.verify(second.token) is keys.verify(third.token) is Code.VALID
-    sql(keys.path, "ALTER TABLE away RENAME TO last_uses")
+    sql(keys.address, "ALTER TABLE away RENAME TO last_uses")
     assert flush(keys) == 3
-    assert written(keys.path) == {
+    assert written(keys.address) == {
         first.key_id: to_text(NOON),
         second.key_id: to_text(NOON + MINUTE),
         third.key_id: to_text(NOON + MINUTE),
@@ -213,7 +219,7 @@ def test_a_use_noted_while_a_flush_fails_outranks_the_one_put_back(keys: Keys) -
     with pytest.raises(LedgerUnavailable):
         uses.flush(Failing())  # type: ignore[arg-type]
     uses.flush(keys.database)
-    assert stored(keys.path) == {7: to_text(NOON + MINUTE)}
+    assert stored(keys.address) == {7: to_text(NOON + MINUTE)}
 
 
 def test_portions_that_were_written_are_done_and_the_others_are_kept(
@@ -223,17 +229,13 @@ def test_portions_that_were_written_are_done_and_the_others_are_kept(
     uses = LastUses()
     for position in range(1, 7):
         uses.touch(position, NOON)
-    sql(
-        keys.path,
-        "CREATE TRIGGER full BEFORE INSERT ON last_uses WHEN NEW.position = 4"
-        " BEGIN SELECT RAISE(ABORT, 'full'); END",
-    )
+    stop_at(keys.address, "INSERT", "last_uses", when="NEW.position = 4")
     with pytest.raises(LedgerUnavailable):
         uses.flush(keys.database)
-    assert sorted(stored(keys.path)) == [1, 2]
-    sql(keys.path, "DROP TRIGGER full")
+    assert sorted(stored(keys.address)) == [1, 2]
+    go_on(keys.address, "last_uses")
     assert uses.flush(keys.database) == 4
-    assert sorted(stored(keys.path)) == [1, 2, 3, 4, 5, 6]
+    assert sorted(stored(keys.address)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_no_use_is_lost_between_threads_and_flushes(keys: Keys) -> None:
@@ -255,7 +257,7 @@ def test_no_use_is_lost_between_threads_and_flushes(keys: Keys) -> None:
         last = {position: at for each in using for position, at in each.result().items()}
     assert flushed > len(positions)
     uses.flush(keys.database)
-    assert stored(keys.path) == last
+    assert stored(keys.address) == last
 
 
 def use_and_flush(data_dir: Path, tokens: list[str], seed: int, barrier: Barrier) -> datetime:
@@ -284,7 +286,7 @@ def test_processes_that_flush_at_once_agree_on_the_latest_use(data_dir: Path) ->
         for each in running:
             with each:
                 latest = max(latest, each.result())
-        assert written(keys.path) == {each.key_id: to_text(latest) for each in made}
+        assert written(keys.address) == {each.key_id: to_text(latest) for each in made}
         assert differing_rows(keys) == {}
 
 
@@ -302,7 +304,7 @@ def test_a_kill_loses_what_was_not_flushed_and_nothing_else(data_dir: Path) -> N
         first, second = keys.create("first"), keys.create("second")
     assert run_until_killed(use_and_die, data_dir, first.token, second.token)
     with keys_in(data_dir) as keys:
-        assert written(keys.path) == {first.key_id: to_text(NOON)}
+        assert written(keys.address) == {first.key_id: to_text(NOON)}
         assert [key.name for key in listed(keys)] == ["made before the end", "second", "first"]
         assert keys.verify(first.token) is keys.verify(second.token) is Code.VALID
         assert differing_rows(keys) == {}
@@ -319,21 +321,21 @@ def test_the_past_knows_of_no_use(keys: Keys, clock: SettableClock) -> None:
     assert shown.last_used_at is first.last_used_at is None
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_database_from_before_uses_were_known_is_upgraded_and_notes_them(
     data_dir: Path,
 ) -> None:
     data_dir.mkdir()
-    path = database_file(data_dir)
-    path.write_bytes(OLD_DATABASE.read_bytes())
-    assert sql(path, "SELECT version_num FROM alembic_version") == [("0001",)]
-    events = rows_of(path, "events")
+    database_file(data_dir).write_bytes(OLD_DATABASE.read_bytes())
+    assert sql(address_of(data_dir), "SELECT version_num FROM alembic_version") == [("0001",)]
+    events = rows_of(address_of(data_dir), "events")
     with keys_in(data_dir, now=NOON + 10_000 * HOUR) as keys:
-        assert sql(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
-        assert written(path) == {}
+        assert sql(address_of(data_dir), "SELECT version_num FROM alembic_version") == [(HEAD,)]
+        assert written(keys.address) == {}
         assert {key.last_used_at for key in listed(keys)} == {None}
         assert listed(keys, Filters(never_used=True)) == listed(keys)
         made = keys.create()
         keys.verify(made.token)
         flush(keys)
         assert keys.show(made.key_id).last_used_at == NOON + 10_000 * HOUR
-    assert rows_of(path, "events")[:-1] == events
+    assert rows_of(address_of(data_dir), "events")[:-1] == events

@@ -35,23 +35,12 @@ from projections.recorder import LedgerRecorder
 from projections.schema import HEAD, upgrade_schema
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import (
-    ADA,
-    HOUR,
-    Keys,
-    Made,
-    count_events,
-    database_file,
-    differing_rows,
-    dump,
-    keys_in,
-    made,
-    rows_of,
-    sql,
-    tables_of,
-    view_rows,
-)
+from tests.engines import database_file, file_address
+from tests.projections.ledgers import ADA, HOUR, Keys, Made, differing_rows, keys_in, made
 from tests.projections.processes import die_at_statement, run_until_killed
+from tests.raw_sql import count_events, dump, rows_of, sql, tables_of, view_rows
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 FOLDER = Path(__file__).with_name("old_databases")
 REVISIONS = sorted(file.stem for file in FOLDER.glob("*.sqlite3"))
@@ -201,7 +190,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> OldLedger:
 
 def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedger) -> None:
     assert "revision-0001" in REVISIONS
-    topics = {topic for (topic,) in sql(old.path, "SELECT topic FROM events")}
+    topics = {topic for (topic,) in sql(file_address(old.path), "SELECT topic FROM events")}
     assert topics == {
         "ApiKey.Created",
         "ApiKey.Revoked",
@@ -220,18 +209,18 @@ def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedge
 
 def test_an_old_database_opens_and_says_what_it_always_said(old: OldLedger) -> None:
     old.keep_the_pepper()
-    events = rows_of(old.path, "events")
+    events = rows_of(file_address(old.path), "events")
     with old.opened() as keys:
         old.check_answers(keys)
         assert old.argon2_calls == 0, "the digests are good as well"
-        assert sql(keys.path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
-        live = view_rows(keys.path)
+        assert sql(keys.address, "SELECT version_num FROM alembic_version") == [(HEAD,)]
+        live = view_rows(keys.address)
         for view in VIEWS:
             assert check(keys.database, view).differing == 0
             assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
-        assert view_rows(keys.path) == live
+        assert view_rows(keys.address) == live
         old.check_answers(keys)
-    assert rows_of(old.path, "events") == events
+    assert rows_of(file_address(old.path), "events") == events
 
 
 def test_uses_that_were_noted_by_key_id_are_kept_by_position(tmp_path: Path) -> None:
@@ -242,11 +231,16 @@ def test_uses_that_were_noted_by_key_id_are_kept_by_position(tmp_path: Path) -> 
     }
     of_nobody = "apikey_11111111-1111-8111-8111-111111111111"
     for key_id, at in (used | {of_nobody: "2026-03-03T11:00:00.000000Z"}).items():
-        sql(old.path, "INSERT INTO last_uses (key_id, used_at) VALUES (?, ?)", key_id, at)
+        sql(
+            file_address(old.path),
+            "INSERT INTO last_uses (key_id, used_at) VALUES (?, ?)",
+            key_id,
+            at,
+        )
     with old.opened() as keys:
         named = "SELECT key_id, used_at FROM last_uses JOIN key_list USING (position)"
-        assert dict(sql(keys.path, named)) == used
-        assert len(rows_of(keys.path, "last_uses")) == len(used)
+        assert dict(sql(keys.address, named)) == used
+        assert len(rows_of(keys.address, "last_uses")) == len(used)
         for each in old.expected["keys"]:
             row = each["row"]
             shown = keys.show(row["key_id"], workspace=row["workspace"])
@@ -313,16 +307,18 @@ def test_views_of_another_version_are_made_anew_from_the_events(
     old: OldLedger, tmp_path: Path, changes: list[str]
 ) -> None:
     with OldLedger(f"revision-{old.expected['revision']}", tmp_path / "as it is").opened() as keys:
-        right = view_rows(keys.path)
+        right = view_rows(keys.address)
     for change in changes:
-        sql(old.path, change)
+        sql(file_address(old.path), change)
     with old.opened() as keys:
-        assert view_rows(keys.path) == right
+        assert view_rows(keys.address) == right
         old.check_answers(keys)
-        states = sql(keys.path, "SELECT table_name, view_version, position FROM projection_states")
-        last = count_events(keys.path)
+        states = sql(
+            keys.address, "SELECT table_name, view_version, position FROM projection_states"
+        )
+        last = count_events(keys.address)
         assert sorted(states) == sorted((view.name, view.version, last) for view in VIEWS)
-        assert not [table for table in tables_of(keys.path) if "_rebuild" in table]
+        assert not [table for table in tables_of(keys.address) if "_rebuild" in table]
         keys.create("new")
         assert differing_rows(keys) == {}
 
@@ -335,7 +331,7 @@ def test_a_program_that_still_runs_while_a_newer_one_upgrades_the_views_appends_
         views = list(VIEWS)
         views[which] = replace(views[which], version=views[which].version + 1)
         rebuild(older.database, views[which], clock=lambda: NOON)
-        before = dump(older.path)
+        before = dump(older.address)
         valid = next(each for each in old.expected["keys"] if each["code"] == Code.VALID)
         for command in (
             lambda: older.create("new"),
@@ -346,7 +342,7 @@ def test_a_program_that_still_runs_while_a_newer_one_upgrades_the_views_appends_
             with pytest.raises(LedgerUnavailable) as caught:
                 command()
             assert caught.value.code == "LEDGER_UNAVAILABLE"
-        assert dump(older.path) == before
+        assert dump(older.address) == before
         # The newer program goes on.
         newer = LedgerRecorder(older.database, views)
         uuid = to_uuid(valid["row"]["key_id"])
@@ -356,7 +352,7 @@ def test_a_program_that_still_runs_while_a_newer_one_upgrades_the_views_appends_
         renamed = replace(
             created, topic="ApiKey.Renamed", originator_version=last.originator_version + 1
         )
-        assert newer.insert_events([renamed]) == [count_events(older.path)]
+        assert newer.insert_events([renamed]) == [count_events(older.address)]
 
 
 def upgrade_until(path: Path, number: int, when: str) -> None:
@@ -370,7 +366,7 @@ def upgrade_until(path: Path, number: int, when: str) -> None:
 def test_an_upgrade_of_an_old_database_that_is_killed_has_done_nothing_or_everything(
     old: OldLedger, when: str
 ) -> None:
-    as_it_was, before = old.path.read_bytes(), dump(old.path)
+    as_it_was, before = old.path.read_bytes(), dump(file_address(old.path))
     killed = []
     for number in count(1):
         for file in (old.path, *old.path.parent.glob(f"{old.path.name}-*")):
@@ -378,7 +374,7 @@ def test_an_upgrade_of_an_old_database_that_is_killed_has_done_nothing_or_everyt
         old.path.write_bytes(as_it_was)
         if not run_until_killed(upgrade_until, old.path, number, when):
             break
-        killed.append(dump(old.path))
-    upgraded = dump(old.path)
+        killed.append(dump(file_address(old.path)))
+    upgraded = dump(file_address(old.path))
     assert all(each in (before, upgraded) for each in killed)
     assert (before != upgraded) == (old.expected["revision"] != HEAD)

@@ -5,7 +5,8 @@ import pytest
 from domain.errors import HistoryInDoubt, ProjectionInconsistent
 from projections.proofs import prove_consistency, prove_inclusion
 from projections.stored_tiles import read_tile
-from tests.projections.ledgers import Keys, delete_rows, value_at
+from tests.projections.ledgers import Keys
+from tests.raw_sql import delete_rows, value_at
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def signed(keys: Keys) -> Keys:
     """A ledger of four entries, at the positions 1 to 4, with a checkpoint."""
     for _ in range(4):
         keys.create()
-    assert value_at(keys.path, "entries", 4, "leaf_index") == 3
+    assert value_at(keys.address, "entries", 4, "leaf_index") == 3
     checkpoint = keys.opened.signer.sign()
     assert checkpoint is not None
     assert checkpoint.size == 4
@@ -21,7 +22,7 @@ def signed(keys: Keys) -> Keys:
 
 
 def test_with_an_entry_missing_from_its_midst_no_proof_and_no_tile_is_made(signed: Keys) -> None:
-    delete_rows(signed.path, "entries", 2)
+    delete_rows(signed.address, "entries", 2)
     with signed.database.read() as connection:
         for ask in (
             lambda: prove_inclusion(connection, 0, 4),
@@ -36,7 +37,7 @@ def test_with_an_entry_missing_from_its_midst_no_proof_and_no_tile_is_made(signe
 def test_smaller_than_its_checkpoint_it_is_proved_for_nobody_who_names_no_size(
     signed: Keys,
 ) -> None:
-    delete_rows(signed.path, "entries", 4)
+    delete_rows(signed.address, "entries", 4)
     with signed.database.read() as connection:
         for ask in (
             lambda: prove_inclusion(connection, 0, None),

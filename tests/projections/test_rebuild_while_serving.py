@@ -14,16 +14,9 @@ from projections.key_list import list_keys
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.projections.ledgers import (
-    Keys,
-    Made,
-    count_events,
-    keys_in,
-    tables_of,
-    use_batches_of,
-    view_rows,
-)
+from tests.projections.ledgers import Keys, Made, keys_in, use_batches_of
 from tests.projections.processes import CONTEXT, Running, start
+from tests.raw_sql import count_events, tables_of, view_rows
 
 ROUNDS = 30
 """How often each of the others does its work at least."""
@@ -123,9 +116,9 @@ def test_nobody_notices_that_views_are_rebuilt(data_dir: Path) -> None:
         rounds = [other.result() for other in running]
         assert min(rounds) >= ROUNDS
 
-        rows = view_rows(keys.path)
+        rows = view_rows(keys.address)
         for view in VIEWS:
             report = rebuild(keys.database, view, clock=lambda: NOON)
-            assert (report.events, report.differing) == (count_events(keys.path), 0)
-        assert view_rows(keys.path) == rows
-        assert "key_list_previous" not in tables_of(keys.path)
+            assert (report.events, report.differing) == (count_events(keys.address), 0)
+        assert view_rows(keys.address) == rows
+        assert "key_list_previous" not in tables_of(keys.address)

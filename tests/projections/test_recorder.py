@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from eventsourcing.persistence import IntegrityError, StoredEvent
+from sqlalchemy import URL
 
 from domain.api_key import ApiKey
 from domain.credential import Credential, Digest, issue
@@ -29,20 +31,10 @@ from projections.recorder import LedgerRecorder
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.projections.ledgers import (
-    ADA,
-    KEY_VIEWS,
-    Keys,
-    count_events,
-    differing_rows,
-    dump,
-    fresh_copy,
-    keys_in,
-    rows_of,
-    sql,
-    view_rows,
-)
+from tests.engines import fresh_copy
+from tests.projections.ledgers import ADA, KEY_VIEWS, Keys, differing_rows, keys_in
 from tests.projections.processes import die_at_statement, run_until_killed
+from tests.raw_sql import as_dicts, count_events, dump, go_on, rows_of, sql, stop_at, view_rows
 
 CREATED = {
     "timestamp": "2026-03-03T12:00:00.000000Z",
@@ -78,45 +70,52 @@ def test_event_views_positions_and_digest_are_there_together(keys: Keys) -> None
     made = keys.create()
     keys.create("another")
     keys.revoke(made.key_id)
-    assert sql(keys.path, "SELECT id, topic FROM events") == [
+    assert sql(keys.address, "SELECT id, topic FROM events") == [
         (1, "ApiKey.Created"),
         (2, "ApiKey.Created"),
         (3, "ApiKey.Revoked"),
     ]
-    assert sql(keys.path, "SELECT position, status FROM key_list ORDER BY 1") == [
+    assert sql(keys.address, "SELECT position, status FROM key_list ORDER BY 1") == [
         (1, "revoked"),
         (2, "active"),
     ]
-    assert sql(keys.path, "SELECT position, revoked FROM auth_lookup ORDER BY 1") == [
+    assert sql(keys.address, "SELECT position, revoked FROM auth_lookup ORDER BY 1") == [
         (1, 1),
         (2, 0),
     ]
-    assert sql(keys.path, "SELECT position, type FROM entries ORDER BY 1") == sql(
-        keys.path, "SELECT id, topic FROM events ORDER BY 1"
+    assert sql(keys.address, "SELECT position, type FROM entries ORDER BY 1") == sql(
+        keys.address, "SELECT id, topic FROM events ORDER BY 1"
     )
-    assert sql(keys.path, "SELECT table_name, position FROM projection_states") == [
+    assert sql(keys.address, "SELECT table_name, position FROM projection_states") == [
         (view.name, 3) for view in VIEWS
     ]
-    assert sql(keys.path, "SELECT lookup_id FROM key_digests ORDER BY 1") == sql(
-        keys.path, "SELECT lookup_id FROM auth_lookup ORDER BY 1"
+    assert sql(keys.address, "SELECT lookup_id FROM key_digests ORDER BY 1") == sql(
+        keys.address, "SELECT lookup_id FROM auth_lookup ORDER BY 1"
     )
 
 
-def stop(table: str, verb: str) -> str:
-    return f"CREATE TRIGGER stop BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'stop'); END"
+Trouble = Callable[[URL], object]
 
 
-def delete(table: str, where: str = "true") -> str:
-    return f"DELETE FROM {table} WHERE {where}"  # noqa: S608 - names from the tests
+def after(statement: str) -> Trouble:
+    return lambda address: sql(address, statement)
+
+
+def stop(table: str, verb: str) -> Trouble:
+    return lambda address: stop_at(address, verb, table)
+
+
+def delete(table: str, where: str = "true") -> Trouble:
+    return after(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 - names from the tests
 
 
 @pytest.mark.parametrize(
     ("trouble", "refusal"),
     [
-        *((f"DROP TABLE {view.name}", LedgerUnavailable) for view in VIEWS),
-        ("DROP TABLE projection_states", LedgerUnavailable),
-        ("DROP TABLE key_digests", LedgerUnavailable),
-        ("DROP TABLE events", LedgerUnavailable),
+        *((after(f"DROP TABLE {view.name}"), LedgerUnavailable) for view in VIEWS),
+        (after("DROP TABLE projection_states"), LedgerUnavailable),
+        (after("DROP TABLE key_digests"), LedgerUnavailable),
+        (after("DROP TABLE events"), LedgerUnavailable),
         *(
             (delete("projection_states", f"table_name = '{view.name}'"), LedgerUnavailable)
             for view in VIEWS
@@ -124,19 +123,20 @@ def delete(table: str, where: str = "true") -> str:
         *((stop(view.name, "INSERT"), ProjectionInconsistent) for view in VIEWS),
         (stop("key_digests", "INSERT"), ProjectionInconsistent),
         (stop("projection_states", "UPDATE"), ProjectionInconsistent),
-        # The row of a key whose first event is gone is in the way of the next one's.
-        ("DELETE FROM events", ProjectionInconsistent),
+        # The row of a key whose first event is gone is in the way of the next one's, where the
+        # position is given again.
+        pytest.param(delete("events"), ProjectionInconsistent, marks=pytest.mark.only_on("sqlite")),
     ],
 )
 def test_a_key_is_made_with_all_that_belongs_to_it_or_not_at_all(
-    keys: Keys, trouble: str, refusal: type[LedgerError]
+    keys: Keys, trouble: Trouble, refusal: type[LedgerError]
 ) -> None:
     keys.create()
-    sql(keys.path, trouble)
-    before = dump(keys.path)
+    trouble(keys.address)
+    before = dump(keys.address)
     with pytest.raises(refusal):
         keys.create()
-    assert dump(keys.path) == before
+    assert dump(keys.address) == before
 
 
 @pytest.mark.parametrize(
@@ -148,26 +148,26 @@ def test_a_key_is_made_with_all_that_belongs_to_it_or_not_at_all(
         (stop("projection_states", "UPDATE"), ProjectionInconsistent),
         # The successor's row is in before the old key's is changed.
         *((delete(view.name, "position = 1"), ProjectionInconsistent) for view in VIEWS),
-        ("DROP TABLE key_digests", LedgerUnavailable),
+        (after("DROP TABLE key_digests"), LedgerUnavailable),
     ],
 )
 def test_a_rotation_is_both_keys_with_all_that_belongs_to_them_or_nothing(
-    keys: Keys, trouble: str, refusal: type[LedgerError]
+    keys: Keys, trouble: Trouble, refusal: type[LedgerError]
 ) -> None:
     made = keys.create()
-    sql(keys.path, trouble)
-    before = dump(keys.path)
+    trouble(keys.address)
+    before = dump(keys.address)
     with pytest.raises(refusal):
         keys.rotate(made.key_id)
-    assert dump(keys.path) == before
+    assert dump(keys.address) == before
 
 
 def test_the_ledger_goes_on_after_an_append_that_failed(keys: Keys) -> None:
     made = keys.create()
-    sql(keys.path, stop("auth_lookup", "UPDATE"))
+    stop_at(keys.address, "UPDATE", "auth_lookup")
     with pytest.raises(ProjectionInconsistent):
         keys.revoke(made.key_id)
-    sql(keys.path, "DROP TRIGGER stop")
+    go_on(keys.address, "auth_lookup")
     keys.revoke(made.key_id)
     assert keys.show(made.key_id).version == 2
     assert differing_rows(keys) == {}
@@ -177,11 +177,11 @@ def test_a_version_that_is_taken_is_a_conflict_and_nothing_else_is(
     keys: Keys, recorder: LedgerRecorder
 ) -> None:
     made = keys.create()
-    before = dump(keys.path)
+    before = dump(keys.address)
     taken = stored(CREATED, uuid=to_uuid(made.key_id))
     with pytest.raises(IntegrityError):
         recorder.insert_events([stored(CREATED), taken])
-    assert dump(keys.path) == before
+    assert dump(keys.address) == before
 
 
 def test_whoever_changes_a_key_that_has_changed_loses_and_learns_it(keys: Keys) -> None:
@@ -193,7 +193,7 @@ def test_whoever_changes_a_key_that_has_changed_loses_and_learns_it(keys: Keys) 
     with pytest.raises(IntegrityError):
         keys.opened.ledger.save(loser)
     assert keys.show(made.key_id).name == "the winner's"
-    assert count_events(keys.path) == 2
+    assert count_events(keys.address) == 2
 
 
 def test_a_conflict_is_told_as_one_by_the_command_too(keys: Keys, recorder: LedgerRecorder) -> None:
@@ -217,7 +217,7 @@ def test_a_conflict_is_told_as_one_by_the_command_too(keys: Keys, recorder: Ledg
         "ApiKey.Created",
         "ApiKey.Renamed",
     ]
-    assert count_events(keys.path) == 2
+    assert count_events(keys.address) == 2
 
 
 def test_ids_increase_whatever_fails_between(recorder: LedgerRecorder) -> None:
@@ -255,18 +255,13 @@ def test_the_views_are_given_what_was_stored_and_not_what_was_meant(
     recorder.insert_events(
         [stored(CREATED | {"expires_at": "2026-03-04T00:00:00Z", "unknown": [1]})]
     )
-    live = view_rows(keys.path)
-    assert [row["expires_at"] for row in as_dicts(keys.path, "key_list")] == [
+    live = view_rows(keys.address)
+    assert [row["expires_at"] for row in as_dicts(keys.address, "key_list")] == [
         "2026-03-04T00:00:00.000000Z"
     ]
     for view in VIEWS:
         assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
-    assert view_rows(keys.path) == live
-
-
-def as_dicts(path: Path, table: str) -> list[dict[str, object]]:
-    names = [name for _, name, *_ in sql(path, f"PRAGMA table_info({table})")]
-    return [dict(zip(names, row, strict=True)) for row in rows_of(path, table)]
+    assert view_rows(keys.address) == live
 
 
 @pytest.mark.parametrize(
@@ -284,11 +279,11 @@ def test_what_cannot_be_projected_is_not_appended(
     keys: Keys, recorder: LedgerRecorder, poison: StoredEvent
 ) -> None:
     keys.create()
-    before = dump(keys.path)
+    before = dump(keys.address)
     with pytest.raises(PoisonEvent) as caught:
         recorder.insert_events([stored(CREATED), poison])
     assert caught.value.position == 3
-    assert dump(keys.path) == before
+    assert dump(keys.address) == before
 
 
 def of_version(view: View, version: int) -> View:
@@ -304,16 +299,16 @@ def test_a_program_of_another_view_version_appends_nothing(
     views[which] = of_version(views[which], version)
     other = LedgerRecorder(keys.database, views)
     keys.create()
-    before = dump(keys.path)
+    before = dump(keys.address)
     with pytest.raises(LedgerUnavailable, match=f"is not at version {version} of this program"):
         other.insert_events([stored(CREATED)])
-    assert dump(keys.path) == before
+    assert dump(keys.address) == before
 
 
 def test_without_views_there_are_only_events(keys: Keys) -> None:
     LedgerRecorder(keys.database, []).insert_events([stored(CREATED)])
-    assert count_events(keys.path) == 1
-    assert view_rows(keys.path) == {view.name: [] for view in VIEWS}
+    assert count_events(keys.address) == 1
+    assert view_rows(keys.address) == {view.name: [] for view in VIEWS}
 
 
 def test_digests_that_are_given_replace_those_of_their_keys(
@@ -324,8 +319,8 @@ def test_digests_that_are_given_replace_those_of_their_keys(
         keep_digests(connection, [Digest(str(CREATED["lookup_id"]), "1" * 16, bytes(32))])
     kept = Digest(str(CREATED["lookup_id"]), "2" * 16, b"2" * 32)
     recorder.insert_events([stored(CREATED)], digests=[kept])
-    assert (kept.lookup_id, kept.pepper_id, kept.digest) in rows_of(keys.path, "key_digests")
-    assert len(rows_of(keys.path, "key_digests")) == 2
+    assert (kept.lookup_id, kept.pepper_id, kept.digest) in rows_of(keys.address, "key_digests")
+    assert len(rows_of(keys.address, "key_digests")) == 2
 
 
 def test_each_append_is_measured_and_a_failed_one_is_not(keys: Keys) -> None:
@@ -361,16 +356,16 @@ def test_a_command_that_is_killed_has_done_nothing_or_everything(tmp_path: Path,
     whole = tmp_path / "whole"
     with keys_in(whole) as keys:
         made = keys.create(lives=timedelta(days=1))
-        before = dump(keys.path)
+        before = dump(keys.address)
     data_dir = tmp_path / "data"
     for number in count(1):
         fresh_copy(whole, data_dir)
         killed = run_until_killed(rotate_until, data_dir, made.key_id, number, when)
         with keys_in(data_dir) as keys:
             if not killed:
-                assert count_events(keys.path) == 3
+                assert count_events(keys.address) == 3
                 break
-            assert dump(keys.path) == before
+            assert dump(keys.address) == before
             assert differing_rows(keys) == {}
             keys.rotate(made.key_id)
     assert number > 8

@@ -35,8 +35,9 @@ from projections.rebuild import rebuild
 from projections.remembered import RememberedKey
 from projections.views import view_named
 from tests.conftest import SettableClock
-from tests.projections.ledgers import Keys, Made, count_events, keys_in, sql
+from tests.projections.ledgers import Keys, Made, keys_in
 from tests.projections.processes import CONTEXT, start
+from tests.raw_sql import count_events, sql
 
 Change = Callable[[Keys, Made], object]
 
@@ -119,7 +120,7 @@ def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
             at_the_end.callback(fence.close)
             monkeypatch.setattr("projections.authentication.open_fence", lambda _database: fence)
             gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
-            pepper = Pepper((keys.path.parent / "pepper").read_bytes())
+            pepper = Pepper((keys.data_dir / "pepper").read_bytes())
             authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
             return Checker(keys, fence, authentication)
 
@@ -181,7 +182,7 @@ def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
         keys.rename(other.key_id, "what the older ledger does not know")
     if change is heal:
         narrow(keys, made)
-        sql(keys.path, """UPDATE auth_lookup SET scopes = '["mcp:read"]'""")
+        sql(keys.address, """UPDATE auth_lookup SET scopes = '["mcp:read"]'""")
     return made, other
 
 
@@ -295,7 +296,7 @@ def test_another_process_revokes_between_the_reading_of_a_row_and_its_being_reme
     keys: Keys, checker_of: MakeChecker
 ) -> None:
     ours, theirs = CONTEXT.Pipe()
-    with start(revoke_when_told, keys.path.parent, theirs) as other:
+    with start(revoke_when_told, keys.data_dir, theirs) as other:
 
         def tell(key_id: str) -> None:
             ours.send(key_id)
@@ -325,7 +326,7 @@ def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: M
     keys.rename(made[4].key_id, "news")
     keys.create("one more")
     assert checker.reads(*made) == [made[2], made[4]]
-    sql(keys.path, "UPDATE key_digests SET digest = digest")
+    sql(keys.address, "UPDATE key_digests SET digest = digest")
     assert checker.reads(*made) == [], "a commit without an event is no news of a key"
     unknown = Token("key", "0" * 16, "0" * 43).reveal()
     for _ in range(3):
@@ -345,7 +346,7 @@ def test_with_more_news_than_it_looks_at_it_forgets_everything(
             keys.rename(made[0].key_id, f"{events} {number}")
         assert checker.reads(*made) == read_again
         answer = checker.authentication.verify(made[0].token, [], now=keys.now)
-        assert answer.position == count_events(keys.path)
+        assert answer.position == count_events(keys.address)
 
 
 def test_a_rebuilt_table_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
@@ -382,7 +383,7 @@ def test_a_ledger_whose_last_events_were_taken_away_is_read_anew(
     made = [keys.create(f"{number}") for number in range(6)]
     checker = checker_of(keys)
     checker.reads(*made)
-    sql(keys.path, "DELETE FROM events WHERE id > ?", 6 - events)
+    sql(keys.address, "DELETE FROM events WHERE id > ?", 6 - events)
     assert checker.reads(*made) == made
 
 
@@ -447,21 +448,21 @@ def close(_keys: Keys, checker: Checker) -> Callable[[], object]:
 
 
 def take_the_events_away(keys: Keys, _checker: Checker) -> Callable[[], object]:
-    sql(keys.path, "ALTER TABLE events RENAME TO gone")
-    return lambda: sql(keys.path, "ALTER TABLE gone RENAME TO events")
+    sql(keys.address, "ALTER TABLE events RENAME TO gone")
+    return lambda: sql(keys.address, "ALTER TABLE gone RENAME TO events")
 
 
 def take_the_generation_away(keys: Keys, _checker: Checker) -> Callable[[], object]:
-    sql(keys.path, "ALTER TABLE projection_states RENAME TO gone")
-    return lambda: sql(keys.path, "ALTER TABLE gone RENAME TO projection_states")
+    sql(keys.address, "ALTER TABLE projection_states RENAME TO gone")
+    return lambda: sql(keys.address, "ALTER TABLE gone RENAME TO projection_states")
 
 
 def write_garbage(keys: Keys, _checker: Checker) -> Callable[[], object]:
     """The disk gives back garbage where the tables were."""
-    sql(keys.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    sql(keys.address, "PRAGMA wal_checkpoint(TRUNCATE)")
     whole = keys.path.read_bytes()
-    sql(keys.path, "UPDATE key_digests SET digest = digest")
-    sql(keys.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    sql(keys.address, "UPDATE key_digests SET digest = digest")
+    sql(keys.address, "PRAGMA wal_checkpoint(TRUNCATE)")
     with keys.path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xa5" * (len(whole) - 100))

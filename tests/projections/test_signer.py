@@ -17,7 +17,8 @@ from projections.rebuild import rebuild
 from projections.signer import Signer
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import Keys, database_file, fresh_copy, keys_in, sql
+from tests.engines import address_of, fresh_copy
+from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import (
     die_at_statement,
     die_at_system_call,
@@ -33,6 +34,7 @@ from tests.projections.signed_logs import (
     signing_key,
     tree_hash,
 )
+from tests.raw_sql import sql
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ class TestSigning:
         elsewhere = tmp_path / "another volume.txt"
         keys.create()
         Signer(keys.database, keys.opened.signer.key, elsewhere, clock).sign()
-        assert [said.size for said in said_in_file(keys.path.parent, elsewhere)] == [1]
+        assert [said.size for said in said_in_file(keys.data_dir, elsewhere)] == [1]
 
 
 def sign_often(data_dir: Path, number: int) -> int:
@@ -248,7 +250,7 @@ def test_a_note_that_the_table_never_got_is_made_up_for(keys: Keys, data_dir: Pa
     signer = keys.opened.signer
     keys.create()
     signer.sign()
-    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    sql(address_of(data_dir), "DELETE FROM checkpoints")
     keys.create()
     signer.sign()
     assert [said.size for said in said_in_table(data_dir)] == [1, 2]

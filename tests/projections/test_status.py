@@ -7,7 +7,8 @@ from projections.rebuild import rebuild
 from projections.status import ProjectionStatus, projection_status
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.projections.ledgers import Keys, rows_of, sql
+from tests.projections.ledgers import Keys
+from tests.raw_sql import rows_of, sql
 
 
 def status_of(keys: Keys, name: str) -> ProjectionStatus:
@@ -27,7 +28,7 @@ def test_live_views_are_never_behind(keys: Keys, clock: SettableClock) -> None:
             position=3,
             last_position=3,
             lag=0,
-            rows=len(rows_of(keys.path, view.name)),
+            rows=len(rows_of(keys.address, view.name)),
             completed_at=clock.now,
             rebuild_position=None,
         )
@@ -59,8 +60,8 @@ def test_a_rebuild_that_runs_shows_how_far_it_has_come(keys: Keys, clock: Settab
 def test_a_lag_counts_events_and_not_positions(keys: Keys) -> None:
     for _ in range(5):
         keys.create()
-    sql(keys.path, "DELETE FROM events WHERE id = 4")
-    sql(keys.path, "UPDATE projection_states SET position = 3 WHERE table_name = 'key_list'")
+    sql(keys.address, "DELETE FROM events WHERE id = 4")
+    sql(keys.address, "UPDATE projection_states SET position = 3 WHERE table_name = 'key_list'")
     status = status_of(keys, "key_list")
     assert (status.position, status.last_position, status.lag) == (3, 5, 1)
 
@@ -70,9 +71,9 @@ def test_a_view_that_has_no_table_has_nothing_and_does_not_hide_the_others(
     keys: Keys, state: str
 ) -> None:
     keys.create()
-    sql(keys.path, "DROP TABLE key_list")
+    sql(keys.address, "DROP TABLE key_list")
     if state == "lost":
-        sql(keys.path, "DELETE FROM projection_states WHERE table_name = 'key_list'")
+        sql(keys.address, "DELETE FROM projection_states WHERE table_name = 'key_list'")
     assert status_of(keys, "key_list") == ProjectionStatus(
         name="key_list",
         view_version=0,

@@ -4,7 +4,8 @@ from domain.api_key import ApiKey
 from domain.errors import KeyNotFound, PoisonEvent
 from domain.key_ids import to_uuid
 from projections.stored_events import decode_rows, last_position, read_history, read_rows
-from tests.projections.ledgers import Keys, Made, sql
+from tests.projections.ledgers import Keys, Made
+from tests.raw_sql import sql
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def made(keys: Keys) -> list[Made]:
     keys.rename(first.key_id, "renamed")
     keys.create("gone")
     keys.revoke(second.key_id)
-    sql(keys.path, "DELETE FROM events WHERE id = 4")
+    sql(keys.address, "DELETE FROM events WHERE id = 4")
     keys.revoke(first.key_id)
     return [first, second]
 
@@ -71,26 +72,37 @@ def test_a_history_is_one_key_s_own_a_limit_at_a_time(keys: Keys, made: list[Mad
             read_history(connection, "no key id", after=0, limit=9)
 
 
+OF_ANY_TYPE = pytest.mark.only_on("sqlite")
+"""Only SQLite has values in a column that are not of its type."""
+
+
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize(
     "change",
     [
-        "state = 'garbage'",
         "state = NULL",
+        "state = x'00'",
         "topic = 'x'",
-        "originator_id = x'00'",
-        "originator_id = 7",
-        "originator_id = 'one of 16 signs.'",
-        "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
-        "topic = CAST(x'ff' AS TEXT)",
-        "state = CAST(x'ff' AS TEXT)",
+        "originator_id = NULL",
+        *(
+            pytest.param(change, marks=OF_ANY_TYPE)
+            for change in (
+                "state = 'garbage'",
+                "originator_id = x'00'",
+                "originator_id = 7",
+                "originator_id = 'one of 16 signs.'",
+                "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
+                "topic = CAST(x'ff' AS TEXT)",
+                "state = CAST(x'ff' AS TEXT)",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_decoded_is_named_by_its_position(keys: Keys, change: str) -> None:
-    sql(keys.path, "CREATE TABLE loose AS SELECT * FROM events")
-    sql(keys.path, "DROP TABLE events")
-    sql(keys.path, "ALTER TABLE loose RENAME TO events")
-    sql(keys.path, f"UPDATE events SET {change} WHERE id = 5")  # noqa: S608 - from above
+    sql(keys.address, "CREATE TABLE loose AS SELECT * FROM events")
+    sql(keys.address, "DROP TABLE events")
+    sql(keys.address, "ALTER TABLE loose RENAME TO events")
+    sql(keys.address, f"UPDATE events SET {change} WHERE id = 5")  # noqa: S608 - from above
     with keys.database.read() as connection:
         rows = read_rows(connection, after=0, limit=None)
         with pytest.raises(PoisonEvent) as caught:

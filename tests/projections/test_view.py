@@ -9,7 +9,8 @@ from projections import auth_lookup, key_list
 from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import Handlers, View, copy_of
 from projections.views import VIEWS, view_named
-from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys, Rows
+from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys
+from tests.raw_sql import Rows
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 each_view_of_keys = pytest.mark.parametrize("view", KEY_VIEWS, ids=lambda view: view.name)

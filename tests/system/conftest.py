@@ -9,6 +9,7 @@ from tests.system.processes import Servers, servers_in
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with servers_in(tmp_path) as servers:
+def servers(data_dir: Path) -> Iterator[Servers]:
+    with servers_in(data_dir.parent) as servers:
+        assert servers.data_dir == data_dir
         yield servers

@@ -23,8 +23,9 @@ from api.event_forms import CSV, EVENT_STREAM, JSON, NDJSON
 from domain.times import to_text
 from domain.tokens import Token, mint, parse
 from projections.views import VIEWS
+from tests.engines import address_of
+from tests.raw_sql import raw
 from tests.system.clients import Client, Json, answered
-from tests.system.ledgers import raw_sqlite
 from tests.system.processes import Ran, Server, Servers, eventually, run, run_many
 from tests.system.tails import Tail
 
@@ -429,7 +430,7 @@ def _misuse_by_command(everything: Everything) -> None:
 
 def _fail_to_write(everything: Everything, server: Server, client: Client) -> None:
     """Let changes fail, which leaves tracebacks behind, while tokens are at hand."""
-    with raw_sqlite(everything.data_dir) as connection:
+    with raw(address_of(everything.data_dir)) as connection:
         digests = connection.execute("SELECT * FROM key_digests").fetchall()
         connection.execute("DELETE FROM key_digests")
         with server.full_disk():
@@ -437,14 +438,17 @@ def _fail_to_write(everything: Everything, server: Server, client: Client) -> No
                 client.verdict(token)
                 client.http.get("/v1/forward-auth", headers={"X-API-Key": token})
             assert client.create("never").status_code == 503
-        connection.executemany("INSERT OR IGNORE INTO key_digests VALUES (?, ?, ?)", digests)
+        for digest in digests:
+            connection.execute(
+                "INSERT INTO key_digests VALUES (?, ?, ?) ON CONFLICT DO NOTHING", digest
+            )
 
 
 def _fail_to_read(everything: Everything, client: Client, root: Client) -> None:
     """Let a stored event be damaged in several ways, and repair it again."""
     key_id = everything.issued("to be damaged", client.create("to be damaged"))["key_id"]
     cut = "UPDATE events SET state = substr(state, 1, length(state) - {}) WHERE id = ?"
-    with raw_sqlite(everything.data_dir) as connection:
+    with raw(address_of(everything.data_dir)) as connection:
         position, state = connection.execute(
             "SELECT id, state FROM events ORDER BY id DESC LIMIT 1"
         ).fetchone()

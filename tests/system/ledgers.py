@@ -1,15 +1,13 @@
 """Ledgers reached without a server: made quickly, and compared with their own events."""
 
 import secrets
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from api.composition import OpenLedger, opened_ledger
-from api.settings import read_settings
 from domain.api_key import ApiKey
 from domain.caller import Actor, Caller
 from domain.credential import issue
@@ -19,6 +17,7 @@ from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import check
 from projections.views import VIEWS
+from tests.engines import settings_of
 
 MAKER = Caller(Actor("cli", "maker"), holds=("*",))
 SOUND = {view.name: 0 for view in VIEWS}
@@ -36,7 +35,7 @@ class MadeKey(NamedTuple):
 @contextmanager
 def direct(data_dir: Path) -> Iterator[OpenLedger]:
     """Open a ledger in this process, beside the servers that may have it open."""
-    with opened_ledger(read_settings(data_dir=data_dir), argon2_profile=CHEAPEST) as opened:
+    with opened_ledger(settings_of(data_dir), argon2_profile=CHEAPEST) as opened:
         yield opened
 
 
@@ -80,14 +79,6 @@ def admin_token(data_dir: Path, workspace: str = DEFAULT_WORKSPACE) -> str:
         )
     assert issued.token is not None
     return issued.token.reveal()
-
-
-@contextmanager
-def raw_sqlite(data_dir: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database as SQLite sees it; each statement is a transaction."""
-    path = data_dir / "keyledger.sqlite3"
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
-        yield connection
 
 
 def _make(

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.engines import url_to_set
 from tests.system.clients import Client
 
 KEYLEDGER = Path(sys.executable).with_name("keyledger")
@@ -248,4 +249,8 @@ def run_json(data_dir: Path, *arguments: str) -> Any:  # noqa: ANN401 - any JSON
 def _environment(data_dir: Path, settings: dict[str, object]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if "KEYLEDGER" not in name}
     given = {f"KEYLEDGER_{name.upper()}": str(value) for name, value in settings.items()}
-    return inherited | {"KEYLEDGER_DATA_DIR": str(data_dir)} | given
+    url = url_to_set(data_dir)
+    found = {"KEYLEDGER_DATA_DIR": str(data_dir)}
+    if url is not None:
+        found["KEYLEDGER_DATABASE_URL"] = url
+    return inherited | found | given

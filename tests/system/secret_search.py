@@ -4,7 +4,8 @@ import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.system.ledgers import raw_sqlite
+from tests.engines import address_of
+from tests.raw_sql import raw, schema_of, tables_of
 
 _PIECE = 8
 """So many bytes in a row are no accident; half a secret in a log is a leak as well."""
@@ -54,9 +55,9 @@ class Search:
 
     def found_in_tables(self, data_dir: Path) -> dict[str, set[str]]:
         """Return for each table what it has, if it has anything: in any row, text or bytes."""
-        with raw_sqlite(data_dir) as connection:
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = ["sqlite_master", *(name for (name,) in names)]
+        address = address_of(data_dir)
+        with raw(address) as connection:
+            tables = [schema_of(address), *sorted(tables_of(address))]
             found = {
                 table: self.found_in(
                     b"\n".join(

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.engines import address_of
 from tests.programs import needs
+from tests.raw_sql import raw
 from tests.system.browsers import CHROMIUM, DESKTOP, PHONE, Screen, chromium
 from tests.system.clients import Client, answered
-from tests.system.ledgers import raw_sqlite
 from tests.system.processes import Server, eventually, servers_in
 
 pytestmark = needs(CHROMIUM, "chromium")
@@ -232,7 +233,7 @@ def test_root_looks_at_workspaces_and_rebuilds(
     page.get_by_role("button", name="Switch").click()
     expect(page.get_by_role("link", name="nightly-report")).to_be_visible()
     page.get_by_role("link", name="Projections").click()
-    with raw_sqlite(server.log_path.with_name("keyledger-data")) as connection:
+    with raw(address_of(server.log_path.with_name("keyledger-data"))) as connection:
         # The rebuild waits for who writes.
         connection.execute("BEGIN IMMEDIATE")
         page.get_by_role("button", name="Rebuild key_list").click()
@@ -271,7 +272,7 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
     page.get_by_label("Workspace").fill("acme")
     page.get_by_role("button", name="Switch").click()
     page.get_by_role("link", name="Audit").click()
-    with raw_sqlite(server.log_path.with_name("keyledger-data")) as connection:
+    with raw(address_of(server.log_path.with_name("keyledger-data"))) as connection:
         # The comparison of the projections waits for who writes.
         connection.execute("BEGIN IMMEDIATE")
         page.get_by_role("button", name="Verify now").click()

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from domain.times import to_text
+from tests.engines import address_of
+from tests.raw_sql import raw
 from tests.system.clients import Client, answered, types
-from tests.system.ledgers import SOUND, MadeKey, admin_token, differences, make_keys, raw_sqlite
+from tests.system.ledgers import SOUND, MadeKey, admin_token, differences, make_keys
 from tests.system.processes import Servers, eventually
 
 LIFE = timedelta(seconds=2)
@@ -17,7 +19,7 @@ def _short_lived(servers: Servers, names: list[str]) -> list[MadeKey]:
 
 
 def _recorded(servers: Servers) -> int:
-    with raw_sqlite(servers.data_dir) as connection:
+    with raw(address_of(servers.data_dir)) as connection:
         row = connection.execute("SELECT count(*) FROM events WHERE topic = 'ApiKey.Expired'")
         count: int = row.fetchone()[0]
     return count

@@ -10,7 +10,9 @@ from pathlib import Path
 from threading import Semaphore
 
 from domain.names import ROOT_WORKSPACE
+from tests.engines import address_of
 from tests.projections.ledgers import KEY_VIEWS
+from tests.raw_sql import raw, tables_of
 from tests.system.clients import LOST, Client, answered
 from tests.system.ledgers import (
     MAKER,
@@ -19,7 +21,6 @@ from tests.system.ledgers import (
     admin_token,
     differences,
     make_keys,
-    raw_sqlite,
 )
 from tests.system.processes import Server, Servers, eventually
 
@@ -39,7 +40,7 @@ def test_a_killed_rebuild_leaves_the_old_view_or_the_new_one_and_can_be_repeated
     data_dir = servers.data_dir
     made = make_keys(data_dir, [f"key {n}" for n in range(KEYS)], renamings=RENAMINGS)
     admin, root = admin_token(data_dir), admin_token(data_dir, ROOT_WORKSPACE)
-    tables = _tables(data_dir)
+    tables = tables_of(address_of(data_dir))
     to_revoke = iter(made[1:])
     revoked: list[MadeKey] = []
     server = servers.start()
@@ -62,7 +63,7 @@ def test_a_killed_rebuild_leaves_the_old_view_or_the_new_one_and_can_be_repeated
         answered(client.rebuild(view), 202)
         eventually(partial(_rebuilt, client, view), f"{view} is made anew")
     assert differences(data_dir) == SOUND
-    assert _tables(data_dir) == tables
+    assert tables_of(address_of(data_dir)) == tables
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Moment:
 
     def old_rows(self) -> int:
         """Return how many rows are old: all of them, or none."""
-        with raw_sqlite(self.data_dir) as connection:
+        with raw(address_of(self.data_dir)) as connection:
             rows, old = connection.execute(
                 f"SELECT count(*), count(*) FILTER (WHERE name LIKE '{OLD}%') FROM {self.view}"  # noqa: S608
             ).fetchone()
@@ -84,7 +85,7 @@ class Moment:
 
     def has_come_to(self, position: int) -> bool:
         """Tell whether the new table has the events up to a position."""
-        with raw_sqlite(self.data_dir) as connection:
+        with raw(address_of(self.data_dir)) as connection:
             row = connection.execute(
                 "SELECT position FROM projection_states WHERE table_name = ?",
                 (f"{self.view}_rebuild",),
@@ -111,16 +112,10 @@ STAGES: dict[str, Callable[[Moment], bool]] = {
 
 
 def _mark_as_old(data_dir: Path, view: str) -> None:
-    with raw_sqlite(data_dir) as connection:
+    with raw(address_of(data_dir)) as connection:
         connection.execute(
             f"UPDATE {view} SET name = '{OLD}' || name WHERE name NOT LIKE '{OLD}%'"  # noqa: S608 - ours
         )
-
-
-def _tables(data_dir: Path) -> set[str]:
-    with raw_sqlite(data_dir) as connection:
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return {name for (name,) in rows}
 
 
 def _rebuilt(client: Client, view: str) -> bool:

@@ -23,7 +23,9 @@ from urllib.parse import urlsplit
 from domain.names import ROOT_WORKSPACE
 from domain.times import to_text
 from projections.views import VIEWS
-from tests.system.ledgers import SOUND, admin_token, differences, make_keys, raw_sqlite
+from tests.engines import address_of
+from tests.raw_sql import raw
+from tests.system.ledgers import SOUND, admin_token, differences, make_keys
 from tests.system.linearizability import Change, Check, violations
 from tests.system.processes import Server, Servers
 
@@ -326,7 +328,7 @@ def _text(seconds: float) -> str:
 
 
 def rebuilds_done(servers: Servers) -> dict[str, int]:
-    with raw_sqlite(servers.data_dir) as connection:
+    with raw(address_of(servers.data_dir)) as connection:
         rows = connection.execute("SELECT table_name, generation FROM projection_states")
         generations = dict(rows.fetchall())
     return {view.name: generations[view.name] for view in VIEWS}

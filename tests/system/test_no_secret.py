@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engines import address_of
+from tests.raw_sql import raw
 from tests.system.everything import Everything, run_everything
-from tests.system.ledgers import SOUND, differences, raw_sqlite
+from tests.system.ledgers import SOUND, differences
 from tests.system.processes import servers_in
 from tests.system.secret_search import Search
 
@@ -36,7 +38,7 @@ def sessions(everything: Everything) -> Search:
 @pytest.fixture(scope="module")
 def verifiers(everything: Everything) -> Search:
     """Look for the salt and the hash of each verifier; what comes before them is no secret."""
-    with raw_sqlite(everything.data_dir) as connection:
+    with raw(address_of(everything.data_dir)) as connection:
         rows = connection.execute("SELECT key_id, verifier FROM auth_lookup").fetchall()
     assert len(rows) > 10
     return Search(
@@ -50,7 +52,7 @@ def verifiers(everything: Everything) -> Search:
 
 @pytest.fixture(scope="module")
 def digests(everything: Everything) -> Search:
-    with raw_sqlite(everything.data_dir) as connection:
+    with raw(address_of(everything.data_dir)) as connection:
         rows = connection.execute("SELECT lookup_id, digest FROM key_digests").fetchall()
     assert len(rows) > 5
     return Search(dict(rows))
@@ -100,7 +102,7 @@ def test_no_session_is_in_what_anybody_else_was_told(
 
 
 def test_no_session_is_in_any_file_or_table(everything: Everything, sessions: Search) -> None:
-    with raw_sqlite(everything.data_dir) as connection:
+    with raw(address_of(everything.data_dir)) as connection:
         assert connection.execute("SELECT count(*) FROM console_sessions").fetchone()[0] > 3
     assert sessions.found_in_tables(everything.data_dir) == {}
     assert sessions.found_in_files(everything.data_dir) == {}

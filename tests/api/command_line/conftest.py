@@ -11,6 +11,7 @@ import pytest
 
 from api.command_line import run
 from tests.api.command_line.commands import COMMAND, CTRL_C, Ended, Run
+from tests.engines import url_to_set
 
 QUESTION = b"[y/N] "
 
@@ -22,6 +23,9 @@ def _environment(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KEYLEDGER_DATA_DIR", str(data_dir))
+    url = url_to_set(data_dir)
+    if url is not None:
+        monkeypatch.setenv("KEYLEDGER_DATABASE_URL", url)
     monkeypatch.setenv("TERM", "xterm-256color")
 
 

@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from tests.api.command_line.commands import Run
-from tests.projections.ledgers import database_file, lose_events, sql
+from tests.engines import address_of
+from tests.raw_sql import lose_events, sql
 
 CREATE = ("keys", "create", "--name", "c", "--scopes", "a:b")
 
@@ -112,7 +113,7 @@ def test_there_is_nothing_to_fork_where_there_is_no_ledger(keyledger: Run, data_
 def test_its_id_is_no_keys(keyledger: Run, ledger: Path) -> None:
     keyledger("audit", "fork", "--reason", "a drill")
     query = "SELECT originator_id FROM events WHERE topic = 'AuditLog.Forked'"
-    ((stored,),) = sql(database_file(ledger), query)
+    ((stored,),) = sql(address_of(ledger), query)
     key_id = f"apikey_{UUID(bytes=stored)}"
     for command in ("show", "revoke", "rotate", "history"):
         refused = keyledger("keys", command, key_id, "--workspace", "root", "--json")

@@ -8,7 +8,9 @@ from zipfile import ZipFile
 import pytest
 
 from tests.api.command_line.commands import Run
-from tests.projections.ledgers import database_file, fresh_copy, keys_in, sql
+from tests.engines import address_of, fresh_copy
+from tests.projections.ledgers import keys_in
+from tests.raw_sql import sql
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ class TestExport:
         self, exported: dict[str, Any], pack: Path, keyledger: Run, data_dir: Path
     ) -> None:
         assert exported
-        sql(database_file(data_dir), "DELETE FROM entries WHERE leaf_index = 2")
+        sql(address_of(data_dir), "DELETE FROM entries WHERE leaf_index = 2")
         other = pack.with_name("other.zip")
         ended = keyledger("audit", "export", str(other), "--json")
         assert (ended.code, ended.error["code"]) == (1, "HISTORY_IN_DOUBT")
@@ -112,7 +114,7 @@ class TestExport:
         self, exported: dict[str, Any], pack: Path, keyledger: Run, data_dir: Path
     ) -> None:
         assert exported
-        sql(database_file(data_dir), "UPDATE entries SET entry = X'7B7D' WHERE leaf_index = 1")
+        sql(address_of(data_dir), "UPDATE entries SET entry = X'7B7D' WHERE leaf_index = 1")
         other = pack.with_name("other.zip")
         ended = keyledger("audit", "export", str(other))
         assert ended.code == 1

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.api.command_line.commands import Run
-from tests.projections.ledgers import database_file, sql
+from tests.engines import address_of
+from tests.raw_sql import sql
 
 
 def test_a_sound_ledger_ends_with_0(keyledger: Run, key_id: str) -> None:
@@ -30,8 +31,8 @@ def test_what_is_wrong_is_listed_and_ends_with_1(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
     keyledger("keys", "revoke", key_id)
-    sql(database_file(data_dir), "UPDATE auth_lookup SET revoked = 0")
-    sql(database_file(data_dir), "UPDATE entries SET entry = '[red]x' WHERE leaf_index = 1")
+    sql(address_of(data_dir), "UPDATE auth_lookup SET revoked = 0")
+    sql(address_of(data_dir), "UPDATE entries SET entry = '[red]x' WHERE leaf_index = 1")
 
     people = keyledger("audit", "verify")
     programs = keyledger("audit", "verify", "--json")
@@ -53,7 +54,7 @@ def test_where_no_checkpoint_is_it_says_what_that_means(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
     assert key_id
-    sql(database_file(data_dir), "DELETE FROM checkpoints")
+    sql(address_of(data_dir), "DELETE FROM checkpoints")
     (data_dir / "checkpoints.txt").unlink()
     ended = keyledger("audit", "verify")
     assert ended.code == 0

@@ -1,25 +1,26 @@
 """``keyledger projections``: state, rebuilds and checks."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
+from uuid import UUID
 
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
+from tests.engines import address_of
+from tests.raw_sql import sql
 
 NAMES = [view.name for view in VIEWS]
 
 
 def change(data_dir: Path, statement: str) -> None:
-    with closing(sqlite3.connect(data_dir / "keyledger.sqlite3")) as connection, connection:
-        connection.execute(statement)
+    sql(address_of(data_dir), statement)
 
 
 def plant_poison(data_dir: Path) -> None:
-    change(
-        data_dir,
+    sql(
+        address_of(data_dir),
         "INSERT INTO events (originator_id, originator_version, topic, state)"
-        " VALUES (zeroblob(16), 1, 'ApiKey.Unheard', '{}')",
+        " VALUES (?, 1, 'ApiKey.Unheard', x'7b7d')",
+        UUID(int=0),
     )
 
 

@@ -4,12 +4,10 @@ import csv
 import html
 import io
 import re
-import sqlite3
 import subprocess
 import sys
 import threading
 from base64 import b64encode
-from contextlib import closing
 
 import orjson
 import pytest
@@ -20,7 +18,7 @@ from projections.exclusive import exclusively
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.visits import Visit, form_in, forms_in, words_in
 from tests.api.served import Api, Key
-from tests.projections.ledgers import sql
+from tests.raw_sql import appends_locked, sql
 from tests.system.processes import eventually
 
 AUDIT = "/console/audit"
@@ -133,9 +131,9 @@ class TestTheFeed:
     def test_a_damaged_entry_is_said_to_be_and_the_page_still_shown(
         self, api: Api, admin: Key, visit: Visit
     ) -> None:
-        path, index = api.app.state.ledger.database.path, entry_of(api, admin)
+        address, index = api.address, entry_of(api, admin)
         for damage in (b"no json", b"[]", b'{"key_id": "x"}', b"\xff"):
-            sql(path, "UPDATE entries SET entry = ? WHERE leaf_index = ?", damage, index)
+            sql(address, "UPDATE entries SET entry = ? WHERE leaf_index = ?", damage, index)
             assert happened(visit) == ["This entry is damaged"]
             page = visit.get(f"{AUDIT}/entries/{index}")
             assert page.status_code == 200, page.text
@@ -192,8 +190,8 @@ class TestWhetherItIsGenuine:
     def test_findings_are_listed_for_root_and_counted_for_others(
         self, api: Api, visit: Visit, root: Visit
     ) -> None:
-        path = api.app.state.ledger.database.path
-        sql(path, "UPDATE auth_lookup SET name = 'hacked' WHERE name = 'root'")
+        address = api.address
+        sql(address, "UPDATE auth_lookup SET name = 'hacked' WHERE name = 'root'")
         (finding,) = attest_ledger(api.app.state.ledger).findings
         page = root.get(AUDIT)
         words = html.unescape(words_in(page))
@@ -211,7 +209,7 @@ class TestWhetherItIsGenuine:
         attest_ledger(api.app.state.ledger)
         ledger = api.app.state.ledger
         index = entry_of(api, admin)
-        sql(ledger.database.path, "UPDATE entries SET hashes = zeroblob(length(hashes))")
+        sql(ledger.database.url, "UPDATE entries SET hashes = zeroblob(length(hashes))")
         with pytest.raises(HistoryInDoubt) as doubt:
             ledger.signer.look()
         page = visit.get(AUDIT)
@@ -243,10 +241,8 @@ class TestWhetherItIsGenuine:
         self, api: Api, root: Visit
     ) -> None:
         form = form_in(root.get(AUDIT), "/audit/verify")
-        path = api.app.state.ledger.database.path
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            # The comparison of the projections waits for who writes.
-            connection.execute("BEGIN IMMEDIATE")
+        # The comparison of the projections waits for who writes.
+        with appends_locked(api.address):
             for _ in range(2):
                 root.post(form.action, form.fields)
             eventually(
@@ -260,7 +256,6 @@ class TestWhetherItIsGenuine:
             assert "disabled>Verify now" in page.text
             running = [each for each in threading.enumerate() if each.name == VERIFYING]
             assert len(running) == 1
-            connection.execute("ROLLBACK")
         running[0].join()
         assert "No change found" in words_in(root.get(AUDIT))
 
@@ -329,7 +324,7 @@ class TestAProof:
         sign_a_checkpoint(api)
         index = entry_of(api, keys[4])
         sql(
-            api.app.state.ledger.database.path,
+            api.address,
             "UPDATE entries SET entry = CAST(replace(entry, 'mcp:read', 'mcp:rexd') AS BLOB)"
             " WHERE leaf_index = ?",
             index,

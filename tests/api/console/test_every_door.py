@@ -3,9 +3,7 @@
 `doors.DOORS` has them all, which is held against the app's own routes.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +16,7 @@ from tests.api.console.doors import DOORS, Door
 from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in
 from tests.api.served import Api, Key
 from tests.api.test_every_route import flat
+from tests.raw_sql import raw
 
 GUARDED = [door for door in DOORS if door.scopes is not None]
 CHANGES = [door for door in GUARDED if door.method == "POST"]
@@ -282,8 +281,7 @@ class TestWhatGoesWrong:
 
     def test_a_ledger_that_cannot_be_asked(self, api: Api) -> None:
         visit = Visit.signed_in(api, api.root)
-        path = api.settings.data_dir / "keyledger.sqlite3"
-        with closing(sqlite3.connect(path)) as connection:
+        with raw(api.address) as connection:
             connection.execute("ALTER TABLE console_sessions RENAME TO elsewhere")
             answer = visit.get("/console/keys")
             is_page(answer, 503)

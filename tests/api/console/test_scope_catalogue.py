@@ -10,6 +10,7 @@ from domain import scopes
 from tests.api.console.visits import Visit, words_in
 from tests.api.served import NewLedger, served
 from tests.conftest import SettableClock
+from tests.engines import settings_of
 
 OTHER = """
 [billing]
@@ -41,7 +42,7 @@ def test_keyledgers_own_has_the_scopes_that_its_doors_demand() -> None:
 def test_another_takes_its_place(
     path: Path, new_ledger: NewLedger, tmp_path: Path, clock: SettableClock
 ) -> None:
-    settings = read_settings(data_dir=new_ledger.copied_to(tmp_path / "data"), scope_catalogue=path)
+    settings = settings_of(new_ledger.copied_to(tmp_path / "data"), scope_catalogue=path)
     with served(settings, new_ledger.root, clock) as api:
         page = Visit.signed_in(api, api.root).get("/console/keys/new")
     assert 'value="billing:refund"' in page.text

@@ -1,0 +1,150 @@
+"""The engines that keep ledgers, and which of them keeps the ledger of a folder.
+
+A folder whose ledger is in PostgreSQL has a file beside it that says in which database. Whoever is
+told the folder finds the database by it, in another process too, so that a test says nothing of
+engines unless it is about one.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Protocol
+
+from sqlalchemy import URL, make_url
+
+from api.settings import Settings, read_settings
+from tests.postgresql import Server, create_database, databases, drop_databases, running_server
+
+SQLITE = "sqlite"
+POSTGRESQL = "postgresql"
+
+
+class Engine(Protocol):
+    """What keeps ledgers."""
+
+    @property
+    def name(self) -> str: ...
+
+    def new_place(self, data_dir: Path) -> Path:
+        """Let the ledger that will be in a folder be kept by this engine; return the folder."""
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Remove what was made meanwhile, except for files, which are removed with their folder."""
+
+
+class SQLite:
+    """Keeps a ledger in a file of its folder."""
+
+    name = SQLITE
+
+    def new_place(self, data_dir: Path) -> Path:
+        return data_dir
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """Keeps each ledger in a database of its own."""
+
+    server: Server
+
+    name = POSTGRESQL
+
+    def new_place(self, data_dir: Path) -> Path:
+        url = self.server.url(f"ledger_{token_hex(6)}")
+        _planned(data_dir).write_text(url.render_as_string(hide_password=False))
+        return data_dir
+
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        server = self.server.url("postgres")
+        before = databases(server)
+        yield
+        drop_databases(server, databases(server) - before)
+
+
+@contextmanager
+def engine_called(name: str) -> Iterator[Engine]:
+    """Run an engine, as far as it has to be run."""
+    if name == SQLITE:
+        yield SQLite()
+    else:
+        with running_server() as server:
+            yield PostgreSQL(server)
+
+
+def address_of(data_dir: Path) -> URL:
+    """Return where the database of a folder is; one of PostgreSQL is made by the first to ask."""
+    planned, made = _planned(data_dir), _made(data_dir)
+    if planned.exists():
+        create_database(make_url(planned.read_text()))
+        planned.rename(made)
+    if made.exists():
+        return make_url(made.read_text())
+    return file_address(database_file(data_dir))
+
+
+def file_address(file: Path) -> URL:
+    """Return where the database is that is a file."""
+    return URL.create("sqlite", database=str(file))
+
+
+def database_file(data_dir: Path) -> Path:
+    """Return the file of a folder's database on SQLite."""
+    return data_dir / "keyledger.sqlite3"
+
+
+def settings_of(data_dir: Path, **given: object) -> Settings:
+    """Return the settings for the ledger of a folder, wherever its database is."""
+    return read_settings(data_dir=data_dir, database_url=url_to_set(data_dir), **given)
+
+
+def url_to_set(data_dir: Path) -> str | None:
+    """Return what ``database_url`` is to be set to for a folder, if to anything."""
+    address = address_of(data_dir)
+    if address.get_backend_name() == SQLITE:
+        return None
+    return address.render_as_string(hide_password=False)
+
+
+def fresh_copy(of: Path, to: Path) -> Path:
+    """Copy the ledger of a folder that nobody has open, in place of whatever is there."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(of, to)
+    source = address_of(of)
+    if source.get_backend_name() == POSTGRESQL:
+        planned, made = _planned(to), _made(to)
+        if made.exists():
+            target = make_url(made.read_text())
+        elif planned.exists():
+            target = make_url(planned.read_text())
+        else:
+            target = source.set(database=f"ledger_{token_hex(6)}")
+        create_database(target, copied_from=source)
+        planned.unlink(missing_ok=True)
+        made.write_text(target.render_as_string(hide_password=False))
+    return to
+
+
+def empty_database(data_dir: Path) -> None:
+    """Let the database be as if it had never been made."""
+    address = address_of(data_dir)
+    if address.get_backend_name() == POSTGRESQL:
+        create_database(address)
+    for file in data_dir.glob(f"{database_file(data_dir).name}*"):
+        file.unlink()
+
+
+def _planned(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}.planned-database")
+
+
+def _made(data_dir: Path) -> Path:
+    return data_dir.with_name(f"{data_dir.name}.database")
