@@ -38,6 +38,7 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.AlreadyRotated: (409, "The key has a successor"),
     errors.ConcurrentChange: (409, "Somebody else was faster"),
     errors.RebuildRunning: (409, "A rebuild is running"),
+    errors.NotOwner: (409, "Only the owner of the tables may do this"),
     errors.VersionMismatch: (412, "The key has changed"),
     errors.Invalid: (422, "The request is not valid"),
     errors.IdempotencyKeyReused: (422, "The Idempotency-Key was used before"),

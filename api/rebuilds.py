@@ -8,7 +8,7 @@ import structlog
 
 from domain.errors import LedgerError, RebuildRunning
 from projections.database import Database
-from projections.rebuild import Clock, rebuild
+from projections.rebuild import Clock, check_may_rebuild, rebuild
 from projections.view import View
 
 _log = structlog.get_logger()
@@ -46,9 +46,11 @@ class Rebuilds:
         """Start to rebuild a view.
 
         Raises:
+            NotOwner: the server runs as a role that may not.
             RebuildRunning: this process is at it already. If another process is, the state
                 becomes failed and says so.
         """
+        check_may_rebuild(self._database, view)
         with self._lock:
             running = self._threads.get(view.name)
             if running is not None and running.is_alive():

@@ -143,6 +143,12 @@ class RebuildRunning(LedgerError):
     code = "REBUILD_RUNNING"
 
 
+class NotOwner(LedgerError):
+    """This needs the role that owns the database's tables, and it runs as another one."""
+
+    code = "NOT_OWNER"
+
+
 class Overloaded(LedgerError):
     """Too much work is waiting already; the same call may succeed in ``retry_after`` seconds."""
 

@@ -46,6 +46,14 @@ def last_signed(connection: Connection, origin: str) -> tuple[int, str] | None:
     return None if row is None else (row.size, row.signed_at)
 
 
+def note_of(connection: Connection, origin: str, size: int) -> str:
+    """Return the note of a log's checkpoint that is known to be there."""
+    note: str = connection.execute(
+        select(checkpoints.c.note).where(checkpoints.c.origin == origin, checkpoints.c.size == size)
+    ).scalar_one()
+    return note
+
+
 def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
     """Write a signed checkpoint down, unless it is there already."""
     connection.execute(

@@ -126,6 +126,26 @@ def take_schema_lock(connection: Connection) -> None:
         postgresql.take_schema_lock(connection)
 
 
+def check_owner(connection: Connection, way_on: str) -> None:
+    """Refuse what only the owner of the tables may do; a file is owned by whoever can write to it.
+
+    Args:
+        way_on: the command that the owner is to run.
+
+    Raises:
+        NotOwner: this runs as another role.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        postgresql.check_owner(connection, way_on)
+
+
+def schema_for_new_tables(connection: Connection) -> str | None:
+    """Return the schema in which to make a table; ``None`` for where one is made untold."""
+    if connection.dialect.name == POSTGRESQL:
+        return postgresql.schema_for_new_tables(connection)
+    return None
+
+
 def take_as_long_as_needed(connection: Connection) -> None:
     """Lift the limit on the time of a statement, for the rest of a transaction.
 

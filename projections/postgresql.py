@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy import exc as sqlalchemy_errors
 
-from domain.errors import LedgerUnavailable
+from domain.errors import LedgerUnavailable, NotOwner
 
 # LOCK TABLE takes no snapshot, and so is first: a transaction whose snapshot is older than the
 # exchange of a table would find the new one empty.
@@ -26,6 +26,10 @@ _BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK_NOT_AVAILABLE = "55P03"
 _ALLOWED_TO_WAIT_MILLISECONDS = 200
 
+_OWNS = (
+    "SELECT current_user, coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class"
+    " WHERE oid = to_regclass('events')), has_schema_privilege(current_schema(), 'CREATE'), false)"
+)
 _KIND = "SELECT current_setting('synchronous_commit'), pg_is_in_recovery()"
 
 
@@ -124,6 +128,34 @@ def take_schema_lock(connection: Connection) -> None:
     connection.exec_driver_sql(
         f"SELECT pg_advisory_xact_lock({purpose}, hashtext(current_schema()))"
     )
+
+
+def check_owner(connection: Connection, way_on: str) -> None:
+    """Refuse what only the owner of the ledger's tables may do, before anything is done.
+
+    Args:
+        way_on: the command that the owner is to run.
+
+    Raises:
+        NotOwner: the role of this connection neither is the owner nor belongs to it; where there
+            are no tables yet, it may not make them.
+    """
+    role, owns = connection.exec_driver_sql(_OWNS).one()
+    if not owns:
+        raise NotOwner(f"{role} does not own the ledger's tables; as their owner, run: {way_on}")
+
+
+def schema_for_new_tables(connection: Connection) -> str | None:
+    """Return the first schema of the search path in which this role may make tables.
+
+    That of the ledger's tables is the first for their owner. Another role may have one of its own
+    behind it, in which it makes what it compares them with.
+    """
+    schema: str | None = connection.exec_driver_sql(
+        "SELECT name FROM unnest(current_schemas(false)) WITH ORDINALITY path (name, place)"
+        " WHERE has_schema_privilege(name, 'CREATE') ORDER BY place LIMIT 1"
+    ).scalar()
+    return schema
 
 
 def lift_statement_timeout(connection: Connection) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Table, inspect
 from domain.errors import RebuildRunning
 from domain.times import to_text
 from projections.comparison import Difference, compare_rows, differing_positions
-from projections.database import Database, take_as_long_as_needed
+from projections.database import Database, check_owner, take_as_long_as_needed
 from projections.exclusive import exclusively
 from projections.postgresql import ReadersInTheWay
 from projections.shadow import BATCH, Shadow, drop_table, read_state
@@ -68,17 +68,30 @@ class ReplayReport:
     locked_seconds: float
 
 
+def check_may_rebuild(database: Database, view: View) -> None:
+    """Refuse a rebuild that would fail at its end.
+
+    Raises:
+        NotOwner: only the owner of the tables may put another one in a table's place.
+        LedgerUnavailable: the database cannot be asked.
+    """
+    with database.read() as connection:
+        check_owner(connection, f"keyledger projections rebuild {view.name}")
+
+
 def rebuild(
     database: Database, view: View, *, clock: Clock, progress: Progress = ignore_progress
 ) -> ReplayReport:
     """Make a view's table anew, and put it in the live one's place.
 
     Raises:
+        NotOwner: only the owner of the tables may do it.
         RebuildRunning: somebody is at it already.
         PoisonEvent: an event cannot be projected. The live table stays, and goes on being kept up
             to date; when the event's trouble is mended, the same call goes on from there.
         LedgerUnavailable: the database cannot be asked; the same call goes on later.
     """
+    check_may_rebuild(database, view)
 
     def take_over(connection: Connection, shadow: Shadow) -> Table:
         return shadow.take_over(connection, to_text(clock()))
@@ -113,7 +126,7 @@ def build_outdated_views(
     Several processes may do it at the same time: the first does the work, the others wait for it.
 
     Raises:
-        PoisonEvent, LedgerUnavailable: as for `rebuild`.
+        NotOwner, PoisonEvent, LedgerUnavailable: as for `rebuild`.
     """
     reports = []
     for view in views:

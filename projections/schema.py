@@ -20,7 +20,12 @@ from sqlalchemy import (
 
 from domain.errors import LedgerError
 from projections.column_types import aggregate_id, big_integer, text
-from projections.database import Database, take_as_long_as_needed, take_schema_lock
+from projections.database import (
+    Database,
+    check_owner,
+    take_as_long_as_needed,
+    take_schema_lock,
+)
 
 HEAD = "0006"
 """The revision that this version of the program works with."""
@@ -113,6 +118,9 @@ last_attestation = Table(
 """What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
 next attestation is made at once."""
 
+_MAKE = "keyledger keys create"
+_UPGRADE = "keyledger projections status"
+
 _revision = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 
@@ -130,6 +138,7 @@ def upgrade_schema(database: Database) -> None:
     Raises:
         UnknownSchema: the database belongs to a newer version, or is none of ours. What is in it
             is left exactly as it was.
+        NotOwner: it is not at this version, and only the owner of the tables may bring it there.
     """
     with database.read() as connection:
         if current_revision(connection) == HEAD:
@@ -137,6 +146,9 @@ def upgrade_schema(database: Database) -> None:
     with database.write() as connection:
         take_schema_lock(connection)
         found = current_revision(connection)
+        if found == HEAD:
+            return
+        check_owner(connection, _MAKE if found is None else _UPGRADE)
         if found is None and inspect(connection).get_table_names():
             message = (
                 f"{database.name} has tables, but none of Keyledger's revisions; give an empty"

@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.sql.elements import quoted_name
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
-from projections.database import POSTGRESQL, Database
+from projections.database import POSTGRESQL, Database, schema_for_new_tables
 from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
 from projections.stored_events import (
@@ -295,7 +295,8 @@ def drop_table(connection: Connection, table: Table) -> None:
 
 
 def _create(connection: Connection, view: View, name: str, generation: int) -> None:
-    table = view.table.to_metadata(MetaData(), name=name)
+    made_in = MetaData(schema=schema_for_new_tables(connection))
+    table = view.table.to_metadata(made_in, name=name)
     for index in table.indexes:
         # An index keeps its name when its table is renamed, and no two may have the same.
         index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)

@@ -4,6 +4,10 @@ What a checkpoint says can be held against the ledger for ever. So none is signe
 the last one outside, and none for what is not yet on the disk: only committed entries are read,
 and a commit is on the disk before anybody can read it. The note goes into the file first; what a
 crash leaves undone after that, the next call does.
+
+Of a ledger on a server each machine has a file of its own, and whichever has the turn signs. What
+another machine has signed is then in the database and not in the file; where it was signed by the
+ledger's key, and the log agrees with it, it is taken over into the file.
 """
 
 from bisect import bisect_left
@@ -13,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
 from sqlalchemy import Connection
 
 from domain.errors import (
@@ -23,32 +28,38 @@ from domain.errors import (
 )
 from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from projections.checkpoint_file import append_note, last_note_in, notes_in, sync_notes
-from projections.checkpoints import keep_note, last_signed, latest_note
+from projections.checkpoints import keep_note, last_signed, latest_note, note_of
 from projections.database import Database
 from projections.entries import last_fork, reader, size_of
 from projections.exclusive import exclusively
 from projections.merkle import EMPTY_ROOT, root
 from projections.signed_note import SigningKey, text_of
 
+_log = structlog.get_logger()
+
 _FORK = "go on with this one for all to see by: keyledger audit fork --reason WHY"
 _WAY_ON = (
     "if the events are as they were, this puts the entries right: keyledger projections rebuild"
     f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
 )
+_OUTSIDE = "outside"
+_IN_THE_DATABASE = "in the database"
 
 
 class Looked(NamedTuple):
     """What a look found.
 
     Args:
-        note: the last one outside; ``None`` if there is none yet.
+        note: the last one; ``None`` if there is none yet.
         last: the checkpoint in it, with which the log agrees.
+        outside: the size of the last checkpoint in the file; 0 if there is none yet.
         kept: the size of the last checkpoint in the database; 0 if there is none yet.
         now: what the log has come to.
     """
 
     note: str | None
     last: Checkpoint
+    outside: int
     kept: int
     now: Checkpoint
 
@@ -56,7 +67,7 @@ class Looked(NamedTuple):
 class Signer:
     """Signs what the log has come to, and says whether it is still the log that was signed.
 
-    Any number of processes have one; one of them signs at a time.
+    Any number of processes on any number of machines have one; one of them signs at a time.
     """
 
     def __init__(
@@ -134,6 +145,11 @@ class Signer:
             raise LedgerUnavailable(message) from error
 
     def _sign(self, looked: Looked) -> Checkpoint | None:
+        if looked.note is not None and looked.outside < looked.last.size:
+            if not looked.outside:
+                # What the database had before is taken on trust, this once.
+                _log.warning("checkpoint_file_begun", origin=self._key.name, size=looked.last.size)
+            append_note(self._path, looked.note)
         if looked.note is not None and looked.kept < looked.last.size:
             # A crash came between the file and the database, and perhaps before the disk.
             sync_notes(self._path)
@@ -162,18 +178,26 @@ class Signer:
         note = self._last_note()
         with self._database.read() as connection:
             forked = self._forked(connection)
-            if note is None:
+            last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
+            if note is not None:
+                last = self._agreed(connection, note, _OUTSIDE)
+            outside, size = last.size, 0 if kept is None else kept[0]
+            if size > outside and not self._database.is_a_file:
+                note = note_of(connection, self._key.name, size)
+                last = self._agreed(connection, note, _IN_THE_DATABASE)
+                if last.size != size:
+                    raise HistoryInDoubt(
+                        f"the database's checkpoint at {size} entries is of {last.size}: somebody"
+                        f" has changed it; {_WAY_ON}"
+                    )
+            elif note is None:
                 self._check_new(kept, forked=forked, ever_signed=kept_note is not None)
-                last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
-            else:
-                last = self._agreed(connection, note)
-            size = 0 if kept is None else kept[0]
-            if size > last.size:
+            elif size > outside:
                 raise HistoryInDoubt(
                     f"{size} entries were signed, and the file of the checkpoints ends at"
-                    f" {last.size}: it is an older one; restore it, or {_FORK}"
+                    f" {outside}: it is an older one; restore it, or {_FORK}"
                 )
-            return Looked(note, last, size, self._now(connection))
+            return Looked(note, last, outside, size, self._now(connection))
 
     def _forked(self, connection: Connection) -> bool:
         """Tell whether the log was forked; it has to be to the name that is signed for here."""
@@ -209,12 +233,12 @@ class Signer:
                 f" of {self._key.name}; restore both. If they are lost, {_FORK}"
             )
 
-    def _agreed(self, connection: Connection, note: str) -> Checkpoint:
+    def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:
         try:
             last = open_checkpoint(note, [self._key.verifier_key])
         except ValueError as error:
             raise HistoryInDoubt(
-                f"the last checkpoint outside was not signed by the key of {self._key.name}"
+                f"the last checkpoint {place} was not signed by the key of {self._key.name}"
                 f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
             ) from error
         size = size_of(connection)

@@ -77,7 +77,12 @@ def check_server(settings: Settings) -> Iterator[Check]:
         yield Check("durability", "ok", "fsync, full_page_writes and synchronous_commit are on")
     if server.may_change_history:
         said = f"{server.role} may change and delete events and entries"
-        yield Check("role", "warn", said, "let the server run as a role that may not: see docs")
+        yield Check(
+            "role",
+            "warn",
+            said,
+            "let the server run as a role that may not: docs/postgresql-roles.sql",
+        )
     else:
         yield Check("role", "ok", f"{server.role} may not change or delete events and entries")
     yield from _check_contents(contents)

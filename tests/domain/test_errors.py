@@ -17,6 +17,7 @@ CODES = {
     "KeyRevoked": "KEY_REVOKED",
     "LedgerUnavailable": "LEDGER_UNAVAILABLE",
     "NoCredential": "UNAUTHENTICATED",
+    "NotOwner": "NOT_OWNER",
     "Overloaded": "OVERLOADED",
     "PoisonEvent": "POISON_EVENT",
     "ProjectionInconsistent": "PROJECTION_INCONSISTENT",

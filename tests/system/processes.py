@@ -199,13 +199,13 @@ class Ran:
     errors: str
 
 
-def run(data_dir: Path, *arguments: str) -> Ran:
+def run(data_dir: Path, *arguments: str, **settings: object) -> Ran:
     """Run a command on a ledger, to its end."""
     ended = subprocess.run(
         [KEYLEDGER, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=_environment(data_dir, {}),
+        env=_environment(data_dir, settings),
         cwd=data_dir.parent,
         timeout=PATIENCE,
         check=False,

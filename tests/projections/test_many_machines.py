@@ -1,0 +1,190 @@
+"""Several machines on one ledger: each has its own file of checkpoints, and any of them signs."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+from sqlalchemy import URL
+from structlog.testing import capture_logs
+
+from api.composition import OpenLedger, opened_ledger
+from api.settings import read_settings
+from domain.errors import HistoryInDoubt
+from domain.verifiers import CHEAPEST
+from projections.checkpoint import open_checkpoint
+from projections.checkpoint_file import notes_in
+from projections.exclusive import exclusively
+from tests.conftest import NOON
+from tests.postgresql import Server, connected, create_database, initdb, running_server
+from tests.programs import needs
+from tests.projections.ledgers import Keys
+
+pytestmark = needs(initdb(), "postgresql")
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(postgresql: Server) -> URL:
+    url = postgresql.url(f"ledger_{token_hex(6)}")
+    create_database(url)
+    return url
+
+
+class Machine:
+    """A folder with the ledger's pepper and signing key, and checkpoints of its own."""
+
+    def __init__(self, data_dir: Path, url: URL) -> None:
+        address = url.render_as_string(hide_password=False)
+        self._settings = read_settings(data_dir=data_dir, database_url=address)
+        self._opening = opened_ledger(self._settings, clock=lambda: NOON, argon2_profile=CHEAPEST)
+        self.opened: OpenLedger = self._opening.__enter__()
+
+    def close(self) -> None:
+        self._opening.__exit__(None, None, None)
+
+    @property
+    def file(self) -> Path:
+        return self._settings.checkpoint_path
+
+    def append(self) -> None:
+        Keys(self.opened).create()
+
+    def signed(self) -> int | None:
+        """Sign, and return the size of what was signed now."""
+        checkpoint = self.opened.signer.sign()
+        return None if checkpoint is None else checkpoint.size
+
+    def sizes(self) -> list[int]:
+        key = self.opened.signer.key.verifier_key
+        return [open_checkpoint(note, [key]).size for note in notes_in(self.file)]
+
+
+@pytest.fixture
+def machines(url: URL, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
+    """Two machines; the first has signed a checkpoint before the second came."""
+    one = Machine(tmp_path / "one", url)
+    one.append()
+    assert one.signed() == 1
+    (tmp_path / "other").mkdir()
+    for name in ("pepper", "signing-key"):
+        shutil.copy(tmp_path / "one" / name, tmp_path / "other" / name)
+    other = Machine(tmp_path / "other", url)
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_a_new_machine_begins_its_file_with_what_was_signed_and_says_once_that_it_trusts_it(
+    machines: tuple[Machine, Machine],
+) -> None:
+    _, other = machines
+    assert other.opened.signer.doubt is None
+    with capture_logs() as logs:
+        assert other.signed() is None
+        assert other.signed() is None
+    assert [(each["event"], each["log_level"]) for each in logs] == [
+        ("checkpoint_file_begun", "warning")
+    ]
+    assert other.sizes() == [1]
+
+
+def test_whoever_has_the_turn_signs_and_the_others_take_it_over(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, other = machines
+    for size in range(2, 8, 2):
+        other.append()
+        assert other.signed() == size
+        assert one.signed() is None
+        one.append()
+        assert one.signed() == size + 1
+        assert other.signed() is None
+    assert one.sizes() == other.sizes() == [1, *range(2, 8)]
+
+
+def test_a_machine_that_was_away_takes_over_the_last_one_and_goes_on(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, other = machines
+    other.signed()
+    for _ in range(3):
+        one.append()
+        one.signed()
+    other.append()
+    assert other.signed() == 5
+    assert other.sizes() == [1, 4, 5]
+
+
+def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
+    machines: tuple[Machine, Machine],
+) -> None:
+    one, other = machines
+    other.signed()
+    one.append()
+    one.signed()
+    with exclusively(one.opened.database, "signing") as alone:
+        assert alone
+        assert other.signed() is None
+    assert other.sizes() == [1]
+    other.append()
+
+
+def test_a_log_that_another_machine_has_signed_further_is_doubted_when_it_is_smaller(
+    machines: tuple[Machine, Machine], url: URL
+) -> None:
+    one, other = machines
+    other.signed()
+    one.append()
+    one.signed()
+    with connected(url) as connection:
+        connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
+    with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
+        other.signed()
+    with pytest.raises(HistoryInDoubt):
+        other.append()
+    assert other.sizes() == [1]
+
+
+def test_a_history_that_was_put_back_is_doubted_by_a_machine_that_knows_more(
+    machines: tuple[Machine, Machine], url: URL
+) -> None:
+    one, other = machines
+    other.signed()
+    one.append()
+    one.signed()
+    with connected(url) as connection:
+        connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
+        connection.execute(b"DELETE FROM checkpoints WHERE size > 1")
+    with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
+        one.signed()
+    # The other machine has not been told of what is gone: nothing that it has speaks of it.
+    assert other.signed() is None
+
+
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ("replace(note, chr(8212), '-')", "the last checkpoint in the database was not signed by"),
+        ("(SELECT note FROM checkpoints WHERE size = 1)", "at 2 entries is of 1"),
+    ],
+)
+def test_what_the_ledgers_key_has_not_signed_is_not_taken_over(
+    machines: tuple[Machine, Machine], url: URL, forged: str, said: str
+) -> None:
+    one, other = machines
+    other.signed()
+    one.append()
+    one.signed()
+    with connected(url) as connection:
+        statement = f"UPDATE checkpoints SET note = {forged} WHERE size = 2"  # noqa: S608 - ours
+        connection.execute(statement.encode())
+    with pytest.raises(HistoryInDoubt, match=said):
+        other.signed()
+    assert other.sizes() == [1]

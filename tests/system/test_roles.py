@@ -1,0 +1,312 @@
+"""A server whose role can add to the history and not change it, made by the documented script."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from domain.times import to_text
+from projections.schema import metadata
+from projections.views import VIEWS
+from tests.postgresql import Server, connected, create_database, initdb, running_server
+from tests.programs import needs
+from tests.system.clients import Client, answered, types
+from tests.system.processes import Ran, Servers, eventually, run, servers_in
+from tests.system.tails import Tail
+
+pytestmark = needs(initdb(), "postgresql")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "docs" / "postgresql-roles.sql"
+OWNER = "keyledger_owner"
+SERVER = "keyledger_server"
+NO_CHANGE = "suppress_redundant_updates_trigger"
+"""A function for triggers that PostgreSQL brings along."""
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@dataclass
+class Guarded:
+    """A database with the two roles, and the servers of its ledger."""
+
+    administrator: URL
+    servers: Servers
+    token: str = ""
+
+    def url(self, role: str) -> URL:
+        return self.administrator.set(username=role)
+
+    def url_to_set(self, role: str) -> str:
+        return self.url(role).render_as_string(hide_password=False)
+
+    def run_script(self) -> None:
+        url = self.administrator
+        name = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        psql = Path(initdb() or "").with_name("psql")
+        ran = subprocess.run(
+            [psql, "--no-psqlrc", "--quiet", "--dbname", name, "--file", SCRIPT],
+            capture_output=True,
+            check=True,
+        )
+        assert ran.stdout + ran.stderr == b""
+        with connected(url) as connection:
+            for role in (OWNER, SERVER):
+                # A statement about a role takes no parameters; the password is hexadecimal.
+                connection.execute(f"ALTER ROLE {role} PASSWORD '{url.password}'".encode())
+
+    def command(self, role: str, *arguments: str) -> Ran:
+        return run(self.servers.data_dir, *arguments, database_url=self.url_to_set(role))
+
+    def execute(self, role: str, statement: str) -> None:
+        with connected(self.url(role)) as connection:
+            connection.execute(statement.encode())
+
+
+def _guarded(postgresql: Server, servers: Servers, name: str) -> Guarded:
+    guarded = Guarded(postgresql.url(name), servers)
+    create_database(guarded.administrator)
+    guarded.run_script()
+    return guarded
+
+
+@pytest.fixture(scope="module")
+def guarded(postgresql: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A ledger made by its owner, with a server that runs as the other role."""
+    with servers_in(tmp_path_factory.mktemp("guarded")) as servers:
+        guarded = _guarded(postgresql, servers, "guarded")
+        made = guarded.command(
+            OWNER, "keys", "create", "--workspace", "root", "--name", "root", "--scopes", "*"
+        )
+        guarded.token = re.findall(r"^key_\w{65}$", made.output, re.MULTILINE)[0]
+        # The second time it finds the tables, and the third time nothing to do.
+        for _ in range(2):
+            guarded.run_script()
+        servers.start(
+            database_url=guarded.url_to_set(SERVER),
+            expirer_seconds=0.05,
+            last_used_seconds=0.05,
+            attestation_hours=0.001,
+        )
+        yield guarded
+
+
+@pytest.fixture
+def root(guarded: Guarded) -> Client:
+    return guarded.servers.started[0].client(guarded.token)
+
+
+def test_it_makes_checks_changes_and_ends_keys(root: Client) -> None:
+    made = answered(root.create("made", idempotency_key="made-once"), 201)
+    assert answered(root.create("made", idempotency_key="made-once"), 201)["token"] is None
+    assert root.verify(made["token"]) == "VALID"
+    answered(root.update(made["key_id"], name="renamed", scopes=["mcp:write"]))
+    successor = answered(root.rotate(made["key_id"], 3600), 201)
+    answered(root.revoke(made["key_id"], "leaked"))
+    assert root.verify(made["token"]) == "REVOKED"
+    assert root.verify(successor["token"]) == "VALID"
+    assert [each["name"] for each in root.list_keys(q="rename")] == ["renamed"] * 2
+    history = types(root.history(made["key_id"]))
+    assert history == ["Created", "Renamed", "ScopesChanged", "Rotated", "Revoked"]
+
+
+def test_it_records_that_a_key_has_expired_and_when_it_was_last_used(root: Client) -> None:
+    used = answered(root.create("used"), 201)
+    assert root.verify(used["token"]) == "VALID"
+    end = datetime.now(UTC) + timedelta(seconds=1)
+    ended = answered(root.create("ended", expires_at=to_text(end)), 201)
+    eventually(
+        lambda: types(root.history(ended["key_id"])) == ["Created", "Expired"],
+        "the end of a key is recorded",
+    )
+    eventually(
+        lambda: root.show(used["key_id"])["last_used_at"] is not None,
+        "the use of a key is written down",
+    )
+
+
+def test_it_tells_what_happened_and_proves_it(guarded: Guarded, root: Client) -> None:
+    made = answered(root.create("proved"), 201)
+    leaf = answered(root.http.get("/v1/events", params={"key_id": made["key_id"]}))["data"][0]
+    with Tail(guarded.servers.started[0].client(guarded.token), {"after": "0"}).opened() as pieces:
+        assert next(pieces)
+
+    def is_signed() -> bool:
+        proof = root.http.get("/v1/proofs/inclusion", params={"position": leaf["position"]})
+        return proof.status_code == 200
+
+    eventually(is_signed, "a checkpoint of the key is signed")
+
+
+def test_somebody_signs_in_and_out(guarded: Guarded) -> None:
+    url = guarded.servers.started[0].url
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as browser:
+        signed_in = browser.post("/console/sign-in", data={"token": guarded.token})
+        assert signed_in.status_code == 303
+        page = browser.get("/console/projections")
+        form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+        refused = browser.post("/console/projections/key_list/rebuild", data=form)
+        assert refused.status_code == 409
+        assert "as their owner, run: keyledger projections rebuild key_list" in refused.text
+        assert browser.post("/console/sign-out", data=form).status_code == 303
+        assert browser.get("/console/keys").status_code == 303
+
+
+def test_it_attests_the_ledger(guarded: Guarded) -> None:
+    (server,) = guarded.servers.started
+
+    def attested() -> bool:
+        found = [each for each in server.log_lines if each.get("event") == "ledger_attested"]
+        assert {each["findings"] for each in found} <= {0}
+        return bool(found)
+
+    eventually(attested, "the ledger is attested, with its views made anew to compare them")
+
+
+def test_a_rebuild_is_the_owners_and_the_refusal_says_so(root: Client) -> None:
+    refused = answered(root.rebuild("key_list"), 409)
+    assert refused["code"] == "NOT_OWNER"
+    assert refused["detail"].startswith(SERVER)
+    assert "as their owner, run: keyledger projections rebuild key_list" in refused["detail"]
+    assert root.projections()["key_list"]["rebuild"] is None
+
+
+@pytest.mark.parametrize("table", [*metadata.tables, *(view.name for view in VIEWS)])
+def test_no_table_can_be_dropped_changed_or_emptied(guarded: Guarded, table: str) -> None:
+    for statement in (
+        f"DROP TABLE {table}",
+        f"ALTER TABLE {table} ADD COLUMN more text",
+        f"TRUNCATE {table}",
+        f"CREATE TRIGGER no_more BEFORE UPDATE ON {table} EXECUTE FUNCTION {NO_CHANGE}()",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            guarded.execute(SERVER, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET topic = topic",
+        "UPDATE entries SET entry = entry",
+        "UPDATE checkpoints SET note = note",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "DELETE FROM events",
+        "DELETE FROM entries",
+        "DELETE FROM checkpoints",
+        "DELETE FROM alembic_version",
+        "DELETE FROM key_list",
+        "SELECT setval('events_id_seq', 1)",
+        "CREATE TABLE public.events_of_mine (id int)",
+        "CREATE TEMPORARY TABLE events (id int)",
+        "CREATE SCHEMA mine",
+        "SET ROLE keyledger_owner",
+    ],
+)
+def test_the_database_itself_keeps_the_server_from_changing_history(
+    guarded: Guarded, statement: str
+) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        guarded.execute(SERVER, statement)
+
+
+def test_a_table_of_its_own_stands_in_for_none_of_the_ledgers(guarded: Guarded) -> None:
+    with connected(guarded.url(SERVER)) as connection:
+        connection.execute(b"CREATE TABLE keyledger_server.events (id int)")
+        try:
+            (count,) = connection.execute(b"SELECT count(*) FROM events").fetchone() or (0,)
+            assert count
+        finally:
+            connection.execute(b"DROP TABLE keyledger_server.events")
+
+
+def test_after_the_owners_rebuild_the_server_goes_on_and_may_no_more_than_before(
+    guarded: Guarded, root: Client
+) -> None:
+    made = answered(root.create("before"), 201)
+    rebuilt = guarded.command(OWNER, "projections", "rebuild", "--all")
+    assert rebuilt.code == 0, rebuilt
+    answered(root.revoke(made["key_id"]))
+    assert root.verify(made["token"]) == "REVOKED"
+    for statement in ("UPDATE entries SET entry = entry", "DELETE FROM entries"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            guarded.execute(SERVER, statement)
+    verified = guarded.command(SERVER, "audit", "verify")
+    assert verified.code == 0, verified
+
+
+def test_doctor_tells_the_two_roles_apart(guarded: Guarded) -> None:
+    said = f"{SERVER} may not change or delete events and entries"
+    assert said in guarded.command(SERVER, "doctor").output
+    output = re.sub(r"\s+", " ", guarded.command(OWNER, "doctor", "--json").output)
+    assert "let the server run as a role that may not: docs/postgresql-roles.sql" in output
+    assert SCRIPT.is_file()
+
+
+OUTDATED: dict[str, tuple[str, str, str]] = {
+    "a view": (
+        "UPDATE projection_states SET view_version = 0 WHERE table_name = 'key_list'",
+        "UPDATE projection_states SET view_version = {view.version} WHERE table_name = 'key_list'",
+        "keyledger projections rebuild key_list",
+    ),
+    "the tables": (
+        "UPDATE alembic_version SET version_num = '0005'",
+        "UPDATE alembic_version SET version_num = '0006'",
+        "keyledger projections status",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OUTDATED)
+def test_a_server_that_finds_what_only_the_owner_can_upgrade_says_what_to_run(
+    guarded: Guarded, what: str
+) -> None:
+    damage, mend, command = OUTDATED[what]
+    guarded.execute(OWNER, damage)
+    try:
+        ended = guarded.command(SERVER, "serve", "--port", "0")
+    finally:
+        guarded.execute(OWNER, mend.format(view=VIEWS[0]))
+    assert ended.code == 1
+    assert f"{SERVER} does not own the ledger's tables" in ended.errors
+    assert f"as their owner, run: {command}" in ended.errors
+
+
+def test_a_new_ledger_is_made_by_its_owner_alone(postgresql: Server, tmp_path: Path) -> None:
+    with servers_in(tmp_path) as servers:
+        new = _guarded(postgresql, servers, "new")
+        refused = new.command(SERVER, "serve", "--port", "0")
+        assert refused.code == 1
+        assert "as their owner, run: keyledger keys create" in refused.errors
+        first = servers.start(database_url=new.url_to_set(OWNER))
+        first.stop()
+        new.run_script()
+        client = servers.start(database_url=new.url_to_set(SERVER)).client(first.root_token)
+        answered(client.create("made by the server"), 201)
+
+
+def test_a_ledger_that_one_role_has_kept_alone_becomes_the_owners(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    with servers_in(tmp_path) as servers:
+        kept = Guarded(postgresql.url("kept"), servers)
+        create_database(kept.administrator)
+        alone = str(kept.administrator.username)
+        token = servers.start(database_url=kept.url_to_set(alone)).root_token
+        servers.started[0].stop()
+        kept.run_script()
+        client = servers.start(database_url=kept.url_to_set(SERVER)).client(token)
+        answered(client.create("made by the server"), 201)
+        rebuilt = kept.command(OWNER, "projections", "rebuild", "--all")
+        assert rebuilt.code == 0, rebuilt
+        answered(client.create("made after the rebuild"), 201)
