@@ -24,10 +24,12 @@ from domain.times import to_text
 from projections.comparison import Difference, compare_rows, differing_positions
 from projections.database import Database, take_as_long_as_needed
 from projections.exclusive import exclusively
+from projections.obsolete import drop_table
 from projections.postgresql import ReadersInTheWay
-from projections.shadow import BATCH, Shadow, drop_table, read_state
+from projections.shadow import BATCH, Shadow, previous_of
 from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
+from projections.view_state import read_state
 
 Clock = Callable[[], datetime]
 """Gives the time; in production the machine's, in UTC."""
@@ -139,6 +141,7 @@ def _replay(
             raise RebuildRunning(message)
         started = perf_counter()
         shadow = Shadow(database, view, purpose)
+        drop_table(database, previous_of(view))
         shadow.begin(resume=purpose == "rebuild")
         while not shadow.is_filled:
             shadow.fill_batch()
@@ -155,9 +158,7 @@ def _replay(
             for recorded in _catch_up(database, shadow, progress):
                 touched += recorded
         end = _end(database, shadow, suspects if comparable else None, touched, finish)
-        with database.write() as connection:
-            take_as_long_as_needed(connection)
-            drop_table(connection, end.obsolete)
+        drop_table(database, end.obsolete)
         return ReplayReport(
             view=view.name,
             events=shadow.projected,

@@ -1,7 +1,6 @@
 """Shadow tables: a view made anew beside the live one, while the live one goes on serving."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from sqlalchemy import (
@@ -11,7 +10,6 @@ from sqlalchemy import (
     delete,
     insert,
     inspect,
-    select,
     text,
     update,
 )
@@ -26,8 +24,10 @@ from sqlalchemy.sql.elements import quoted_name
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.database import POSTGRESQL, Database
+from projections.obsolete import drop_table
 from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
+from projections.sqlite import checkpoint_wal
 from projections.stored_events import (
     Recorded,
     decode_rows,
@@ -39,12 +39,13 @@ from projections.stored_events import (
     read_rows,
 )
 from projections.view import View, copy_of
+from projections.view_state import ViewState, read_state
 
-BATCH = 10_000
+BATCH = 2_500
 """Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
 for the time for which other writers wait, to stay small."""
 
-KEYS = 4_000
+KEYS = 2_000
 """Keys to a transaction while a table is filled key by key, for the same reason."""
 
 _UNFIT = (
@@ -56,36 +57,6 @@ _UNFIT = (
     ProjectionInconsistent,
 )
 """What an event causes that contradicts another, or has values that no column can hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewState:
-    """How far a view's table has come."""
-
-    view_version: int
-    generation: int
-    position: int
-    completed_at: str | None
-    filled_to: int | None
-
-    @property
-    def reached(self) -> int:
-        """The position that it has reached, for people who wait."""
-        return self.position if self.filled_to is None else self.filled_to
-
-
-def read_state(connection: Connection, table_name: str) -> ViewState | None:
-    """Return the state of a table, live or shadow; ``None`` if it has none."""
-    row = connection.execute(
-        select(
-            projection_states.c.view_version,
-            projection_states.c.generation,
-            projection_states.c.position,
-            projection_states.c.completed_at,
-            projection_states.c.filled_to,
-        ).where(projection_states.c.table_name == table_name)
-    ).one_or_none()
-    return None if row is None else ViewState(*row)
 
 
 class Shadow:
@@ -113,21 +84,15 @@ class Shadow:
 
     def begin(self, *, resume: bool) -> None:
         """Make the table, or go on with what an interrupted run has left of it."""
-        with self._database.write() as connection:
-            drop_table(connection, _previous_of(self.view))
+        with self._database.read() as connection:
             live = read_state(connection, self.view.name)
             generation = 1 if live is None else live.generation + 1
-            left = read_state(connection, self.table.name)
-            if (
-                resume
-                and left is not None
-                and (left.view_version, left.generation) == (self.view.version, generation)
-                and left.position <= last_position(connection)
-                and inspect(connection).has_table(self.table.name)
-            ):
-                self.position, self._filled_to = left.position, left.filled_to
-                return
-            drop_table(connection, self.table)
+            left = self._usable(connection, self.table)
+        if resume and left is not None and left.generation == generation:
+            self.position, self._filled_to = left.position, left.filled_to
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
             _create(connection, self.view, self.table.name, generation)
             self.position, self._filled_to = 0, None
             if not self.view.in_order:
@@ -141,6 +106,17 @@ class Shadow:
                     filled_to=self._filled_to,
                 )
             )
+
+    def _usable(self, connection: Connection, table: Table) -> ViewState | None:
+        """Return the state of a table that is not live, if this shadow can go on with it."""
+        state = read_state(connection, table.name)
+        usable = (
+            state is not None
+            and state.view_version == self.view.version
+            and state.position <= last_position(connection)
+            and inspect(connection).has_table(table.name)
+        )
+        return state if usable else None
 
     def fill_batch(self) -> None:
         """Project the next keys, each with all its events up to the position of the beginning.
@@ -170,6 +146,7 @@ class Shadow:
                 self._write(writing, folded, events)
                 self._record(writing, filled_to=filled_to, position=self.position)
         self._filled_to = filled_to
+        self._settle()
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; all but writing happens before the append lock is taken.
@@ -187,6 +164,7 @@ class Shadow:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
                 self._advance(connection, recorded, folded)
+        self._settle()
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
@@ -211,7 +189,7 @@ class Shadow:
             ReadersInTheWay: somebody goes on reading; nothing was changed.
         """
         name = self.view.name
-        previous = _previous_of(self.view)
+        previous = previous_of(self.view)
         if inspect(connection).has_table(name):
             if connection.dialect.name == POSTGRESQL:
                 copy_grants(connection, self.view.table, self.table)
@@ -225,6 +203,12 @@ class Shadow:
             .values(table_name=name, completed_at=completed_at)
         )
         return previous
+
+    def _settle(self) -> None:
+        """Empty the log of an SQLite file now; else a commit does it, such as that of the end."""
+        if self._database.is_a_file:
+            with self._database.read() as connection:
+                checkpoint_wal(connection)
 
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)
@@ -281,17 +265,9 @@ class Shadow:
             raise PoisonEvent(recorded.position, message) from error
 
 
-def _previous_of(view: View) -> Table:
+def previous_of(view: View) -> Table:
     """Return what was a view's live table before the last rebuild, until it is dropped."""
     return copy_of(view.table, f"{view.name}_previous")
-
-
-def drop_table(connection: Connection, table: Table) -> None:
-    """Drop a shadow or a previous table and its state, if they are there."""
-    table.drop(connection, checkfirst=True)
-    connection.execute(
-        delete(projection_states).where(projection_states.c.table_name == table.name)
-    )
 
 
 def _create(connection: Connection, view: View, name: str, generation: int) -> None:
