@@ -5,12 +5,10 @@ from itertools import chain
 
 from sqlalchemy import (
     Connection,
-    MetaData,
     Table,
     delete,
     insert,
     inspect,
-    text,
     update,
 )
 from sqlalchemy.exc import (
@@ -20,11 +18,9 @@ from sqlalchemy.exc import (
     InterfaceError,
     ProgrammingError,
 )
-from sqlalchemy.sql.elements import quoted_name
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.database import POSTGRESQL, Database
-from projections.obsolete import drop_table
 from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
 from projections.sqlite import checkpoint_wal
@@ -40,6 +36,7 @@ from projections.stored_events import (
 )
 from projections.view import View, copy_of
 from projections.view_state import ViewState, read_state
+from projections.view_tables import create_table, drop_table, rename_table
 
 BATCH = 2_500
 """Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
@@ -67,6 +64,7 @@ class Shadow:
         self._database = database
         self.view = view
         self.table = copy_of(view.table, f"{view.name}_{purpose}")
+        self._previous = copy_of(view.table, f"{view.name}_previous")
         self.position = 0
         self.projected = 0
         self._filled_to: int | None = None
@@ -93,7 +91,7 @@ class Shadow:
             return
         drop_table(self._database, self.table)
         with self._database.write() as connection:
-            _create(connection, self.view, self.table.name, generation)
+            create_table(connection, self.view.table, self.table.name, generation)
             self.position, self._filled_to = 0, None
             if not self.view.in_order:
                 self.position, self._filled_to = last_position(connection), 0
@@ -107,16 +105,30 @@ class Shadow:
                 )
             )
 
-    def _usable(self, connection: Connection, table: Table) -> ViewState | None:
-        """Return the state of a table that is not live, if this shadow can go on with it."""
-        state = read_state(connection, table.name)
-        usable = (
-            state is not None
-            and state.view_version == self.view.version
-            and state.position <= last_position(connection)
-            and inspect(connection).has_table(table.name)
-        )
-        return state if usable else None
+    def drop_previous(self) -> None:
+        """Drop what was the live table before the last rebuild."""
+        drop_table(self._database, self._previous)
+
+    def take_back(self) -> None:
+        """Make this of what was the live table, if that is of the view's version; else drop it.
+
+        It is then as far as a rebuild that was interrupted when the table was replaced, and
+        `begin` goes on with it.
+        """
+        with self._database.read() as connection:
+            live = read_state(connection, self.view.name)
+            kept = self._usable(connection, self._previous)
+        if live is None or kept is None:
+            self.drop_previous()
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
+            rename_table(connection, self._previous, self.table)
+            connection.execute(
+                update(projection_states)
+                .where(projection_states.c.table_name == self._previous.name)
+                .values(table_name=self.table.name, generation=live.generation + 1)
+            )
 
     def fill_batch(self) -> None:
         """Project the next keys, each with all its events up to the position of the beginning.
@@ -179,30 +191,49 @@ class Shadow:
         """Go back to before `project_rest`, whose transaction was rolled back."""
         self.position, self.projected = self._before_rest
 
-    def take_over(self, connection: Connection, completed_at: str) -> Table:
+    def take_over(self, connection: Connection, completed_at: str) -> Table | None:
         """Make this the live table, in a transaction that holds the append lock.
 
         Returns:
-            What was the live table, to be dropped when the transaction has been committed.
+            What was the live table, to be dropped when the transaction has been committed; ``None``
+            if it is to be kept, for it is of another version of the program.
 
         Raises:
             ReadersInTheWay: somebody goes on reading; nothing was changed.
         """
-        name = self.view.name
-        previous = previous_of(self.view)
-        if inspect(connection).has_table(name):
+        states = projection_states.c
+        live = read_state(connection, self.view.name)
+        there = inspect(connection).has_table(self.view.name)
+        if there:
             if connection.dialect.name == POSTGRESQL:
                 copy_grants(connection, self.view.table, self.table)
                 shut_out_readers(connection)
-            connection.execute(text(f"ALTER TABLE {name} RENAME TO {previous.name}"))
-        connection.execute(text(f"ALTER TABLE {self.table.name} RENAME TO {name}"))
-        connection.execute(delete(projection_states).where(projection_states.c.table_name == name))
+            rename_table(connection, self.view.table, self._previous)
+        rename_table(connection, self.table, self.view.table)
+        kept = there and live is not None and live.view_version != self.view.version
+        replaced = states.table_name == self.view.name
+        connection.execute(
+            update(projection_states).where(replaced).values(table_name=self._previous.name)
+            if kept
+            else delete(projection_states).where(replaced)
+        )
         connection.execute(
             update(projection_states)
-            .where(projection_states.c.table_name == self.table.name)
-            .values(table_name=name, completed_at=completed_at)
+            .where(states.table_name == self.table.name)
+            .values(table_name=self.view.name, completed_at=completed_at)
         )
-        return previous
+        return None if kept else self._previous
+
+    def _usable(self, connection: Connection, table: Table) -> ViewState | None:
+        """Return the state of a table that is not live, if this shadow can go on with it."""
+        state = read_state(connection, table.name)
+        usable = (
+            state is not None
+            and state.view_version == self.view.version
+            and state.position <= last_position(connection)
+            and inspect(connection).has_table(table.name)
+        )
+        return state if usable else None
 
     def _settle(self) -> None:
         """Empty the log of an SQLite file now; else a commit does it, such as that of the end."""
@@ -263,18 +294,3 @@ class Shadow:
             reason = error.orig if isinstance(error, DBAPIError) else error
             message = f"{self.view.name} has no place for it: {reason}"
             raise PoisonEvent(recorded.position, message) from error
-
-
-def previous_of(view: View) -> Table:
-    """Return what was a view's live table before the last rebuild, until it is dropped."""
-    return copy_of(view.table, f"{view.name}_previous")
-
-
-def _create(connection: Connection, view: View, name: str, generation: int) -> None:
-    table = view.table.to_metadata(MetaData(), name=name)
-    for index in table.indexes:
-        # An index keeps its name when its table is renamed, and no two may have the same.
-        index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
-        # If one is there all the same, its table's state was lost, and with it its generation.
-        connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
-    table.create(connection)

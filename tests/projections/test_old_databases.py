@@ -319,7 +319,11 @@ def test_views_of_another_version_are_made_anew_from_the_events(
     with old.opened() as keys:
         assert view_rows(keys.path) == right
         old.check_answers(keys)
-        states = sql(keys.path, "SELECT table_name, view_version, position FROM projection_states")
+        states = sql(
+            keys.path,
+            "SELECT table_name, view_version, position FROM projection_states"
+            " WHERE table_name NOT LIKE '%_previous'",
+        )
         last = count_events(keys.path)
         assert sorted(states) == sorted((view.name, view.version, last) for view in VIEWS)
         assert not [table for table in tables_of(keys.path) if "_rebuild" in table]

@@ -79,7 +79,7 @@ def test_a_replaced_table_is_dropped_an_index_at_a_time_then_some_rows_at_a_time
 ) -> None:
     for number in range(9):
         keys.create(f"{number}")
-    monkeypatch.setattr("projections.obsolete.ROWS", 4)
+    monkeypatch.setattr("projections.view_tables.ROWS", 4)
     left = left_after_each_commit(keys, view)
     indexes = len(view.table.indexes)
     assert left[0] == (indexes, 9)
@@ -93,7 +93,7 @@ def test_a_table_with_an_index_that_has_to_stay_is_dropped_at_once(
 ) -> None:
     for number in range(9):
         keys.create(f"{number}")
-    monkeypatch.setattr("projections.obsolete.ROWS", 4)
+    monkeypatch.setattr("projections.view_tables.ROWS", 4)
     assert {rows for _, rows in left_after_each_commit(keys, auth_lookup.VIEW)} == {9}
 
 

@@ -1,9 +1,10 @@
-"""Dropping tables that nobody asks any more, without keeping anybody waiting."""
+"""The tables of views: made under other names, renamed, and dropped without making others wait."""
 
 from collections.abc import Iterator
 from time import perf_counter, sleep
 
-from sqlalchemy import Table, delete, inspect, text
+from sqlalchemy import Connection, MetaData, Table, delete, inspect, text
+from sqlalchemy.sql.elements import quoted_name
 
 from projections.database import Database, take_as_long_as_needed
 from projections.schema import projection_states
@@ -12,6 +13,27 @@ ROWS = 10_000
 """Rows to a transaction, for which other writers wait."""
 
 _INDEXES = text("SELECT name, origin FROM pragma_index_list(:name)")
+
+
+def create_table(connection: Connection, like: Table, name: str, generation: int) -> None:
+    """Make an empty table.
+
+    Args:
+        like: a table that has the same columns and indexes.
+        generation: a number that no table has yet that was made under this name and is there.
+    """
+    table = like.to_metadata(MetaData(), name=name)
+    for index in table.indexes:
+        # An index keeps its name when its table is renamed, and no two may have the same.
+        index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
+        # If one is there all the same, its table's state was lost, and with it its generation.
+        connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
+    table.create(connection)
+
+
+def rename_table(connection: Connection, table: Table, to: Table) -> None:
+    """Give a table, with its indexes as they are, the name of another one."""
+    connection.execute(text(f"ALTER TABLE {table.name} RENAME TO {to.name}"))
 
 
 def drop_table(database: Database, table: Table) -> None:
