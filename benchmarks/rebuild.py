@@ -18,12 +18,12 @@ from benchmarks.made_ledger import make_ledger
 from projections import auth_lookup, key_list
 from projections.database import Database, open_database
 from projections.rebuild import ReplayReport, build_outdated_views, rebuild
-from projections.shadow import BATCH
 from projections.stored_events import decode_rows, read_rows
 from projections.views import VIEWS
 
 _EVENTS = 1_000_000
 _ROUNDS = 3
+_READ_AT_ONCE = 10_000
 _CLAIMED = frozenset({key_list.VIEW.name, auth_lookup.VIEW.name})
 
 
@@ -111,8 +111,8 @@ def _read_and_decode(database: Database) -> float:
     started, position = time.perf_counter(), 0
     while True:
         with database.read() as connection:
-            recorded = decode_rows(read_rows(connection, after=position, limit=BATCH))
-        if len(recorded) < BATCH:
+            recorded = decode_rows(read_rows(connection, after=position, limit=_READ_AT_ONCE))
+        if len(recorded) < _READ_AT_ONCE:
             return time.perf_counter() - started
         position = recorded[-1].position
 

@@ -25,9 +25,11 @@ from projections.comparison import Difference, compare_rows, differing_positions
 from projections.database import Database, check_owner, take_as_long_as_needed
 from projections.exclusive import exclusively
 from projections.postgresql import ReadersInTheWay
-from projections.shadow import BATCH, Shadow, drop_table, read_state
+from projections.shadow import BATCH, Shadow
 from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
+from projections.view_state import read_state
+from projections.view_tables import drop_table
 
 Clock = Callable[[], datetime]
 """Gives the time; in production the machine's, in UTC."""
@@ -84,6 +86,8 @@ def rebuild(
 ) -> ReplayReport:
     """Make a view's table anew, and put it in the live one's place.
 
+    A live table of another version of the view is kept beside it, up to the next rebuild.
+
     Raises:
         NotOwner: only the owner of the tables may do it.
         RebuildRunning: somebody is at it already.
@@ -91,12 +95,7 @@ def rebuild(
             to date; when the event's trouble is mended, the same call goes on from there.
         LedgerUnavailable: the database cannot be asked; the same call goes on later.
     """
-    check_may_rebuild(database, view)
-
-    def take_over(connection: Connection, shadow: Shadow) -> Table:
-        return shadow.take_over(connection, to_text(clock()))
-
-    return _replay(database, view, "rebuild", take_over, progress)
+    return _rebuild(database, view, clock, progress, _begin_from_the_events)
 
 
 def check(database: Database, view: View, *, progress: Progress = ignore_progress) -> ReplayReport:
@@ -108,10 +107,13 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
         LedgerUnavailable: the database cannot be asked.
     """
 
+    def begin(shadow: Shadow) -> None:
+        shadow.begin(resume=False)
+
     def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
         return shadow.table
 
-    return _replay(database, view, "check", stay_aside, progress)
+    return _replay(database, view, "check", begin, stay_aside, progress=progress)
 
 
 def build_outdated_views(
@@ -123,6 +125,9 @@ def build_outdated_views(
 ) -> list[ReplayReport]:
     """Build each view that has no table yet, or one of another version of the program.
 
+    If the table of this version was kept when that of the other one took its place, it becomes the
+    live one again, and is projected only what was appended since.
+
     Several processes may do it at the same time: the first does the work, the others wait for it.
 
     Raises:
@@ -132,17 +137,44 @@ def build_outdated_views(
     for view in views:
         while not is_current(database, view):
             try:
-                reports.append(rebuild(database, view, clock=clock, progress=progress))
+                reports.append(_rebuild(database, view, clock, progress, _begin_from_what_was_kept))
             except RebuildRunning:
                 sleep(_LOOK_AGAIN_SECONDS)
     return reports
+
+
+def _begin_from_the_events(shadow: Shadow) -> None:
+    shadow.drop_previous()
+    shadow.begin(resume=True)
+
+
+def _begin_from_what_was_kept(shadow: Shadow) -> None:
+    shadow.take_back()
+    shadow.begin(resume=True)
+
+
+def _rebuild(
+    database: Database,
+    view: View,
+    clock: Clock,
+    progress: Progress,
+    begin: Callable[[Shadow], None],
+) -> ReplayReport:
+    check_may_rebuild(database, view)
+
+    def take_over(connection: Connection, shadow: Shadow) -> Table | None:
+        return shadow.take_over(connection, to_text(clock()))
+
+    return _replay(database, view, "rebuild", begin, take_over, progress=progress)
 
 
 def _replay(
     database: Database,
     view: View,
     purpose: str,
-    finish: Callable[[Connection, Shadow], Table],
+    begin: Callable[[Shadow], None],
+    finish: Callable[[Connection, Shadow], Table | None],
+    *,
     progress: Progress,
 ) -> ReplayReport:
     """Fill a shadow table and compare it; ``finish`` uses it and says which table to drop."""
@@ -152,7 +184,7 @@ def _replay(
             raise RebuildRunning(message)
         started = perf_counter()
         shadow = Shadow(database, view, purpose)
-        shadow.begin(resume=purpose == "rebuild")
+        begin(shadow)
         while not shadow.is_filled:
             shadow.fill_batch()
             progress(view.name, shadow.reached, shadow.position)
@@ -168,9 +200,8 @@ def _replay(
             for recorded in _catch_up(database, shadow, progress):
                 touched += recorded
         end = _end(database, shadow, suspects if comparable else None, touched, finish)
-        with database.write() as connection:
-            take_as_long_as_needed(connection)
-            drop_table(connection, end.obsolete)
+        if end.obsolete is not None:
+            drop_table(database, end.obsolete)
         return ReplayReport(
             view=view.name,
             events=shadow.projected,
@@ -186,7 +217,7 @@ class _End(NamedTuple):
     """What came of the time under the append lock."""
 
     differences: list[Difference]
-    obsolete: Table
+    obsolete: Table | None
     locked_seconds: float
 
 
@@ -195,7 +226,7 @@ def _end(
     shadow: Shadow,
     suspects: set[int] | None,
     touched: Collection[Recorded],
-    finish: Callable[[Connection, Shadow], Table],
+    finish: Callable[[Connection, Shadow], Table | None],
 ) -> _End:
     """Project the rest, compare what may differ, and finish, all under the append lock.
 

@@ -1,18 +1,14 @@
 """Shadow tables: a view made anew beside the live one, while the live one goes on serving."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from sqlalchemy import (
     Connection,
-    MetaData,
     Table,
     delete,
     insert,
     inspect,
-    select,
-    text,
     update,
 )
 from sqlalchemy.exc import (
@@ -22,12 +18,12 @@ from sqlalchemy.exc import (
     InterfaceError,
     ProgrammingError,
 )
-from sqlalchemy.sql.elements import quoted_name
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
-from projections.database import POSTGRESQL, Database, schema_for_new_tables
+from projections.database import POSTGRESQL, Database
 from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
+from projections.sqlite import checkpoint_wal
 from projections.stored_events import (
     Recorded,
     decode_rows,
@@ -39,12 +35,14 @@ from projections.stored_events import (
     read_rows,
 )
 from projections.view import View, copy_of
+from projections.view_state import ViewState, read_state
+from projections.view_tables import create_table, drop_table, rename_table
 
-BATCH = 10_000
+BATCH = 2_500
 """Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
 for the time for which other writers wait, to stay small."""
 
-KEYS = 4_000
+KEYS = 2_000
 """Keys to a transaction while a table is filled key by key, for the same reason."""
 
 _UNFIT = (
@@ -58,36 +56,6 @@ _UNFIT = (
 """What an event causes that contradicts another, or has values that no column can hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class ViewState:
-    """How far a view's table has come."""
-
-    view_version: int
-    generation: int
-    position: int
-    completed_at: str | None
-    filled_to: int | None
-
-    @property
-    def reached(self) -> int:
-        """The position that it has reached, for people who wait."""
-        return self.position if self.filled_to is None else self.filled_to
-
-
-def read_state(connection: Connection, table_name: str) -> ViewState | None:
-    """Return the state of a table, live or shadow; ``None`` if it has none."""
-    row = connection.execute(
-        select(
-            projection_states.c.view_version,
-            projection_states.c.generation,
-            projection_states.c.position,
-            projection_states.c.completed_at,
-            projection_states.c.filled_to,
-        ).where(projection_states.c.table_name == table_name)
-    ).one_or_none()
-    return None if row is None else ViewState(*row)
-
-
 class Shadow:
     """One shadow table of one view."""
 
@@ -96,6 +64,7 @@ class Shadow:
         self._database = database
         self.view = view
         self.table = copy_of(view.table, f"{view.name}_{purpose}")
+        self._previous = copy_of(view.table, f"{view.name}_previous")
         self.position = 0
         self.projected = 0
         self._filled_to: int | None = None
@@ -113,22 +82,16 @@ class Shadow:
 
     def begin(self, *, resume: bool) -> None:
         """Make the table, or go on with what an interrupted run has left of it."""
-        with self._database.write() as connection:
-            drop_table(connection, _previous_of(self.view))
+        with self._database.read() as connection:
             live = read_state(connection, self.view.name)
             generation = 1 if live is None else live.generation + 1
-            left = read_state(connection, self.table.name)
-            if (
-                resume
-                and left is not None
-                and (left.view_version, left.generation) == (self.view.version, generation)
-                and left.position <= last_position(connection)
-                and inspect(connection).has_table(self.table.name)
-            ):
-                self.position, self._filled_to = left.position, left.filled_to
-                return
-            drop_table(connection, self.table)
-            _create(connection, self.view, self.table.name, generation)
+            left = self._usable(connection, self.table)
+        if resume and left is not None and left.generation == generation:
+            self.position, self._filled_to = left.position, left.filled_to
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
+            create_table(connection, self.view.table, self.table.name, generation)
             self.position, self._filled_to = 0, None
             if not self.view.in_order:
                 self.position, self._filled_to = last_position(connection), 0
@@ -140,6 +103,31 @@ class Shadow:
                     position=self.position,
                     filled_to=self._filled_to,
                 )
+            )
+
+    def drop_previous(self) -> None:
+        """Drop what was the live table before the last rebuild."""
+        drop_table(self._database, self._previous)
+
+    def take_back(self) -> None:
+        """Make this of what was the live table, if that is of the view's version; else drop it.
+
+        It is then as far as a rebuild that was interrupted when the table was replaced, and
+        `begin` goes on with it.
+        """
+        with self._database.read() as connection:
+            live = read_state(connection, self.view.name)
+            kept = self._usable(connection, self._previous)
+        if live is None or kept is None:
+            self.drop_previous()
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
+            rename_table(connection, self._previous, self.table)
+            connection.execute(
+                update(projection_states)
+                .where(projection_states.c.table_name == self._previous.name)
+                .values(table_name=self.table.name, generation=live.generation + 1)
             )
 
     def fill_batch(self) -> None:
@@ -170,6 +158,7 @@ class Shadow:
                 self._record(writing, filled_to=filled_to, position=self.position)
                 self._write(writing, folded, events)
         self._filled_to = filled_to
+        self._settle()
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; all but writing happens before the append lock is taken.
@@ -187,6 +176,7 @@ class Shadow:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
                 self._advance(connection, recorded, folded)
+        self._settle()
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
@@ -201,30 +191,55 @@ class Shadow:
         """Go back to before `project_rest`, whose transaction was rolled back."""
         self.position, self.projected = self._before_rest
 
-    def take_over(self, connection: Connection, completed_at: str) -> Table:
+    def take_over(self, connection: Connection, completed_at: str) -> Table | None:
         """Make this the live table, in a transaction that holds the append lock.
 
         Returns:
-            What was the live table, to be dropped when the transaction has been committed.
+            What was the live table, to be dropped when the transaction has been committed; ``None``
+            if it is to be kept, for it is of another version of the program.
 
         Raises:
             ReadersInTheWay: somebody goes on reading; nothing was changed.
         """
-        name = self.view.name
-        previous = _previous_of(self.view)
-        if inspect(connection).has_table(name):
+        states = projection_states.c
+        live = read_state(connection, self.view.name)
+        there = inspect(connection).has_table(self.view.name)
+        if there:
             if connection.dialect.name == POSTGRESQL:
                 copy_grants(connection, self.view.table, self.table)
                 shut_out_readers(connection)
-            connection.execute(text(f"ALTER TABLE {name} RENAME TO {previous.name}"))
-        connection.execute(text(f"ALTER TABLE {self.table.name} RENAME TO {name}"))
-        connection.execute(delete(projection_states).where(projection_states.c.table_name == name))
+            rename_table(connection, self.view.table, self._previous)
+        rename_table(connection, self.table, self.view.table)
+        kept = there and live is not None and live.view_version != self.view.version
+        replaced = states.table_name == self.view.name
+        connection.execute(
+            update(projection_states).where(replaced).values(table_name=self._previous.name)
+            if kept
+            else delete(projection_states).where(replaced)
+        )
         connection.execute(
             update(projection_states)
-            .where(projection_states.c.table_name == self.table.name)
-            .values(table_name=name, completed_at=completed_at)
+            .where(states.table_name == self.table.name)
+            .values(table_name=self.view.name, completed_at=completed_at)
         )
-        return previous
+        return None if kept else self._previous
+
+    def _usable(self, connection: Connection, table: Table) -> ViewState | None:
+        """Return the state of a table that is not live, if this shadow can go on with it."""
+        state = read_state(connection, table.name)
+        usable = (
+            state is not None
+            and state.view_version == self.view.version
+            and state.position <= last_position(connection)
+            and inspect(connection).has_table(table.name)
+        )
+        return state if usable else None
+
+    def _settle(self) -> None:
+        """Empty the log of an SQLite file now; else a commit does it, such as that of the end."""
+        if self._database.is_a_file:
+            with self._database.read() as connection:
+                checkpoint_wal(connection)
 
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)
@@ -279,27 +294,3 @@ class Shadow:
             reason = error.orig if isinstance(error, DBAPIError) else error
             message = f"{self.view.name} has no place for it: {reason}"
             raise PoisonEvent(recorded.position, message) from error
-
-
-def _previous_of(view: View) -> Table:
-    """Return what was a view's live table before the last rebuild, until it is dropped."""
-    return copy_of(view.table, f"{view.name}_previous")
-
-
-def drop_table(connection: Connection, table: Table) -> None:
-    """Drop a shadow or a previous table and its state, if they are there."""
-    table.drop(connection, checkfirst=True)
-    connection.execute(
-        delete(projection_states).where(projection_states.c.table_name == table.name)
-    )
-
-
-def _create(connection: Connection, view: View, name: str, generation: int) -> None:
-    made_in = MetaData(schema=schema_for_new_tables(connection))
-    table = view.table.to_metadata(made_in, name=name)
-    for index in table.indexes:
-        # An index keeps its name when its table is renamed, and no two may have the same.
-        index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
-        # If one is there all the same, its table's state was lost, and with it its generation.
-        connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
-    table.create(connection)

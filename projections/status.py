@@ -8,9 +8,9 @@ from sqlalchemy import Connection, func, inspect, select
 from domain.times import from_text
 from projections.database import Database
 from projections.schema import events
-from projections.shadow import read_state
 from projections.stored_events import last_position
 from projections.view import View
+from projections.view_state import read_state
 from projections.views import VIEWS
 
 

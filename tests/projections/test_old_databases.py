@@ -314,7 +314,9 @@ def test_views_of_another_version_are_made_anew_from_the_events(
         assert view_rows(keys.address) == right
         old.check_answers(keys)
         states = sql(
-            keys.address, "SELECT table_name, view_version, position FROM projection_states"
+            keys.address,
+            "SELECT table_name, view_version, position FROM projection_states"
+            " WHERE table_name NOT LIKE '%_previous'",
         )
         last = count_events(keys.address)
         assert sorted(states) == sorted((view.name, view.version, last) for view in VIEWS)
