@@ -22,9 +22,10 @@ from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
 from api.rebuilds import Rebuilds
-from api.routes import audit, events, keys, probes, projections, verify
+from api.routes import audit, documentation, events, keys, probes, projections, verify
 from api.routes.documented import problem_schemas
 from api.settings import Settings
+from api.shared_question import asking
 from api.tails import tailing
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
@@ -78,7 +79,6 @@ def create_app(
             on_argon2=metrics.argon2,
         ) as ledger:
             app.state.ledger = ledger
-            app.state.checks = Checks(ledger.authentication, clock)
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             app.state.attestation_runs = AttestationRuns(ledger)
             app.state.console_sessions = open_sessions(ledger, random)
@@ -90,9 +90,10 @@ def create_app(
                 keeping_last_uses(ledger),
                 attesting(ledger),
             ):
-                async with tailing(ledger) as tails:
+                async with tailing(ledger) as tails, asking(ledger) as question:
                     app.state.tails = tails
-                    lane = FastLane(ledger.authentication, clock, metrics)
+                    app.state.checks = Checks(ledger.authentication, clock, question)
+                    lane = FastLane(ledger.authentication, clock, metrics, question)
                     yield {FAST_LANE: lane, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
             app.state.attestation_runs.stop()
@@ -103,6 +104,8 @@ def create_app(
         version=version("keyledger"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        # Theirs load scripts from elsewhere; see api/routes/documentation.py.
+        docs_url=None,
         redoc_url=None,
         # A redirect would send the query back, and a client would repeat its credential.
         redirect_slashes=False,
@@ -116,6 +119,7 @@ def create_app(
         audit.router,
         projections.router,
         probes.router,
+        documentation.router,
     ):
         app.include_router(router)
     install_problem_handlers(app)

@@ -9,17 +9,12 @@ from time import monotonic
 import structlog
 
 from api.attestation_runs import LOCK
-from api.attestations import (
-    Pace,
-    Stopping,
-    attest_ledger,
-    last_attestation,
-    log_attestation,
-)
+from api.attestations import Pace, Stopping, attest_ledger, log_attestation
 from api.composition import OpenLedger
 from domain.errors import LedgerError
 from projections.exclusive import exclusively
 from projections.expirer import expire_due_keys
+from projections.last_attestation import last_attestation
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5
@@ -33,6 +28,8 @@ _SHARE = 0.1
 def expiring(ledger: OpenLedger) -> Iterator[None]:
     """Look for keys that are due, now and every few seconds, until the block ends.
 
+    Of all processes one does it at a time; when it ends, another does at its next look.
+
     A look that fails is logged, and the next one does its work too: the clock has decided already
     whom to refuse, and the events are found due for as long as they are missing.
     """
@@ -40,7 +37,10 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     def look() -> None:
         if ledger.signer.doubt is not None:
             return
-        expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
+        with exclusively(ledger.database, "expiring") as alone:
+            if not alone:
+                return
+            expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
         if expired:
             _log.info("keys_expired", count=expired, actor="system:expirer")
 

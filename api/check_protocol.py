@@ -49,7 +49,7 @@ class CheckProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Answer the request before, if it is still held back: a client may send two at once."""
         if self._held is not None:
-            self.answer_held(self._lane.catch_up())
+            self.answer_held(self._held, self._lane.catch_up())
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -72,7 +72,7 @@ class CheckProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             self._whole = True
-            self._lane.hold(self, self.loop)
+            self._lane.hold(self, self._held, self.loop)
 
     def data_received(self, data: bytes) -> None:
         """Read what has arrived; a request that is not whole by then is the application's."""
@@ -87,18 +87,20 @@ class CheckProtocol(HttpToolsProtocol):
             self._leave_to_app()
         super().shutdown()
 
-    def answer_held(self, now: datetime | None) -> None:
-        """Answer the request that is held back, if there is one.
+    def answer_held(self, body: list[bytes], now: datetime | None) -> None:
+        """Answer the request of this body, if it is still held back.
 
         Args:
+            body: what was handed over with it. Another request may be held back by now, and what
+                was known when this one had arrived may be too old for that.
             now: when the ledger was known to have said nothing new, after the request had arrived;
                 ``None`` if it cannot be asked.
         """
-        if self._held is None or not self._whole:
+        if self._held is not body or not self._whole:
             return
         answer = None
         if now is not None and not self.transport.is_closing():
-            answer = self._lane.answer(self.url, self.headers, b"".join(self._held), now)
+            answer = self._lane.answer(self.url, self.headers, b"".join(body), now)
         if answer is None:
             self._leave_to_app()
             return

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fastapi.concurrency import run_in_threadpool
 
+from api.shared_question import SharedQuestion
 from projections.authentication import Answer, Authentication
 from projections.rebuild import Clock
 
@@ -11,9 +12,12 @@ from projections.rebuild import Clock
 class Checks:
     """Verifies tokens: here and now where that takes microseconds, else in a thread."""
 
-    def __init__(self, authentication: Authentication, clock: Clock) -> None:
+    def __init__(
+        self, authentication: Authentication, clock: Clock, question: SharedQuestion | None
+    ) -> None:
         self._authentication = authentication
         self._clock = clock
+        self._question = question
 
     async def verdict(
         self,
@@ -28,15 +32,20 @@ class Checks:
         Raises:
             LedgerUnavailable, Overloaded, ProjectionInconsistent: it cannot be told now.
         """
-        now = self._clock()
-        answer = self._authentication.verify_at_once(token, wanted, now=now, workspace=workspace)
+        answer = None
+        if self._question is None:
+            self._authentication.catch_up()
+        if self._question is None or await self._question.answered():
+            answer = self._authentication.verify_caught_up(
+                token, wanted, now=self._clock(), workspace=workspace
+            )
         if answer is not None:
             return answer
         return await run_in_threadpool(
             self._authentication.verify,
             token,
             wanted,
-            now=now,
+            now=self._clock(),
             workspace=workspace,
             source=source,
         )

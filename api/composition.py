@@ -89,7 +89,13 @@ def opened_ledger(
             return issue(prefix, random=random, gate=gate, pepper=pepper)
 
         last_uses = LastUses()
-        authentication = Authentication(database, gate, pepper, on_use=last_uses.touch)
+        authentication = Authentication(
+            database,
+            gate,
+            pepper,
+            on_use=last_uses.touch,
+            staleness_seconds=settings.verify_staleness_seconds,
+        )
         closing.callback(authentication.close)
         yield OpenLedger(
             settings=settings,

@@ -1,6 +1,6 @@
 """Credentials: found in a request, proved, and turned into somebody who may do something."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +23,9 @@ from domain.judge import AuthRow, Code, Verified
 from domain.names import ROOT_WORKSPACE
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
+Judge = Callable[[], Awaitable[object]]
+"""Raises `LedgerError` if whoever began what goes on for long may not go on with it."""
+
 CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
 
 # For the OpenAPI document alone: both would overlook a header that is there twice.

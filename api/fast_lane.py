@@ -25,6 +25,7 @@ from api.metrics import Metrics
 from api.observed import checked_request_id, new_request_id
 from api.problems import refusal_answer
 from api.representations import verdict_as_json
+from api.shared_question import SharedQuestion
 from domain import scopes
 from domain.errors import Invalid
 from domain.judge import AuthRow, Code, Verified
@@ -70,36 +71,58 @@ _TOLD = {code: Counted(code.value, "POST", VERIFY_PATH, 200) for code in Code}
 class Held(Protocol):
     """A connection whose request is held back until it is answered."""
 
-    def answer_held(self, now: datetime | None) -> None:
-        """Answer it; ``now`` is what `FastLane.catch_up` returned."""
+    def answer_held(self, body: list[bytes], now: datetime | None) -> None:
+        """Answer the request of this body, if it is still held back.
+
+        Args:
+            now: when the ledger was known to have said nothing new, after the request had arrived;
+                ``None`` if it cannot be asked.
+        """
+
+
+_Waiting = tuple[Held, list[bytes]]
+"""A connection, and the body of the request that is to be answered there."""
 
 
 class FastLane:
     """Answers checks for the connections of one event loop."""
 
-    def __init__(self, authentication: Authentication, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        authentication: Authentication,
+        clock: Clock,
+        metrics: Metrics,
+        question: SharedQuestion | None,
+    ) -> None:
         self._authentication = authentication
         self._clock = clock
         self._metrics = metrics
-        self._turn: list[Held] = []
+        self._question = question
+        self._turn: list[_Waiting] = []
         self._turn_began = 0.0
         self._answered: list[Counted] = []
         # A row that was read anew is another object, and its head is written anew.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
 
-    def hold(self, held: Held, loop: AbstractEventLoop) -> None:
-        """Let a request that has arrived whole be answered before the loop looks for more."""
+    def hold(self, held: Held, body: list[bytes], loop: AbstractEventLoop) -> None:
+        """Let a request that has arrived whole be answered before the loop looks for more.
+
+        Where the fence does not answer at once, it is answered when the fence has.
+        """
         if not self._turn:
             self._turn_began = perf_counter()
             loop.call_soon(self._answer_turn)
-        self._turn.append(held)
+        self._turn.append((held, body))
 
     def catch_up(self) -> datetime | None:
         """Ask the fence, for all the requests that have arrived whole.
 
         Returns:
-            The time at which they are to be decided; ``None`` if the ledger cannot be asked.
+            The time at which they are to be decided; ``None`` if the ledger cannot be asked, or
+            not at once.
         """
+        if self._question is not None:
+            return None
         try:
             self._authentication.catch_up()
         except Exception:  # noqa: BLE001 - or else nobody of the turn would be answered
@@ -145,10 +168,20 @@ class FastLane:
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []
-        now = self.catch_up()
-        for held in turn:
-            held.answer_held(now)
-        seconds = perf_counter() - self._turn_began
+        began = self._turn_began
+        if self._question is None:
+            self._answer_all(turn, began, self.catch_up())
+        else:
+
+            def answer_all(known: bool) -> None:  # noqa: FBT001 - as told
+                self._answer_all(turn, began, self._clock() if known else None)
+
+            self._question.ask(answer_all)
+
+    def _answer_all(self, turn: list[_Waiting], began: float, now: datetime | None) -> None:
+        for held, body in turn:
+            held.answer_held(body, now)
+        seconds = perf_counter() - began
         for counted, times in Counter(self._answered).items():
             self._metrics.checks(*counted, count=times, seconds=seconds)
         self._answered.clear()

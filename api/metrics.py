@@ -20,11 +20,11 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.attestations import last_attestation
 from api.composition import OpenLedger
 from domain.judge import Code
 from domain.times import from_text
 from projections.checkpoints import last_signed
+from projections.last_attestation import last_attestation
 from projections.status import projection_status
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"

@@ -24,6 +24,9 @@ from projections.stored_events import last_position
 
 _log = structlog.get_logger()
 _STOP_SECONDS = timedelta(seconds=10)
+_WORKER_SILENT_SECONDS = 60
+"""After which a worker is taken for dead: one that starts on a busy machine is silent for a while,
+and another one in its place would be no quicker."""
 
 
 def serve(settings: Settings) -> None:
@@ -54,6 +57,7 @@ def serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,
+            timeout_worker_healthcheck=_WORKER_SILENT_SECONDS,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
         )
 

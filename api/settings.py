@@ -82,6 +82,13 @@ class Settings(BaseSettings):
         description="Pause between two attestations of all there is, at a tenth of a core; 0 for"
         " none.",
     )
+    verify_staleness_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=60,
+        description="How old what a check relies on may be, for a database that is far away: within"
+        " that time a revoked key may still be let in. 0 asks the database for each check.",
+    )
     database_connections: int = Field(
         default=8,
         ge=2,

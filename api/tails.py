@@ -5,7 +5,7 @@ or as set; only then does each tail read what is new, in a thread for no longer 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.composition import OpenLedger
+from api.credentials import Judge
 from api.event_forms import EVENT_STREAM, messages
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded
 from projections.database import Database
@@ -27,9 +28,6 @@ _log = structlog.get_logger()
 _COME_BACK_MILLISECONDS = 1000
 _SEND_SECONDS = 5.0
 """For how long a client may take nothing, less than a server that stops waits for it."""
-
-Judge = Callable[[], Awaitable[None]]
-"""Raises `LedgerError` if the credential of a tail is not good any more."""
 
 
 class Tails:

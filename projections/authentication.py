@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from datetime import datetime
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -50,12 +51,15 @@ class Authentication:
         *,
         remembered: int = REMEMBERED_KEYS,
         on_use: OnUse = ignore_use,
+        staleness_seconds: float = 0.0,
     ) -> None:
         """Ask ``database``; prove secrets by digests under ``pepper``, else through ``gate``.
 
         Args:
             remembered: how many keys to keep in memory.
             on_use: told of each use that was allowed, before whoever asked.
+            staleness_seconds: how old what is known may be when it is used. Within that time, a
+                key that was revoked may still be let in.
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
@@ -64,6 +68,8 @@ class Authentication:
         self._pepper = pepper
         self._pepper_id = pepper.pepper_id
         self._on_use = on_use
+        self._staleness = staleness_seconds
+        self._known_until = 0.0
         self._cold = ColdProofs(gate)
         self._fence = open_fence(database)
         self._keys = RememberedKeys(most=remembered)
@@ -97,41 +103,51 @@ class Authentication:
         answer = self._verify(text, scopes, now, workspace)
         return answer or self._verify_cold(text, scopes, now, workspace, source)
 
-    def verify_at_once(
-        self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
-    ) -> Answer | None:
-        """Decide as `verify` does, if it takes microseconds; ``None`` if it takes an Argon2id call.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
-        """
-        self.catch_up()
-        return self.verify_caught_up(text, scopes, now=now, workspace=workspace)
-
     def catch_up(self) -> None:
         """Learn of all that was committed before this call.
 
         Raises:
             LedgerUnavailable: the ledger cannot be asked.
         """
-        news = self._fence.news(self._keys.seen)
-        if news is not None:
-            self.learn(news)
+        if self.is_fresh():
+            return
+        began = monotonic()
+        self.caught_up(self._fence.news(self._keys.seen), began=began)
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether `catch_up` takes microseconds, so that an event loop may wait for it."""
+        return self._fence.answers_at_once
 
     @property
     def seen(self) -> Seen:
-        """What was learnt of the ledger, since which whoever asks the fence itself is to ask."""
+        """What was learnt of the ledger, since which whoever asks instead of `catch_up` asks."""
         return self._keys.seen
 
-    def learn(self, news: News) -> None:
-        """Learn what the fence has told somebody else."""
-        with self._lock:
-            self._keys.learn(news)
+    def is_fresh(self) -> bool:
+        """Tell whether what is known is not too old to be used without asking."""
+        return bool(self._staleness) and monotonic() < self._known_until
+
+    def caught_up(self, news: News | None, *, began: float) -> None:
+        """Learn what a question to the fence was answered.
+
+        Args:
+            news: the answer.
+            began: when the question was asked, on the monotonic clock.
+        """
+        if news is not None:
+            with self._lock:
+                self._keys.learn(news)
+        if self._staleness:
+            self._known_until = max(self._known_until, began + self._staleness)
 
     def verify_caught_up(
         self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
     ) -> Answer | None:
-        """Decide as `verify_at_once` does, if `catch_up` was called since the token was presented.
+        """Decide as `verify` does, if `catch_up` was called since the token was presented.
+
+        Returns:
+            ``None`` if it takes more than some microseconds, and is for `verify` to tell.
 
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.

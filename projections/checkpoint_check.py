@@ -13,6 +13,7 @@ from projections import entries
 from projections.checkpoint import Checkpoint, open_checkpoint
 from projections.database import Database
 from projections.findings import Finding, Findings
+from projections.illegible_text import illegible_text
 from projections.log_check import OnBatch
 from projections.merkle import root
 from projections.schema import checkpoints
@@ -151,10 +152,10 @@ def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
     )
     page = query
     while True:
-        with database.read() as connection:
+        with database.read() as connection, illegible_text(connection):
             rows = connection.execute(page).all()
         if not rows:
             return
         for origin, size, note in rows:
-            yield Kept(f"the database's checkpoint at {size} entries", note, (origin, size))
+            yield Kept(f"the database's checkpoint at {size} entries", str(note), (origin, size))
         page = query.where(place > (rows[-1].origin, rows[-1].size))

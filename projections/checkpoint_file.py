@@ -7,10 +7,14 @@ line between two.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from projections.private_file import sync_folder
 
 _END = b"\n\n"
+_SIGNATURE = "\N{EM DASH} ".encode()
+"""How each line of the last paragraph of a note begins."""
+
 _TAIL = 65_536
 _LONGEST = 4_096
 """Of a note that we write; the tail is many times as long."""
@@ -32,16 +36,30 @@ def last_note_in(path: Path) -> str | None:
 
 
 def notes_in(path: Path) -> Iterator[str]:
-    """Yield all notes that were written whole, the oldest first.
+    """Yield all notes that were written whole, the oldest first; of any file, one at a time.
+
+    What is between two notes and belongs to neither is given as a part of the second, whose
+    signature is not for that.
 
     Raises:
         OSError, ValueError: as for `last_note_in`.
     """
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except FileNotFoundError:
         return
-    yield from (note.decode() for note in _notes(_whole(content)))
+    with file:
+        lines: list[bytes] = []
+        length = 0
+        for line in _lines(file):
+            lines.append(line)
+            length += len(line)
+            if length > _LONGEST:
+                message = f"{path.name} is no file of checkpoints"
+                raise ValueError(message)
+            if line == b"\n" and lines[-2:-1] and lines[-2].startswith(_SIGNATURE):
+                yield b"".join(lines[:-1]).decode()
+                lines, length = [], 0
 
 
 def append_note(path: Path, note: str) -> None:
@@ -90,6 +108,15 @@ def put_aside(path: Path, name: str) -> None:
         sync_folder(path.parent)
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines that are there now; one that is too long for a note comes in parts."""
+    # What is added while this goes on may take the place of the part of a note.
+    rest = os.fstat(file.fileno()).st_size
+    while line := file.readline(min(rest, _LONGEST + 1)):
+        rest -= len(line)
+        yield line
+
+
 def _read_tail(path: Path) -> tuple[int, bytes]:
     """Read the end of the file, and tell where it begins.
 
@@ -123,7 +150,7 @@ def _whole(content: bytes) -> bytes:
         if end < 0:
             return b""
         content = content[: end + len(_END)]
-        if content[:end].rpartition(b"\n")[2].startswith("\N{EM DASH} ".encode()):
+        if content[:end].rpartition(b"\n")[2].startswith(_SIGNATURE):
             return content
         # The empty line in the middle of a note.
         content = content[: end + 1]

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import BINARY, BigInteger, Dialect, Integer, String, Text, TypeDecorator
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import NullType
 
 
 class _AggregateId(TypeDecorator[bytes]):
@@ -26,6 +27,8 @@ class _AggregateId(TypeDecorator[bytes]):
 
 big_integer = BigInteger().with_variant(Integer(), "sqlite")
 aggregate_id = BINARY(16).with_variant(_AggregateId(), "postgresql")
+any_aggregate_id = NullType().with_variant(_AggregateId(), "postgresql")
+"""As whatever it is there: SQLite keeps a text in the place of bytes, if it is given one."""
 
 
 def text(length: int | None = None) -> String:

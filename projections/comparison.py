@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select
 
+from projections.illegible_text import illegible_text
+
 _NEVER_SHOWN = frozenset({"verifier"})
 _AT_ONCE = 500
 
@@ -61,14 +63,15 @@ def compare_rows(
 def _compare(live: Row[Any] | None, right: Row[Any] | None) -> Difference | None:
     if live is None:
         return None if right is None else Difference(right.key_id, "missing", {})
+    key_id = str(live.key_id)
     if right is None:
-        return Difference(live.key_id, "unexpected", {})
+        return Difference(key_id, "unexpected", {})
     columns = {
         name: ("(not shown)", "(not shown)") if name in _NEVER_SHOWN else tuple(values)
         for name, *values in zip(live._fields, live, right, strict=True)
         if values[0] != values[1]
     }
-    return Difference(live.key_id, "different", columns) if columns else None
+    return Difference(key_id, "different", columns) if columns else None
 
 
 def _same_row(one: Table, other: Table) -> ColumnElement[bool]:
@@ -91,7 +94,8 @@ def _rows_at(
     connection: Connection, table: Table, positions: list[Any]
 ) -> dict[tuple[Any, ...], Row[Any]]:
     named_by = [column.name for column in table.primary_key]
-    rows = connection.execute(select(table).where(table.c.position.in_(positions)))
+    with illegible_text(connection):
+        rows = connection.execute(select(table).where(table.c.position.in_(positions))).all()
     return {tuple(row._mapping[name] for name in named_by): row for row in rows}  # noqa: SLF001
 
 

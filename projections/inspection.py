@@ -14,27 +14,67 @@ _HEADER_LENGTH = 20
 _MAGIC = b"SQLite format 3\x00"
 _WAL = b"\x02\x02"
 
+_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+_MAY_CHANGE = " OR ".join(
+    f"coalesce(has_table_privilege(to_regclass('{name}'), '{privilege}'), false)"
+    for name in ("events", "entries")
+    for privilege in ("UPDATE", "DELETE", "TRUNCATE")
+)
+_SETTINGS = ", ".join(f"current_setting('{name}')" for name in _DURABLE)
+_SERVER = text(
+    "SELECT current_setting('server_version'), current_user,"  # noqa: S608 - nothing from outside
+    f" (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), ({_MAY_CHANGE}), {_SETTINGS}"
+)
+
 FileKind = Literal["absent", "empty", "foreign", "rollback journal", "wal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """What was found in a ledger's database.
+class Contents:
+    """What was found in a ledger's tables.
 
     Args:
-        revision: the revision of its durable tables; ``None`` if it has none.
-        synchronous: how far the database goes to keep a commit; 2 is FULL.
-        problems: what SQLite's own check of the file found; none if it is sound.
+        revision: the revision of the durable ones; ``None`` if there are none.
         events: how many events there are; 0 if they were not counted.
-        projections: how far each has come; none if they were not looked at, because the file is
-            damaged or its tables are of another revision.
+        projections: how far each has come; none if they were not looked at, because the tables are
+            of another revision.
     """
 
     revision: str | None
-    synchronous: int
-    problems: tuple[str, ...]
     events: int = 0
     projections: tuple[ProjectionStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileInspection:
+    """What was found in the file of an SQLite database.
+
+    Args:
+        synchronous: how far the database goes to keep a commit; 2 is FULL.
+        problems: what SQLite's own check of the file found; none if it is sound.
+    """
+
+    synchronous: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInspection:
+    """What was found of a PostgreSQL server.
+
+    Args:
+        version: of the server.
+        role: as what one is connected.
+        is_encrypted: whether the connection is.
+        not_durable: the settings by which a commit may be lost in a crash.
+        may_change_history: whether the role may change or delete what was recorded.
+    """
+
+    version: str
+    role: str
+    is_encrypted: bool
+    not_durable: tuple[str, ...]
+    may_change_history: bool
 
 
 def kind_of_file(path: Path) -> FileKind:
@@ -57,15 +97,14 @@ def kind_of_file(path: Path) -> FileKind:
     return "wal" if header[18:20] == _WAL else "rollback journal"
 
 
-def inspect_database(database: Database) -> Inspection:
-    """Look at a database that is open.
+def inspect_file(database: Database) -> FileInspection:
+    """Look at the file of an SQLite database that is open.
 
     Raises:
         LedgerUnavailable: it cannot be asked.
     """
     with database.read() as connection:
-        found = Inspection(
-            revision=current_revision(connection),
+        return FileInspection(
             synchronous=connection.scalar(text("PRAGMA synchronous")) or 0,
             problems=tuple(
                 line
@@ -74,14 +113,39 @@ def inspect_database(database: Database) -> Inspection:
                 if line != "ok"
             ),
         )
-        # In a damaged file, and in tables of another shape, there is nothing reliable to count.
-        if found.problems or found.revision != HEAD:
-            return found
-        count = connection.scalar(select(func.count()).select_from(events)) or 0
-    return Inspection(
-        revision=found.revision,
-        synchronous=found.synchronous,
-        problems=found.problems,
-        events=count,
-        projections=tuple(projection_status(database)),
+
+
+def inspect_server(database: Database) -> ServerInspection:
+    """Look at the server of a database that is open.
+
+    Raises:
+        LedgerUnavailable: it cannot be asked.
+    """
+    with database.read() as connection:
+        version, role, is_encrypted, may_change, *settings = connection.execute(_SERVER).one()
+    return ServerInspection(
+        version=version,
+        role=role,
+        is_encrypted=bool(is_encrypted),
+        not_durable=tuple(
+            f"{name} = off"
+            for name, value in zip(_DURABLE, settings, strict=True)
+            if value == "off"
+        ),
+        may_change_history=bool(may_change),
     )
+
+
+def contents_of(database: Database) -> Contents:
+    """Look at the tables of a database that is open and sound.
+
+    Raises:
+        LedgerUnavailable: it cannot be asked.
+    """
+    with database.read() as connection:
+        revision = current_revision(connection)
+        # In tables of another shape there is nothing reliable to count.
+        if revision != HEAD:
+            return Contents(revision)
+        count = connection.scalar(select(func.count()).select_from(events)) or 0
+    return Contents(revision, count, tuple(projection_status(database)))

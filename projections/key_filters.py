@@ -50,8 +50,8 @@ def conditions(
         found.append(
             or_(
                 keys.c.name.icontains(filters.text, autoescape=True),
-                keys.c.prefix.startswith(filters.text, autoescape=True),
-                keys.c.key_id.startswith(filters.text, autoescape=True),
+                keys.c.prefix.istartswith(filters.text, autoescape=True),
+                keys.c.key_id.istartswith(filters.text, autoescape=True),
             )
         )
     if filters.scope is not None:

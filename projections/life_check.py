@@ -8,19 +8,21 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, select, tuple_
+from sqlalchemy import Row, literal, select, tuple_, type_coerce
 
 from domain.audit_log import Forked
 from domain.key_ids import to_key_id
 from domain.public_event import entry_of
+from projections.column_types import any_aggregate_id
 from projections.database import Database
 from projections.findings import Finding, Findings
+from projections.illegible_text import illegible_text
 from projections.log_check import RESTORE, OnBatch, read_event
 from projections.offline_verifier import BROKEN_RULE, Histories, Report, match_entry
 from projections.schema import events
 
 _AT_ONCE = 2_000
-_place = tuple_(events.c.originator_id, events.c.originator_version)
+_place = tuple_(type_coerce(events.c.originator_id, any_aggregate_id), events.c.originator_version)
 
 
 def check_lives(database: Database, until: int, findings: Findings, on_batch: OnBatch) -> int:
@@ -78,7 +80,7 @@ def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[A
     page = query
     done = 0
     while True:
-        with database.read() as connection:
+        with database.read() as connection, illegible_text(connection):
             rows = connection.execute(page).all()
         yield from rows
         if not rows:
@@ -86,4 +88,5 @@ def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[A
         done += len(rows)
         on_batch(min(done, until), until)
         last = rows[-1]
-        page = query.where(_place > (last.originator_id, last.originator_version))
+        here = literal(last.originator_id, any_aggregate_id), last.originator_version
+        page = query.where(_place > tuple_(*here))

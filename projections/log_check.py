@@ -18,6 +18,7 @@ from domain.stored_form import state_of
 from projections import entries
 from projections.database import Database
 from projections.findings import Finding, Findings
+from projections.illegible_text import illegible_text
 from projections.merkle import HASH_LENGTH, Growth, leaf_hash
 from projections.schema import events
 from projections.stored_events import decode_rows, last_position
@@ -261,7 +262,7 @@ def _paged(
     (key,) = table.primary_key
     after = _LOWEST
     while True:
-        with database.read() as connection:
+        with database.read() as connection, illegible_text(connection):
             page = connection.execute(query.where(key > after).order_by(key).limit(_AT_ONCE)).all()
         yield from page
         if not page:

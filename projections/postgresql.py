@@ -130,8 +130,10 @@ def take_schema_lock(connection: Connection) -> None:
 
 
 def lift_statement_timeout(connection: Connection) -> None:
-    """Let statements take as long as they need, until the transaction ends."""
-    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    """Let statements, and what is done between them, take as long as they need in a transaction."""
+    connection.exec_driver_sql(
+        "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+    )
 
 
 def shut_out_readers(connection: Connection) -> None:

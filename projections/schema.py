@@ -22,7 +22,7 @@ from domain.errors import LedgerError
 from projections.column_types import aggregate_id, big_integer, text
 from projections.database import Database, take_as_long_as_needed, take_schema_lock
 
-HEAD = "0005"
+HEAD = "0006"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -98,6 +98,21 @@ checkpoints = Table(
 """The signed checkpoints, as they are in the file outside the database too: no projection, for no
 event has a signature."""
 
+last_attestation = Table(
+    "last_attestation",
+    metadata,
+    Column("finished_at", text(27), primary_key=True),
+    Column("position", big_integer, nullable=False),
+    Column("events", big_integer, nullable=False),
+    Column("entries", big_integer, nullable=False),
+    Column("keys", big_integer, nullable=False),
+    Column("checkpoints", big_integer, nullable=False),
+    Column("findings", big_integer, nullable=False),
+    Column("listed", LargeBinary, nullable=False),
+)
+"""What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
+next attestation is made at once."""
+
 _revision = Table("alembic_version", MetaData(), Column("version_num", String(32)))
 
 
@@ -130,6 +145,16 @@ def upgrade_schema(database: Database) -> None:
             raise UnknownSchema(message)
         take_as_long_as_needed(connection)
         _run_migrations(connection, found, database.name)
+
+
+def has_ledger(database: Database) -> bool:
+    """Tell whether there is a ledger in a database, of whatever revision.
+
+    Raises:
+        LedgerUnavailable: it cannot be asked.
+    """
+    with database.read() as connection:
+        return current_revision(connection) is not None
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -262,10 +262,11 @@ class Signer:
 
 
 def _checkpoints_in(path: Path) -> Iterator[Checkpoint]:
-    """Yield what the notes in a file say, whoever signed it."""
-    for note in notes_in(path):
-        with suppress(ValueError):
-            yield Checkpoint.from_text(text_of(note))
+    """Yield what the notes in a file say, whoever signed it, as far as it is one of notes."""
+    with suppress(ValueError):
+        for note in notes_in(path):
+            with suppress(ValueError):
+                yield Checkpoint.from_text(text_of(note))
 
 
 def _root_at(connection: Connection, size: int) -> bytes | None:

@@ -12,10 +12,12 @@ from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent
 from domain.key_ids import to_uuid
 from domain.stored_form import EventMapper
+from projections.illegible_text import illegible_text
 from projections.schema import events
 
 _MAPPER = EventMapper()
 _AT_ONCE = 1_000
+_UUID_LENGTH = 16
 
 # Asked at each append: to build a query takes longer than to run it.
 _FIRST_POSITIONS = select(events.c.originator_id, events.c.id).where(
@@ -38,9 +40,10 @@ def last_position(connection: Connection) -> int:
 
 def read_rows(connection: Connection, *, after: int, limit: int | None) -> Sequence[Row[Any]]:
     """Read the next stored events after a position, without decoding them."""
-    return connection.execute(
-        select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
-    ).all()
+    with illegible_text(connection):
+        return connection.execute(
+            select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
+        ).all()
 
 
 def read_history(connection: Connection, key_id: str, *, after: int, limit: int) -> list[Recorded]:
@@ -50,14 +53,14 @@ def read_history(connection: Connection, key_id: str, *, after: int, limit: int)
         KeyNotFound: no key can have this id.
         PoisonEvent: an event cannot be decoded.
     """
-    return decode_rows(
-        connection.execute(
-            select(events)
-            .where(events.c.originator_id == to_uuid(key_id).bytes, events.c.id > after)
-            .order_by(events.c.id)
-            .limit(limit)
-        )
+    query = (
+        select(events)
+        .where(events.c.originator_id == to_uuid(key_id).bytes, events.c.id > after)
+        .order_by(events.c.id)
+        .limit(limit)
     )
+    with illegible_text(connection):
+        return decode_rows(connection.execute(query))
 
 
 def read_first_events(
@@ -70,12 +73,13 @@ def read_first_events(
         until: the last position of all.
         limit: how many at most.
     """
-    return connection.execute(
-        select(events)
-        .where(events.c.id > after, events.c.id <= until, events.c.originator_version == 1)
-        .order_by(events.c.id)
-        .limit(limit)
-    ).all()
+    with illegible_text(connection):
+        return connection.execute(
+            select(events)
+            .where(events.c.id > after, events.c.id <= until, events.c.originator_version == 1)
+            .order_by(events.c.id)
+            .limit(limit)
+        ).all()
 
 
 def read_later_events(
@@ -98,8 +102,9 @@ def read_later_events(
             )
             .order_by(events.c.originator_id, events.c.originator_version)
         )
-        # Row by row takes twice as long.
-        yield from chain.from_iterable(found.partitions(_AT_ONCE))
+        with illegible_text(connection):
+            # Row by row takes twice as long.
+            yield from chain.from_iterable(found.partitions(_AT_ONCE))
 
 
 def first_positions(connection: Connection, key_uuids: Collection[UUID]) -> dict[UUID, int]:
@@ -127,17 +132,12 @@ def first_position(key_id: str) -> ScalarSelect[int]:
 
 def orphaned_position(connection: Connection, *, until: int) -> int | None:
     """Return the position of an event whose key was never made; ``None`` if there is none."""
-    orphan = connection.scalar(
-        select(events.c.originator_id)
+    position: int | None = connection.scalar(
+        select(func.min(events.c.id))
         .where(events.c.id <= until)
         .group_by(events.c.originator_id)
         .having(func.min(events.c.originator_version) > 1)
         .limit(1)
-    )
-    if orphan is None:
-        return None
-    position: int | None = connection.scalar(
-        select(func.min(events.c.id)).where(events.c.originator_id == orphan)
     )
     return position
 
@@ -158,10 +158,9 @@ def decoded(rows: Iterable[Row[Any]]) -> Iterator[Recorded]:
         PoisonEvent: as for `decode_rows`.
     """
     for position, uuid_bytes, version, topic, state in rows:
-        try:
-            key_uuid = UUID(bytes=uuid_bytes)
-        except (TypeError, ValueError) as error:
-            raise PoisonEvent(position, f"its key is no UUID: {error}") from error
+        if type(uuid_bytes) is not bytes or len(uuid_bytes) != _UUID_LENGTH:
+            raise PoisonEvent(position, f"its key is no UUID, but {str(uuid_bytes)[:60]!r}")
+        key_uuid = UUID(bytes=uuid_bytes)
         yield Recorded(position, decode(position, topic, key_uuid, version, state))
 
 

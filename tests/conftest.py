@@ -13,14 +13,19 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST
-from tests.engines import SQLITE, Engine, engine_called, settings_of
+from tests.engines import POSTGRESQL, SQLITE, Engine, engine_called, settings_of
+from tests.postgresql import initdb
+from tests.programs import needs
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and so would each process
 # be that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ENGINES = [pytest.param(SQLITE, id=SQLITE)]
+ENGINES = [
+    pytest.param(SQLITE, id=SQLITE),
+    pytest.param(POSTGRESQL, id=POSTGRESQL, marks=needs(initdb(), "postgresql")),
+]
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 

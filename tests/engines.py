@@ -5,9 +5,10 @@ told the folder finds the database by it, in another process too, so that a test
 engines unless it is about one.
 """
 
+import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -83,9 +84,12 @@ def engine_called(name: str) -> Iterator[Engine]:
 def address_of(data_dir: Path) -> URL:
     """Return where the database of a folder is; one of PostgreSQL is made by the first to ask."""
     planned, made = _planned(data_dir), _made(data_dir)
-    if planned.exists():
-        create_database(make_url(planned.read_text()))
-        planned.rename(made)
+    with suppress(FileNotFoundError), planned.open() as plan:
+        # Processes that open a ledger at once ask at once, too.
+        fcntl.flock(plan, fcntl.LOCK_EX)
+        if planned.exists():
+            create_database(make_url(plan.read()))
+            planned.rename(made)
     if made.exists():
         return make_url(made.read_text())
     return file_address(database_file(data_dir))

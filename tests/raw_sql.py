@@ -48,6 +48,16 @@ class RawConnection(Protocol):
     def execute(self, statement: str, parameters: Sequence[object] = (), /) -> Cursor: ...
 
 
+class _OnSQLite:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, parameters: Sequence[object] = (), /) -> Cursor:
+        stored = [each.bytes if isinstance(each, UUID) else each for each in parameters]
+        cursor: Cursor = self._connection.execute(statement, stored)
+        return cursor
+
+
 class _OnPostgreSQL:
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 - of rows of any type
         self._connection = connection
@@ -86,7 +96,7 @@ def raw(address: URL) -> Iterator[RawConnection]:
     if address.get_backend_name() == SQLITE:
         file = address.database or ""
         with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as connection:
-            yield connection
+            yield _OnSQLite(connection)
     else:
         with connected(address) as connection:
             yield _OnPostgreSQL(connection)

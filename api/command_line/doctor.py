@@ -1,7 +1,7 @@
 """``keyledger doctor``: is everything as it should be, and if not, what to do."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 
@@ -11,14 +11,21 @@ from rich.text import Text
 from sqlalchemy import make_url
 
 from api.command_line.checks import Check, Result
-from api.command_line.database_checks import check_database
+from api.command_line.database_checks import check_database, check_server
 from api.command_line.failures import REFUSED
 from api.command_line.file_checks import check_disk, check_folder, check_pepper
 from api.command_line.listing import Column, write_listing
-from api.command_line.local_ledger import checked_settings, database_path, say_which_ledger
+from api.command_line.local_ledger import (
+    checked_settings,
+    database_path,
+    is_on_a_server,
+    say_which_ledger,
+)
 from api.command_line.options import AsJson, DataDir
 from api.command_line.program_checks import check_program, check_python, check_sqlite
+from api.command_line.signing_checks import check_signing
 from api.command_line.terminal import one_line, stdout_console, write_json
+from api.settings import Settings
 
 app = typer.Typer(add_completion=False)
 
@@ -35,16 +42,14 @@ _COLUMNS = (
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Check the program, the files and the database; change nothing."""
     settings = checked_settings(data_dir=data_dir)
-    url = make_url(settings.url)
-    path = database_path(url)
     if not as_json:
-        say_which_ledger(url)
+        say_which_ledger(make_url(settings.url))
     checks: Iterable[Check] = chain(
-        [check_program(), check_python(), check_sqlite()],
+        [check_program(), check_python()],
         # The files' modes are looked at before the database is opened, which makes more files.
         [check_folder(settings.data_dir), check_pepper(settings.pepper_path)],
-        [check_disk(path)],
-        check_database(settings.url, path),
+        check_signing(settings.signing_key_path, settings.checkpoint_path),
+        _check_database(settings),
     )
     found = list(checks)
     failed = any(check.result == "fail" for check in found)
@@ -54,6 +59,17 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         _write(stdout_console(), found)
     if failed:
         raise typer.Exit(REFUSED)
+
+
+def _check_database(settings: Settings) -> Iterator[Check]:
+    url = make_url(settings.url)
+    if is_on_a_server(url):
+        yield from check_server(settings)
+        return
+    path = database_path(url)
+    yield check_sqlite()
+    yield check_disk(path)
+    yield from check_database(settings.url, path)
 
 
 def _write(console: Console, checks: Sequence[Check]) -> None:

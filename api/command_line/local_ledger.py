@@ -3,7 +3,7 @@
 import os
 import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -15,6 +15,8 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
+from projections.database import SQLITE, open_database
+from projections.schema import has_ledger
 
 
 def checked_settings(**given: object) -> Settings:
@@ -45,11 +47,12 @@ def local_ledger(
     """
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
-    if not may_make and not database_path(url).exists():
+    if not may_make and not _is_there(settings):
+        where = url.render_as_string() if is_on_a_server(url) else database_path(url)
         raise CommandFailed(
             REFUSED,
             "LEDGER_NOT_FOUND",
-            f"there is no ledger at {database_path(url)}\n"
+            f"there is no ledger at {where}\n"
             "name its folder with --data-dir or KEYLEDGER_DATA_DIR,"
             " or make one: keyledger keys create",
         )
@@ -62,6 +65,20 @@ def local_ledger(
             ledger.signer.sign()
         except LedgerError as error:
             stderr_console().print(one_line(f"no checkpoint was signed: {error}"), soft_wrap=True)
+
+
+def _is_there(settings: Settings) -> bool:
+    """Tell whether there is a ledger, without making one by looking."""
+    url = make_url(settings.url)
+    if not is_on_a_server(url):
+        return database_path(url).exists()
+    with closing(open_database(settings.url, settings.connection_limits)) as database:
+        return has_ledger(database)
+
+
+def is_on_a_server(url: URL) -> bool:
+    """Tell whether a database is no file of this machine."""
+    return url.get_backend_name() != SQLITE
 
 
 def database_path(url: URL) -> Path:

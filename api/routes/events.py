@@ -1,5 +1,6 @@
 """The feed of all events: a page of it, all of it as a stream, or what comes, as it comes."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, Security
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from api.accept import form_of_answer
 from api.answers import FeedAnswer
 from api.audit_queries import FindEvents
-from api.credentials import Requester, require, require_still
+from api.credentials import Judge, Requester, require, require_still
 from api.cursors import from_cursor, to_cursor
 from api.event_forms import (
     CSV,
@@ -28,6 +29,7 @@ from domain.errors import Invalid
 from domain.times import checked, to_text
 from projections.database import Database
 from projections.feed import (
+    FeedEntry,
     FeedFilters,
     Place,
     newest_place,
@@ -66,7 +68,8 @@ async def read_the_events(
     """Read what happened to the keys of the workspace, in the order in which it did.
 
     `Accept` chooses the form: a page of JSON; all events, as NDJSON or CSV; or a live tail of
-    server-sent events, which goes on until the credential ends.
+    server-sent events. A tail goes on until the credential ends. Where it ends before all events
+    are sent, the answer is broken off: the chunked coding then has no last chunk.
     """
     workspace = requester.reading_in(query.workspace)
     filters = FeedFilters(
@@ -77,6 +80,10 @@ async def read_the_events(
         since=checked("from", query.since),
         until=checked("until", query.until),
     )
+
+    async def judge() -> None:
+        await require_still(request, SCOPE)
+
     form = form_of_answer(request.headers.getlist("accept"), FORMS)
     database = ledger_of(request).database
     if form == JSON:
@@ -84,9 +91,10 @@ async def read_the_events(
     elif (query.cursor, query.limit) != (None, None):
         raise Invalid("cursor", f"leave cursor and limit out: only {JSON} has pages")
     elif form == EVENT_STREAM:
-        answer = await _tail(request, filters, query, last_event_id)
+        answer = await _tail(request, filters, query, last_event_id, judge)
     else:
-        answer = await run_in_threadpool(_stream, database, filters, query, form)
+        batches = await run_in_threadpool(_batches, database, filters, query)
+        answer = (as_ndjson if form == NDJSON else as_csv)(batches, judge)
     answer.headers["Vary"] = "Accept"
     return answer
 
@@ -111,23 +119,24 @@ def _mark(filters: FeedFilters, after: int | None) -> list[str | None]:
     return ["feed", *named, *times, None if after is None else str(after)]
 
 
-def _stream(database: Database, filters: FeedFilters, query: FindEvents, form: str) -> Response:
+def _batches(
+    database: Database, filters: FeedFilters, query: FindEvents
+) -> Iterator[list[FeedEntry]]:
     with database.read() as connection:
         after = place_of(connection, query.after or 0, field="after")
         span = span_of(connection, filters, after=after.leaf_index)
-    batches = read_all(database, filters, span)
-    return as_ndjson(batches) if form == NDJSON else as_csv(batches)
+    return read_all(database, filters, span)
 
 
 async def _tail(
-    request: Request, filters: FeedFilters, query: FindEvents, last_event_id: str | None
+    request: Request,
+    filters: FeedFilters,
+    query: FindEvents,
+    last_event_id: str | None,
+    judge: Judge,
 ) -> Response:
     database = ledger_of(request).database
     tails: Tails = request.app.state.tails
-
-    async def judge() -> None:
-        await require_still(request, SCOPE)
-
     after = await run_in_threadpool(_begin_after, database, query.after, last_event_id)
     return tails.begin(database, filters, after, judge)
 

@@ -5,10 +5,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.answers import HealthAnswer, ReadinessAnswer
-from api.attestations import last_attestation
 from api.requests import ledger_of
 from api.routes.documented import refusal
 from domain.times import to_text
+from projections.last_attestation import last_attestation
 from projections.status import projection_status
 
 router = APIRouter(tags=["probes"])

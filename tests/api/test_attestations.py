@@ -9,22 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from api.attestations import (
-    LastAttestation,
-    Pace,
-    Stopping,
-    attest_ledger,
-    last_attestation,
-)
+from api.attestations import Pace, Stopping, attest_ledger
 from api.background import attesting
 from api.composition import OpenLedger
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from projections.exclusive import exclusively
+from projections.last_attestation import LastAttestation, LastFinding, last_attestation
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
-from tests.projections.ledgers import HOUR, Keys
+from tests.projections.ledgers import HOUR, Keys, keys_in
 from tests.raw_sql import sql
 
 AT_ONCE = 1e-7
@@ -115,16 +110,57 @@ def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
         assert threading.active_count() == before
 
 
-def test_a_damaged_result_is_none(opened: OpenLedger) -> None:
+NOTHING_YET = LastAttestation(
+    NOON, position=0, events=0, entries=0, keys=0, checkpoints=0, findings=0, listed=()
+)
+
+
+def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
+    opened: OpenLedger, data_dir: Path
+) -> None:
     attest_ledger(opened)
-    kept = opened.database.path.with_name(f"{opened.database.path.name}.attestation.json")
-    empty = LastAttestation(
-        NOON, position=0, events=0, entries=0, keys=0, checkpoints=0, findings=0, listed=()
-    )
-    assert last_attestation(opened.database) == empty
-    assert kept.stat().st_mode & 0o777 == 0o600
-    kept.write_text('{"finished_at": 7}')
+    assert last_attestation(opened.database) == NOTHING_YET
+    Keys(opened).create()
+    sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
+    later = NOON + HOUR
+    found = attest_ledger(replace(opened, clock=lambda: later))
+    (finding,) = found.findings
+    with keys_in(data_dir) as elsewhere:
+        assert last_attestation(elsewhere.database) == replace(
+            NOTHING_YET,
+            finished_at=later,
+            position=1,
+            events=1,
+            entries=1,
+            keys=1,
+            findings=1,
+            listed=(LastFinding(finding.name, finding.wrong, finding.remedy),),
+        )
+    assert len(sql(opened.database.url, "SELECT * FROM last_attestation")) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "finished_at = 'noon'",
+        "findings = 'none'",
+        "listed = 'none'",
+        "listed = x'ff'",
+        "listed = '7'",
+        "listed = '[7]'",
+        """listed = '[{"name": "a"}]'""",
+    ],
+)
+def test_a_damaged_result_is_none(opened: OpenLedger, damage: str) -> None:
+    attest_ledger(opened)
+    sql(opened.database.url, f"UPDATE last_attestation SET {damage}")  # noqa: S608 - from above
     assert last_attestation(opened.database) is None
+
+
+def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:
+    sql(opened.database.url, "ALTER TABLE last_attestation RENAME TO elsewhere")
+    with pytest.raises(LedgerUnavailable, match="what was found cannot be kept"):
+        attest_ledger(opened)
 
 
 def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) -> None:

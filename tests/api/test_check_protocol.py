@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from unittest.mock import patch
+from uuid import UUID
 
 import httptools
 import pytest
@@ -370,7 +371,7 @@ class TestLeftToTheApplication:
             wire.receive(house.get())
             await wire.answers(1)
             statement = "INSERT INTO events VALUES (900, ?, 1, 'Nothing', ?)"
-            sql(house.ledger.database.url, statement, bytes(16), bytes(1))
+            sql(house.ledger.database.url, statement, UUID(int=0), bytes(1))
             wire.receive(house.get())
             return [answer.status for answer in await wire.answers(2)]
 

@@ -21,8 +21,8 @@ from tests.api.console.doors import DOORS
 from tests.api.served import Api, Json, Key, refused
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
-# What FastAPI adds, and leaves out of its own document.
-DOCUMENTATION = {"GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json"}
+# Not in the document that they show.
+DOCUMENTATION = {"GET /docs", "GET /docs/{name}", "GET /openapi.json"}
 # It answers about whoever presents the key: its workspace, its scopes. A gateway demands those.
 ABOUT_THE_CALLER = "GET /v1/forward-auth"
 # They answer everybody the same, with hashes and sizes.

@@ -116,7 +116,7 @@ async def through_the_app(app: FastAPI, asked: Asked) -> Answered:
 def through_the_lane(api: Api, asked: Asked) -> Answered | None:
     """Return the answer, or ``None`` if the request is left to the application."""
     app: Any = api.app
-    lane = FastLane(app.state.ledger.authentication, api.clock, app.state.metrics)
+    lane = FastLane(app.state.ledger.authentication, api.clock, app.state.metrics, None)
     target = b"?".join(filter(None, (asked.path.encode(), asked.query)))
     if not may_answer(asked.method.encode(), target) or (now := lane.catch_up()) is None:
         return None

@@ -1,9 +1,11 @@
 """``/healthz``, ``/readyz``, ``/metrics`` and ``/docs``: for anybody, and without a secret."""
 
+import re
+
 import pytest
 
 from projections.views import VIEWS
-from tests.api.served import Api
+from tests.api.served import Api, refused
 from tests.raw_sql import raw
 
 
@@ -105,6 +107,16 @@ class TestDocs:
         answer = api.get("/docs", by=None)
         assert answer.status_code == 200
         assert "/openapi.json" in answer.text
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+        assert len(loaded) == 3
+        for path in loaded:
+            file = api.get(path, by=None)
+            assert file.status_code == 200
+            assert len(file.content) > 1000
+
+    def test_of_the_package_with_the_viewer_no_other_file_is_given(self, api: Api) -> None:
+        for name in ("redoc.standalone.js", "..%2fcore.py", "core.py", ""):
+            refused(api.get(f"/docs/{name}", by=None), 404, "NOT_FOUND")
 
     def test_the_document_is_at_its_place(self, api: Api) -> None:
         assert api.get("/openapi.json", by=None).json()["info"]["title"] == "Keyledger"

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "expirer_seconds": 1.0,
     "last_used_seconds": 30.0,
     "attestation_hours": 24.0,
+    "verify_staleness_seconds": 0.0,
     "database_connections": 8,
     "database_statement_seconds": 30.0,
     "database_lock_seconds": 10.0,
@@ -54,6 +55,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "expirer_seconds": ("0.5", 0.5),
     "last_used_seconds": ("60", 60.0),
     "attestation_hours": ("0", 0.0),
+    "verify_staleness_seconds": ("1.5", 1.5),
     "database_connections": ("4", 4),
     "database_statement_seconds": ("2.5", 2.5),
     "database_lock_seconds": ("3", 3.0),
@@ -108,6 +110,13 @@ class TestRead:
     def test_an_option_that_is_not_given_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KEYLEDGER_PORT", "9000")
         assert read_settings(port=None, host=None).port == 9000
+
+    def test_the_readme_has_a_line_on_each(self) -> None:
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        for name, field in Settings.model_fields.items():
+            default = f"`{field.default}`" if field.default not in {None, ""} else ""
+            line = f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |"
+            assert line in readme
 
     def test_each_says_what_it_is_for(self) -> None:
         assert all(field.description for field in Settings.model_fields.values())

@@ -257,6 +257,19 @@ class TestEvents:
         attestation = attested(place)
         assert {each.position for each in attestation.findings} & {8, 77, -1}
 
+    @pytest.mark.only_on("sqlite")
+    @pytest.mark.parametrize("column", ["originator_id", "topic", "state"])
+    def test_a_text_that_is_no_utf_8_is_named(self, place: Path, column: str) -> None:
+        text = f"UPDATE events SET {column} = CAST({column} || x'ff' AS TEXT) WHERE id = 8"  # noqa: S608
+        sql(address_of(place), text)
+        assert 8 in {each.position for each in attested(place).findings}
+
+    @pytest.mark.only_on("sqlite")
+    def test_keys_that_are_named_by_texts_alone_are_found(self, place: Path) -> None:
+        sql(address_of(place), "UPDATE events SET originator_id = hex(originator_id)")
+        attestation = attested(place)
+        assert {each.position for each in attestation.findings} >= set(range(1, 11))
+
     def test_the_event_s_own_name_and_what_to_do_are_told(self, place: Path) -> None:
         edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
         (finding, *_) = attested(place).findings
@@ -503,6 +516,12 @@ class TestCheckpoints:
         (finding,) = attested(place, [note]).findings
         assert finding.name == "checkpoint 1 kept outside"
         assert "is signed by" in finding.wrong
+
+    @pytest.mark.only_on("sqlite")
+    def test_a_note_that_is_no_text_is_found(self, place: Path) -> None:
+        text = "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9"
+        sql(address_of(place), text)
+        assert named(attested(place), "checkpoint") == ["the database's checkpoint at 9 entries"]
 
     def test_what_is_no_note_is_found(self, place: Path) -> None:
         assert named(attested(place, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]

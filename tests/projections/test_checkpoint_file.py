@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tracemalloc
 from itertools import accumulate
 from pathlib import Path
 
@@ -63,6 +64,36 @@ def test_cut_at_any_byte_it_has_the_whole_notes_before_and_goes_on_after_them(pa
         assert path.read_bytes() == "".join(f"{note}\n" for note in notes_in(path)).encode(), cut
 
 
+def test_of_a_long_one_no_more_than_a_note_is_in_memory(path: Path) -> None:
+    number = 20_000
+    path.write_bytes(filled(path) * (number // len(NOTES)))
+    found = notes_in(path)
+    next(found)
+
+    tracemalloc.start()
+    rest = sum(1 for _ in found)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert rest == number - 1
+    assert most < 100_000 < path.stat().st_size // 20
+
+
+def test_what_is_added_while_it_is_read_is_left_for_the_next_time(path: Path) -> None:
+    filled(path)
+    found = notes_in(path)
+    assert next(found) == NOTES[0]
+    append_note(path, NOTES[0])
+    assert list(found) == NOTES[1:]
+
+
+@pytest.mark.parametrize("junk", [b"junk\n", b"junk\n\n", b"\n", b"a\n\nb\n\nc\n\n"])
+def test_what_is_put_between_two_notes_spoils_the_second_alone(path: Path, junk: bytes) -> None:
+    content = filled(path)
+    path.write_bytes(content[: ENDS[0]] + junk + content[ENDS[0] :])
+    assert list(notes_in(path)) == [NOTES[0], junk.decode() + NOTES[1], *NOTES[2:]]
+
+
 @pytest.mark.parametrize("window", range(400, 900, 37))
 def test_only_the_end_is_read_of_a_long_one(
     path: Path, window: int, monkeypatch: pytest.MonkeyPatch
@@ -117,8 +148,9 @@ def test_what_is_no_part_of_a_note_is_never_written_over(
 
 def test_a_large_file_that_is_none_of_notes_is_not_taken_for_an_empty_one(path: Path) -> None:
     path.write_bytes(b"x" * 100_000)
-    with pytest.raises(ValueError, match=r"checkpoints.txt is no file of checkpoints"):
-        last_note_in(path)
+    for read in (last_note_in, lambda path: list(notes_in(path))):
+        with pytest.raises(ValueError, match=r"checkpoints.txt is no file of checkpoints"):
+            read(path)
 
 
 def mode_with_an_open_umask(path: Path) -> int:

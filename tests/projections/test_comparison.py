@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column
+from sqlalchemy import Boolean, Column, Integer, String
 
 from projections import auth_lookup, key_list
 from projections.comparison import Difference
@@ -73,10 +73,9 @@ def test_an_edited_column_is_named_with_both_values(
     right = view_rows(keys.address)
     row = last_row_at(keys.address, view.name, 2)
     was = value_in(keys.address, view.name, row, column.name)
-    boolean = isinstance(column.type, Boolean)
-    planted = [not was] if boolean else ["planted", "", 7, b"planted", f"{was}x"]
+    planted = other_values(column, was, of_any_type=keys.database.is_a_file)
     for value in [*planted, None] if column.nullable and was is not None else planted:
-        edit_row(keys.address, view.name, row, **{column.name: value})
+        row = edit_row(keys.address, view.name, row, **{column.name: value})
         # An integer becomes a text in a column of texts, as SQLite has it.
         live = value_in(keys.address, view.name, row, column.name)
         shown = ("(not shown)",) * 2 if column.name == "verifier" else (live, was)
@@ -84,6 +83,41 @@ def test_an_edited_column_is_named_with_both_values(
             Difference(made[1].key_id, "different", {column.name: shown}),
         )
     assert len(differences(keys, view)) == 1
+    assert view_rows(keys.address) == right
+
+
+def other_values(column: Column[Any], was: Any, *, of_any_type: bool) -> list[object]:  # noqa: ANN401
+    """Return what may be planted in a column; SQLite takes values that are not of its type."""
+    if isinstance(column.type, Boolean):
+        return [not was]
+    if of_any_type:
+        return ["planted", "", 7, b"planted", f"{was}x"]
+    return [was + 7] if isinstance(column.type, Integer) else ["planted", "", "7"]
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(
+    ("view", "column"),
+    [
+        pytest.param(view, column, id=f"{view.name}-{column.name}")
+        for view in VIEWS
+        for column in view.table.columns
+        if isinstance(column.type, String)
+    ],
+)
+def test_a_text_that_is_none_is_named_like_any_other_value(
+    keys: Keys, made: list[Made], view: View, column: Column[Any]
+) -> None:
+    right = view_rows(keys.address)
+    row = last_row_at(keys.address, view.name, 2)
+    was = value_in(keys.address, view.name, row, column.name)
+    edit = f"UPDATE {view.name} SET {column.name} = CAST(x'61ff' AS TEXT) WHERE rowid = {row}"  # noqa: S608
+    sql(keys.address, edit)
+    (difference,) = check(keys.database, view).differences
+    shown = ("(not shown)",) * 2 if column.name == "verifier" else (b"a\xff", was)
+    assert difference.columns == {column.name: shown}
+    assert difference.key_id == ("a\\xff" if column.name == "key_id" else made[1].key_id)
+    assert rebuild(keys.database, view, clock=lambda: NOON).differences == (difference,)
     assert view_rows(keys.address) == right
 
 

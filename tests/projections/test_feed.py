@@ -223,6 +223,7 @@ class TestLongFeeds:
         peak(1000)
         assert peak(20_000) < 1.3 * peak(2000)
 
+    @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize(
         "filters",
         [

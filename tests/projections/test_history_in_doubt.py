@@ -408,3 +408,12 @@ def test_the_place_of_the_difference_is_looked_for_once(
             with pytest.raises(HistoryInDoubt, match="entries 5 to 6 is another"):
                 keys.opened.signer.look()
     assert read == [data_dir / "checkpoints.txt"]
+
+
+@pytest.mark.parametrize("junk", [b"\xff\n", b"junk\n" * 2_000])
+def test_a_difference_is_told_whatever_else_the_file_has(data_dir: Path, junk: bytes) -> None:
+    file = data_dir / "checkpoints.txt"
+    file.write_bytes(junk + file.read_bytes())
+    with_other_hashes(5, 64)(data_dir)
+    with keys_in(data_dir) as keys:
+        check_doubted(keys, "the log is not the one that was signed")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from api.composition import OpenLedger
-from projections.inspection import inspect_database, kind_of_file
+from projections.inspection import contents_of, inspect_file, kind_of_file
 from projections.schema import HEAD
 from projections.views import VIEWS
 
@@ -31,16 +31,19 @@ def test_a_file_that_is_no_database_is_known_without_opening_it_as_one(tmp_path:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_ledger_is_found_as_it_is(opened: OpenLedger) -> None:
-    found = inspect_database(opened.database)
-    assert (found.revision, found.synchronous, found.problems) == (HEAD, 2, ())
-    assert found.events == 0
+    file = inspect_file(opened.database)
+    assert (file.synchronous, file.problems) == (2, ())
+    found = contents_of(opened.database)
+    assert (found.revision, found.events) == (HEAD, 0)
     assert [each.name for each in found.projections] == [view.name for view in VIEWS]
 
 
+@pytest.mark.only_on("sqlite")
 def test_tables_of_another_revision_are_not_counted(opened: OpenLedger) -> None:
     with closing(sqlite3.connect(opened.database.path)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         connection.execute("DROP TABLE projection_states")
-    found = inspect_database(opened.database)
+    found = contents_of(opened.database)
     assert (found.revision, found.projections) == ("9999", ())

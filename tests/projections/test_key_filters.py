@@ -130,6 +130,7 @@ UNUSED = [
 ]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("filters", UNUSED)
 def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters) -> None:
     floor, page = plans(keys, lambda: listed(keys, filters))
@@ -140,6 +141,7 @@ def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters
     assert page[1:] == [LAST_USE]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("filters", UNUSED)
 def test_rare_unused_keys_are_looked_for_in_the_order_of_both_tables(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, filters: Filters

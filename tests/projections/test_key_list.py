@@ -428,6 +428,7 @@ def plans(keys: Keys, ask: Callable[[], object]) -> list[list[str]]:
         ]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("before", [None, 100])
 @pytest.mark.parametrize(
     ("status", "index"),
@@ -444,6 +445,7 @@ def test_a_page_is_read_from_an_index_in_its_order(
     assert ("position<?" in step) == (before is not None)
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("before", [None, 100])
 def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     keys: Keys, before: int | None
@@ -461,6 +463,7 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     assert not any("status=?" in step for step in due)
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("after", [None, ("2026-03-03T12:00:00.000000Z", 7)])
 def test_due_keys_are_read_from_an_index_in_their_order(
     keys: Keys, after: tuple[str, int] | None
@@ -475,6 +478,7 @@ def test_due_keys_are_read_from_an_index_in_their_order(
     assert "expires_at<?" in step
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_key_is_found_by_its_id(keys: Keys) -> None:
     def ask() -> None:
         with keys.database.read() as connection, pytest.raises(KeyNotFound):

@@ -184,6 +184,7 @@ def page_plans(keys: Keys, status: Status | None, before: int | None) -> list[li
     return plans(keys, ask)
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", [None, "active"])
 def test_a_page_is_walked_in_its_order_and_each_version_found_by_its_time(
     one_key: Keys, status: Status | None
@@ -197,6 +198,7 @@ def test_a_page_is_walked_in_its_order_and_each_version_found_by_its_time(
     ]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", get_args(Status))
 def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) -> None:
     begin, *rest = page_plans(one_key, status, before=None)
@@ -211,6 +213,7 @@ def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) ->
     assert sum("<expr>=? AND held_from<?)" in step for step in tables) == 2
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", ["revoked", "expired"])
 def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: Status) -> None:
     ended, *_ = page_plans(one_key, status, before=100)
@@ -223,6 +226,7 @@ def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: S
     assert sum("<expr>=? AND <expr>=? AND <expr><?)" in step for step in tables) == 2
 
 
+@pytest.mark.only_on("sqlite")
 def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(one_key: Keys) -> None:
     _, due = page_plans(one_key, "expired", before=100)
     assert not any(step.startswith("SCAN") for step in due)
@@ -230,6 +234,7 @@ def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(one_key: Keys) -> No
     assert any("_by_end_" in step and "expires_at<?" in step for step in due)
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_key_of_the_past_is_found_by_its_id_and_the_time(one_key: Keys) -> None:
     def ask() -> None:
         with one_key.database.read() as connection, pytest.raises(KeyNotFound):
@@ -330,6 +335,7 @@ def steps_for_a_page(keys: Keys, status: Status | None, share: float) -> int:
     return steps
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("share", [0.5, 0.99])
 @pytest.mark.parametrize("status", [None, *get_args(Status)])
 def test_a_page_takes_no_more_work_of_many_keys_than_of_few(

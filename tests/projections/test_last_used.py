@@ -152,6 +152,7 @@ def test_a_rebuild_leaves_uses_alone_and_a_check_does_not_miss_them(keys: Keys) 
     assert before[0].last_used_at == NOON
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_flush_makes_nobody_forget_a_key(
     keys: Keys, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_flush_makes_nobody_forget_a_key(
     assert len(found) == 6
 
 
+@pytest.mark.only_on("sqlite")
 def test_nothing_is_written_where_nothing_is_new(keys: Keys) -> None:
     made = keys.create()
     for _ in range(2):
@@ -319,6 +321,7 @@ def test_the_past_knows_of_no_use(keys: Keys, clock: SettableClock) -> None:
     assert shown.last_used_at is first.last_used_at is None
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_database_from_before_uses_were_known_is_upgraded_and_notes_them(
     data_dir: Path,
 ) -> None:

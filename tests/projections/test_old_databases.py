@@ -40,6 +40,8 @@ from tests.projections.ledgers import ADA, HOUR, Keys, Made, differing_rows, key
 from tests.projections.processes import die_at_statement, run_until_killed
 from tests.raw_sql import count_events, dump, rows_of, sql, tables_of, view_rows
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 FOLDER = Path(__file__).with_name("old_databases")
 REVISIONS = sorted(file.stem for file in FOLDER.glob("*.sqlite3"))
 

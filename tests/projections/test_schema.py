@@ -207,6 +207,7 @@ def test_an_empty_list_of_revisions_is_refused(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_newer_version_s_ledger_is_refused_and_stays_byte_for_byte(
     data_dir: Path, tmp_path: Path
 ) -> None:

@@ -84,9 +84,18 @@ OF_ANY_TYPE = pytest.mark.only_on("sqlite")
         "state = x'00'",
         "topic = 'x'",
         "originator_id = NULL",
-        pytest.param("state = 'garbage'", marks=OF_ANY_TYPE),
-        pytest.param("originator_id = x'00'", marks=OF_ANY_TYPE),
-        pytest.param("originator_id = 7", marks=OF_ANY_TYPE),
+        *(
+            pytest.param(change, marks=OF_ANY_TYPE)
+            for change in (
+                "state = 'garbage'",
+                "originator_id = x'00'",
+                "originator_id = 7",
+                "originator_id = 'one of 16 signs.'",
+                "originator_id = CAST(x'00112233445566778899aabbccddeeff' AS TEXT)",
+                "topic = CAST(x'ff' AS TEXT)",
+                "state = CAST(x'ff' AS TEXT)",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_decoded_is_named_by_its_position(keys: Keys, change: str) -> None:

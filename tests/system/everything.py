@@ -4,6 +4,7 @@ Tokens are put wherever somebody might put one by mistake, except where that is 
 names a key after a token has asked for the token to be stored.
 """
 
+import html
 import json
 import re
 import secrets
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from api.event_forms import CSV, EVENT_STREAM, JSON, NDJSON
 from domain.times import to_text
 from domain.tokens import Token, mint, parse
 from projections.views import VIEWS
@@ -25,6 +27,7 @@ from tests.engines import address_of
 from tests.raw_sql import raw
 from tests.system.clients import Client, Json, answered
 from tests.system.processes import Ran, Server, Servers, eventually, run, run_many
+from tests.system.tails import Tail
 
 MISUSED = ("good", "revoked", "expired", "unknown", "wrong secret", "mistyped", "cut off")
 """Names of the tokens that go where no token belongs."""
@@ -159,12 +162,15 @@ def run_everything(servers: Servers) -> Everything:
     for number, name in enumerate(MISUSED):
         server = (one, other)[number % 2]
         _misuse_by_http(everything, clients[number % 2], server, target, everything.tokens[name])
+        _misuse_the_audit_trail(clients[number % 2], everything.tokens[name])
         _misuse_the_console(everything, server, target, everything.tokens[name])
     _misuse_by_command(everything)
     for server, client in zip((one, other), clients, strict=True):
         _fail_to_write(everything, server, client)
     _fail_to_read(everything, clients[0], root)
     _rebuild(everything, root)
+    _read_the_audit_trail(everything, root, one)
+    _command_the_audit_trail(everything, target)
     everything.keep_probes(one)
     everything.keep_probes(other)
     shutil.copytree(everything.data_dir, everything.data_dir_while_running)
@@ -237,6 +243,9 @@ def _visit(everything: Everything, server: Server) -> None:
         assert browser.post(f"{key}/revoke", data=form).status_code == 303
         for page in (key, "/console/keys", "/console/keys?status=revoked", "/console/projections"):
             browser.get(page)
+        audited = browser.get("/console/audit").text
+        for page in re.findall('/console/audit/[^"?]+', html.unescape(audited)):
+            assert browser.get(page).status_code == 200
         browser.post("/console/sign-out", data=_form(browser.get("/console/keys")))
         everything.signed_in(browser, "root")
         projections = browser.get("/console/projections")
@@ -384,6 +393,20 @@ def _misuse_by_http(
     )
 
 
+def _misuse_the_audit_trail(client: Client, token: str) -> None:
+    """Put a token wherever none belongs in a question about what happened."""
+    http = client.http
+    for name in ["key_id", "actor", "type", "from", "until", "after", "cursor", "workspace", token]:
+        for form in (JSON, NDJSON, EVENT_STREAM):
+            http.get("/v1/events", params={name: f"{token}\0"}, headers={"Accept": form})
+    http.get("/v1/events", headers={"Accept": token})
+    http.get("/v1/events", headers={"Accept": EVENT_STREAM, "Last-Event-ID": token})
+    for name in ("leaf_index", "position", "key_id", "version", "size", "from", token):
+        http.get("/v1/proofs/inclusion", params={name: token})
+        http.get("/v1/proofs/consistency", params={name: token})
+    http.get(f"/v1/log/tile/{token}")
+
+
 def _misuse_by_command(everything: Everything) -> None:
     """Put a token wherever none belongs in a command."""
     create = ("keys", "create", "--name", "never", "--scopes")
@@ -445,6 +468,44 @@ def _rebuild(everything: Everything, root: Client) -> None:
         answered(root.rebuild(view.name), 202)
         eventually(partial(_is_rebuilt, root, view.name), f"{view.name} is made anew")
     assert everything.command("projections", "check").code == 0
+
+
+def _read_the_audit_trail(everything: Everything, root: Client, server: Server) -> None:
+    """Read every event in each form, and all that proves them."""
+    http, everywhere = root.http, {"workspace": "*"}
+    size = answered(http.get("/v1/proofs/consistency", params={"from": "1"}))["size"]
+    for path in ("checkpoint", "log/checkpoint", "log/tile/entries/000.p/1"):
+        assert http.get(f"/v1/{path}").status_code == 200
+    for leaf_index in range(size):
+        answered(http.get("/v1/proofs/inclusion", params={"leaf_index": leaf_index}))
+    page = answered(http.get("/v1/events", params=everywhere))
+    while page["next_cursor"] is not None:
+        query = everywhere | {"cursor": page["next_cursor"]}
+        page = answered(http.get("/v1/events", params=query))
+    for form in (CSV, NDJSON):
+        export = http.get("/v1/events", params=everywhere, headers={"Accept": form})
+        assert export.content.count(b"\n") >= size
+    # A tail has no end, so that whoever keeps whole answers cannot read it.
+    with Tail(server.client(root.token), everywhere | {"after": "0"}).opened() as pieces:
+        came = b""
+        while came.count(b"\ndata: ") < size:
+            came += next(pieces)
+    everything.answers.append(came)
+
+
+def _command_the_audit_trail(everything: Everything, key_id: str) -> None:
+    pack = everything.data_dir.with_name("pack.zip")
+    exported = everything.command("audit", "export", str(pack), "--json")
+    everything.outputs.append(pack.read_bytes())
+    public_key = json.loads(exported.output)["public_key"]
+    ran = everything.commands(
+        ("audit", "verify"),
+        ("audit", "verify-pack", str(pack), "--public-key", public_key),
+        ("audit", "replay", key_id),
+        ("audit", "replay", key_id, "--pack", str(pack), "--json"),
+        *(("audit", "report", "--format", form) for form in ("text", "csv", "json")),
+    )
+    assert {each.code for each in ran} == {0}
 
 
 def _is_rebuilt(root: Client, view: str, end: str = "done") -> bool:

@@ -379,6 +379,18 @@ def test_a_script_in_a_name_or_a_comment_is_not_run(opened: OpenScreen, admin: C
     assert page.locator("main img, main script").count() == 0
 
 
+def test_the_documentation_shows_itself_without_anything_from_elsewhere(
+    opened: OpenScreen, server: Server
+) -> None:
+    page = opened("desktop").page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/docs")
+    expect(page.get_by_role("heading", name="Keyledger")).to_be_visible()
+    expect(page.get_by_text("/v1/keys/{key_id}/revoke")).to_be_visible()
+    assert {url for url in asked if not url.startswith((f"{server.url}/", "data:"))} == set()
+
+
 def test_no_other_page_has_the_console_in_a_frame(
     opened: OpenScreen, server: Server, admin: Client
 ) -> None:

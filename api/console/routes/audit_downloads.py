@@ -1,16 +1,20 @@
 """What the audit page gives to keep: the events that it lists, and the latest checkpoint."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
+from fastapi.security import SecurityScopes
 from starlette.responses import Response
 
 from api.console.feed_queries import FeedQuery
 from api.console.pages import ROOT
-from api.console.routes.audit_pages import Auditing, EntryQuery
-from api.console.visitors import Visitor
+from api.console.routes.audit_pages import SCOPE, Auditing, EntryQuery
+from api.console.visitors import Visitor, enter
+from api.credentials import Judge
 from api.event_streams import as_csv, as_ndjson
 from api.requests import ledger_of
 from domain.errors import NoCheckpoint
@@ -25,7 +29,7 @@ def export_a_table(
     request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
 ) -> Response:
     """Give all events that fit as a table for spreadsheets."""
-    return as_csv(_batches(request, visitor, query))
+    return as_csv(_batches(request, visitor, query), _judge(request))
 
 
 @router.get("/audit/events.ndjson")
@@ -33,7 +37,7 @@ def export_lines(
     request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
 ) -> Response:
     """Give all events that fit as lines of JSON, each with its entry byte for byte."""
-    answer = as_ndjson(_batches(request, visitor, query))
+    answer = as_ndjson(_batches(request, visitor, query), _judge(request))
     answer.headers["Content-Disposition"] = 'attachment; filename="events.ndjson"'
     return answer
 
@@ -57,3 +61,7 @@ def _batches(request: Request, visitor: Visitor, query: FeedQuery) -> Iterator[l
     with database.read() as connection:
         span = span_of(connection, filters, after=-1)
     return read_all(database, filters, span)
+
+
+def _judge(request: Request) -> Judge:
+    return partial(run_in_threadpool, enter, request, SecurityScopes([SCOPE]))

@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.attestation_runs import STAGES, AttestationRuns, RunState
-from api.attestations import LastAttestation, LastFinding, last_attestation
 from api.bodies import Workspace
 from api.composition import OpenLedger
 from api.console.by_hand import script_by_hand
@@ -29,12 +28,14 @@ from projections.checkpoints import last_signed, latest_note
 from projections.entries import size_of
 from projections.feed import FeedFilters, read_feed
 from projections.key_names import names_of_keys
+from projections.last_attestation import LastAttestation, LastFinding, last_attestation
 from projections.merkle import leaf_hash, steps_to_root
 from projections.proofs import prove_inclusion
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 
-Auditing = Annotated[Visitor, Security(enter, scopes=["audit:read"])]
+SCOPE = "audit:read"
+Auditing = Annotated[Visitor, Security(enter, scopes=[SCOPE])]
 
 _LARGEST = 2**63 - 1
 _STAGES = {

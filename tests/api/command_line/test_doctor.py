@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from api.command_line.program_checks import check_sqlite
+from projections.signed_note import SigningKey
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
+
+FILES = {"signing-key": "signing key", "checkpoints.txt": "checkpoint file"}
 
 
 @pytest.fixture
@@ -101,6 +104,61 @@ def test_the_peppers_bytes_are_never_shown(keyledger: Run, database: Path) -> No
     shown = keyledger("doctor").out + keyledger("doctor", "--json").out
     assert value.hex() not in shown
     assert repr(value)[2:-1] not in shown
+
+
+def test_the_signing_key_is_named_and_its_seed_never_shown(keyledger: Run, database: Path) -> None:
+    key = SigningKey.from_text(database.with_name("signing-key").read_text().strip())
+    found = checks(keyledger, code=0)
+    assert found["signing key"]["found"].endswith(f"mode 0600, of {key.name}")
+    assert found["checkpoint file"]["found"].endswith("mode 0600, signed up to entry 0")
+    shown = keyledger("doctor").out + keyledger("doctor", "--json").out
+    assert key.reveal().rpartition("+")[2] not in shown
+
+
+@pytest.mark.parametrize("name", ["signing-key", "checkpoints.txt"])
+@pytest.mark.parametrize("content", [None, b"", b"some\nother text\n", b"\xff" * 10_000])
+def test_a_signing_key_or_checkpoints_that_are_lost_or_something_else_fail(
+    keyledger: Run, database: Path, name: str, content: bytes | None
+) -> None:
+    path = database.with_name(name)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    found = checks(keyledger, code=1)
+    failed = [check for check in found.values() if check["result"] == "fail"]
+    assert [check["name"] for check in failed] == [FILES[name]]
+    assert str(path) in failed[0]["found"]
+    assert "restore it" in failed[0]["remedy"]
+    assert "keyledger audit fork" in failed[0]["remedy"]
+    assert not any("\\xff" in text or "other text" in text for text in failed[0].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "remedy"),
+    [
+        ("signing-key", 0o640, "chmod 600"),
+        ("checkpoints.txt", 0o602, "chmod go-w"),
+        ("checkpoints.txt", 0o644, None),
+    ],
+)
+def test_who_else_may_read_the_signing_key_or_write_checkpoints_is_told(
+    keyledger: Run, database: Path, name: str, mode: int, remedy: str | None
+) -> None:
+    path = database.with_name(name)
+    path.chmod(mode)
+    check = checks(keyledger, code=0 if remedy is None else 1)[FILES[name]]
+    assert check["remedy"] == (remedy and f"{remedy} {path}")
+    assert f"mode {mode:04o}" in check["found"]
+
+
+def test_checkpoints_of_another_key_fail(keyledger: Run, database: Path) -> None:
+    other = SigningKey("keyledger/other", bytes(32))
+    database.with_name("signing-key").write_text(other.reveal())
+    check = checks(keyledger, code=1)["checkpoint file"]
+    assert check["result"] == "fail"
+    assert other.name in check["found"]
+    assert "the key that belongs to it" in check["remedy"]
 
 
 @pytest.mark.parametrize(

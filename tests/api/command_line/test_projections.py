@@ -1,6 +1,7 @@
 """``keyledger projections``: state, rebuilds and checks."""
 
 from pathlib import Path
+from uuid import UUID
 
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
@@ -15,10 +16,11 @@ def change(data_dir: Path, statement: str) -> None:
 
 
 def plant_poison(data_dir: Path) -> None:
-    change(
-        data_dir,
+    sql(
+        address_of(data_dir),
         "INSERT INTO events (originator_id, originator_version, topic, state)"
-        " VALUES (zeroblob(16), 1, 'ApiKey.Unheard', '{}')",
+        " VALUES (?, 1, 'ApiKey.Unheard', x'7b7d')",
+        UUID(int=0),
     )
 
 

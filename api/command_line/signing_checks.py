@@ -1,0 +1,69 @@
+"""Checks of what proves the history from outside the database: signing key and checkpoints."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from api.command_line.checks import Check
+from api.command_line.file_checks import OWNER, check_private_file
+from projections.checkpoint import open_checkpoint
+from projections.checkpoint_file import last_note_in
+from projections.signed_note import SigningKey
+
+_KEY = "signing key"
+_CHECKPOINTS = "checkpoint file"
+_FORK = "if it is lost, go on with another key by: keyledger audit fork --reason WHY"
+_NEW = "where nothing was signed yet, any other command makes it"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def check_signing(key_path: Path, checkpoint_path: Path) -> Iterator[Check]:
+    """Check the signing key, whose private half is never shown, and the last checkpoint by it."""
+    key: SigningKey | None = None
+    try:
+        # Whatever is in the file, no error shows a byte of it.
+        key = SigningKey.from_text(key_path.read_text("latin-1").strip())
+    except FileNotFoundError:
+        found = f"{key_path} is not there"
+        yield Check(_KEY, "fail", found, f"restore it; {_NEW}; {_FORK}")
+    except OSError as error:
+        yield Check(_KEY, "fail", f"{key_path}: {error.strerror}", OWNER)
+    except ValueError as error:
+        yield Check(_KEY, "fail", f"{key_path}: {error}", f"restore it; {_FORK}")
+    else:
+        yield check_private_file(_KEY, key_path, f"of {key.name}")
+    yield _check_checkpoints(checkpoint_path, key)
+
+
+def _check_checkpoints(path: Path, key: SigningKey | None) -> Check:
+    try:
+        note = last_note_in(path)
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return _no_checkpoints(f"{path} is not there", f"restore it; {_NEW}; {_FORK}")
+    except OSError as error:
+        return _no_checkpoints(f"{path}: {error.strerror}", OWNER)
+    except ValueError as error:
+        return _no_checkpoints(f"{path}: {error}", f"restore it; {_FORK}")
+    if note is None:
+        return _no_checkpoints(f"{path} has no whole checkpoint", f"restore it; {_NEW}; {_FORK}")
+    return _check_last(path, mode, note, key)
+
+
+def _check_last(path: Path, mode: int, note: str, key: SigningKey | None) -> Check:
+    found = f"{path}, mode {mode:04o}"
+    if key is not None:
+        try:
+            size = open_checkpoint(note, [key.verifier_key]).size
+        except ValueError as error:
+            remedy = f"restore the file, or the key that belongs to it; {_FORK}"
+            return _no_checkpoints(f"{path}: its last checkpoint: {error}", remedy)
+        found += f", signed up to entry {size - 1:,}"
+    # Everybody may read it: that is what it is for.
+    if mode & _OTHERS_WRITE:
+        return Check(_CHECKPOINTS, "fail", f"{found}: others can write it", f"chmod go-w {path}")
+    return Check(_CHECKPOINTS, "ok", found)
+
+
+def _no_checkpoints(found: str, remedy: str) -> Check:
+    return Check(_CHECKPOINTS, "fail", found, remedy)

@@ -1,0 +1,99 @@
+"""A question to a server's fence that nobody waits for: sent now, and read when the answer is here.
+
+An event loop must not stand still for the way to a server and back. libpq can be asked without
+waiting, and this is all that is needed of it (PostgreSQL documentation, "Asynchronous Command
+Processing").
+"""
+
+import psycopg
+from psycopg.pq import ExecStatus, Format
+
+from domain.errors import LedgerUnavailable
+from projections import postgresql
+from projections.database import Database
+from projections.fence import FIRST_QUESTION, NO_EVENT, QUESTION, Event, News, Seen, compare
+
+_NEWS = b"news"
+_FIRST = b"first"
+
+
+class Answer:
+    """What a question was answered; ``news`` is ``None`` if nothing was committed since."""
+
+    def __init__(self, news: News | None) -> None:
+        self.news = news
+
+
+class OpenQuestion:
+    """A connection for one question at a time; of one thread."""
+
+    def __init__(self, database: Database) -> None:
+        """Connect, which takes a while.
+
+        Raises:
+            LedgerUnavailable: the server cannot be reached.
+        """
+        try:
+            self._connection = postgresql.connect(database.url, database.limits)
+            for name, question in ((_NEWS, QUESTION), (_FIRST, FIRST_QUESTION)):
+                self._connection.pgconn.prepare(name, question.encode())
+        except psycopg.Error as error:
+            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        self._since: Seen | None = None
+
+    def fileno(self) -> int:
+        """Return the socket, which can be read when there is something to `receive`."""
+        return self._connection.fileno()
+
+    def send(self, since: Seen) -> None:
+        """Ask what was committed since.
+
+        Raises:
+            LedgerUnavailable: the connection was cut.
+        """
+        self._since = since
+        position = since.last[0]
+        name, values = (_NEWS, [b"%d" % position]) if position else (_FIRST, [])
+        try:
+            self._connection.pgconn.send_query_prepared(name, values, result_format=Format.BINARY)
+        except psycopg.Error as error:
+            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+
+    def receive(self) -> Answer | None:
+        """Return the answer; ``None`` if not all of it is here.
+
+        Raises:
+            LedgerUnavailable: the connection was cut, or the server refuses to answer.
+        """
+        assert self._since is not None  # noqa: S101 - a question was sent
+        libpq = self._connection.pgconn
+        try:
+            libpq.consume_input()
+            if libpq.is_busy():
+                return None
+            result = libpq.get_result()
+            while libpq.get_result() is not None:
+                continue
+        except psycopg.Error as error:
+            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        if result is None or result.status != ExecStatus.TUPLES_OK:
+            raise LedgerUnavailable("the database does not answer at this moment")
+        rows = [[result.get_value(row, n) for n in range(4)] for row in range(result.ntuples)]
+        generation = None if rows[0][0] is None else int.from_bytes(rows[0][0])
+        events: list[Event] = [
+            (int.from_bytes(position), key, state)
+            for _, position, key, state in rows
+            if position is not None and key is not None and state is not None
+        ]
+        if self._since.last[0]:
+            news = compare(self._since, 1, generation, events)
+            if news is None:
+                # Nothing that was known holds: what is the last event, then?
+                self.send(Seen(None, None, NO_EVENT))
+                return None
+            return Answer(news if news.keys else None)
+        return Answer(News(Seen(1, generation, events[-1] if events else NO_EVENT), None))
+
+    def close(self) -> None:
+        """Cut the connection, whatever is under way."""
+        self._connection.close()
