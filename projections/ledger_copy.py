@@ -48,7 +48,8 @@ BESIDE_EVENTS = (key_digests, last_uses, checkpoints)
 """What is durable beside the events, and is copied whole.
 
 The console's sessions are not: who signs out at the source afterwards would still be signed in at
-the target. They can be lost, and everybody signs in again.
+the target. Nor is what the last attestation found, which is about the old database. Both can be
+lost: everybody signs in again, and the next attestation is made at once.
 """
 
 

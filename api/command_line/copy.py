@@ -11,14 +11,19 @@ from rich.text import Text
 from sqlalchemy import make_url
 
 from api.command_line.failures import REFUSED, CommandFailed
-from api.command_line.local_ledger import checked_settings, database_path, say_which_ledger
+from api.command_line.local_ledger import (
+    checked_settings,
+    database_path,
+    is_on_a_server,
+    say_which_ledger,
+)
 from api.command_line.options import AsJson, DataDir
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from api.composition import utc_now
 from api.settings import Settings, checked_database_url
 from domain.errors import Invalid
-from projections.database import SQLITE, Database, open_database
+from projections.database import Database, open_database
 from projections.inspection import kind_of_file
 from projections.ledger_copy import CopyReport, copy_ledger
 
@@ -81,7 +86,7 @@ def copy(
 def _source(settings: Settings) -> Iterator[Database]:
     """Open the ledger of the settings, unless to open it would change it."""
     url = make_url(settings.url)
-    if url.get_backend_name() == SQLITE:
+    if not is_on_a_server(url):
         path = database_path(url)
         match kind_of_file(path):
             case "absent" | "empty":
