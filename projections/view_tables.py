@@ -8,6 +8,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from projections.database import Database, schema_for_new_tables, take_as_long_as_needed
 from projections.schema import projection_states
+from projections.view_state import read_state
 
 ROWS = 10_000
 """Rows to a transaction, for which other writers wait."""
@@ -46,25 +47,38 @@ def drop_table(database: Database, table: Table) -> None:
     Raises:
         LedgerUnavailable: the database cannot be asked; the same call goes on later.
     """
-    with database.write() as connection:
-        # First, so that what is left of a table that is half dropped is taken for no table.
-        connection.execute(
-            delete(projection_states).where(projection_states.c.table_name == table.name)
-        )
-    if database.is_a_file:
+    with database.read() as connection:
+        there = inspect(connection).has_table(table.name)
+        if not there and read_state(connection, table.name) is None:
+            return
+        large = there and database.is_a_file and _is_large(connection, table.name)
+    if large:
+        with database.write() as connection:
+            # First, so that what is left of a table that is half dropped is taken for no table.
+            _forget(connection, table)
         for seconds in _emptied(database, table.name):
             # Others, who may have waited for as long, come first.
             sleep(seconds)
     with database.write() as connection:
         take_as_long_as_needed(connection)
         table.drop(connection, checkfirst=True)
+        _forget(connection, table)
+
+
+def _is_large(connection: Connection, name: str) -> bool:
+    beyond = text(f"SELECT 1 FROM {name} LIMIT 1 OFFSET {ROWS}")  # noqa: S608 - a table's name
+    return connection.scalar(beyond) is not None
+
+
+def _forget(connection: Connection, table: Table) -> None:
+    connection.execute(
+        delete(projection_states).where(projection_states.c.table_name == table.name)
+    )
 
 
 def _emptied(database: Database, name: str) -> Iterator[float]:
     """Empty a table in portions; yield after each for how many seconds others waited."""
     with database.read() as connection:
-        if not inspect(connection).has_table(name):
-            return
         indexes = connection.execute(_INDEXES, {"name": name}).all()
     # What a constraint demands stays an index to the end, and to take random values out of it in
     # portions takes as long as putting them in did.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+import projections.view_tables
 from domain.judge import Code
 from projections import auth_lookup, entries, key_list
 from projections.rebuild import check, rebuild
@@ -51,6 +52,7 @@ def tokens_and_ledger(
 
 def rebuild_until(data_dir: Path, view: str, number: int, when: str) -> None:
     use_batches_of(BATCH)
+    projections.view_tables.ROWS = BATCH
     with keys_in(data_dir) as keys:
         die_at_statement(number, when=when)
         rebuild(keys.database, view_named(view), clock=lambda: NOON)
