@@ -34,9 +34,9 @@ from projections.postgresql import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import project_appended
 from projections.schema import checkpoints, events, key_digests, last_uses, upgrade_schema
-from projections.shadow import read_state
 from projections.stored_events import decode_rows, last_position, read_rows
 from projections.view import View, insert_in_order
+from projections.view_state import read_state
 from projections.views import VIEWS
 
 AT_ONCE = 10_000

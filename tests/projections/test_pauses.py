@@ -12,7 +12,10 @@ from projections.rebuild import rebuild
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.projections.ledgers import Keys, sql
+from tests.projections.ledgers import Keys
+from tests.raw_sql import sql
+
+pytestmark = pytest.mark.only_on("sqlite")
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
@@ -36,11 +39,11 @@ def test_no_commit_has_to_empty_the_log_least_of_all_the_one_that_cuts_over(
 ) -> None:
     for number in range(9):
         keys.create(f"{number}")
-    waiting = [frames_to_be_copied(keys.path)]
+    waiting = [frames_to_be_copied(keys.database.path)]
     assert waiting[0] > 0
 
     def look(*_: object) -> None:
-        waiting.append(frames_to_be_copied(keys.path))
+        waiting.append(frames_to_be_copied(keys.database.path))
 
     def clock() -> datetime:
         look()
@@ -57,11 +60,11 @@ def left_after_each_commit(keys: Keys, view: View) -> list[tuple[int, int]]:
     left: list[tuple[int, int]] = []
 
     def look(_connection: object) -> None:
-        if sql(keys.path, "SELECT 1 FROM sqlite_schema WHERE name = ?", name):
+        if sql(keys.address, "SELECT 1 FROM sqlite_schema WHERE name = ?", name):
             ((indexes,),) = sql(
-                keys.path, "SELECT count(*) FROM pragma_index_list(?) WHERE origin = 'c'", name
+                keys.address, "SELECT count(*) FROM pragma_index_list(?) WHERE origin = 'c'", name
             )
-            ((rows,),) = sql(keys.path, f"SELECT count(*) FROM {name}")  # noqa: S608
+            ((rows,),) = sql(keys.address, f"SELECT count(*) FROM {name}")  # noqa: S608
             left.append((indexes, rows))
 
     # The event comes before the commit, so that what is seen is what the one before it left.

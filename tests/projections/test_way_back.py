@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 from domain.judge import Code
 from domain.key_ids import to_uuid
@@ -16,21 +17,17 @@ from projections.status import projection_status
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
+from tests.engines import Engine, address_of, fresh_copy
 from tests.projections.ledgers import (
     HOUR,
     Keys,
     Made,
-    Rows,
-    database_file,
     differing_rows,
-    fresh_copy,
     keys_in,
-    rows_of,
-    sql,
-    tables_of,
     use_batches_of,
 )
 from tests.projections.processes import die_at_statement, run_until_killed
+from tests.raw_sql import Rows, rows_of, sql, tables_of
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
@@ -64,7 +61,7 @@ def rename_with(keys: Keys, view: View, made: Made) -> None:
     program.insert_events([renamed])
 
 
-def states_of(path: Path, view: View) -> Rows:
+def states_of(path: URL, view: View) -> Rows:
     """Return the version and the position of each table of a view."""
     return sql(
         path,
@@ -74,7 +71,7 @@ def states_of(path: Path, view: View) -> Rows:
     )
 
 
-def indexes_of(path: Path, table: str) -> int:
+def indexes_of(path: URL, table: str) -> int:
     return len(sql(path, "SELECT name FROM pragma_index_list(?) WHERE origin = 'c'", table))
 
 
@@ -85,16 +82,16 @@ def test_a_table_of_another_version_is_kept_and_only_the_newest_events_lead_back
     made = some_life(keys)
     name, previous = view.name, f"{view.name}_previous"
     newer = of_version(view, later=1)
-    before = rows_of(keys.path, name)
+    before = rows_of(keys.address, name)
     assert opened_with(keys, newer) == [7]
-    assert states_of(keys.path, view) == [(name, newer.version, 7), (previous, view.version, 7)]
-    assert rows_of(keys.path, previous) == before
+    assert states_of(keys.address, view) == [(name, newer.version, 7), (previous, view.version, 7)]
+    assert rows_of(keys.address, previous) == before
 
     rename_with(keys, newer, made)
     assert opened_with(keys, newer) == []
-    assert rows_of(keys.path, previous) == before
+    assert rows_of(keys.address, previous) == before
     assert opened_with(keys, view) == [1]
-    assert states_of(keys.path, view) == [(name, view.version, 8), (previous, newer.version, 8)]
+    assert states_of(keys.address, view) == [(name, view.version, 8), (previous, newer.version, 8)]
     assert check(keys.database, view).differing == 0
 
     keys.revoke(made.key_id)
@@ -124,6 +121,7 @@ def test_the_way_back_is_taken_in_batches(keys: Keys, view: View) -> None:
     assert check(keys.database, view).differing == 0
 
 
+@pytest.mark.only_on("sqlite")
 @each_view
 def test_no_table_loses_its_indexes_on_the_way(keys: Keys, view: View) -> None:
     some_life(keys)
@@ -136,7 +134,7 @@ def test_no_table_loses_its_indexes_on_the_way(keys: Keys, view: View) -> None:
         for _ in range(number):
             versions.reverse()
             opened_with(keys, versions[0])
-            assert [indexes_of(keys.path, table) for table in tables] == [indexes, indexes]
+            assert [indexes_of(keys.address, table) for table in tables] == [indexes, indexes]
 
 
 @each_view
@@ -147,13 +145,13 @@ def test_the_next_rebuild_to_the_same_version_drops_what_was_kept_and_a_check_do
     newer = of_version(view, later=1)
     opened_with(keys, newer)
     opened_with(keys, view)
-    kept = states_of(keys.path, view)
+    kept = states_of(keys.address, view)
     assert len(kept) == 2
     check(keys.database, view)
-    assert states_of(keys.path, view) == kept
+    assert states_of(keys.address, view) == kept
     rebuild(keys.database, view, clock=lambda: NOON)
-    assert states_of(keys.path, view) == kept[:1]
-    assert f"{view.name}_previous" not in tables_of(keys.path)
+    assert states_of(keys.address, view) == kept[:1]
+    assert f"{view.name}_previous" not in tables_of(keys.address)
 
 
 @each_view
@@ -162,7 +160,7 @@ def test_of_three_versions_the_last_two_are_kept(keys: Keys, view: View) -> None
     second, third = (of_version(view, later=later) for later in (1, 2))
     for each in (second, third):
         assert opened_with(keys, each) == [7]
-    versions = [version for _, version, _ in states_of(keys.path, view)]
+    versions = [version for _, version, _ in states_of(keys.address, view)]
     assert versions == [third.version, second.version]
     assert opened_with(keys, second) == [0]
     assert opened_with(keys, view) == [7]
@@ -179,21 +177,21 @@ def test_of_three_versions_the_last_two_are_kept(keys: Keys, view: View) -> None
 )
 def test_what_was_kept_is_thrown_away_where_it_cannot_be_trusted(keys: Keys, change: str) -> None:
     some_life(keys)
-    before = rows_of(keys.path, "key_list")
+    before = rows_of(keys.address, "key_list")
     opened_with(keys, of_version(key_list.VIEW, later=1))
-    sql(keys.path, change)
+    sql(keys.address, change)
     assert opened_with(keys, key_list.VIEW) == [7]
-    assert rows_of(keys.path, "key_list") == before
+    assert rows_of(keys.address, "key_list") == before
 
 
 def test_a_lost_live_table_is_made_of_what_was_kept_and_a_lost_state_is_not(keys: Keys) -> None:
     some_life(keys)
     newer = of_version(key_list.VIEW, later=1)
     opened_with(keys, newer)
-    sql(keys.path, "DROP TABLE key_list")
+    sql(keys.address, "DROP TABLE key_list")
     assert opened_with(keys, key_list.VIEW) == [0]
     opened_with(keys, newer)
-    sql(keys.path, "DELETE FROM projection_states WHERE table_name = 'key_list'")
+    sql(keys.address, "DELETE FROM projection_states WHERE table_name = 'key_list'")
     assert opened_with(keys, key_list.VIEW) == [7]
     assert differing_rows(keys) == {}
 
@@ -221,25 +219,26 @@ def go_back_until(data_dir: Path, number: int) -> None:
 
 @each_view
 def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
-    tmp_path: Path, view: View
+    tmp_path: Path, engine: Engine, view: View
 ) -> None:
     newer = of_version(view, later=1)
-    with keys_in(tmp_path / "whole") as keys:
+    whole = engine.new_place(tmp_path / "whole")
+    with keys_in(whole) as keys:
         made = some_life(keys)
         opened_with(keys, newer)
         for _ in range(5):
             rename_with(keys, newer, made)
-    data_dir = tmp_path / "data"
+    data_dir = engine.new_place(tmp_path / "data")
     for number in count(1, 7):
-        path = database_file(fresh_copy(tmp_path / "whole", data_dir))
+        address = address_of(fresh_copy(whole, data_dir))
         if not run_until_killed(go_back_until, data_dir, number):
             break
-        database = open_database(f"sqlite:///{path}")
+        database = open_database(address)
         reports = build_outdated_views(database, VIEWS, clock=lambda: NOON)
         database.close()
         assert sum(report.events for report in reports) <= 5, "none of the first seven"
         with keys_in(data_dir) as keys:
-            assert states_of(path, view) == [
+            assert states_of(address, view) == [
                 (view.name, view.version, 12),
                 (f"{view.name}_previous", newer.version, 12),
             ]
