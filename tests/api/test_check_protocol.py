@@ -31,6 +31,9 @@ from tests.api.served import NewLedger
 from tests.conftest import SettableClock
 from tests.raw_sql import sql
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 T = TypeVar("T")
 MAKER = Caller(Actor("cli", "ada"), holds=("*",))
 PATIENCE = 20.0

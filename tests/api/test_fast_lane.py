@@ -29,6 +29,9 @@ from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
 from tests.system.processes import run_json
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 Headers = tuple[tuple[bytes, bytes], ...]
 T = TypeVar("T")
 

@@ -22,6 +22,9 @@ from tests.api.served import NewLedger
 from tests.system.clients import Client, answered
 from tests.system.processes import Server, servers_in
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 KeyThatReads = Annotated[Key, Security(key_of_request, scopes=["mcp:read"])]
 KeyThatDoesBoth = Annotated[Key, Security(key_of_request, scopes=["mcp:read", "mcp:write"])]
 LiveKey = Annotated[Key, Security(key_of_request)]

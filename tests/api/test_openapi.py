@@ -27,6 +27,9 @@ from domain.scopes import checked
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.served import KEY_FIELDS, Api, Json
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 CHECKS: list[Any] = [
     not_a_server_error,
     status_code_conformance,

@@ -13,6 +13,9 @@ from api.problems import STATUSES
 from domain import errors
 from tests.api.served import Api, Json, invalid, refused
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 
 class TestTheTable:
     def test_every_refusal_of_the_ledger_has_a_status_of_its_own(self) -> None:

@@ -9,6 +9,9 @@ from api.background import expiring
 from tests.api.served import Api, Key
 from tests.system.processes import eventually
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 Door = tuple[str, str, dict[str, object]]
 DOORS: list[Door] = [
     ("GET", "/v1/keys", {}),

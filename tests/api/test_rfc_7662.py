@@ -7,6 +7,9 @@ from httpx2 import Response
 
 from tests.api.served import Api, Json, Key, refused
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 PATH = "/v1/introspect"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 INACTIVE = {"active": False}

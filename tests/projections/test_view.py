@@ -12,6 +12,9 @@ from projections.views import VIEWS, view_named
 from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys
 from tests.raw_sql import Rows
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 each_view_of_keys = pytest.mark.parametrize("view", KEY_VIEWS, ids=lambda view: view.name)
 

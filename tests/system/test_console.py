@@ -15,7 +15,7 @@ from tests.system.browsers import CHROMIUM, DESKTOP, PHONE, Screen, chromium
 from tests.system.clients import Client, answered
 from tests.system.processes import Server, eventually, servers_in
 
-pytestmark = needs(CHROMIUM, "chromium")
+pytestmark = [needs(CHROMIUM, "chromium"), pytest.mark.only_on("sqlite")]
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": DESKTOP, "color_scheme": "light"},

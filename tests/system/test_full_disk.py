@@ -12,9 +12,13 @@ from tests.system.clients import Client, answered, types
 from tests.system.ledgers import SOUND, admin_token, differences, make_keys
 from tests.system.processes import Server, Servers, eventually
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only there can a running process be given limits"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="only there can a running process be given limits"
+    ),
+    # The disk of a server is the server's.
+    pytest.mark.only_on("sqlite"),
+]
 
 
 @dataclass(frozen=True)

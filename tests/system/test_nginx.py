@@ -41,7 +41,7 @@ http {{
 }}
 """
 
-pytestmark = needs(NGINX, "nginx")
+pytestmark = [needs(NGINX, "nginx"), pytest.mark.only_on("sqlite")]
 
 
 @dataclass

@@ -13,6 +13,9 @@ from projections.signed_note import SigningKey
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 FILES = {"signing-key": "signing key", "checkpoints.txt": "checkpoint file"}
 
 

@@ -9,6 +9,9 @@ from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 COLUMNS = (Column("ID"), Column("ABOUT", wraps=True), Column("COUNT", right=True))
 ROWS = [
     ["id-of-22-characters-000", "some words about it", "7"],

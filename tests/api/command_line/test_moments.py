@@ -7,6 +7,9 @@ import pytest
 from api.command_line.moments import from_now, parse_duration, parse_end
 from domain.errors import Invalid
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
 

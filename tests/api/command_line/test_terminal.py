@@ -7,6 +7,9 @@ import pytest
 
 from tests.api.command_line.commands import CTRL_C, Run
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 STYLES = re.compile(r"\x1b\[[0-9;]*m")
 KEY_ID = re.compile(r"apikey_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -18,6 +18,9 @@ from tests.api.served import Api, Key
 from tests.api.test_every_route import flat
 from tests.raw_sql import raw
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 GUARDED = [door for door in DOORS if door.scopes is not None]
 CHANGES = [door for door in GUARDED if door.method == "POST"]
 FORM = "application/x-www-form-urlencoded"

@@ -14,6 +14,9 @@ from tests.api.console.visits import (
 )
 from tests.api.served import Api, Key
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 HOURS = 3600
 
 
