@@ -199,7 +199,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
 }
 
-each_damage = pytest.mark.parametrize(("damage", "said"), list(DAMAGES.values()), ids=[*DAMAGES])
+OF_ONE_MACHINE = pytest.mark.only_on("sqlite")
+"""On a server, another machine may have signed what the file has not."""
+
+OUTSIDE_ALONE = {
+    "the file of the checkpoints is gone",
+    "the file of the checkpoints is empty",
+    "the file of the checkpoints is an older one",
+}
+
+each_damage = pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param(*damage, id=name, marks=[OF_ONE_MACHINE] if name in OUTSIDE_ALONE else [])
+        for name, damage in DAMAGES.items()
+    ],
+)
 
 
 def changes(keys: Keys, made: Made) -> list[Callable[[], object]]:
@@ -249,7 +264,7 @@ def test_nothing_is_signed(data_dir: Path, damage: Callable[[Path], None], said:
     [
         in_database("DELETE FROM entries WHERE leaf_index > 3"),
         lost_after(4),
-        without_file,
+        pytest.param(without_file, marks=OF_ONE_MACHINE),
         without_key,
     ],
 )
@@ -374,12 +389,12 @@ class TestRunning:
 
     def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
         with keys_in(data_dir) as keys:
-            without_file(data_dir)
+            lost_after(4)(data_dir)
             with exclusively(keys.database, "signing") as alone:
                 assert alone
                 with pytest.raises(HistoryInDoubt):
                     keys.opened.signer.sign()
-            check_doubted(keys, "is gone or empty")
+            check_doubted(keys, "entry 4 and all after it are gone")
 
 
 def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 
 import pytest
 from sqlalchemy import URL
@@ -16,10 +16,12 @@ from domain.verifiers import CHEAPEST
 from projections.checkpoint import open_checkpoint
 from projections.checkpoint_file import notes_in
 from projections.exclusive import exclusively
+from projections.fork import fork
+from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.postgresql import Server, connected, create_database, initdb, running_server
 from tests.programs import needs
-from tests.projections.ledgers import Keys
+from tests.projections.ledgers import ADA, Keys
 
 pytestmark = needs(initdb(), "postgresql")
 
@@ -188,3 +190,32 @@ def test_what_the_ledgers_key_has_not_signed_is_not_taken_over(
     with pytest.raises(HistoryInDoubt, match=said):
         other.signed()
     assert other.sizes() == [1]
+
+
+def test_after_a_fork_another_machine_goes_on_with_the_new_key_and_a_file_of_its_own(
+    machines: tuple[Machine, Machine], url: URL, tmp_path: Path
+) -> None:
+    one, other = machines
+    other.signed()
+    settings, opened = one.opened.settings, one.opened
+    fork(
+        opened.database,
+        VIEWS,
+        opened.signer,
+        key_path=settings.signing_key_path,
+        reason="the disk was lost",
+        by=ADA,
+        at=NOON,
+        random=token_bytes,
+    )
+    assert one.signed() == 2
+    with pytest.raises(HistoryInDoubt, match="the log was forked and is called"):
+        other.signed()
+    folder = tmp_path / "other"
+    shutil.copy(settings.signing_key_path, folder / "signing-key")
+    (folder / "checkpoints.txt").rename(folder / "checkpoints-before.txt")
+    again = Machine(folder, url)
+    again.append()
+    assert again.signed() == 3
+    assert again.sizes() == [2, 3]
+    again.close()

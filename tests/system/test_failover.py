@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.postgresql import create_database, initdb
+from tests.postgresql import administration, create_database, initdb
 from tests.programs import needs
 from tests.system.clients import LOST, Client, Json, answered, types
 from tests.system.postgresql_pair import Pair, running_pair
@@ -166,3 +166,29 @@ def test_what_was_acknowledged_survives_the_death_of_the_primary_and_service_com
         verified = run(two.folder / folder, "audit", "verify", database_url=pair.url("ledger"))
         assert verified.code == 0, verified
         assert (two.folder / folder / "checkpoints.txt").stat().st_size
+
+
+def test_nothing_is_acknowledged_while_the_standby_is_away_however_long_that_takes(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with servers_in(tmp_path) as servers, ThreadPoolExecutor() as pool:
+        client = servers.start(
+            database_url=pair.url("ledger"), database_statement_seconds=1
+        ).client()
+        pair.standby.kill()
+        creating = pool.submit(client.create, "waits for the standby")
+
+        def has_waited() -> bool:
+            """Tell whether a commit has waited for longer than any statement may take."""
+            with administration(pair.primary.url("postgres")) as connection:
+                rows = connection.execute(
+                    b"SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                    b" AND now() - query_start > interval '2 seconds'"
+                ).fetchall()
+            return bool(rows)
+
+        eventually(has_waited, "the commit waits for the standby")
+        assert not creating.done()
+        pair.standby.start()
+        made = answered(creating.result(), 201)
+        assert client.verify(made["token"]) == "VALID"

@@ -3,7 +3,7 @@
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,19 +52,27 @@ class Guarded:
         return self.url(role).render_as_string(hide_password=False)
 
     def run_script(self) -> None:
-        url = self.administrator
-        name = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        psql = Path(initdb() or "").with_name("psql")
-        ran = subprocess.run(
-            [psql, "--no-psqlrc", "--quiet", "--dbname", name, "--file", SCRIPT],
-            capture_output=True,
-            check=True,
-        )
-        assert ran.stdout + ran.stderr == b""
-        with connected(url) as connection:
+        options = ("--no-psqlrc", "--quiet", "--file", str(SCRIPT))
+        assert self.run_program("psql", *options) == b""
+        with connected(self.administrator) as connection:
             for role in (OWNER, SERVER):
                 # A statement about a role takes no parameters; the password is hexadecimal.
-                connection.execute(f"ALTER ROLE {role} PASSWORD '{url.password}'".encode())
+                password = self.administrator.password
+                connection.execute(f"ALTER ROLE {role} PASSWORD '{password}'".encode())
+
+    def run_program(self, program: str, *arguments: str) -> bytes:
+        """Run a program of PostgreSQL's on the database; return all that it says."""
+        url = self.administrator.set(drivername="postgresql")
+        name = url.render_as_string(hide_password=False)
+        path = Path(initdb() or "").with_name(program)
+        ran = subprocess.run(
+            [path, "--dbname", name, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+        return ran.stdout
 
     def command(self, role: str, *arguments: str) -> Ran:
         return run(self.servers.data_dir, *arguments, database_url=self.url_to_set(role))
@@ -310,3 +318,23 @@ def test_a_ledger_that_one_role_has_kept_alone_becomes_the_owners(
         rebuilt = kept.command(OWNER, "projections", "rebuild", "--all")
         assert rebuilt.code == 0, rebuilt
         answered(client.create("made after the rebuild"), 201)
+
+
+def test_a_dump_that_is_restored_has_all_there_was_and_the_same_roles(
+    guarded: Guarded, postgresql: Server, root: Client
+) -> None:
+    made = answered(root.create("dumped"), 201)
+    dump = guarded.servers.folder / "keyledger.dump"
+    guarded.run_program("pg_dump", "--format", "custom", "--file", str(dump))
+    restored = replace(guarded, administrator=postgresql.url("restored"))
+    create_database(restored.administrator)
+    restored.run_script()
+    restored.run_program("pg_restore", "--clean", "--if-exists", str(dump))
+    restored.run_script()
+    for command in (("audit", "verify"), ("projections", "check")):
+        ran = restored.command(SERVER, *command)
+        assert ran.code == 0, ran
+    shown = restored.command(SERVER, "keys", "show", made["key_id"], "--workspace", "root")
+    assert "dumped" in shown.output
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        restored.execute(SERVER, "DELETE FROM events")

@@ -37,7 +37,12 @@ each_damage = pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lost_the_end, "entry 2 and all after it are gone"),
-        (lost_the_checkpoints, "the file of the checkpoints is gone or empty"),
+        pytest.param(
+            lost_the_checkpoints,
+            "the file of the checkpoints is gone or empty",
+            # On a server, another machine may have signed what is not in this one's file.
+            marks=pytest.mark.only_on("sqlite"),
+        ),
         (lost_the_key, "was not signed by the key of keyledger/"),
     ],
 )
