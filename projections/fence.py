@@ -212,6 +212,7 @@ class ServerFence:
         """
         self._database = database
         self._lock = threading.Lock()
+        self._is_closed = False
         self._connection = self._connected()
 
     def news(self, since: Seen) -> News | None:
@@ -241,6 +242,7 @@ class ServerFence:
     def close(self) -> None:
         """Give the connection back, when nobody is asking over it."""
         with self._lock:
+            self._is_closed = True
             self._connection.close()
 
     def _connected(self) -> psycopg.Connection:
@@ -253,7 +255,9 @@ class ServerFence:
         with self._lock:
             try:
                 return _rows(self._connection, statement, values)
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                if self._is_closed:
+                    raise _unavailable() from error
                 # A question changes nothing, and may be asked again where the first was cut off.
                 self._connection.close()
             except psycopg.Error as error:
