@@ -22,6 +22,7 @@ NAMES = {
     "append": "making and revoking keys",
     "feed": "exporting the audit trail, and proving what is in it",
     "copy": "copying a ledger into another database",
+    "on_postgresql": "checks, appends and rebuilds on PostgreSQL",
     "list_page": "pages of the key list, of many keys and of few",
 }
 

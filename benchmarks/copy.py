@@ -4,7 +4,6 @@ A copy reads all events and writes them with their index; then it makes the view
 a rebuild does (whose benchmark has them), and reads all events on both sides to compare each byte.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -15,10 +14,10 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-import psycopg
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from benchmarks.claims import Row
+from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import make_ledger
 from projections.database import Database, open_database
@@ -29,30 +28,27 @@ from projections.views import VIEWS
 
 _EVENTS = 200_000
 _ROUNDS = 3
-_SERVER = "BENCHMARK_DATABASE_URL"
-"""Names a PostgreSQL server for the time it takes, and a user who may make databases there."""
 
 
 NewTarget = Callable[[], AbstractContextManager[Database]]
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Copy a ledger in a file to another file, and to PostgreSQL and back where there is one."""
+    """Copy a ledger in a file to another file, and to PostgreSQL and back."""
     events, rounds = (_EVENTS // 10, 1) if quick else (_EVENTS, _ROUNDS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder, ExitStack() as opened:
         new_file = partial(_new_file, Path(folder))
         file = opened.enter_context(closing(make_ledger(Path(folder), MadeHistory(), events)))
         build_outdated_views(file, VIEWS, clock=_now)
         rows = _copies("file to file", file, new_file, events, rounds)
-        if _SERVER not in os.environ:
-            return [*rows, Row("file to PostgreSQL, and back", f"name a server by {_SERVER}")]
-        new_database = partial(_new_database, make_url(os.environ[_SERVER]))
-        server = opened.enter_context(new_database())
-        copy_ledger(file, server, clock=_now)
+        on = opened.enter_context(server())
+        new_on_server = partial(_new_database, on)
+        there = opened.enter_context(new_on_server())
+        copy_ledger(file, there, clock=_now)
         return [
             *rows,
-            *_copies("file to PostgreSQL", file, new_database, events, rounds),
-            *_copies("PostgreSQL to file", server, new_file, events, rounds),
+            *_copies("file to PostgreSQL", file, new_on_server, events, rounds),
+            *_copies("PostgreSQL to file", there, new_file, events, rounds),
         ]
 
 
@@ -109,16 +105,9 @@ def _new_file(folder: Path) -> Iterator[Database]:
 
 
 @contextmanager
-def _new_database(server: URL) -> Iterator[Database]:
-    url = server.set(database=f"keyledger_benchmark_{uuid4().hex}")
-    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{url.database}" TEMPLATE template0'.encode())
-        try:
-            with closing(open_database(url)) as database:
-                yield database
-        finally:
-            connection.execute(f'DROP DATABASE "{url.database}"'.encode())
+def _new_database(on: URL) -> Iterator[Database]:
+    with new_database(on) as url, closing(open_database(url)) as database:
+        yield database
 
 
 def _now() -> datetime:

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import URL, insert
 
 from benchmarks.made_history import MadeHistory
 from domain.api_key import ApiKey
@@ -22,8 +22,13 @@ def make_ledger(folder: Path, history: MadeHistory, count: int) -> Database:
 
 
 def store(folder: Path, made: Iterable[ApiKey.Event]) -> Database:
+    """Store events in a new database file; views are not built."""
+    return store_at(f"sqlite:///{folder / 'ledger.sqlite3'}", made)
+
+
+def store_at(url: str | URL, made: Iterable[ApiKey.Event]) -> Database:
     """Store events in a new database; views are not built."""
-    database = open_database(f"sqlite:///{folder / 'ledger.sqlite3'}")
+    database = open_database(url)
     upgrade_schema(database)
     rows = to_rows(made)
     while batch := list(islice(rows, _AT_ONCE)):

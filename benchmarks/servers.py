@@ -38,11 +38,11 @@ class Started:
 
 
 @contextmanager
-def keyledger(*, workers: int = 1) -> Iterator[Served]:
+def keyledger(**settings: object) -> Iterator[Served]:
     """Run a server on a new ledger."""
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         data_dir = Path(folder) / "data"
-        with keyledger_on(data_dir, workers=workers) as started:
+        with keyledger_on(data_dir, **settings) as started:
             said = _said(data_dir).read_text()
             token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said)
             if token is None:

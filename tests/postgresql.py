@@ -70,8 +70,9 @@ def initdb() -> str | None:
 class Server:
     """A server with its files in a folder, which can crash and be started again."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, **options: str) -> None:
         self._folder = folder
+        self._options = {**_OPTIONS, **options}
         self._programs = programs
         self._password = secrets.token_hex(16)
         self._port = _free_port()
@@ -119,7 +120,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        given = _OPTIONS | {"port": str(self._port), "unix_socket_directories": ""}
+        given = self._options | {"port": str(self._port), "unix_socket_directories": ""}
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
         self._running = subprocess.Popen(
             [
@@ -163,8 +164,8 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Run a new server.
+def running_server(**options: str) -> Iterator[Server]:
+    """Run a new server, with options in the place of the tests' own.
 
     Each of several processes that run tests has its own: to make one takes less than a second, and
     nothing has to be agreed upon.
@@ -172,7 +173,8 @@ def running_server() -> Iterator[Server]:
     found = initdb()
     assert found is not None, "the programs of PostgreSQL are not on this machine"
     # Not under pytest's folders, which only their owner can enter.
-    server = Server(Path(tempfile.mkdtemp(prefix="keyledger-postgresql-")), Path(found).parent)
+    folder = Path(tempfile.mkdtemp(prefix="keyledger-postgresql-"))
+    server = Server(folder, Path(found).parent, **options)
     try:
         server.initialise()
         server.start()
