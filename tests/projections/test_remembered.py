@@ -311,10 +311,12 @@ def test_another_process_revokes_between_the_reading_of_a_row_and_its_being_reme
             checker = checker_of(keys)
             checker.check(keys.create("first, so that the state of the table is known"))
             keys.rename(made.key_id, "news")
-            # Two steps each: the question, the news, the state, the row.
-            checker.fence.let_happen(partial(tell, made.key_id), at=7)
+            # Two steps each: the question, the news, the state, the row; the first three are one
+            # where they are in the same answer.
+            steps = 8 if keys.database.is_a_file else 4
+            checker.fence.let_happen(partial(tell, made.key_id), at=steps - 1)
             assert checker.check(made) is Code.VALID, "the row was read before"
-            assert checker.fence.steps == 8
+            assert checker.fence.steps == steps
             assert checker.check(made) is Code.REVOKED
         ours.send("")
         other.result()
@@ -363,6 +365,7 @@ def test_a_rebuilt_table_is_read_anew(keys: Keys, checker_of: MakeChecker) -> No
     assert checker.reads(*made) == []
 
 
+@pytest.mark.only_on("sqlite")
 def test_an_older_ledger_put_in_place_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
     made = [keys.create(f"{number}") for number in range(4)]
     older = older_copy(keys)
