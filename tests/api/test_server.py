@@ -95,6 +95,7 @@ class TestRefusedStart:
         assert "Traceback" not in server.log
         assert not servers.data_dir.exists()
 
+    @pytest.mark.only_on("sqlite")
     def test_a_database_that_is_none_is_left_as_it_is(self, servers: Servers) -> None:
         servers.data_dir.mkdir()
         path = servers.data_dir / "keyledger.sqlite3"

@@ -178,7 +178,11 @@ def test_whatever_happens_the_entries_are_those_of_the_events_however_they_were_
             while some := list(islice(stored, parts[0])):
                 recorder.insert_events(some)
                 parts = parts[1:] + parts[:1]
-            assert rows_of(parted.address, "entries") == live
+            again = rows_of(parted.address, "entries")
+        # Positions may have gaps where an append lost a race, and have none here.
+        assert [(leaf, *rest) for leaf, _, *rest in again] == [
+            (leaf, *rest) for leaf, _, *rest in live
+        ]
 
 
 @pytest.fixture

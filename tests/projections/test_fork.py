@@ -182,6 +182,7 @@ class TestFork:
         with keys_in(fresh_copy(doubted, data_dir)) as keys:
             assert "entry 1 and all after it are gone" in str(keys.opened.signer.doubt)
 
+    @pytest.mark.only_on("sqlite")
     def test_a_database_from_before_it_is_doubted(self, data_dir: Path, doubted: Path) -> None:
         fork_and_sign(data_dir)
         for file in data_dir.glob("keyledger.sqlite3*"):

@@ -21,6 +21,9 @@ from tests.api.served import Api, Key
 from tests.raw_sql import appends_locked, sql
 from tests.system.processes import eventually
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 AUDIT = "/console/audit"
 VERIFYING = "attestation asked for"
 

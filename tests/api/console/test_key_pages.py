@@ -7,6 +7,9 @@ import pytest
 from tests.api.console.visits import Visit, form_in, forms_in, shown_token, words_in
 from tests.api.served import Api, Key
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
