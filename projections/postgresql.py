@@ -15,6 +15,7 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy import exc as sqlalchemy_errors
+from sqlalchemy.engine.interfaces import ExceptionContext
 
 from domain.errors import LedgerUnavailable, NotOwner
 
@@ -232,6 +233,7 @@ def copy_rows(connection: Connection, table: Table, rows: Collection[Sequence[An
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
+        _hide_details(error)
         raise sqlalchemy_errors.DBAPIError.instance(
             statement, None, error, psycopg.Error, dialect=connection.dialect
         ) from error
@@ -319,9 +321,25 @@ def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  #
     def set_up(connection: psycopg.Connection, _record: object) -> None:
         _set_up(connection, limits)
 
+    def hide_details(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, psycopg.Error):
+            _hide_details(context.original_exception, context.sqlalchemy_exception)
+
     # Before the library looks at what it is connected to.
     event.listen(engine, "connect", set_up, insert=True)
+    event.listen(engine, "handle_error", hide_details)
     event.listen(engine, "begin", begin)
+
+
+def _hide_details(error: psycopg.Error, *wrapped: Exception | None) -> None:
+    """Take out of errors what the server tells of rows: a verifier could be among it."""
+    detail = error.diag.message_detail
+    for each in (error, *wrapped):
+        if detail and each is not None:
+            each.args = tuple(
+                arg.replace(detail, "(not shown)") if isinstance(arg, str) else arg
+                for arg in each.args
+            )
 
 
 def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
