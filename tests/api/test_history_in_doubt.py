@@ -127,7 +127,9 @@ class TestServer:
         assert "entry 2 and all after it are gone" in str(line["detail"])
         assert "Traceback" not in server.log
 
-    @pytest.mark.parametrize("whole_file", [True, False])
+    @pytest.mark.parametrize(
+        "whole_file", [pytest.param(True, marks=pytest.mark.only_on("sqlite")), False]
+    )
     def test_a_ledger_that_lost_everything_gets_no_root_key(
         self, servers: Servers, root: Key, *, whole_file: bool
     ) -> None:

@@ -194,6 +194,7 @@ def modes_of_a_ledger_in_use(data_dir: Path) -> dict[str, int]:
         return {file.name: stat.S_IMODE(file.stat().st_mode) for file in files}
 
 
+@pytest.mark.only_on("sqlite")
 def test_all_files_are_their_owners_alone_whatever_the_umask(data_dir: Path) -> None:
     modes = run(modes_of_a_ledger_in_use, data_dir)
     assert modes.pop(data_dir.name) == 0o700

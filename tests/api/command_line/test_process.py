@@ -6,7 +6,12 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.api.command_line.commands import COMMAND, Run
+
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
 
 TOKEN = re.compile(r"(?m)^[a-z][a-z0-9]*_[0-9A-Za-z]{65}$")
 KEY_ID = re.compile(r"apikey_[0-9a-f-]{36}")
@@ -63,8 +68,6 @@ def test_a_key_lives_from_creation_to_revocation_in_words_for_people(process: Ru
         assert "\x1b" not in ended.out + ended.err
 
 
-# The doctor finds the server of the tests not durable, which it is not meant to be.
-@pytest.mark.only_on("sqlite")
 def test_json_is_one_document_on_standard_output_and_nothing_else_anywhere(
     process: Run, keyledger: Run
 ) -> None:

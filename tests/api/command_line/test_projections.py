@@ -91,6 +91,7 @@ def test_a_check_shows_rows_that_are_missing_or_too_many(
     assert keyledger("projections", "check").out.count(key_id) == 2
 
 
+@pytest.mark.only_on("sqlite")
 def test_values_that_json_does_not_have_are_shown_all_the_same(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
