@@ -3,6 +3,8 @@
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 from tests.engines import address_of
