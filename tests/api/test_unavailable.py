@@ -108,7 +108,9 @@ def drop_events(api: Api) -> None:
     sql(api.address, "DROP TABLE events")
 
 
-@pytest.mark.parametrize("destroy", [overwrite, drop_events])
+@pytest.mark.parametrize(
+    "destroy", [pytest.param(overwrite, marks=pytest.mark.only_on("sqlite")), drop_events]
+)
 class TestDestroyed:
     """The database cannot be read any more, not even by what was read from it before."""
 
