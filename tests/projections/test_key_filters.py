@@ -11,6 +11,9 @@ from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
 from tests.projections.test_key_list import LAST_USE, plans
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 MINUTE = timedelta(minutes=1)
 
 

@@ -19,6 +19,9 @@ from tests.projections.ledgers import HOUR, Keys, keys_in, use_batches_of
 from tests.projections.processes import die_at_statement, run_until_killed
 from tests.raw_sql import Rows, count_events, edit_rows, rows_of, sql, tables_of
 
+# Kills of rebuilds on a server are among those of test_rebuild.
+pytestmark = pytest.mark.only_on("sqlite")
+
 BATCH = 4
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)

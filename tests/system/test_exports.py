@@ -9,6 +9,9 @@ from tests.system.clients import Json, answered
 from tests.system.ledgers import make_keys
 from tests.system.processes import Server, Servers, servers_in
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 FORMS = ["application/x-ndjson", "text/csv"]
 PAGES = ["/console/audit/events.ndjson", "/console/audit/events.csv"]
 EVERYWHERE = {"workspace": "*"}

@@ -16,6 +16,9 @@ from tests.system.clients import LOST, Client, Json, answered
 from tests.system.ledgers import SOUND, MadeKey, admin_token, differences, make_keys
 from tests.system.processes import Server, Servers, eventually
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 _STARTED = re.compile(r"Started server process \[(\d+)\]")
 CLEAN = {0, -signal.SIGTERM}
 """After the work is done, a process may as well end by the signal itself."""

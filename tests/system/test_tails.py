@@ -14,6 +14,9 @@ from tests.system.ledgers import admin_token, make_keys
 from tests.system.processes import Server, Servers, eventually, run_json
 from tests.system.tails import Tail
 
+# None of these rules depends on where the ledger is kept.
+pytestmark = pytest.mark.only_on("sqlite")
+
 CLEAN = {0, -signal.SIGTERM}
 QUICK: Json = {"tail_seconds": 0.01, "tail_heartbeat_seconds": 0.05}
 SILENT: Json = {"tail_seconds": 0.01, "tail_heartbeat_seconds": 3600}
