@@ -49,7 +49,7 @@ def test_so_does_one_that_somebody_else_wrote(keys: Keys) -> None:
     assert judged(keys, key) is Code.VALID
     other = open_database(keys.database.url)
     with other.write() as connection:
-        connection.exec_driver_sql("UPDATE auth_lookup SET revoked = 1")
+        connection.exec_driver_sql("UPDATE auth_lookup SET revoked = true")
         connection.exec_driver_sql("UPDATE projection_states SET generation = generation + 1")
     other.close()
     assert judged(keys, key) is Code.REVOKED

@@ -31,7 +31,7 @@ def test_what_is_wrong_is_listed_and_ends_with_1(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
     keyledger("keys", "revoke", key_id)
-    sql(address_of(data_dir), "UPDATE auth_lookup SET revoked = 0")
+    sql(address_of(data_dir), "UPDATE auth_lookup SET revoked = false")
     sql(address_of(data_dir), "UPDATE entries SET entry = '[red]x' WHERE leaf_index = 1")
 
     people = keyledger("audit", "verify")
