@@ -8,7 +8,7 @@ under way at a time, and those that come meanwhile share the next (the read inde
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import structlog
@@ -63,9 +63,8 @@ class SharedQuestion:
     async def close(self) -> None:
         """Ask nothing any more."""
         if self._connecting is not None:
-            self._connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._connecting
+            # Not cancelled: a thread goes on all the same, and nobody would close what it opens.
+            await self._connecting
         self._give_up()
 
     async def connect(self) -> None:

@@ -35,9 +35,13 @@ class OpenQuestion:
         """
         try:
             self._connection = postgresql.connect(database.url, database.limits)
+        except psycopg.Error as error:
+            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        try:
             for name, question in ((_NEWS, QUESTION), (_FIRST, FIRST_QUESTION)):
                 self._connection.pgconn.prepare(name, question.encode())
         except psycopg.Error as error:
+            self._connection.close()
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
         self._since: Seen | None = None
 

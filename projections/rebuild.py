@@ -199,6 +199,7 @@ def _replay(
                 suspects = differing_positions(connection, view.table, shadow.table)
             for recorded in _catch_up(database, shadow, progress):
                 touched += recorded
+        shadow.settle()
         end = _end(database, shadow, suspects if comparable else None, touched, finish)
         if end.obsolete is not None:
             drop_table(database, end.obsolete)

@@ -23,7 +23,7 @@ from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.database import POSTGRESQL, Database
 from projections.postgresql import copy_grants, shut_out_readers
 from projections.schema import projection_states
-from projections.sqlite import checkpoint_wal
+from projections.sqlite import checkpoint_wal, has_long_wal
 from projections.stored_events import (
     Recorded,
     decode_rows,
@@ -158,7 +158,7 @@ class Shadow:
                 self._record(writing, filled_to=filled_to, position=self.position)
                 self._write(writing, folded, events)
         self._filled_to = filled_to
-        self._settle()
+        self._settle_now_and_then()
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; all but writing happens before the append lock is taken.
@@ -176,7 +176,7 @@ class Shadow:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
                 self._advance(connection, recorded, folded)
-        self._settle()
+        self._settle_now_and_then()
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
@@ -235,11 +235,15 @@ class Shadow:
         )
         return state if usable else None
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Empty the log of an SQLite file now; else a commit does it, such as that of the end."""
         if self._database.is_a_file:
             with self._database.read() as connection:
                 checkpoint_wal(connection)
+
+    def _settle_now_and_then(self) -> None:
+        if self._database.is_a_file and has_long_wal(self._database.path):
+            self.settle()
 
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)

@@ -16,6 +16,7 @@ from domain.errors import LedgerUnavailable
 
 BUSY_TIMEOUT_SECONDS = 10
 READ_CONNECTIONS = 16
+LONG_WAL = 4 * 1024 * 1024
 
 FileId = tuple[int, int]
 
@@ -85,6 +86,14 @@ def open_engines(url: URL) -> tuple[Engine, Engine]:
     _demand(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
     with writer.connect():
         return reader, writer
+
+
+def has_long_wal(path: Path) -> bool:
+    """Tell whether a file's write-ahead log has become so long that a commit is held up by it."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > LONG_WAL
+    except FileNotFoundError:
+        return False
 
 
 def checkpoint_wal(connection: Connection) -> None:

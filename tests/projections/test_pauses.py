@@ -35,8 +35,9 @@ def frames_to_be_copied(path: Path) -> int:
 @pytest.mark.usefixtures("small_batches")
 @each_view
 def test_no_commit_has_to_empty_the_log_least_of_all_the_one_that_cuts_over(
-    keys: Keys, view: View
+    keys: Keys, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("projections.sqlite.LONG_WAL", 0)
     for number in range(9):
         keys.create(f"{number}")
     waiting = [frames_to_be_copied(keys.database.path)]

@@ -101,10 +101,10 @@ def test_nobody_notices_that_views_are_rebuilt(data_dir: Path) -> None:
             others(append_and_verify),
             others(verify_and_list, *([each.token for each in some] for some in (revoked, live))),
         ]
-        use_batches_of(37)
+        use_batches_of(200)
         stack.callback(use_batches_of, 10_000)
         rebuilds = 0
-        while rebuilds < 5 or not all(pipe.poll() for pipe in pipes):
+        while rebuilds < 3 or not all(pipe.poll() for pipe in pipes):
             for other in running:
                 assert other.process.is_alive(), other.result()
             for view in VIEWS:
