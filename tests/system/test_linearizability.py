@@ -346,7 +346,7 @@ AT_LEAST = {
     "rotate": 3,
     "rotate with grace": 3,
     "revoke": 20,
-    "killed": 2,
+    "killed": 1,
     "rebuild begun": 10,
 }
 """How often each thing must have been done for the test to mean something."""
