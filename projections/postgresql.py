@@ -319,7 +319,12 @@ def _run(connection: Connection, statements: str) -> None:
 
 def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  # noqa: ANN401 - a listener
     def set_up(connection: psycopg.Connection, _record: object) -> None:
-        _set_up(connection, limits)
+        try:
+            _set_up(connection, limits)
+        except BaseException:
+            # It is not in the pool yet, so that nobody else would close it.
+            connection.close()
+            raise
 
     def hide_details(context: ExceptionContext) -> None:
         if isinstance(context.original_exception, psycopg.Error):

@@ -134,6 +134,31 @@ def flip(at: int) -> Callable[[bytes], bytes]:
     return lambda value: value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
 
 
+@settings(max_examples=15, deadline=None)
+@given(commands=steps)
+@example(commands=[Step("create", 0, 5), *(Step("race", n, n) for n in range(7))])
+def test_nothing_is_found_whatever_happens_to_keys(
+    empty_ledger: Path, commands: list[Step]
+) -> None:
+    with TemporaryDirectory() as folder:
+        data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
+        clock = SettableClock(NOON)
+        with keys_in(data_dir, clock=clock) as keys:
+            history = History(keys, clock, [])
+            half = len(commands) // 2
+            history.play(commands[:half])
+            keys.opened.signer.sign()
+            history.play(commands[half:])
+            keys.opened.signer.sign()
+            attestation = attest(
+                keys.database,
+                notes=notes_in(keys.opened.signer.path),
+                keys=[keys.opened.signer.key.verifier_key],
+            )
+        assert attestation.findings == ()
+        assert attestation.events == attestation.entries == count_events(keys.address)
+
+
 class TestSoundLedgers:
     def test_it_counts_what_it_has_seen(self, place: Path, outside: list[str]) -> None:
         attestation = attested(place, outside)
@@ -153,30 +178,6 @@ class TestSoundLedgers:
         before = tables_of(address_of(place))
         attested(place)
         assert tables_of(address_of(place)) == before
-
-    @settings(max_examples=15, deadline=None)
-    @given(commands=steps)
-    @example(commands=[Step("create", 0, 5), *(Step("race", n, n) for n in range(7))])
-    def test_nothing_is_found_whatever_happens_to_keys(
-        self, empty_ledger: Path, commands: list[Step]
-    ) -> None:
-        with TemporaryDirectory() as folder:
-            data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
-            clock = SettableClock(NOON)
-            with keys_in(data_dir, clock=clock) as keys:
-                history = History(keys, clock, [])
-                half = len(commands) // 2
-                history.play(commands[:half])
-                keys.opened.signer.sign()
-                history.play(commands[half:])
-                keys.opened.signer.sign()
-                attestation = attest(
-                    keys.database,
-                    notes=notes_in(keys.opened.signer.path),
-                    keys=[keys.opened.signer.key.verifier_key],
-                )
-            assert attestation.findings == ()
-            assert attestation.events == attestation.entries == count_events(keys.address)
 
     def test_what_happens_meanwhile_is_no_finding(self, keys: Keys) -> None:
         live_a_little(keys)
