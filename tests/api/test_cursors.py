@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 
 from tests.api.served import Api, invalid
 
-# None of these rules depends on where the ledger is kept.
-pytestmark = pytest.mark.only_on("sqlite")
-
 ACME = {"workspace": "acme", "limit": "1"}
 
 

@@ -14,9 +14,6 @@ from httpx2 import Response
 
 from tests.api.served import Api, Json, Key, refused
 
-# None of these rules depends on where the ledger is kept.
-pytestmark = pytest.mark.only_on("sqlite")
-
 JSON = (b"Content-Type", b"application/json")
 LIMIT = 65_536
 

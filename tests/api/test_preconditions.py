@@ -7,9 +7,6 @@ from httpx2 import Response
 
 from tests.api.served import UNKNOWN_KEY_ID, Api, Key, refused
 
-# None of these rules depends on where the ledger is kept.
-pytestmark = pytest.mark.only_on("sqlite")
-
 CHANGES = ["revoke", "rotate", "update"]
 ACME = {"workspace": "acme"}
 

@@ -4,9 +4,6 @@ import pytest
 
 from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, refused
 
-# None of these rules depends on where the ledger is kept.
-pytestmark = pytest.mark.only_on("sqlite")
-
 ASKED: Json = {"name": "a", "scopes": ["mcp:read"]}
 # Every door to one key: the method, the end of its path, and a body that it takes.
 DOORS: list[tuple[str, str, Json | None]] = [
