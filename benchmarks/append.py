@@ -131,9 +131,9 @@ def _against_floor(
         # The first round warms up.
         for turn in range(1 + rounds):
             for name, append in measured.items():
-                rate = _rate(pool, append, threads, appends)
+                found = rate(pool, append, threads, appends)
                 if turn:
-                    rates[name].append(rate)
+                    rates[name].append(found)
     bare = rates.pop("floor")
     rows = []
     for name, ours in rates.items():
@@ -147,7 +147,7 @@ def _against_floor(
     return rows
 
 
-def _rate(pool: ThreadPoolExecutor, append: Append, threads: int, appends: int) -> float:
+def rate(pool: ThreadPoolExecutor, append: Append, threads: int, appends: int) -> float:
     """Return how many appends to a second the threads of a pool get done together."""
 
     def share() -> None:

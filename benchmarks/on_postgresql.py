@@ -1,8 +1,6 @@
 """The same on PostgreSQL: checks, appends by many writers, and rebuilds while keys are checked."""
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,6 +14,7 @@ from sqlalchemy import URL
 
 from api.composition import OpenLedger, opened_ledger
 from api.settings import read_settings
+from benchmarks.append import rate
 from benchmarks.claims import Row, at_most
 from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
@@ -25,7 +24,7 @@ from benchmarks.servers import bare_app, keyledger
 from benchmarks.verify import against_floor, floods
 from domain.caller import system
 from domain.judge import Code
-from domain.key_ledger import Changes
+from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
 from domain.verifiers import CHEAPEST
 from projections.rebuild import build_outdated_views
@@ -40,8 +39,6 @@ _BY = system("bench")
 _INSERT = (
     "INSERT INTO events (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s)"
 )
-
-Append = Callable[[], object]
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -94,8 +91,8 @@ def _appends(on: URL, rounds: int, appends: int) -> list[Row]:
                 with ThreadPoolExecutor(writers) as pool:
                     pairs = [
                         (
-                            _rate(pool, floor.append, writers, appends),
-                            _rate(pool, renaming.append, writers, appends),
+                            rate(pool, floor.append, writers, appends),
+                            rate(pool, renaming.append, writers, appends),
                         )
                         # The first round warms up.
                         for _ in range(1 + rounds)
@@ -143,18 +140,7 @@ class _Renaming:
     def __init__(self, ledger: OpenLedger, writers: int) -> None:
         self._ledger = ledger
         self._names = 0
-        self._free = [
-            ledger.ledger.create_key(
-                workspace=DEFAULT_WORKSPACE,
-                name="bench",
-                scopes=["a:b"],
-                expires_at=None,
-                token_prefix="key",
-                by=_BY,
-                at=ledger.clock(),
-            ).key_id
-            for _ in range(writers)
-        ]
+        self._free = [_make_key(ledger).key_id for _ in range(writers)]
 
     def append(self) -> None:
         """Rename one."""
@@ -168,17 +154,6 @@ class _Renaming:
             at=self._ledger.clock(),
         )
         self._free.append(key_id)
-
-
-def _rate(pool: ThreadPoolExecutor, append: Append, writers: int, appends: int) -> float:
-    def share() -> None:
-        for _ in range(appends // writers):
-            append()
-
-    started = time.perf_counter()
-    for done in [pool.submit(share) for _ in range(writers)]:
-        done.result()
-    return appends / (time.perf_counter() - started)
 
 
 def _rebuilds(on: URL, events: int, rounds: int) -> list[Row]:
@@ -204,7 +179,16 @@ class _Checker:
 
     def __init__(self, ledger: OpenLedger) -> None:
         self._ledger = ledger
-        self._good, self._revoked = (self._token(name) for name in ("good", "revoked"))
+        good, revoked = _make_key(ledger), _make_key(ledger)
+        ledger.ledger.revoke_key(
+            revoked.key_id,
+            workspace=DEFAULT_WORKSPACE,
+            reason=None,
+            comment=None,
+            by=_BY,
+            at=ledger.clock(),
+        )
+        self._good, self._revoked = _token_of(good), _token_of(revoked)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._check)
         self.made = 0
@@ -218,29 +202,6 @@ class _Checker:
         self._ended.set()
         self._thread.join()
 
-    def _token(self, name: str) -> str:
-        issued = self._ledger.ledger.create_key(
-            workspace=DEFAULT_WORKSPACE,
-            name=name,
-            scopes=["a:b"],
-            expires_at=None,
-            token_prefix="key",
-            by=_BY,
-            at=self._ledger.clock(),
-        )
-        if name == "revoked":
-            self._ledger.ledger.revoke_key(
-                issued.key_id,
-                workspace=DEFAULT_WORKSPACE,
-                reason=None,
-                comment=None,
-                by=_BY,
-                at=self._ledger.clock(),
-            )
-        if issued.token is None:
-            raise RuntimeError("a new key has a token")
-        return issued.token.reveal()
-
     def _check(self) -> None:
         verify = self._ledger.authentication.verify
         while not self._ended.wait(0.005):
@@ -252,6 +213,24 @@ class _Checker:
                     self.wrong += 1
                 else:
                     self.wrong += told is not right
+
+
+def _make_key(ledger: OpenLedger) -> Issued:
+    return ledger.ledger.create_key(
+        workspace=DEFAULT_WORKSPACE,
+        name="bench",
+        scopes=["a:b"],
+        expires_at=None,
+        token_prefix="key",
+        by=_BY,
+        at=ledger.clock(),
+    )
+
+
+def _token_of(issued: Issued) -> str:
+    if issued.token is None:
+        raise RuntimeError("a new key has a token")
+    return issued.token.reveal()
 
 
 def _text(url: URL) -> str:

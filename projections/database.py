@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors import LedgerUnavailable
-from projections import postgresql, sqlite
+from projections import postgresql, postgresql_locks, postgresql_tables, sqlite
 from projections.postgresql import ConnectionLimits
 
 SQLITE = "sqlite"
@@ -53,7 +53,8 @@ class Database:
 
     @property
     def path(self) -> Path:
-        """The file of an SQLite database."""
+        """The file of an SQLite database; a server's has none."""
+        assert self.is_a_file, f"{self.name} is no file"  # noqa: S101 - whoever asks has to know
         return Path(self.url.database or "")
 
     def is_in_place(self) -> bool:
@@ -72,7 +73,7 @@ class Database:
         if self.is_a_file or other.is_a_file:
             return self.file_id == other.file_id
         with self.read() as ours, other.read() as theirs:
-            return postgresql.identity_of(ours) == postgresql.identity_of(theirs)
+            return postgresql_tables.identity_of(ours) == postgresql_tables.identity_of(theirs)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -117,13 +118,13 @@ def take_append_lock(connection: Connection) -> None:
     On SQLite, each transaction that writes holds the one lock there is from its beginning.
     """
     if connection.dialect.name == POSTGRESQL:
-        postgresql.take_append_lock(connection)
+        postgresql_locks.take_append_lock(connection)
 
 
 def take_schema_lock(connection: Connection) -> None:
     """Wait until nobody else makes or changes the tables, until the transaction ends."""
     if connection.dialect.name == POSTGRESQL:
-        postgresql.take_schema_lock(connection)
+        postgresql_locks.take_schema_lock(connection)
 
 
 def check_owner(connection: Connection, way_on: str) -> None:
@@ -136,13 +137,13 @@ def check_owner(connection: Connection, way_on: str) -> None:
         NotOwner: this runs as another role.
     """
     if connection.dialect.name == POSTGRESQL:
-        postgresql.check_owner(connection, way_on)
+        postgresql_tables.check_owner(connection, way_on)
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:
     """Return the schema in which to make a table; ``None`` for where one is made untold."""
     if connection.dialect.name == POSTGRESQL:
-        return postgresql.schema_for_new_tables(connection)
+        return postgresql_tables.schema_for_new_tables(connection)
     return None
 
 
@@ -152,7 +153,7 @@ def take_as_long_as_needed(connection: Connection) -> None:
     For what a person has asked for and waits for, such as a rebuild.
     """
     if connection.dialect.name == POSTGRESQL:
-        postgresql.lift_statement_timeout(connection)
+        postgresql.lift_timeouts(connection)
 
 
 def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits()) -> Database:  # noqa: B008 - a frozen value

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from projections import postgresql
+from projections import postgresql_locks
 from projections.database import Database
 
 
@@ -24,7 +24,7 @@ def exclusively(database: Database, task: str) -> Iterator[bool]:
         LedgerUnavailable: the server cannot be asked.
     """
     if not database.is_a_file:
-        with postgresql.exclusively(database.writer, task) as alone:
+        with postgresql_locks.exclusively(database.writer, task) as alone:
             yield alone
         return
     path = database.path.with_name(f"{database.path.name}.{task}.lock")

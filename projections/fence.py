@@ -33,15 +33,19 @@ _EVENTS = f"{_BYTES} WHERE id >= ? ORDER BY id LIMIT ?"
 _LAST_EVENT = f"{_BYTES} ORDER BY id DESC LIMIT 1"
 _GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
 # All of it in one statement, which sees one state, and in one way there and back.
-QUESTION = f"""
+_QUESTION = f"""
 SELECT s.generation, e.id, e.originator_id, e.state
 FROM (SELECT max(generation) AS generation FROM projection_states
       WHERE table_name = '{auth_lookup.VIEW.name}') s
-LEFT JOIN (SELECT id, originator_id, state FROM events WHERE id >= $1
+LEFT JOIN (SELECT id, originator_id, state FROM events WHERE {{}}
            ORDER BY id LIMIT {EVENTS_LOOKED_AT + 1}) e ON true
 ORDER BY e.id
 """  # noqa: S608 - names of tables and a number
-FIRST_QUESTION = QUESTION.replace("id >= $1", "id = (SELECT max(id) FROM events)")
+_QUESTION_IN_PSYCOPG = _QUESTION.format("id >= %s")
+QUESTION = _QUESTION.format("id >= $1")
+"""As libpq takes it."""
+
+FIRST_QUESTION = _QUESTION.format("id = (SELECT max(id) FROM events)")
 """Asked where nothing is known yet, and where that is another ledger's."""
 
 
@@ -224,7 +228,7 @@ class ServerFence:
         position = since.last[0]
         news = None
         if position:
-            rows = self._asked(QUESTION.replace("$1", "%s"), (position,))
+            rows = self._asked(_QUESTION_IN_PSYCOPG, (position,))
             news = compare(since, 1, *read_answer(rows))
         if news is None:
             generation, last = read_answer(self._asked(FIRST_QUESTION))

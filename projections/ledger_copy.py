@@ -30,7 +30,7 @@ from projections.copy_check import (
 )
 from projections.database import POSTGRESQL, Database, take_as_long_as_needed
 from projections.exclusive import exclusively
-from projections.postgresql import count_on_from
+from projections.postgresql_tables import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import project_appended
 from projections.schema import checkpoints, events, key_digests, last_uses, upgrade_schema

@@ -13,7 +13,6 @@ touched since, are compared again under the lock.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from time import perf_counter, sleep
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from domain.times import to_text
 from projections.comparison import Difference, compare_rows, differing_positions
 from projections.database import Database, check_owner, take_as_long_as_needed
 from projections.exclusive import exclusively
-from projections.postgresql import ReadersInTheWay
+from projections.postgresql_locks import ReadersInTheWay
 from projections.shadow import BATCH, Shadow
 from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
@@ -239,23 +238,25 @@ def _end(
         ReadersInTheWay: somebody has gone on reading, however often it was tried.
     """
     view = shadow.view
-    for attempt in count(1):
+
+    def end() -> _End:
+        with database.append() as connection:
+            locked = perf_counter()
+            rest = shadow.project_rest(connection)
+            differences = []
+            if suspects is not None:
+                wanted = suspects | _positions_touched(connection, [*touched, *rest])
+                differences = list(compare_rows(connection, view.table, shadow.table, wanted))
+            obsolete = finish(connection, shadow)
+        return _End(differences, obsolete, perf_counter() - locked)
+
+    for _ in range(_ATTEMPTS - 1):
         try:
-            with database.append() as connection:
-                locked = perf_counter()
-                rest = shadow.project_rest(connection)
-                differences = []
-                if suspects is not None:
-                    wanted = suspects | _positions_touched(connection, [*touched, *rest])
-                    differences = list(compare_rows(connection, view.table, shadow.table, wanted))
-                obsolete = finish(connection, shadow)
-            return _End(differences, obsolete, perf_counter() - locked)
+            return end()
         except ReadersInTheWay:
-            if attempt == _ATTEMPTS:
-                raise
             shadow.forget_rest()
         sleep(_PAUSE_SECONDS)
-    raise AssertionError
+    return end()
 
 
 def _catch_up(

@@ -21,7 +21,8 @@ from sqlalchemy.exc import (
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.database import POSTGRESQL, Database
-from projections.postgresql import copy_grants, shut_out_readers
+from projections.postgresql_locks import shut_out_readers
+from projections.postgresql_tables import copy_grants
 from projections.schema import projection_states
 from projections.sqlite import checkpoint_wal, has_long_wal
 from projections.stored_events import (

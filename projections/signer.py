@@ -10,9 +10,7 @@ another machine has signed is then in the database and not in the file; where it
 ledger's key, and the log agrees with it, it is taken over into the file.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +25,14 @@ from domain.errors import (
     ProjectionInconsistent,
 )
 from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from projections.checkpoint_file import append_note, last_note_in, notes_in, sync_notes
+from projections.checkpoint_file import append_note, last_note_in, sync_notes
 from projections.checkpoints import keep_note, last_signed, latest_note, note_of
 from projections.database import Database
 from projections.entries import last_fork, reader, size_of
 from projections.exclusive import exclusively
+from projections.log_difference import root_at, where_it_differs
 from projections.merkle import EMPTY_ROOT, root
-from projections.signed_note import SigningKey, text_of
+from projections.signed_note import SigningKey
 
 _log = structlog.get_logger()
 
@@ -247,7 +246,7 @@ class Signer:
                 f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
                 f" after it are gone; {_WAY_ON}"
             )
-        found = _root_at(connection, last.size)
+        found = root_at(connection, last.size)
         if found != last.root:
             raise HistoryInDoubt(f"{self._difference_of(connection, note, found)}; {_WAY_ON}")
         return last
@@ -256,23 +255,8 @@ class Signer:
         """Say between which checkpoints the log is another one."""
         # Asked for at every look, and with a large file no matter of microseconds.
         if self._difference is None or self._difference[:2] != (note, found):
-            self._difference = note, found, self._where_it_differs(connection)
+            self._difference = note, found, where_it_differs(connection, self._path)
         return self._difference[2]
-
-    def _where_it_differs(self, connection: Connection) -> str:
-        # Only to tell people where to look: that there is a difference was proved by a signature.
-        signed = list(_checkpoints_in(self._path))
-
-        def differs(checkpoint: Checkpoint) -> bool:
-            return _root_at(connection, checkpoint.size) != checkpoint.root
-
-        # A log that is another one at some size is another one at all later sizes.
-        first = bisect_left(signed, True, key=differs)  # noqa: FBT003 - what to look for
-        wrong = "the log is not the one that was signed"
-        if first == len(signed):
-            return wrong
-        begin = signed[first - 1].size if first else 0
-        return f"{wrong}: one of the entries {begin} to {signed[first].size - 1} is another"
 
     def _last_note(self) -> str | None:
         try:
@@ -283,19 +267,3 @@ class Signer:
                 f"the file of the checkpoints cannot be read, so that nobody can tell whether this"
                 f" is the log that was signed: {why}; make it readable"
             ) from error
-
-
-def _checkpoints_in(path: Path) -> Iterator[Checkpoint]:
-    """Yield what the notes in a file say, whoever signed it, as far as it is one of notes."""
-    with suppress(ValueError):
-        for note in notes_in(path):
-            with suppress(ValueError):
-                yield Checkpoint.from_text(text_of(note))
-
-
-def _root_at(connection: Connection, size: int) -> bytes | None:
-    try:
-        return root(size, reader(connection))
-    except ProjectionInconsistent:
-        # A node is missing: whatever the log is, it is not what was signed.
-        return None

@@ -33,7 +33,7 @@ from domain.audit_log import LedgerEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
 from projections.database import POSTGRESQL
-from projections.postgresql import copy_rows
+from projections.postgresql_tables import copy_rows
 from projections.stored_events import Recorded, first_positions
 
 _WORTH_COPYING = 100

@@ -416,7 +416,7 @@ def test_the_place_of_the_difference_is_looked_for_once(
         read.append(path)
         return notes_in(path)
 
-    monkeypatch.setattr("projections.signer.notes_in", counted)
+    monkeypatch.setattr("projections.log_difference.notes_in", counted)
     with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
         for _ in range(3):

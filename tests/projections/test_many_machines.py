@@ -83,6 +83,15 @@ def machines(url: URL, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     other.close()
 
 
+def one_ahead(machines: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
+    """Let both machines know a checkpoint, and one of them sign another after it."""
+    one, other = machines
+    other.signed()
+    one.append()
+    one.signed()
+    return machines
+
+
 def test_a_new_machine_begins_its_file_with_what_was_signed_and_says_once_that_it_trusts_it(
     machines: tuple[Machine, Machine],
 ) -> None:
@@ -127,10 +136,7 @@ def test_a_machine_that_was_away_takes_over_the_last_one_and_goes_on(
 def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
     machines: tuple[Machine, Machine],
 ) -> None:
-    one, other = machines
-    other.signed()
-    one.append()
-    one.signed()
+    one, other = one_ahead(machines)
     with exclusively(one.opened.database, "signing") as alone:
         assert alone
         assert other.signed() is None
@@ -141,10 +147,7 @@ def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
 def test_a_log_that_another_machine_has_signed_further_is_doubted_when_it_is_smaller(
     machines: tuple[Machine, Machine], url: URL
 ) -> None:
-    one, other = machines
-    other.signed()
-    one.append()
-    one.signed()
+    _, other = one_ahead(machines)
     with connected(url) as connection:
         connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
     with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
@@ -157,10 +160,7 @@ def test_a_log_that_another_machine_has_signed_further_is_doubted_when_it_is_sma
 def test_a_history_that_was_put_back_is_doubted_by_a_machine_that_knows_more(
     machines: tuple[Machine, Machine], url: URL
 ) -> None:
-    one, other = machines
-    other.signed()
-    one.append()
-    one.signed()
+    one, other = one_ahead(machines)
     with connected(url) as connection:
         connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
         connection.execute(b"DELETE FROM checkpoints WHERE size > 1")
@@ -180,10 +180,7 @@ def test_a_history_that_was_put_back_is_doubted_by_a_machine_that_knows_more(
 def test_what_the_ledgers_key_has_not_signed_is_not_taken_over(
     machines: tuple[Machine, Machine], url: URL, forged: str, said: str
 ) -> None:
-    one, other = machines
-    other.signed()
-    one.append()
-    one.signed()
+    _, other = one_ahead(machines)
     with connected(url) as connection:
         statement = f"UPDATE checkpoints SET note = {forged} WHERE size = 2"  # noqa: S608 - ours
         connection.execute(statement.encode())

@@ -97,7 +97,7 @@ class TestConnections:
         with pytest.raises(LedgerUnavailable), database.read() as connection:
             connection.execute(text("SELECT pg_sleep(60)"))
         with database.read() as connection:
-            postgresql.lift_statement_timeout(connection)
+            postgresql.lift_timeouts(connection)
             connection.execute(text("SELECT pg_sleep(0.2)"))
         database.close()
 

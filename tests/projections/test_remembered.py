@@ -148,8 +148,28 @@ def heal(keys: Keys, _made: Made) -> None:
 
 def restore(keys: Keys, made: Made) -> None:
     """Put an older ledger in this one's place, and go on in it with as many events."""
-    restore_from(older_copy(keys), keys.path)
+    if keys.database.is_a_file:
+        restore_from(older_copy(keys), keys.path)
+    else:
+        take_the_last_event_back(keys)
     keys.revoke(made.key_id)
+
+
+def take_the_last_event_back(keys: Keys) -> None:
+    """Let the next event of a server's ledger have the position of what was its last one."""
+    ((last,),) = sql(keys.address, "SELECT max(id) FROM events")
+    its_version = "SELECT originator_version FROM events WHERE id = ?"
+    sql(
+        keys.address,
+        f"DELETE FROM key_versions WHERE version = ({its_version}) AND position ="  # noqa: S608 - all from here
+        " (SELECT one.id FROM events one JOIN events other USING (originator_id)"
+        " WHERE one.originator_version = 1 AND other.id = ?)",
+        last,
+        last,
+    )
+    sql(keys.address, "DELETE FROM entries WHERE position = ?", last)
+    sql(keys.address, "DELETE FROM events WHERE id = ?", last)
+    sql(keys.address, "SELECT setval(pg_get_serial_sequence('events', 'id'), ?)", last - 1)
 
 
 CHANGES: dict[Change, Code] = {
@@ -176,7 +196,8 @@ def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
     """Make the key that is checked and another, ready for the change."""
     made, other = keys.create(), keys.create("other")
     if change is restore:
-        restore_from(keys.path, older_copy(keys))
+        if keys.database.is_a_file:
+            restore_from(keys.path, older_copy(keys))
         keys.rename(other.key_id, "what the older ledger does not know")
     if change is heal:
         narrow(keys, made)
