@@ -16,6 +16,7 @@ from uuid import UUID
 from psycopg.adapt import Buffer, Dumper, Loader
 from sqlalchemy import URL
 
+from projections.database import open_database
 from projections.views import VIEWS
 from tests.engines import SQLITE, address_of
 from tests.postgresql import connected
@@ -234,14 +235,8 @@ def go_on(address: URL, table: str) -> None:
 @contextmanager
 def appends_locked(address: URL) -> Iterator[None]:
     """Hold the append lock as another process would."""
-    with raw(address) as connection:
-        if address.get_backend_name() == SQLITE:
-            connection.execute("BEGIN IMMEDIATE")
-        else:
-            connection.execute("BEGIN")
-            connection.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+    with closing(open_database(address)) as database, database.append():
         yield
-        connection.execute("ROLLBACK")
 
 
 def _place(address: URL) -> str:
