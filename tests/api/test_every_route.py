@@ -292,6 +292,16 @@ class TestTooSmallAScope:
         assert answer.is_success or answer.json()["code"] == "REBUILD_RUNNING", answer.text
 
 
+def answers_to_the_same_log(world: World, route: Route) -> tuple[Response, Response]:
+    """Send a request as another workspace and as the root, with nothing signed in between."""
+    while True:
+        before, answer, after = (
+            route.send(world.api, by, key_id="") for by in (world.root, world.elsewhere, world.root)
+        )
+        if before.content == after.content:
+            return answer, after
+
+
 @for_every_guarded_route
 class TestAnotherWorkspacesCredential:
     def test_it_finds_nothing_and_may_name_nothing(self, world: World, route: Route) -> None:
@@ -301,9 +311,9 @@ class TestAnotherWorkspacesCredential:
             assert answer.headers["X-Auth-Workspace"] == "other"
             return
         if str(route) in ABOUT_THE_WHOLE_TREE:
-            answers = [route.send(world.api, by, key_id="") for by in (world.elsewhere, world.root)]
-            assert answers[0].is_success
-            assert answers[0].content == answers[1].content
+            answer, roots = answers_to_the_same_log(world, route)
+            assert answer.is_success
+            assert answer.content == roots.content
             return
         where = route.takes_workspace()
         if where is not None:
