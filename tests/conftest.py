@@ -1,7 +1,10 @@
 """What tests of every room use: a clock to be set, and a real ledger on each engine."""
 
+import os
 import random
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +24,10 @@ from tests.programs import needs
 # be that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder to make temporary folders in
+ROOM_WANTED = 4 << 30
+"""Bytes free, of which the tests use a part."""
 
 ENGINES = [
     pytest.param(SQLITE, id=SQLITE),
@@ -47,6 +54,14 @@ class SettableClock:
 @pytest.fixture
 def clock() -> SettableClock:
     return SettableClock()
+
+
+def pytest_configure() -> None:
+    """Keep what the tests write in memory where there is room: thousands of databases are made."""
+    chosen = "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK)
+    if not chosen and shutil.disk_usage(MEMORY).free >= ROOM_WANTED:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
