@@ -1,5 +1,7 @@
 """Pages of the key list, as it is and as it was: of a million keys, against those of a thousand.
 
+On SQLite, and on PostgreSQL.
+
 Both workspaces have keys of every status in like shares, and every second key was used, so that a
 page holds the same at both sizes. The past is asked for as of the end of the history, when hardly
 anything has changed since, and as of times when most of the keys, or of those revoked or expired
@@ -8,16 +10,19 @@ by now, were still to come.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from sqlalchemy import URL
+
 from benchmarks.claims import Row, at_most
+from benchmarks.databases import new_database, server
 from benchmarks.made_history import START, WORKSPACES, MadeHistory
-from benchmarks.made_ledger import store
+from benchmarks.made_ledger import store_at
 from domain.api_key import ApiKey
 from projections import key_list, key_versions
 from projections.database import Database
@@ -26,6 +31,7 @@ from projections.key_list import list_keys
 from projections.key_past import list_keys_at
 from projections.last_used import LastUses
 from projections.rebuild import build_outdated_views
+from tests.engines import file_address
 
 _MANY, _FEW = 1_000_000, 1_000
 _CALLS = 300
@@ -41,19 +47,30 @@ _EARLY, _MIDDLE, _LATE = 0.2, 0.6, 0.98
 
 def run(*, quick: bool) -> list[Row]:
     """Ask for each kind of page at both sizes in turn."""
-    many, calls = (_MANY // 50, 30) if quick else (_MANY, _CALLS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
-        large = _made(Path(folder) / "large", many)
-        small = _made(Path(folder) / "small", _FEW)
-        rows = [
-            _compared(what, ask, small, large, calls, claimed=True) for what, ask in PAGES.items()
+        large, small = (file_address(Path(folder) / size) for size in ("large", "small"))
+        rows = pages(large, small, quick=quick)
+    with server() as on, new_database(on) as large, new_database(on) as small:
+        return [
+            *rows,
+            *(
+                replace(row, what=f"PostgreSQL: {row.what}")
+                for row in pages(large, small, quick=quick)
+            ),
         ]
-        rows += [
-            _compared(what, ask, small, large, _CALLS_OF_SCANS, claimed=False)
-            for what, ask in SCANS.items()
-        ]
-        for ledger in (small, large):
-            ledger.database.close()
+
+
+def pages(at_large: URL, at_small: URL, *, quick: bool) -> list[Row]:
+    """Make a ledger of many keys and one of few in new databases, and compare their pages."""
+    many, calls = (_MANY // 50, 30) if quick else (_MANY, _CALLS)
+    large, small = _made(at_large, many), _made(at_small, _FEW)
+    rows = [_compared(what, ask, small, large, calls, claimed=True) for what, ask in PAGES.items()]
+    rows += [
+        _compared(what, ask, small, large, _CALLS_OF_SCANS, claimed=False)
+        for what, ask in SCANS.items()
+    ]
+    for ledger in (small, large):
+        ledger.database.close()
     return rows
 
 
@@ -144,11 +161,10 @@ def _compared(
     return Row(what, measured, floor, many / few)
 
 
-def _made(folder: Path, keys: int) -> Listed:
-    folder.mkdir()
+def _made(address: URL, keys: int) -> Listed:
     uses = LastUses()
     history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
-    database = store(folder, _used(_of_keys(history, keys), uses))
+    database = store_at(address, _used(_of_keys(history, keys), uses))
     build_outdated_views(database, [key_list.VIEW, key_versions.VIEW], clock=_now)
     uses.flush(database)
     with database.read() as connection:

@@ -28,7 +28,12 @@ from projections.copy_check import (
     extent_of,
     prove_copy,
 )
-from projections.database import POSTGRESQL, Database, take_as_long_as_needed
+from projections.database import (
+    POSTGRESQL,
+    Database,
+    take_as_long_as_needed,
+    take_statistics,
+)
 from projections.exclusive import exclusively
 from projections.postgresql_tables import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
@@ -109,6 +114,7 @@ def copy_ledger(
         begun = check_beginning(source, target, progress)
         copying = _Copying(source, target, begun)
         copying.catch_up(progress)
+        take_statistics(target, events)
         build_outdated_views(target, VIEWS, clock=clock, progress=progress)
         copying.catch_up(progress)
         extent, beside_events = copying.finish()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import (
 )
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
-from projections.database import POSTGRESQL, Database
+from projections.database import POSTGRESQL, Database, take_statistics
 from projections.postgresql_locks import shut_out_readers
 from projections.postgresql_tables import copy_grants
 from projections.schema import projection_states
@@ -159,7 +159,7 @@ class Shadow:
                 self._record(writing, filled_to=filled_to, position=self.position)
                 self._write(writing, folded, events)
         self._filled_to = filled_to
-        self._settle_now_and_then()
+        self._empty_long_log()
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; all but writing happens before the append lock is taken.
@@ -177,7 +177,7 @@ class Shadow:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
                 self._advance(connection, recorded, folded)
-        self._settle_now_and_then()
+        self._empty_long_log()
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
@@ -237,14 +237,22 @@ class Shadow:
         return state if usable else None
 
     def settle(self) -> None:
-        """Empty the log of an SQLite file now; else a commit does it, such as that of the end."""
-        if self._database.is_a_file:
-            with self._database.read() as connection:
-                checkpoint_wal(connection)
+        """Do now what would be done later while others wait.
 
-    def _settle_now_and_then(self) -> None:
+        A commit, such as that of the end, would empty the log of an SQLite file. A server would
+        answer out of a table that it knows nothing of until it comes round to looking at it.
+        """
+        if self._database.is_a_file:
+            self._empty_log()
+        take_statistics(self._database, self.table)
+
+    def _empty_log(self) -> None:
+        with self._database.read() as connection:
+            checkpoint_wal(connection)
+
+    def _empty_long_log(self) -> None:
         if self._database.is_a_file and has_long_wal(self._database.path):
-            self.settle()
+            self._empty_log()
 
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)

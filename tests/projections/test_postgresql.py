@@ -19,6 +19,8 @@ from projections.key_list import list_keys
 from projections.postgresql import ConnectionLimits
 from projections.rebuild import rebuild
 from projections.shadow import Shadow
+from projections.view import View
+from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.postgresql import administration, connected
 from tests.projections.ledgers import Keys
@@ -223,3 +225,19 @@ def test_times_and_names_are_in_the_order_of_their_bytes(keys: Keys) -> None:
         assert isinstance(connection, psycopg.Connection)
         found = [name for (name,) in connection.execute("SELECT name FROM key_list ORDER BY name")]
     assert found == ["A", "B", "_", "a", "b", "é"]
+
+
+def rows_known_of(connection: psycopg.Connection[tuple[object, ...]], table: str) -> object:
+    """Return how many rows the server believes a table to have; -1 before it ever looked."""
+    asked = "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)"
+    return connection.execute(asked, [table]).fetchone()
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: str(view.name))
+def test_the_server_knows_what_is_in_a_table_when_it_is_put_in_place(
+    keys: Keys, view: View
+) -> None:
+    made_five(keys)
+    with connected(keys.database.url) as connection:
+        rebuild(keys.database, view, clock=noon)
+        assert rows_known_of(connection, view.name) == (5,)
