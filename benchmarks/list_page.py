@@ -27,7 +27,7 @@ from domain.api_key import ApiKey
 from projections import key_list, key_versions
 from projections.database import Database
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.key_past import list_keys_at
 from projections.last_used import LastUses
 from projections.rebuild import build_outdated_views
@@ -63,7 +63,7 @@ def run(*, quick: bool) -> list[Row]:
 def pages(at_large: URL, at_small: URL, *, quick: bool) -> list[Row]:
     """Make a ledger of many keys and one of few in new databases, and compare their pages."""
     many, calls = (_MANY // 50, 30) if quick else (_MANY, _CALLS)
-    large, small = _made(at_large, many), _made(at_small, _FEW)
+    large, small = made(at_large, many), made(at_small, _FEW)
     rows = [_compared(what, ask, small, large, calls, claimed=True) for what, ask in PAGES.items()]
     rows += [
         _compared(what, ask, small, large, _CALLS_OF_SCANS, claimed=False)
@@ -161,7 +161,8 @@ def _compared(
     return Row(what, measured, floor, many / few)
 
 
-def _made(address: URL, keys: int) -> Listed:
+def made(address: URL, keys: int) -> Listed:
+    """Make a ledger in a new database, with the views that pages are read from."""
     uses = LastUses()
     history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
     database = store_at(address, _used(_of_keys(history, keys), uses))

@@ -15,7 +15,7 @@ from domain.caller import Actor
 from domain.errors import Invalid
 from domain.key_ids import to_key_id, to_uuid
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.key_past import list_keys_at
 from projections.listed_key import ListedKey
 from projections.schema import events

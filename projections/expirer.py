@@ -5,7 +5,7 @@ from datetime import datetime
 from domain.caller import system
 from domain.key_ledger import KeyLedger
 from projections.database import Database
-from projections.key_list import keys_due
+from projections.due_keys import keys_due
 
 BATCH = 500
 

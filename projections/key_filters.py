@@ -1,10 +1,10 @@
 """Which keys to list: each filter as SQL, for the key list and for versions of keys."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, Table, or_, select
 
 from domain.api_key import Status
 from domain.scopes import ANY
@@ -37,13 +37,13 @@ class Filters:
 
 
 def conditions(
-    filters: Filters, keys: Table, used_at: ColumnElement[Any]
+    filters: Filters, keys: Table, uses: Table | None = None
 ) -> list[ColumnElement[bool]]:
     """Return the filters as SQL; all but the status, which the query itself depends on.
 
     Args:
         keys: the table of the key list, or one that has all of its columns.
-        used_at: when each of the keys was last used; ``NULL`` for never.
+        uses: when each of the keys was last used; ``None`` where that does not matter.
     """
     found: list[ColumnElement[bool]] = []
     if filters.text is not None:
@@ -68,12 +68,23 @@ def conditions(
     if filters.expires_before is not None:
         found.append(keys.c.expires_at < to_text(filters.expires_before))
     if filters.unused_since is not None:
-        since = to_text(minute_of(filters.unused_since))
         found.append(keys.c.created_at < to_text(filters.unused_since))
-        found.append(or_(used_at.is_(None), used_at < since))
+    return found if uses is None else [*found, *_by_use(filters, keys, uses)]
+
+
+def _by_use(filters: Filters, keys: FromClause, uses: Table) -> Iterator[ColumnElement[bool]]:
+    """Yield the filters by the last use; each asks for one row, if any, by its primary key.
+
+    A comparison with what an outer join leaves empty would say the same, and PostgreSQL believe
+    that it is never true.
+    """
+    of_key = uses.alias()
+    used = select(of_key.c.position).where(of_key.c.position == keys.c.position).correlate(keys)
+    if filters.unused_since is not None:
+        since = to_text(minute_of(filters.unused_since))
+        yield ~used.where(of_key.c.used_at >= since).exists()
     if filters.never_used is not None:
-        found.append(used_at.is_(None) if filters.never_used else used_at.is_not(None))
-    return found
+        yield ~used.exists() if filters.never_used else used.exists()
 
 
 def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select[tuple[int]] | None:
@@ -87,10 +98,9 @@ def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select
     if filters.unused_since is None and not filters.never_used:
         return None
     every = keys.alias()
-    used = select(uses.c.position).where(uses.c.position == every.c.position)
-    if not filters.never_used and filters.unused_since is not None:
-        used = used.where(uses.c.used_at >= to_text(minute_of(filters.unused_since)))
-    return select(every.c.position).where(every.c.workspace == workspace, ~used.exists())
+    return select(every.c.position).where(
+        every.c.workspace == workspace, *_by_use(filters, every, uses)
+    )
 
 
 def _scopes_that_cover(scope: str) -> set[str]:

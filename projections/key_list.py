@@ -1,38 +1,29 @@
-"""The key list: what people and programs see of the keys, in lists and one by one."""
+"""The key list: what people and programs see of the keys."""
 
 from datetime import datetime
-from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import (
-    BindParameter,
     Column,
-    Connection,
+    ColumnElement,
+    FromClause,
     Index,
     Integer,
     MetaData,
-    Row,
-    Select,
     Table,
-    or_,
-    select,
-    tuple_,
+    and_,
+    literal_column,
 )
+from sqlalchemy.sql.elements import Grouping
 
-from domain.api_key import ApiKey, Status
+from domain.api_key import ApiKey
 from domain.audit_log import Forked
-from domain.errors import KeyNotFound
 from domain.times import to_text
 from domain.tokens import display_prefix
 from projections.column_types import big_integer, text
-from projections.key_filters import Filters, conditions, unused
-from projections.listed_key import ListedKey, listed
-from projections.schema import last_uses
-from projections.stored_events import first_position
 from projections.view import Handlers, Values, changes_nothing, view_of_keys
 
 TIME = text(27)
-_LOOKED_AT = 5_000
 
 table = Table(
     "key_list",
@@ -57,15 +48,28 @@ table = Table(
     Column("rotated_to", text(43)),
     Column("version", Integer, nullable=False),
 )
-Index("by_age", table.c.workspace, table.c.position)
-Index("by_status", table.c.workspace, table.c.status, table.c.position)
-_due = table.c.status == "active", table.c.expires_at.is_not(None)
-Index(
-    "by_end",
-    table.c.expires_at,
-    sqlite_where=_due[0] & _due[1],
-    postgresql_where=_due[0] & _due[1],
-)
+
+
+def age(keys: FromClause) -> ColumnElement[int]:
+    """Return what is the smaller the newer a key is, and the order of an index of all keys.
+
+    PostgreSQL answers a query that has an order and a limit along any index in that order, and
+    passes over what does not fit, for it believes that what fits is spread evenly. It is not: the
+    newest keys are hardly ever expired, and a workspace may have had no new ones for years. So no
+    two indexes have the same order: each is by an expression of its own.
+    """
+    return Grouping(-keys.c.position)
+
+
+def age_within_status(keys: FromClause) -> ColumnElement[int]:
+    """Return what is the smaller the newer a key is, and the order of an index by the status."""
+    return Grouping(keys.c.position * literal_column("-1", big_integer))
+
+
+Index("by_age", table.c.workspace, age(table))
+Index("by_status", table.c.workspace, table.c.status, age_within_status(table))
+will_expire = and_(table.c.status == "active", table.c.expires_at.is_not(None))
+Index("by_end", table.c.expires_at, sqlite_where=will_expire, postgresql_where=will_expire)
 
 
 def _created(event: ApiKey.Created) -> Values:
@@ -141,130 +145,7 @@ HANDLERS: Handlers = {
     ApiKey.ScopesChanged: _scopes_changed,
     Forked: changes_nothing,
 }
-VIEW = view_of_keys(version=2, table=table, handlers=HANDLERS)
-
-
-_SHOWN = select(table, last_uses.c.used_at).outerjoin(
-    last_uses, last_uses.c.position == table.c.position
-)
-
-
-def list_keys(
-    connection: Connection,
-    workspace: str,
-    filters: Filters,
-    *,
-    now: datetime,
-    before: int | None = None,
-    limit: int,
-) -> list[ListedKey]:
-    """Return a page of a workspace's keys, the newest first.
-
-    Args:
-        before: the position of the last key of the page before this one.
-        limit: how many at most.
-    """
-    query = (
-        _SHOWN.where(
-            table.c.workspace == workspace, *conditions(filters, table, last_uses.c.used_at)
-        )
-        .order_by(table.c.position.desc())
-        .limit(limit)
-    )
-    if before is not None:
-        query = query.where(table.c.position < before)
-
-    def read(query: Select[Any]) -> list[Row[Any]]:
-        parts = _by_status(query, filters.status, to_text(now))
-        rows = [row for part in parts for row in connection.execute(part)]
-        return sorted(rows, key=lambda row: row.position, reverse=True)[:limit]
-
-    among = unused(filters, workspace, table, last_uses)
-    floor = None if among is None else connection.scalar(_floor(workspace, before))
-    if among is None or floor is None:
-        rows = read(query)
-    else:
-        rows = read(query.where(table.c.position >= floor))
-        if len(rows) < limit:
-            # Unused keys are rare here: no longer one by one.
-            rows += read(query.where(table.c.position < floor, table.c.position.in_(among)))
-    return [listed(row, now) for row in rows[:limit]]
-
-
-def show_key(connection: Connection, workspace: str, key_id: str, *, now: datetime) -> ListedKey:
-    """Return one key of a workspace.
-
-    Raises:
-        KeyNotFound: the workspace has no such key.
-    """
-    row = connection.execute(
-        _SHOWN.where(table.c.position == first_position(key_id), table.c.workspace == workspace)
-    ).one_or_none()
-    if row is None:
-        message = f"there is no key {key_id[:60]}"
-        raise KeyNotFound(message)
-    return listed(row, now)
-
-
-class DueKey(NamedTuple):
-    """A key whose end has come."""
-
-    key_id: str
-    expires_at: str
-    position: int
-
-
-def keys_due(
-    connection: Connection, *, now: datetime, after: tuple[str, int] | None = None, limit: int
-) -> list[DueKey]:
-    """Return keys whose end has come and is not recorded yet, the longest due first.
-
-    Args:
-        after: the end and the position of the last key returned before.
-        limit: how many at most.
-    """
-    query = select(table.c.key_id, table.c.expires_at, table.c.position).where(
-        *_due, table.c.expires_at <= to_text(now)
-    )
-    if after is not None:
-        query = query.where(tuple_(table.c.expires_at, table.c.position) > after)
-    query = query.order_by(table.c.expires_at, table.c.position).limit(limit)
-    return [DueKey(*row) for row in connection.execute(query)]
-
-
-def due_positions(time: str | BindParameter[str]) -> Select[tuple[int]]:
-    """Return the positions of the keys whose end has come by a time and is not recorded yet.
-
-    They are found by their end: among all the active keys of a large workspace they are few.
-    """
-    due = table.alias()
-    return select(due.c.position).where(
-        due.c.status == "active", due.c.expires_at.is_not(None), due.c.expires_at <= time
-    )
-
-
-def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
-    """Return how far down to look at each key, before looking for unused ones among all."""
-    query = select(table.c.position).where(table.c.workspace == workspace)
-    if before is not None:
-        query = query.where(table.c.position < before)
-    return query.order_by(table.c.position.desc()).offset(_LOOKED_AT).limit(1)
-
-
-def _by_status(query: Select[Any], status: Status | None, now: str) -> list[Select[Any]]:
-    """Narrow a query to a status; each part of the result can use an index in the page's order.
-
-    The recorded status lags behind the clock until the expirer has passed, so that a key may be
-    expired while its row still says active.
-    """
-    if status is None:
-        return [query]
-    recorded = query.where(table.c.status == status)
-    if status == "active":
-        return [recorded.where(or_(table.c.expires_at.is_(None), table.c.expires_at > now))]
-    if status == "expired":
-        return [recorded, query.where(table.c.position.in_(due_positions(now)))]
-    return [recorded]
+VIEW = view_of_keys(version=3, table=table, handlers=HANDLERS)
 
 
 def _text_or_none(at: datetime | None) -> str | None:

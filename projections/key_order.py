@@ -55,7 +55,7 @@ def list_keys_by(
         .select_from(_JOINED)
         .where(
             table.c.workspace == workspace,
-            *conditions(filters, table, last_uses.c.used_at),
+            *conditions(filters, table, last_uses),
             *_status(filters, to_text(now)),
         )
         .order_by(*(each.desc() if descending else each.asc() for each in keys))

@@ -1,12 +1,13 @@
 """The key list as it was at a time, read from the versions of keys that held then.
 
-The keys are walked in the order of the page, and of each the version that held is found by an
-index. Keys made after the time are not walked: where to begin is found by looking at whole portions
-of the positions. Revoked and expired keys are found by portions as well, and those that ended after
-the time are not looked at. Any other filter that fits few keys makes a page read more of them than
-it shows.
+The keys are walked in the order of the page, some at a time, and of each the version that held is
+found by an index. Keys made after the time are not walked: where to begin is found by looking at
+whole portions of the positions. Revoked and expired keys are found by portions as well, and those
+that ended after the time are not looked at. Any other filter that fits few keys makes a page read
+more of them than it shows.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     ScalarSelect,
     Select,
     String,
@@ -32,6 +34,7 @@ from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections import key_list
 from projections.column_types import big_integer
+from projections.due_keys import due_positions, read_due
 from projections.key_filters import Filters, conditions
 from projections.key_versions import (
     CREATED_IN_ONE_LOOK,
@@ -53,6 +56,12 @@ _WORKSPACE = bindparam("workspace", type_=String())
 _TIME = bindparam("time", type_=String())
 _LAST = bindparam("last", type_=big_integer)
 _LIMIT = bindparam("limit", type_=Integer())
+_BY_AGE = (
+    select(key_list.table.c.position)
+    .where(key_list.table.c.workspace == _WORKSPACE, key_list.age(key_list.table) >= -_LAST)
+    .order_by(key_list.age(key_list.table))
+)
+_MOST_AT_ONCE = 2_000
 
 Condition = ColumnElement[bool]
 
@@ -104,20 +113,25 @@ def list_keys_at(
         table.c.workspace == _WORKSPACE,
         table.c.position <= _LAST,
         table.c.held_from <= _TIME,
-        *conditions(filters, table, _USED_AT),
+        *conditions(filters, table),
     )
     match filters.status:
         case None:
-            parts = [_there(wanted)]
+            rows = _walk(connection, wanted, asked, limit)
         case "active":
             still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
-            parts = [_there(and_(wanted, table.c.status == "active", still))]
+            rows = _walk(connection, and_(wanted, table.c.status == "active", still), asked, limit)
         case "revoked":
-            parts = [_ended(wanted, ENDED_IN_ONE_LOOK, revoked=True)]
+            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=True)
+            rows = connection.execute(query.limit(_LIMIT), asked).all()
         case "expired":
-            parts = [_ended(wanted, ENDED_IN_ONE_LOOK, revoked=False), _due(wanted)]
-    rows = [row for part in parts for row in connection.execute(part.limit(_LIMIT), asked)]
-    rows.sort(key=lambda row: row.position, reverse=True)
+            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=False)
+            due = due_positions(connection, at, last + 1)
+            rows = [
+                *connection.execute(query.limit(_LIMIT), asked),
+                *read_due(connection, _due(wanted).limit(_LIMIT), due, limit=limit, asked=asked),
+            ]
+    rows = sorted(rows, key=lambda row: row.position, reverse=True)
     return [listed(row, at) for row in rows[:limit]]
 
 
@@ -143,8 +157,30 @@ def _newest(size: int) -> Select[tuple[int]]:
     return select(func.max(table.c.position)).where(by_then, portion(table, size) == lowest)
 
 
+def _walk(
+    connection: Connection, wanted: Condition, asked: dict[str, Any], limit: int
+) -> Sequence[Row[Any]]:
+    """Read the versions that held at a time, of one key after the other from a position down.
+
+    Some keys at a time, by their positions: a database that was told to join the two tables might
+    do it for all keys before it looks at the limit.
+    """
+    query = _there(wanted)
+    rows: list[Row[Any]] = []
+    size = limit
+    while len(rows) < limit:
+        positions = connection.scalars(_BY_AGE.limit(size), asked).all()
+        if positions:
+            rows += connection.execute(query.where(key_list.table.c.position.in_(positions)), asked)
+        if len(positions) < size:
+            break
+        asked = asked | {"last": positions[-1] - 1}
+        size = min(2 * size, _MOST_AT_ONCE)
+    return rows
+
+
 def _there(wanted: Condition) -> Select[Any]:
-    """Return the versions that held at a time, key by key from one position down."""
+    """Return the versions of keys that held at a time."""
     keys, versions = key_list.table, table.alias()
     held = (
         select(versions.c.version)
@@ -157,8 +193,7 @@ def _there(wanted: Condition) -> Select[Any]:
     return (
         _SHOWN.select_from(keys)
         .join(table, and_(table.c.position == keys.c.position, table.c.version == held))
-        .where(keys.c.workspace == _WORKSPACE, keys.c.position <= _LAST, wanted)
-        .order_by(keys.c.position.desc())
+        .where(wanted)
     )
 
 
@@ -200,10 +235,7 @@ def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
 
 def _due(wanted: Condition) -> Select[Any]:
     """Return the versions that held at a time, of keys that had expired and still say active."""
-    due = key_list.due_positions(_TIME)
-    return _SHOWN.where(wanted, table.c.held_until.is_(None), table.c.position.in_(due)).order_by(
-        table.c.position.desc()
-    )
+    return _SHOWN.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
 
 
 def _highest(among: Condition, size: int) -> ScalarSelect[int]:

@@ -16,7 +16,7 @@ from domain import scopes
 from domain.api_key import Status
 from domain.names import DEFAULT_WORKSPACE
 from projections.key_filters import Filters
-from projections.key_list import list_keys, show_key
+from projections.key_pages import list_keys, show_key
 from projections.listed_key import ListedKey
 from projections.stored_events import Recorded, read_history
 

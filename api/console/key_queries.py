@@ -16,8 +16,8 @@ from domain.errors import Invalid
 from domain.times import to_text
 from domain.tokens import hide_secrets
 from projections.key_filters import Filters
-from projections.key_list import list_keys
 from projections.key_order import Order, list_keys_by
+from projections.key_pages import list_keys
 from projections.key_past import list_keys_at
 from projections.listed_key import ListedKey
 

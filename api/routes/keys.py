@@ -30,7 +30,7 @@ from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.times import checked, to_text
 from projections.key_filters import Filters
-from projections.key_list import list_keys, show_key
+from projections.key_pages import list_keys, show_key
 from projections.key_past import list_keys_at, show_key_at
 from projections.listed_key import ListedKey
 from projections.stored_events import read_history

@@ -15,7 +15,7 @@ from api.composition import OpenLedger
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
-from projections.key_list import show_key
+from projections.key_pages import show_key
 from projections.last_used import LastUses
 from tests.api.served import Api, Json, Key, NewLedger, invalid, served
 from tests.conftest import NOON, SettableClock

@@ -18,7 +18,7 @@ from domain.verifiers import CHEAPEST, OnChange, ignore_change
 from projections import auth_lookup, key_list
 from projections.database import Database
 from projections.expirer import expire_due_keys
-from projections.key_list import show_key
+from projections.key_pages import show_key
 from projections.listed_key import ListedKey
 from projections.rebuild import Clock, check
 from projections.views import VIEWS

@@ -20,7 +20,7 @@ from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
 from projections.fence import FileFence, ServerFence
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.listed_key import ListedKey
 from projections.rebuild import rebuild
 from projections.views import VIEWS, view_named

@@ -16,7 +16,7 @@ from domain.key_ledger import Changes
 from projections.checkpoint_file import notes_in
 from projections.exclusive import exclusively
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON

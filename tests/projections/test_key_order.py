@@ -9,9 +9,9 @@ import pytest
 
 from api.composition import OpenLedger
 from projections.key_filters import Filters
-from projections.key_list import list_keys
 from projections.key_names import names_of_keys
 from projections.key_order import Order, list_keys_by
+from projections.key_pages import list_keys
 from projections.listed_key import ListedKey
 from projections.workspaces import list_workspaces
 from tests.conftest import SettableClock

@@ -15,7 +15,7 @@ from domain.judge import Code
 from domain.times import to_text
 from projections import auth_lookup
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.key_past import list_keys_at, show_key_at
 from projections.last_used import LastUses
 from projections.listed_key import ListedKey

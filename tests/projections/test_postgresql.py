@@ -15,7 +15,7 @@ from projections import key_list, postgresql
 from projections.database import open_database
 from projections.exclusive import exclusively
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.postgresql import ConnectionLimits
 from projections.rebuild import rebuild
 from projections.shadow import Shadow

@@ -10,7 +10,7 @@ import pytest
 
 from domain.judge import Code
 from projections.key_filters import Filters
-from projections.key_list import list_keys
+from projections.key_pages import list_keys
 from projections.rebuild import check, rebuild
 from projections.views import VIEWS
 from tests.conftest import NOON

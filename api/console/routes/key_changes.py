@@ -16,7 +16,7 @@ from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Changes
-from projections.key_list import show_key
+from projections.key_pages import show_key
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 

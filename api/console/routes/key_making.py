@@ -18,7 +18,7 @@ from api.requests import ledger_of
 from api.routes.preconditions import idempotency
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
-from projections.key_list import show_key
+from projections.key_pages import show_key
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 

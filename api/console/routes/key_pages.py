@@ -14,8 +14,8 @@ from api.console.pages import ROOT, page, pages_of
 from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
-from projections.key_list import show_key
 from projections.key_names import names_of_keys
+from projections.key_pages import show_key
 from projections.key_past import show_key_at
 from projections.listed_key import ListedKey
 from projections.workspaces import list_workspaces
