@@ -1,6 +1,7 @@
 """The same on PostgreSQL: checks, appends by many writers, and rebuilds while keys are checked."""
 
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -85,9 +86,9 @@ def _appends(on: URL, rounds: int, appends: int) -> list[Row]:
             database_connections=max(_WRITERS),
         )
         with opened_ledger(settings, argon2_profile=CHEAPEST) as ledger:
+            renaming = _Renaming(ledger, appends)
             for writers in _WRITERS:
                 floor = _BareRows(bare, writers, (1 + rounds) * appends)
-                renaming = _Renaming(ledger, writers)
                 with ThreadPoolExecutor(writers) as pool:
                     pairs = [
                         (
@@ -135,16 +136,16 @@ class _BareRows:
 
 
 class _Renaming:
-    """Renames keys, of which each writer has its own."""
+    """Renames one key after the other: of one alone, more and more events would have to be read."""
 
-    def __init__(self, ledger: OpenLedger, writers: int) -> None:
+    def __init__(self, ledger: OpenLedger, keys: int) -> None:
         self._ledger = ledger
         self._names = 0
-        self._free = [_make_key(ledger).key_id for _ in range(writers)]
+        self._free = deque(_make_key(ledger).key_id for _ in range(keys))
 
     def append(self) -> None:
-        """Rename one."""
-        key_id = self._free.pop()
+        """Rename the next one."""
+        key_id = self._free.popleft()
         self._names += 1
         self._ledger.ledger.update_key(
             key_id,
