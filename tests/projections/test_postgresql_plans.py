@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from benchmarks.list_page import PAGES, Ask, Listed, made
+from benchmarks.list_page import PAGES, Listed, made
 from projections import entries
 from projections.database import Database
 from projections.due_keys import keys_due
@@ -22,9 +22,13 @@ from tests.engines import Engine, address_of
 pytestmark = pytest.mark.only_on("postgresql")
 
 KEYS = 30_000
-FEW = 12_000
-"""Rows: more than a page should need to read, by what portions are looked at, and less than there
-are of the newest keys that neither expired nor were revoked."""
+LITTLE = 1_000
+"""Rows: some for each of a page, and less than there are of newer keys that do not fit."""
+
+PORTION = 12_000
+"""Rows: more than are in what is looked at as a whole, so as not to look at everything."""
+
+OF_PORTIONS = {"keys that were never used", *(what for what in PAGES if what.startswith("as of"))}
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +80,10 @@ def test_what_is_counted_is_what_is_read(large: Listed) -> None:
     assert KEYS <= rows_read(large.database, look_at_each) < 2 * KEYS
 
 
-@pytest.mark.parametrize("ask", PAGES.values(), ids=PAGES)
-def test_a_page_of_keys(large: Listed, ask: Ask) -> None:
-    assert rows_read(large.database, lambda: ask(large, Random(7))) < FEW
+@pytest.mark.parametrize("what", PAGES)
+def test_a_page_of_keys(large: Listed, what: str) -> None:
+    read = rows_read(large.database, lambda: PAGES[what](large, Random(7)))
+    assert read < (PORTION if what in OF_PORTIONS else LITTLE)
 
 
 def test_the_keys_whose_end_has_come(large: Listed) -> None:
@@ -86,7 +91,7 @@ def test_the_keys_whose_end_has_come(large: Listed) -> None:
         with large.database.read() as connection:
             keys_due(connection, now=large.now, limit=100)
 
-    assert rows_read(large.database, ask) < FEW
+    assert rows_read(large.database, ask) < LITTLE
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -108,4 +113,4 @@ def test_a_page_of_the_feed(large: Listed, filters: FeedFilters, *, newest_first
             span = range(large.last)
             read_feed(connection, filters, span, limit=100, newest_first=newest_first)
 
-    assert rows_read(large.database, ask) < FEW
+    assert rows_read(large.database, ask) < PORTION
