@@ -12,6 +12,8 @@ from tests.system.clients import Client, answered, types
 from tests.system.cut_commits import Proxy, cutting
 from tests.system.processes import servers_in
 
+HOUR = 3600
+
 pytestmark = needs(initdb(), "postgresql")
 
 
@@ -37,7 +39,9 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
         create_database(url)
         with cutting(url) as (proxy, through):
             address = through.render_as_string(hide_password=False)
-            yield Cut(proxy, servers.start(database_url=address).client(), url)
+            # What it records by itself is none of the commands that are counted.
+            server = servers.start(database_url=address, expirer_seconds=HOUR)
+            yield Cut(proxy, server.client(), url)
 
 
 def test_a_key_is_made_once(cut: Cut) -> None:
