@@ -49,7 +49,8 @@ WHERE schemaname = :'schema' AND tableowner <> :'owner'
 \gexec
 
 -- A schema for the tables that a server compares the projections with, which it drops again. It is
--- the last one looked into: nothing in it can stand in for a table of the ledger.
+-- the last one looked into, so that nothing in it stands in for a table of the ledger, as long as the
+-- server leaves its settings alone; docs/operations.md says how a URL sees to that.
 CREATE SCHEMA IF NOT EXISTS :"server";
 GRANT USAGE, CREATE ON SCHEMA :"server" TO :"server";
 ALTER ROLE :"owner" IN DATABASE :"database" SET search_path = :"schema";

@@ -48,12 +48,15 @@ def due_positions(connection: Connection, now: datetime, before: int | None = No
     Args:
         before: a position that theirs come before.
     """
-    found: list[int] = []
-    after = None
-    while due := keys_due(connection, now=now, after=after, limit=_AT_ONCE):
-        found += [key.position for key in due if before is None or key.position < before]
+    due = keys_due(connection, now=now, limit=_AT_ONCE)
+    found = due
+    while len(due) == _AT_ONCE:
         after = due[-1].expires_at, due[-1].position
-    return sorted(found, reverse=True)
+        due = keys_due(connection, now=now, after=after, limit=_AT_ONCE)
+        found += due
+    return sorted(
+        (key.position for key in found if before is None or key.position < before), reverse=True
+    )
 
 
 def read_due(

@@ -12,7 +12,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     and_,
-    literal_column,
 )
 from sqlalchemy.sql.elements import Grouping
 
@@ -51,23 +50,19 @@ table = Table(
 
 
 def age(keys: FromClause) -> ColumnElement[int]:
-    """Return what is the smaller the newer a key is, and the order of an index of all keys.
+    """Return what is the smaller the newer a key is: the order of pages, and of their indexes.
 
     PostgreSQL answers a query that has an order and a limit along any index in that order, and
     passes over what does not fit, for it believes that what fits is spread evenly. It is not: the
-    newest keys are hardly ever expired, and a workspace may have had no new ones for years. So no
-    two indexes have the same order: each is by an expression of its own.
+    newest keys are hardly ever expired, and a workspace may have had no new ones for years. The
+    positions themselves are the primary key, which is in the order of all workspaces' keys; of
+    this expression, only the indexes are that are meant.
     """
     return Grouping(-keys.c.position)
 
 
-def age_within_status(keys: FromClause) -> ColumnElement[int]:
-    """Return what is the smaller the newer a key is, and the order of an index by the status."""
-    return Grouping(keys.c.position * literal_column("-1", big_integer))
-
-
 Index("by_age", table.c.workspace, age(table))
-Index("by_status", table.c.workspace, table.c.status, age_within_status(table))
+Index("by_status", table.c.workspace, table.c.status, age(table))
 will_expire = and_(table.c.status == "active", table.c.expires_at.is_not(None))
 Index("by_end", table.c.expires_at, sqlite_where=will_expire, postgresql_where=will_expire)
 

@@ -10,7 +10,7 @@ from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections.due_keys import due_positions, read_due
 from projections.key_filters import Filters, conditions, unused
-from projections.key_list import age, age_within_status, table
+from projections.key_list import age, table
 from projections.listed_key import ListedKey, listed
 from projections.schema import last_uses
 from projections.stored_events import first_position
@@ -37,7 +37,7 @@ def list_keys(
         before: the position of the last key of the page before this one.
         limit: how many at most.
     """
-    order = age(table) if filters.status is None else age_within_status(table)
+    order = age(table)
     query = (
         _SHOWN.where(table.c.workspace == workspace, *conditions(filters, table, last_uses))
         .order_by(order)

@@ -3,21 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-from sqlalchemy import (
-    Connection,
-    Table,
-    delete,
-    insert,
-    inspect,
-    update,
-)
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    ProgrammingError,
-)
+from sqlalchemy import Connection, Table, delete, insert, inspect, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.database import POSTGRESQL, Database, take_statistics

@@ -17,6 +17,7 @@ from domain.scopes import cover
 from projections.due_keys import keys_due
 from projections.key_filters import Filters
 from projections.key_pages import list_keys, show_key
+from projections.key_past import list_keys_at
 from projections.listed_key import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import ADA, HOUR, Keys
@@ -454,16 +455,32 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     keys.create(lives=HOUR)
     clock.advance(hours=2)
     # The few that the expirer has not come to yet are found by their end, and then one by one.
-    (first,), (next_,), recorded, due = plans(
+    (found,), recorded, due = plans(
         keys, lambda: page(keys, Filters(status="expired"), before=before)
     )
-    for step in (first, next_):
-        assert "_by_end_" in step
-        assert "expires_at<?" in step
+    assert "_by_end_" in found
+    assert "expires_at<?" in found
     assert "_by_status_" in recorded[0]
     assert due[0] == "SEARCH key_list USING INTEGER PRIMARY KEY (rowid=?)"
     assert recorded[1:] == [LAST_USE]
     assert due[1:] == [LAST_USE, "USE TEMP B-TREE FOR ORDER BY"]
+
+
+def test_keys_whose_end_has_come_are_all_listed_however_many_there_are(
+    keys: Keys, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.due_keys._AT_ONCE", 2)
+    ended = [keys.create(f"{number}", lives=HOUR).key_id for number in range(7)]
+    keys.create("goes on")
+    clock.advance(hours=2)
+    expired = Filters(status="expired")
+    assert [key.key_id for key in page(keys, expired)] == ended[::-1]
+    first = page(keys, expired, limit=3)
+    rest = page(keys, expired, before=first[-1].position)
+    assert [key.key_id for key in first + rest] == ended[::-1]
+    with keys.database.read() as connection:
+        then = list_keys_at(connection, "default", expired, at=clock.now, limit=5)
+    assert [key.key_id for key in then] == ended[::-1][:5]
 
 
 @pytest.mark.only_on("sqlite")

@@ -233,12 +233,9 @@ def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: S
 @pytest.mark.only_on("sqlite")
 def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(keys: Keys) -> None:
     keys.create(lives=timedelta(hours=1))
-    (first,), (next_,), _, versions = page_plans(
-        keys, "expired", before=100, at=NOON + timedelta(hours=2)
-    )
-    for step in (first, next_):
-        assert "_by_end_" in step
-        assert "expires_at<?" in step
+    (found,), _, versions = page_plans(keys, "expired", before=100, at=NOON + timedelta(hours=2))
+    assert "_by_end_" in found
+    assert "expires_at<?" in found
     assert versions[0] == f"SEARCH key_versions USING {BY_TIME}"
 
 

@@ -238,6 +238,38 @@ def test_a_table_of_its_own_stands_in_for_none_of_the_ledgers(guarded: Guarded) 
             connection.execute(b"DROP TABLE keyledger_server.events")
 
 
+def test_whoever_changes_where_the_server_looks_is_found_out_or_not_heeded(
+    guarded: Guarded,
+) -> None:
+    """A role may change its own settings, but not those that a connection is made with."""
+    with connected(guarded.url(SERVER)) as connection:
+        connection.execute(
+            b"ALTER ROLE keyledger_server SET search_path = keyledger_server, public"
+        )
+        connection.execute(
+            b"ALTER ROLE keyledger_server IN DATABASE guarded"
+            b" SET search_path = keyledger_server, public"
+        )
+        connection.execute(b"CREATE TABLE keyledger_server.auth_lookup (LIKE public.auth_lookup)")
+        try:
+            verified = guarded.command(SERVER, "audit", "verify")
+            pinned = guarded.url(SERVER).update_query_dict(
+                {"options": "-csearch_path=public,keyledger_server"}
+            )
+            unimpressed = run(
+                guarded.servers.data_dir,
+                *("audit", "verify"),
+                database_url=pinned.render_as_string(hide_password=False),
+            )
+        finally:
+            connection.execute(b"DROP TABLE keyledger_server.auth_lookup")
+            connection.execute(b"ALTER ROLE keyledger_server RESET search_path")
+            guarded.run_script()
+    assert verified.code != 0
+    assert "auth_lookup" in verified.output
+    assert unimpressed.code == 0, unimpressed
+
+
 def test_after_the_owners_rebuild_the_server_goes_on_and_may_no_more_than_before(
     guarded: Guarded, root: Client
 ) -> None:
