@@ -4,13 +4,19 @@ The floor is SQLite's own driver on a connection set up as the ledger's writer i
 event of a made history into the same table and commits. What a command does beside it: load and
 decide, hash the secret (as cheaply as Argon2id goes, since that is no part of an append), keep the
 views and the digest up to date, in the same transaction.
+
+What the audit trail costs of it, the entry and its leaf, is told by the same command on a copy of
+the ledger whose recorder keeps all views but that one.
 """
 
+import secrets
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -24,10 +30,16 @@ from benchmarks.made_history import MadeHistory
 from benchmarks.made_keys import SCOPE, make_keys
 from benchmarks.made_ledger import make_ledger, to_rows
 from domain.caller import system
+from domain.credential import issue
+from domain.key_ledger import KeyLedger
 from domain.names import DEFAULT_WORKSPACE
-from domain.verifiers import CHEAPEST
+from domain.verifiers import CHEAPEST, Argon2Gate
+from projections import entries
 from projections.database import Database
+from projections.pepper_file import read_or_make_pepper
+from projections.recorder import LedgerRecorder
 from projections.schema import events
+from projections.views import VIEWS
 
 _STORED_BEFORE = 10_000
 _ROUNDS = 9
@@ -48,8 +60,9 @@ def run(*, quick: bool) -> list[Row]:
     rounds, appends = (2, 40) if quick else (_ROUNDS, _APPENDS)
     stored = _STORED_BEFORE // 10 if quick else _STORED_BEFORE
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
-        data_dir = Path(folder) / "data"
+        data_dir, untold = Path(folder) / "data", Path(folder) / "untold"
         make_keys(data_dir, stored)
+        shutil.copytree(data_dir, untold)
         history = MadeHistory()
         bare = make_ledger(Path(folder), history, stored)
         with opened_ledger(read_settings(data_dir=data_dir), argon2_profile=CHEAPEST) as ledger:
@@ -60,8 +73,42 @@ def run(*, quick: bool) -> list[Row]:
             for threads in _THREADS:
                 rows += _against_floor(floor, commands, threads, rounds, appends)
             floor.close()
+            with opened_ledger(read_settings(data_dir=untold), argon2_profile=CHEAPEST) as other:
+                without = _Commands(replace(other, ledger=_without_entries(other)))
+                rows.append(_entry_and_leaf(commands, without, rounds, appends))
         bare.close()
     return rows
+
+
+def _without_entries(opened: OpenLedger) -> KeyLedger:
+    gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
+    pepper = read_or_make_pepper(opened.settings.pepper_path, secrets.token_bytes)
+    views = [view for view in VIEWS if view is not entries.VIEW]
+    return KeyLedger(
+        LedgerRecorder(opened.database, views),
+        lambda prefix: issue(prefix, random=secrets.token_bytes, gate=gate, pepper=pepper),
+    )
+
+
+def _entry_and_leaf(commands: "_Commands", without: "_Commands", rounds: int, appends: int) -> Row:
+    """Compare making keys with making them where no entry is written and no leaf is hashed."""
+    with ThreadPoolExecutor(1) as pool:
+        pairs = [
+            (
+                rate(pool, commands.create_key, 1, appends),
+                rate(pool, without.create_key, 1, appends),
+            )
+            # The first round warms up.
+            for _ in range(1 + rounds)
+        ][1:]
+    told, untold = (1e3 / median(each) for each in zip(*pairs, strict=True))
+    share = median(1 - one / other for one, other in pairs)
+    return Row(
+        "the entry and its leaf, of a create_key",
+        f"{told - untold:.2f} ms of {told:.2f}",
+        f"{untold:.2f} ms without them",
+        share,
+    )
 
 
 class _Bare:
