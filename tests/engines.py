@@ -68,7 +68,7 @@ class PostgreSQL:
         server = self.server.url("postgres")
         before = databases(server)
         yield
-        drop_databases(server, databases(server) - before)
+        drop_databases(server, but=before)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ NO_CHANGE = "suppress_redundant_updates_trigger"
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Server]:
-    with running_server() as server:
+    with running_server(password_encryption="scram-sha-256") as server:
         yield server
 
 
