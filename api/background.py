@@ -10,6 +10,7 @@ import structlog
 
 from api.attestation_runs import LOCK
 from api.attestations import Pace, Stopping, attest_ledger, log_attestation
+from api.causes import first_cause
 from api.composition import OpenLedger
 from domain.errors import LedgerError
 from projections.exclusive import exclusively
@@ -33,6 +34,7 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     A look that fails is logged, and the next one does its work too: the clock has decided already
     whom to refuse, and the events are found due for as long as they are missing.
     """
+    stopped = threading.Event()
 
     def look() -> None:
         if ledger.signer.doubt is not None:
@@ -40,11 +42,14 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
         with exclusively(ledger.database, "expiring") as alone:
             if not alone:
                 return
-            expired = expire_due_keys(ledger.database, ledger.ledger, now=ledger.clock())
+            expired = expire_due_keys(
+                ledger.database, ledger.ledger, now=ledger.clock(), is_stopped=stopped.is_set
+            )
         if expired:
             _log.info("keys_expired", count=expired, actor="system:expirer")
 
-    with _repeating("expirer", look, every=ledger.settings.expirer_seconds):
+    every = ledger.settings.expirer_seconds
+    with _repeating("expirer", look, every=every, stopped=stopped):
         yield
 
 
@@ -158,7 +163,9 @@ def _attempt(name: str, work: Callable[[], None]) -> None:
     try:
         work()
     except LedgerError as error:
-        _log.warning(f"{name}_failed", code=error.code, detail=str(error), exc_info=error)
+        # Once a second for as long as a database is away: a line, and no traceback.
+        cause = first_cause(error)
+        _log.warning(f"{name}_failed", code=error.code, detail=str(error), cause=cause)
     except Exception:  # noqa: BLE001 - and the next attempt may do better
         # A thread that dies of a bug would do so in silence; this one complains each time.
         _log.exception(f"{name}_failed")

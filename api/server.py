@@ -19,6 +19,7 @@ from api.metrics import SHARED_FOLDER
 from api.settings import PREFIX, Settings, read_settings
 from domain.caller import system
 from domain.names import ROOT_WORKSPACE
+from projections.database import check_privileges
 from projections.exclusive import exclusively
 from projections.stored_events import last_position
 
@@ -35,11 +36,13 @@ def serve(settings: Settings) -> None:
     On an empty ledger it makes a root key, and prints its token to standard error, this once.
 
     Raises:
-        LedgerError: the ledger cannot be opened.
+        LedgerError: the ledger cannot be opened, or its database lets this role not do what a
+            server does.
         SystemExit: the server cannot start, because its port is in use, say; the log tells why.
     """
     configure_logs(settings.log_level, settings.log_format)
     with opened_ledger(settings) as ledger:
+        check_privileges(ledger.database)
         make_root_key(ledger)
     # Worker processes read their settings from the environment, as this one would without options.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():

@@ -216,9 +216,13 @@ def checked_database_url(url: str) -> str:
     Raises:
         ValueError: it cannot; the message says where it can.
     """
+    if url.partition("?")[0].count("@") > 1:
+        # Taken apart at the wrong place, its password would be shown as a part of something else.
+        message = "write @, / and : in a user's name or password as %40, %2F and %3A"
+        raise ValueError(message)
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         message = f"not a database URL; write {KINDS_OF_URL}"
         raise ValueError(message) from None
     if parsed.drivername == "postgresql+psycopg" and parsed.database:

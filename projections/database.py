@@ -44,7 +44,7 @@ class Database:
     @property
     def name(self) -> str:
         """The URL as people may see it, without a password."""
-        return self.url.render_as_string(hide_password=True)
+        return url_for_people(self.url)
 
     @property
     def is_a_file(self) -> bool:
@@ -112,6 +112,11 @@ class Database:
         self.writer.dispose()
 
 
+def url_for_people(url: URL) -> str:
+    """Return a URL without the passwords that are in it, wherever libpq looks for them."""
+    return url.difference_update_query(["password", "sslpassword"]).render_as_string()
+
+
 def take_append_lock(connection: Connection) -> None:
     """Wait for the append lock and hold it until the transaction ends.
 
@@ -140,11 +145,36 @@ def check_owner(connection: Connection, way_on: str) -> None:
         postgresql_tables.check_owner(connection, way_on)
 
 
+def check_privileges(database: Database) -> None:
+    """Refuse to serve as a role that would fail at the first change of a key.
+
+    Raises:
+        LedgerUnavailable: the role lacks a privilege.
+    """
+    if database.url.get_backend_name() != POSTGRESQL:
+        return
+    with database.read() as connection:
+        missing = postgresql_tables.privileges_missing(connection)
+    if missing:
+        raise LedgerUnavailable(
+            f"the role {database.url.username} may not do what a server does:"
+            f" {'; '.join(missing)}. The database's administrator grants it by running"
+            " docs/postgresql-roles.sql once more"
+        )
+
+
 def schema_for_new_tables(connection: Connection) -> str | None:
     """Return the schema in which to make a table; ``None`` for where one is made untold."""
     if connection.dialect.name == POSTGRESQL:
         return postgresql_tables.schema_for_new_tables(connection)
     return None
+
+
+def name_of_ones_own(connection: Connection, name: str) -> str:
+    """Return a name for a table that no other role gives one: it itself for the ledger's owner."""
+    if connection.dialect.name == POSTGRESQL:
+        return postgresql_tables.name_of_ones_own(connection, name)
+    return name
 
 
 def take_as_long_as_needed(connection: Connection) -> None:
@@ -182,24 +212,47 @@ def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits())
         ValueError: it is of a kind that is not supported.
     """
     parsed = make_url(url)
-    with _as_unavailable(f"cannot open the database {parsed.render_as_string()}"):
+    with _opening(url_for_people(parsed)):
         if parsed.drivername == "postgresql+psycopg":
             return Database(parsed, *postgresql.open_engines(parsed, limits), None, limits)
         if parsed.get_backend_name() == SQLITE and sqlite.names_a_file(parsed):
             reader, writer = sqlite.open_engines(parsed)
             file_id = sqlite.file_id_of(Path(parsed.database or ""))
             return Database(parsed, reader, writer, file_id, limits)
-    message = f"{parsed.render_as_string()}: give the URL of a database, {KINDS_OF_URL}"
+    message = f"{url_for_people(parsed)}: give the URL of a database, {KINDS_OF_URL}"
     raise ValueError(message)
 
 
 @contextmanager
-def _as_unavailable(opening: str | None = None) -> Iterator[None]:
-    """Turn what the driver raises into a refusal; whoever opens a database also learns why."""
+def _opening(name: str) -> Iterator[None]:
+    """Turn what goes wrong at an opening into a refusal that says why."""
     try:
         yield
-    except (DBAPIError, PoolTimeoutError, OSError) as error:
+    except (DBAPIError, OSError) as error:
+        why = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+        raise LedgerUnavailable(f"cannot open the database {name}: {why}") from error
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Turn what the driver raises in a transaction into a refusal."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        check_granted(error)
         message = "the database cannot be asked at this moment; try again shortly"
-        if opening is not None:
-            message = f"{opening}: {error.orig if isinstance(error, DBAPIError) else error}"
+        raise LedgerUnavailable(message) from error
+
+
+def check_granted(error: BaseException) -> None:
+    """Tell an error for want of a privilege, which no trying again mends, from all others.
+
+    Raises:
+        LedgerUnavailable: it, or what it came from, is one.
+    """
+    if postgresql_tables.is_not_granted(error):
+        message = (
+            "the database does not let the role of this program do that; its administrator grants"
+            " it by running docs/postgresql-roles.sql once more"
+        )
         raise LedgerUnavailable(message) from error

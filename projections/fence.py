@@ -203,6 +203,10 @@ class FileFence:
         return self._connection.execute(statement, values).fetchall()
 
 
+_GIVEN_UP = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
+"""What a server answers that has waited as long as it may; to ask it again is to wait again."""
+
+
 class ServerFence:
     """PostgreSQL's: a connection kept for asking, made anew when it was cut."""
 
@@ -256,21 +260,27 @@ class ServerFence:
             raise _unavailable() from error
 
     def _asked(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return _rows(self._connection, statement, values)
-            except psycopg.OperationalError as error:
-                if self._is_closed:
-                    raise _unavailable() from error
-                # A question changes nothing, and may be asked again where the first was cut off.
-                self._connection.close()
-            except psycopg.Error as error:
+        if not self._lock.acquire(timeout=self._database.limits.lock_seconds):
+            raise _unavailable()
+        try:
+            return self._asked_alone(statement, values)
+        finally:
+            self._lock.release()
+
+    def _asked_alone(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            return _rows(self._connection, statement, values)
+        except psycopg.Error as error:
+            cut = isinstance(error, psycopg.OperationalError) and not isinstance(error, _GIVEN_UP)
+            if self._is_closed or not cut:
                 raise _unavailable() from error
-            self._connection = self._connected()
-            try:
-                return _rows(self._connection, statement, values)
-            except psycopg.Error as error:
-                raise _unavailable() from error
+        # A question changes nothing, and may be asked again where the first was cut off.
+        self._connection.close()
+        self._connection = self._connected()
+        try:
+            return _rows(self._connection, statement, values)
+        except psycopg.Error as error:
+            raise _unavailable() from error
 
 
 def read_answer(rows: Sequence[Sequence[Any]]) -> tuple[int | None, list[Event]]:

@@ -7,6 +7,7 @@ from typing import Literal
 from sqlalchemy import func, select, text
 
 from projections.database import Database
+from projections.postgresql_tables import privileges_missing
 from projections.schema import HEAD, current_revision, events
 from projections.status import ProjectionStatus, projection_status
 
@@ -68,6 +69,8 @@ class ServerInspection:
         is_encrypted: whether the connection is.
         not_durable: the settings by which a commit may be lost in a crash.
         may_change_history: whether the role may change or delete what was recorded.
+        has_ledger: whether there are a ledger's tables.
+        not_granted: what the role may not do with them that a server has to.
     """
 
     version: str
@@ -75,6 +78,8 @@ class ServerInspection:
     is_encrypted: bool
     not_durable: tuple[str, ...]
     may_change_history: bool
+    has_ledger: bool
+    not_granted: tuple[str, ...]
 
 
 def kind_of_file(path: Path) -> FileKind:
@@ -123,6 +128,8 @@ def inspect_server(database: Database) -> ServerInspection:
     """
     with database.read() as connection:
         version, role, is_encrypted, may_change, *settings = connection.execute(_SERVER).one()
+        has_ledger = current_revision(connection) is not None
+        not_granted = privileges_missing(connection)
     return ServerInspection(
         version=version,
         role=role,
@@ -133,6 +140,8 @@ def inspect_server(database: Database) -> ServerInspection:
             if value == "off"
         ),
         may_change_history=bool(may_change),
+        has_ledger=has_ledger,
+        not_granted=tuple(not_granted),
     )
 
 

@@ -31,6 +31,7 @@ from projections.copy_check import (
 from projections.database import (
     POSTGRESQL,
     Database,
+    check_owner,
     take_as_long_as_needed,
     take_statistics,
 )
@@ -98,6 +99,7 @@ def copy_ledger(
         CopyRefused: the source is of another version of the program, or the target has anything in
             it but the beginning of the source's history. Nothing was changed.
         UnknownSchema: the target is no ledger's. Nothing was changed.
+        NotOwner: only the owner of the target's tables may do it. Nothing was changed.
         CopyRunning: somebody is copying to the target already.
         CopyDiffers: the copy is not the same as the source.
         PoisonEvent: an event cannot be projected, or cannot be stored at the target.
@@ -106,6 +108,8 @@ def copy_ledger(
     started = perf_counter()
     check_source(source)
     check_target(source, target)
+    with target.read() as connection:
+        check_owner(connection, "keyledger copy")
     upgrade_schema(target)
     with exclusively(target, "copy") as alone:
         if not alone:

@@ -44,10 +44,12 @@ class OpenQuestion:
             self._connection.close()
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
         self._since: Seen | None = None
+        # Of a connection that was cut, libpq does not tell it any more.
+        self._fileno = self._connection.fileno()
 
     def fileno(self) -> int:
         """Return the socket, which can be read when there is something to `receive`."""
-        return self._connection.fileno()
+        return self._fileno
 
     def send(self, since: Seen) -> None:
         """Ask what was committed since.

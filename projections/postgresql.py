@@ -13,8 +13,13 @@ from domain.errors import LedgerUnavailable
 # exchange of a table would find the new one empty.
 _GATE = "LOCK TABLE projection_states IN ACCESS SHARE MODE"
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_BEGIN_WRITING = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-_KIND = "SELECT current_setting('synchronous_commit'), pg_is_in_recovery()"
+# Whoever is told that a key is revoked must find it revoked after a crash too; and the setting is
+# one that an administrator may change under an open connection.
+_BEGIN_WRITING = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
+    " SELECT set_config('synchronous_commit', 'on', true)"
+    " WHERE current_setting('synchronous_commit') = 'off'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +167,13 @@ def hide_details(error: psycopg.Error, *wrapped: Exception | None) -> None:
 
 def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
     connection.autocommit = True
-    # In another encoding, the driver gives bytes for texts.
+    # In another encoding, of either side, some names cannot be written and others not read.
+    connection.execute("SET client_encoding TO 'UTF8'")
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         message = f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'"
         raise LedgerUnavailable(message)
-    synchronous_commit, in_recovery = connection.execute(_KIND).fetchone() or ("", False)
-    if in_recovery:
+    if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
         message = (
             "the server is a standby; name the primary, or all of them with"
             " ?host=...&host=...&target_session_attrs=read-write"
@@ -179,8 +184,4 @@ def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
         "lock_timeout": limits.lock_seconds * 1000,
         "idle_in_transaction_session_timeout": limits.statement_seconds * 1000,
     }
-    statements = [f"SET {name} = {value:.0f}" for name, value in settings.items()]
-    if synchronous_commit == "off":
-        # Whoever is told that a key is revoked must find it revoked after a crash too.
-        statements.append("SET synchronous_commit = on")
-    connection.execute("; ".join(statements))
+    connection.execute("; ".join(f"SET {name} = {value:.0f}" for name, value in settings.items()))

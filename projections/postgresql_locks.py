@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from domain.errors import LedgerUnavailable
@@ -38,8 +38,11 @@ def take_schema_lock(connection: Connection) -> None:
     )
 
 
-def shut_out_readers(connection: Connection) -> None:
+def shut_out_readers(connection: Connection, table: Table) -> None:
     """Wait until nobody reads, for a moment at most, and let nobody begin until the commit.
+
+    Args:
+        table: the view's. Who reads it by other ways than ours, or vacuums it, holds it alone.
 
     Raises:
         ReadersInTheWay: somebody went on reading.
@@ -47,7 +50,7 @@ def shut_out_readers(connection: Connection) -> None:
     try:
         connection.exec_driver_sql(
             f"SET LOCAL lock_timeout = {_ALLOWED_TO_WAIT_MILLISECONDS};"
-            " LOCK TABLE projection_states IN ACCESS EXCLUSIVE MODE"
+            f" LOCK TABLE projection_states, {table.name} IN ACCESS EXCLUSIVE MODE"
         )
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:

@@ -1,5 +1,6 @@
 """The tables of a ledger on a PostgreSQL server: who may do what with them, and filling them."""
 
+import zlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,8 +12,37 @@ from domain.errors import NotOwner
 from projections.postgresql import hide_details
 
 _OWNS = (
-    "SELECT current_user, coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class"
+    "SELECT current_user, to_regclass('events') IS NOT NULL,"
+    " coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class"
     " WHERE oid = to_regclass('events')), has_schema_privilege(current_schema(), 'CREATE'), false)"
+)
+
+_NEEDED = {
+    "alembic_version": "SELECT",
+    "events": "SELECT, INSERT",
+    "entries": "SELECT, INSERT",
+    "checkpoints": "SELECT, INSERT",
+    "key_list": "SELECT, INSERT, UPDATE",
+    "auth_lookup": "SELECT, INSERT, UPDATE",
+    "key_versions": "SELECT, INSERT, UPDATE",
+    "key_digests": "SELECT, INSERT, UPDATE",
+    "last_uses": "SELECT, INSERT, UPDATE",
+    "projection_states": "SELECT, INSERT, UPDATE, DELETE",
+    "console_sessions": "SELECT, INSERT, UPDATE, DELETE",
+    "last_attestation": "SELECT, INSERT, UPDATE, DELETE",
+}
+"""What a server does with which table; ``docs/postgresql-roles.sql`` grants that and no more."""
+
+_MISSING = (
+    "SELECT format('%%s on %%s', string_agg(privilege, ', ' ORDER BY privilege), name)"  # noqa: S608
+    " FROM (VALUES "
+    + ", ".join(
+        f"('{name}', '{privilege}')"
+        for name, privileges in _NEEDED.items()
+        for privilege in privileges.split(", ")
+    )
+    + ") AS needed (name, privilege)"
+    " WHERE NOT has_table_privilege(to_regclass(name), privilege) GROUP BY name ORDER BY name"
 )
 
 
@@ -26,9 +56,36 @@ def check_owner(connection: Connection, way_on: str) -> None:
         NotOwner: the role of this connection neither is the owner nor belongs to it; where there
             are no tables yet, it may not make them.
     """
-    role, owns = connection.exec_driver_sql(_OWNS).one()
-    if not owns:
+    role, are_there, owns = connection.exec_driver_sql(_OWNS).one()
+    if not owns and are_there:
         raise NotOwner(f"{role} does not own the ledger's tables; as their owner, run: {way_on}")
+    if not owns:
+        raise NotOwner(
+            f"there is no ledger in this database yet, and {role} may not make one: it lacks CREATE"
+            " on the schema of its search_path, which docs/postgresql-roles.sql grants to the"
+            f" owner; as the owner, run: {way_on}"
+        )
+
+
+def name_of_ones_own(connection: Connection, name: str) -> str:
+    """Return a name for a table that no other role gives one: it itself for the ledger's owner."""
+    role, _, owns = connection.exec_driver_sql(_OWNS).one()
+    return name if owns else f"{name}_{zlib.crc32(role.encode()):08x}"
+
+
+def is_not_granted(error: BaseException | None) -> bool:
+    """Tell whether an error began with a statement for which the role lacks a privilege."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, psycopg.errors.InsufficientPrivilege)
+
+
+def privileges_missing(connection: Connection) -> list[str]:
+    """Return what the role of a connection may not do that a server has to do, as people say it.
+
+    Nothing is said of tables that are not there.
+    """
+    return list(connection.exec_driver_sql(_MISSING).scalars())
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:

@@ -21,7 +21,12 @@ from sqlalchemy import Connection, Table, inspect
 from domain.errors import RebuildRunning
 from domain.times import to_text
 from projections.comparison import Difference, compare_rows, differing_positions
-from projections.database import Database, check_owner, take_as_long_as_needed
+from projections.database import (
+    Database,
+    check_owner,
+    name_of_ones_own,
+    take_as_long_as_needed,
+)
 from projections.exclusive import exclusively
 from projections.postgresql_locks import ReadersInTheWay
 from projections.shadow import BATCH, Shadow
@@ -112,7 +117,10 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
         return shadow.table
 
-    return _replay(database, view, "check", begin, stay_aside, progress=progress)
+    with database.read() as connection:
+        # What a check of another role has left, when it was killed, cannot be dropped by this one.
+        shadow = Shadow(database, view, name_of_ones_own(connection, "check"))
+    return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
 
 
 def build_outdated_views(
@@ -164,12 +172,13 @@ def _rebuild(
     def take_over(connection: Connection, shadow: Shadow) -> Table | None:
         return shadow.take_over(connection, to_text(clock()))
 
-    return _replay(database, view, "rebuild", begin, take_over, progress=progress)
+    shadow = Shadow(database, view, "rebuild")
+    return _replay(database, shadow, "rebuild", begin, take_over, progress=progress)
 
 
 def _replay(
     database: Database,
-    view: View,
+    shadow: Shadow,
     purpose: str,
     begin: Callable[[Shadow], None],
     finish: Callable[[Connection, Shadow], Table | None],
@@ -177,12 +186,12 @@ def _replay(
     progress: Progress,
 ) -> ReplayReport:
     """Fill a shadow table and compare it; ``finish`` uses it and says which table to drop."""
+    view = shadow.view
     with exclusively(database, f"{purpose}-{view.name}") as alone:
         if not alone:
             message = f"a {purpose} of {view.name} is running already; wait for it to end"
             raise RebuildRunning(message)
         started = perf_counter()
-        shadow = Shadow(database, view, purpose)
         begin(shadow)
         while not shadow.is_filled:
             shadow.fill_batch()

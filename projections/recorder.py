@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import Any, cast
 from uuid import UUID
 
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import PersistenceError, StoredEvent
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore, Transaction
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from sqlalchemy import Connection, bindparam, select, tuple_, update
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.credential import Digest
 from domain.errors import LedgerUnavailable, ProjectionInconsistent
-from projections.database import Database, take_append_lock
+from projections.database import Database, check_granted, take_append_lock
 from projections.digests import keep_digests
 from projections.schema import events, projection_states
 from projections.stored_events import Recorded, decode
@@ -90,11 +90,16 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             HistoryInDoubt: nothing may be appended to this log.
             IntegrityError: a version of a key is taken already: somebody else was first.
             ProjectionInconsistent: a view contradicts the events.
+            LedgerUnavailable: the database does not let this role append.
             PersistenceError: the database cannot be asked.
         """
         self._check_append()
         started = perf_counter()
-        positions: Sequence[int] | None = super().insert_events(stored_events, **kwargs)
+        try:
+            positions: Sequence[int] | None = super().insert_events(stored_events, **kwargs)
+        except PersistenceError as error:
+            check_granted(error)
+            raise
         self._on_append(len(stored_events), perf_counter() - started)
         return positions
 

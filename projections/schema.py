@@ -118,7 +118,7 @@ last_attestation = Table(
 """What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
 next attestation is made at once."""
 
-_MAKE = "keyledger keys create"
+_MAKE = "keyledger keys create --workspace root --name root --scopes '*'"
 _UPGRADE = "keyledger projections status"
 
 _revision = Table("alembic_version", MetaData(), Column("version_num", String(32)))

@@ -195,7 +195,7 @@ class Shadow:
         if there:
             if connection.dialect.name == POSTGRESQL:
                 copy_grants(connection, self.view.table, self.table)
-                shut_out_readers(connection)
+                shut_out_readers(connection, self.view.table)
             rename_table(connection, self.view.table, self._previous)
         rename_table(connection, self.table, self.view.table)
         kept = there and live is not None and live.view_version != self.view.version

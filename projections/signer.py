@@ -190,7 +190,8 @@ class Signer:
                         f" has changed it; {_WAY_ON}"
                     )
             elif note is None:
-                self._check_new(kept, forked=forked, ever_signed=kept_note is not None)
+                signed_by = kept_note and kept_note.partition("\n")[0]
+                self._check_new(kept, forked=forked, signed_by=signed_by)
             elif size > outside:
                 raise HistoryInDoubt(
                     f"{size} entries were signed, and the file of the checkpoints ends at"
@@ -219,17 +220,21 @@ class Signer:
         except ProjectionInconsistent as error:
             raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
 
-    def _check_new(self, kept: tuple[int, str] | None, *, forked: bool, ever_signed: bool) -> None:
+    def _check_new(
+        self, kept: tuple[int, str] | None, *, forked: bool, signed_by: str | None
+    ) -> None:
         """Hold a log without a checkpoint outside to never having had one."""
         if kept is not None:
             raise HistoryInDoubt(
                 f"{kept[0]} entries were signed, and the file of the checkpoints is gone or empty;"
                 f" restore it. If it is lost, {_FORK}"
             )
-        if ever_signed and not forked:
+        if signed_by is not None and not forked:
             raise HistoryInDoubt(
-                f"checkpoints were signed, and neither their file nor their key is here, but one"
-                f" of {self._key.name}; restore both. If they are lost, {_FORK}"
+                f"checkpoints were signed by {signed_by}, and the data folder has neither their"
+                f" file nor their key, but one of {self._key.name}: is it the right folder? If it is,"
+                " restore the two, or copy the key from a machine that has it. If they are lost for"
+                f" good, {_FORK}"
             )
 
     def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:
@@ -244,7 +249,8 @@ class Signer:
         if size < last.size:
             raise HistoryInDoubt(
                 f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
-                f" after it are gone; {_WAY_ON}"
+                " after it are gone; if it is a copy that was broken off, run keyledger copy"
+                f" again; {_WAY_ON}"
             )
         found = root_at(connection, last.size)
         if found != last.root:

@@ -4,21 +4,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from api.causes import first_cause
 from api.command_line.checks import Check
-from api.command_line.failures import first_cause
 from api.command_line.file_checks import NO_LEDGER, OWNER, check_private_file, readable_size
+from api.command_line.signing_checks import check_history
 from api.command_line.terminal import counted
 from api.settings import Settings
 from domain.errors import LedgerError
-from projections.database import open_database
+from projections import key_list
+from projections.database import Database, open_database
 from projections.inspection import (
     Contents,
     FileInspection,
+    ServerInspection,
     contents_of,
     inspect_file,
     inspect_server,
     kind_of_file,
 )
+from projections.postgresql_tables import is_not_granted
 from projections.schema import HEAD
 from projections.status import ProjectionStatus
 from projections.views import VIEWS
@@ -27,10 +31,14 @@ _FULL = 2
 _NAME = "database"
 _FREE = "see that no other program holds the file; if it is damaged, restore a backup"
 _REACHABLE = "see that the server runs and lets this account in; the URL is KEYLEDGER_DATABASE_URL"
+_GRANTED = "have the database's administrator run docs/postgresql-roles.sql once more"
+_NO_LEDGER_THERE = (
+    "name its database with KEYLEDGER_DATABASE_URL, or make a ledger: keyledger serve"
+)
 _RESTORE = "stop the server, keep a copy of the file, and restore a backup"
 
 
-def check_database(url: str, path: Path) -> Iterator[Check]:
+def check_database(settings: Settings, path: Path) -> Iterator[Check]:
     """Check the file, and what is in it if it is a ledger's that can be opened as it is."""
     try:
         kind = kind_of_file(path)
@@ -54,7 +62,7 @@ def check_database(url: str, path: Path) -> Iterator[Check]:
             )
         case "wal":
             yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
-            yield from _check_inside(url, path)
+            yield from _check_inside(settings, path)
 
 
 def check_server(settings: Settings) -> Iterator[Check]:
@@ -62,11 +70,13 @@ def check_server(settings: Settings) -> Iterator[Check]:
     try:
         database = open_database(settings.url, settings.connection_limits)
         try:
-            server, contents = inspect_server(database), contents_of(database)
+            server = inspect_server(database)
+            contents = [*_check_contents(database, settings, _NO_LEDGER_THERE)]
         finally:
             database.close()
     except LedgerError as error:
-        yield Check(_NAME, "fail", first_cause(error) or str(error), _REACHABLE)
+        remedy = _GRANTED if is_not_granted(error) else _REACHABLE
+        yield Check(_NAME, "fail", first_cause(error) or str(error), remedy)
         return
     secured = "encrypted" if server.is_encrypted else "not encrypted"
     yield Check(_NAME, "ok", f"PostgreSQL {server.version}, {secured}, as {server.role}")
@@ -75,31 +85,23 @@ def check_server(settings: Settings) -> Iterator[Check]:
         yield Check("durability", "fail", f"{lost}: a crash may lose commits", "set it to on")
     else:
         yield Check("durability", "ok", "fsync, full_page_writes and synchronous_commit are on")
-    if server.may_change_history:
-        said = f"{server.role} may change and delete events and entries"
-        yield Check(
-            "role",
-            "warn",
-            said,
-            "let the server run as a role that may not: docs/postgresql-roles.sql",
-        )
-    else:
-        yield Check("role", "ok", f"{server.role} may not change or delete events and entries")
-    yield from _check_contents(contents)
+    if server.has_ledger:
+        yield _check_role(server)
+    yield from contents
 
 
-def _check_inside(url: str, path: Path) -> Iterator[Check]:
+def _check_inside(settings: Settings, path: Path) -> Iterator[Check]:
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         said = "this account cannot write to it, so that it was not looked into"
         yield Check("contents", "fail", said, OWNER)
         return
     try:
         # It demands the settings of each connection, and changes nothing in a file that has WAL.
-        database = open_database(url)
+        database = open_database(settings.url)
         try:
             found = inspect_file(database)
             # In a damaged file there is nothing reliable to count.
-            contents = None if found.problems else contents_of(database)
+            contents = [] if found.problems else [*_check_contents(database, settings, NO_LEDGER)]
         finally:
             database.close()
     except LedgerError as error:
@@ -107,17 +109,30 @@ def _check_inside(url: str, path: Path) -> Iterator[Check]:
         return
     yield _check_durability(found)
     yield _check_soundness(found)
-    if contents is not None:
-        yield from _check_contents(contents)
+    yield from contents
 
 
-def _check_contents(found: Contents) -> Iterator[Check]:
-    yield _check_revision(found)
+def _check_role(server: ServerInspection) -> Check:
+    name = "role"
+    if server.not_granted:
+        lacks = f"{server.role} may not do what a server does: {'; '.join(server.not_granted)}"
+        return Check(name, "fail", lacks, _GRANTED)
+    if server.may_change_history:
+        said = f"{server.role} may change and delete events and entries"
+        remedy = "let the server run as a role that may not: docs/postgresql-roles.sql"
+        return Check(name, "warn", said, remedy)
+    return Check(name, "ok", f"{server.role} may not change or delete events and entries")
+
+
+def _check_contents(database: Database, settings: Settings, no_ledger: str) -> Iterator[Check]:
+    found = contents_of(database)
+    yield _check_revision(found, no_ledger)
     yield from (_check_projection(status) for status in found.projections)
     if found.projections:
-        keys = max(status.rows for status in found.projections)
+        keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
         contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
         yield Check("contents", "ok", contents)
+        yield from check_history(database, settings.signing_key_path, settings.checkpoint_path)
 
 
 def _check_durability(found: FileInspection) -> Check:
@@ -133,12 +148,12 @@ def _check_soundness(found: FileInspection) -> Check:
     return Check("quick_check", "fail", "; ".join(found.problems[:3]), _RESTORE)
 
 
-def _check_revision(found: Contents) -> Check:
+def _check_revision(found: Contents, no_ledger: str) -> Check:
     name = "schema"
     if found.revision == HEAD:
         return Check(name, "ok", f"revision {HEAD}")
     if found.revision is None:
-        return Check(name, "fail", "none of the ledger's tables", NO_LEDGER)
+        return Check(name, "fail", "none of the ledger's tables", no_ledger)
     return Check(
         name,
         "fail",

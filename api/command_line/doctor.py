@@ -69,7 +69,7 @@ def _check_database(settings: Settings) -> Iterator[Check]:
     path = database_path(url)
     yield check_sqlite()
     yield check_disk(path)
-    yield from check_database(settings.url, path)
+    yield from check_database(settings, path)
 
 
 def _write(console: Console, checks: Sequence[Check]) -> None:

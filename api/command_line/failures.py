@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from api.causes import first_cause
 from api.command_line.terminal import one_line, stderr_console, write_json
 from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
 from domain.tokens import hide_secrets
@@ -104,14 +105,6 @@ def _refusal(error: LedgerError) -> _Failure:
     hints.append("keyledger doctor looks for what is wrong")
     for_people = "\n".join([detail, *hints])
     return _Failure(REFUSED, error.code, detail, for_people, {"cause": cause})
-
-
-def first_cause(error: BaseException) -> str | None:
-    """Return the message of the error that began the chain that led to this one."""
-    cause = error.__cause__
-    while cause is not None and cause.__cause__ is not None:
-        cause = cause.__cause__
-    return None if cause is None else str(cause)
 
 
 def _usage(error: typer.TyperException) -> _Failure:

@@ -9,7 +9,7 @@ from api.command_line.checks import Check
 from domain.pepper import Pepper
 
 OWNER = "run as the ledger's owner"
-NO_LEDGER = "name its folder with --data-dir, or make a ledger: keyledger keys create"
+NO_LEDGER = "name its folder with --data-dir, or make a ledger: keyledger serve"
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB

@@ -1,12 +1,12 @@
 """The commands that make, change and end keys."""
 
-import sys
 from datetime import timedelta
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from api.command_line.confirmation import agreed, somebody_is_there
 from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
 from api.command_line.key_display import write_key
 from api.command_line.key_queries import shown
@@ -20,6 +20,7 @@ from api.command_line.options import (
     KeyId,
     Scopes,
     Workspace,
+    Yes,
     split_scopes,
 )
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
@@ -133,7 +134,7 @@ def revoke(
     *,
     reason: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
     comment: Annotated[str | None, typer.Option(help="More about it.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -141,8 +142,8 @@ def revoke(
     """Disable a key at once and for ever; one that is revoked already stays as it is."""
     with local_ledger(data_dir, as_json=as_json) as ledger:
         key = shown(ledger, workspace, key_id)
-        asks = not (yes or as_json or key.status == "revoked") and _somebody_is_there()
-        if asks and not _agreed(key):
+        asks = not (yes or as_json or key.status == "revoked") and somebody_is_there()
+        if asks and not _is_meant(key):
             stderr_console().print("nothing was changed", soft_wrap=True)
             raise typer.Exit(REFUSED)
         ledger.ledger.revoke_key(
@@ -177,20 +178,7 @@ def _write_changed(ledger: OpenLedger, workspace: str, key_id: str, *, as_json: 
         write_key(stdout_console(), key, ledger.clock())
 
 
-def _somebody_is_there() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _agreed(key: ListedKey) -> bool:
-    console = stderr_console()
+def _is_meant(key: ListedKey) -> bool:
     name = Text(one_line(key.name), style="bold")
-    console.print(Text.assemble(name, f"  {key.key_id}"), soft_wrap=True)
-    question = "Revoke it? It stops working at once, for ever. [y/N] "
-    try:
-        console.print(question, end="", soft_wrap=True)
-        return input().strip().lower() in {"y", "yes"}
-    except (EOFError, KeyboardInterrupt) as error:
-        console.print()
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return False
+    stderr_console().print(Text.assemble(name, f"  {key.key_id}"), soft_wrap=True)
+    return agreed("Revoke it? It stops working at once, for ever.")

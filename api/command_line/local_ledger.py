@@ -15,8 +15,14 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
-from projections.database import SQLITE, open_database
+from projections.database import SQLITE, open_database, url_for_people
 from projections.schema import has_ledger
+
+HOW_TO_NAME = {
+    False: "name its folder with --data-dir or KEYLEDGER_DATA_DIR",
+    True: "name its database with KEYLEDGER_DATABASE_URL",
+}
+"""What to do about a wrong ledger, by whether it is on a server."""
 
 
 def checked_settings(**given: object) -> Settings:
@@ -48,13 +54,12 @@ def local_ledger(
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
     if not may_make and not _is_there(settings):
-        where = url.render_as_string() if is_on_a_server(url) else database_path(url)
+        where = url_for_people(url) if is_on_a_server(url) else database_path(url)
         raise CommandFailed(
             REFUSED,
             "LEDGER_NOT_FOUND",
             f"there is no ledger at {where}\n"
-            "name its folder with --data-dir or KEYLEDGER_DATA_DIR,"
-            " or make one: keyledger keys create",
+            f"{HOW_TO_NAME[is_on_a_server(url)]}, or make one: keyledger serve",
         )
     if not as_json:
         say_which_ledger(url)
@@ -88,8 +93,7 @@ def database_path(url: URL) -> Path:
 
 def say_which_ledger(url: URL) -> None:
     """Tell people which database a command is about."""
-    name = url.render_as_string(hide_password=True)
-    stderr_console().print(one_line(f"ledger: {name}"), style="dim", soft_wrap=True)
+    stderr_console().print(one_line(f"ledger: {url_for_people(url)}"), style="dim", soft_wrap=True)
 
 
 def local_caller() -> Caller:

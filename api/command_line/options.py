@@ -19,6 +19,10 @@ DataDir = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document, in the shapes of the HTTP API.")
 ]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do not ask. Nobody is asked where there is no terminal."),
+]
 Workspace = Annotated[
     str,
     typer.Option("--workspace", callback=checked_workspace, help="Workspace of the key."),

@@ -6,9 +6,13 @@ from pathlib import Path
 
 from api.command_line.checks import Check
 from api.command_line.file_checks import OWNER, check_private_file
+from api.composition import utc_now
+from domain.errors import HistoryInDoubt
 from projections.checkpoint import open_checkpoint
 from projections.checkpoint_file import last_note_in
+from projections.database import Database
 from projections.signed_note import SigningKey
+from projections.signer import Signer
 
 _KEY = "signing key"
 _CHECKPOINTS = "checkpoint file"
@@ -25,7 +29,7 @@ def check_signing(key_path: Path, checkpoint_path: Path) -> Iterator[Check]:
         key = SigningKey.from_text(key_path.read_text("latin-1").strip())
     except FileNotFoundError:
         found = f"{key_path} is not there"
-        yield Check(_KEY, "fail", found, f"restore it; {_NEW}; {_FORK}")
+        yield Check(_KEY, "fail", found, f"{_NEW}; else restore it; {_FORK}")
     except OSError as error:
         yield Check(_KEY, "fail", f"{key_path}: {error.strerror}", OWNER)
     except ValueError as error:
@@ -35,12 +39,35 @@ def check_signing(key_path: Path, checkpoint_path: Path) -> Iterator[Check]:
     yield _check_checkpoints(checkpoint_path, key)
 
 
+def check_history(database: Database, key_path: Path, checkpoint_path: Path) -> Iterator[Check]:
+    """Check that the log is the one that was signed, as each change does; unless it has no key.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
+    name = "history"
+    try:
+        key = SigningKey.from_text(key_path.read_text("latin-1").strip())
+    except (OSError, ValueError):
+        return
+    try:
+        looked = Signer(database, key, checkpoint_path, utc_now).look()
+    except HistoryInDoubt as error:
+        remedy = "changes are refused; keyledger audit verify tells all that differs"
+        yield Check(name, "fail", str(error), remedy)
+    else:
+        # A server signs twice a second, so that more may be signed than when the file was read.
+        yield Check(
+            name, "ok", f"the log of {looked.now.size:,} entries is the one that was signed"
+        )
+
+
 def _check_checkpoints(path: Path, key: SigningKey | None) -> Check:
     try:
         note = last_note_in(path)
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        return _no_checkpoints(f"{path} is not there", f"restore it; {_NEW}; {_FORK}")
+        return _no_checkpoints(f"{path} is not there", f"{_NEW}; else restore it; {_FORK}")
     except OSError as error:
         return _no_checkpoints(f"{path}: {error.strerror}", OWNER)
     except ValueError as error:

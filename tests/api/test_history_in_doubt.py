@@ -176,7 +176,7 @@ class TestServer:
         self, servers: Servers, root: Key
     ) -> None:
         server = servers.start()
-        event = run_json(servers.data_dir, "audit", "fork", "--reason", "a drill")
+        event = run_json(servers.data_dir, "audit", "fork", "--yes", "--reason", "a drill")
         assert event["type"] == "AuditLog.Forked"
         eventually(lambda: changes_are_refused(server), "the old key is noticed")
         problem = answered(server.client(root.token).create("a"), 503)

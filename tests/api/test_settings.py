@@ -222,6 +222,17 @@ class TestRefused:
             # A URL has a password in it, at times.
             assert "lovelace" not in line
 
+    @pytest.mark.parametrize("password", ["hunter@2", "hun@ter/2", "h@u@nter2"])
+    def test_a_password_that_would_be_taken_apart_at_the_wrong_place(self, password: str) -> None:
+        (error,) = errors(database_url=f"postgresql+psycopg://me:{password}@db/keys")
+        assert "write @, / and : in a user's name or password as %40, %2F and %3A" in error
+        assert "hun" not in error
+        assert "nter" not in error
+
+    def test_a_port_that_is_no_number(self) -> None:
+        (error,) = errors(database_url="postgresql+psycopg://me@db:x/keys")
+        assert "not a database URL" in error
+
     def test_all_that_is_wrong_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("PORT", "WORKERS", "LOG_LEVEL"):
             monkeypatch.setenv(PREFIX + name, "x")

@@ -13,7 +13,7 @@ from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.authentication import Authentication
 from projections.open_question import OpenQuestion
-from tests.postgresql import administration
+from tests.postgresql import administration, connected
 from tests.projections.ledgers import Keys, Made
 
 pytestmark = pytest.mark.only_on("postgresql")
@@ -131,6 +131,37 @@ def test_when_the_connection_was_cut_it_is_told_and_mended(keys: Keys) -> None:
             await asyncio.to_thread(list)  # gives the loop the time to connect
 
     run(keys, work)
+
+
+def test_when_it_is_cut_while_a_question_waits_all_are_told_at_once(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody is to be told by running out of patience.
+    monkeypatch.setattr("api.shared_question._PATIENCE_SECONDS", 3600.0)
+
+    async def work(question: SharedQuestion) -> None:
+        assert await question.answered()
+        for _ in range(3):
+            with connected(keys.database.url) as other, other.transaction():
+                other.execute("LOCK TABLE projection_states IN ACCESS EXCLUSIVE MODE")
+                asked = asyncio.gather(*(question.answered() for _ in range(4)))
+                while not await asyncio.to_thread(cut_who_waits, keys):
+                    pass
+                assert not any(await asked)
+            while not await question.answered():
+                await asyncio.to_thread(list)  # gives the loop the time to connect
+
+    run(keys, work)
+
+
+def cut_who_waits(keys: Keys) -> int:
+    """End the ledger's connections that wait for a lock; return how many there were."""
+    with administration(keys.database.url) as server:
+        return server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND wait_event_type = 'Lock'",
+            [keys.database.url.database],
+        ).rowcount
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(

@@ -10,11 +10,11 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, event, insert, text
+from sqlalchemy import Connection, Engine, event, insert, make_url, text
 
 import projections.sqlite
 from domain.errors import LedgerError, LedgerUnavailable, ProjectionInconsistent
-from projections.database import Database, open_database
+from projections.database import Database, open_database, url_for_people
 from projections.schema import key_digests, upgrade_schema
 from projections.sqlite import READ_CONNECTIONS
 from tests.engines import file_address
@@ -351,3 +351,12 @@ def test_an_inconsistent_view_is_told_without_its_row(keys: Keys) -> None:
     with pytest.raises(ProjectionInconsistent) as caught:
         keys.rename(made.key_id, "another")
     assert "$argon2" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["password", "sslpassword"])
+def test_no_password_is_shown_wherever_it_stands(name: str) -> None:
+    url = make_url(f"postgresql+psycopg://me:hunter2@db/keys?{name}=hunter3&sslmode=require")
+    shown = url_for_people(url)
+    assert "hunter" not in shown
+    assert shown.startswith("postgresql+psycopg://me:***@db/keys?")
+    assert "sslmode=require" in shown

@@ -12,6 +12,7 @@ from sqlalchemy import URL
 import projections.expirer
 from domain.errors import LedgerUnavailable
 from domain.key_ledger import Changes
+from projections.expirer import expire_due_keys
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys, differing_rows, keys_in
 from tests.projections.processes import CONTEXT, start
@@ -80,6 +81,21 @@ def test_more_than_a_batch_is_done_in_one_call_however_long_it_was_off(
     assert set(expirations(keys.address).values()) == {1}
     assert count_events(keys.address) == 2 * number
     assert keys.expire_due() == 0
+
+
+def test_once_it_is_stopped_it_leaves_the_rest_to_the_next_call(
+    keys: Keys, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.expirer.BATCH", 2)
+    for _ in range(7):
+        keys.create(lives=HOUR)
+    clock.advance(hours=1)
+    batches = iter([False, True])
+    done = expire_due_keys(
+        keys.database, keys.opened.ledger, now=keys.now, is_stopped=lambda: next(batches)
+    )
+    assert done == 4
+    assert keys.expire_due() == 3
 
 
 @pytest.mark.parametrize("number", [4, 5, 8])

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,16 +15,19 @@ from domain.errors import LedgerUnavailable, RebuildRunning
 from projections import key_list, postgresql
 from projections.database import open_database
 from projections.exclusive import exclusively
+from projections.fence import ServerFence
 from projections.key_filters import Filters
 from projections.key_pages import list_keys
 from projections.postgresql import ConnectionLimits
+from projections.postgresql_locks import shut_out_readers
 from projections.rebuild import rebuild
 from projections.shadow import Shadow
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.postgresql import administration, connected
-from tests.projections.ledgers import Keys
+from tests.projections.ledgers import Keys, keys_in
+from tests.system.processes import eventually
 
 pytestmark = pytest.mark.only_on("postgresql")
 
@@ -32,7 +36,7 @@ SETTINGS = {
     "statement_timeout": "2s",
     "lock_timeout": "1s",
     "idle_in_transaction_session_timeout": "2s",
-    "synchronous_commit": "on",
+    "client_encoding": "UTF8",
 }
 LIMITS = ConnectionLimits(connections=2, statement_seconds=2, lock_seconds=1)
 
@@ -63,6 +67,14 @@ def cut_all(opened: OpenLedger) -> None:
         )
 
 
+def connections_to(opened: OpenLedger) -> set[object]:
+    with administration(opened.database.url) as server:
+        found = server.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = %s", [opened.database.url.database]
+        )
+        return {pid for (pid,) in found}
+
+
 def waiting_for_locks(opened: OpenLedger) -> int:
     with administration(opened.database.url) as server:
         found = server.execute(
@@ -79,12 +91,45 @@ class TestConnections:
     ) -> None:
         with connected(opened.database.url) as connection:
             name = opened.database.url.database
-            connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
+            connection.execute(f'ALTER DATABASE "{name}" SET client_encoding = LATIN1'.encode())
         database = open_database(opened.database.url, LIMITS)
         with getattr(database, engine_of).begin() as connection:
-            for name, value in SETTINGS.items():
-                assert connection.scalar(text(f"SHOW {name}")) == value
+            found = {name: connection.scalar(text(f"SHOW {name}")) for name in SETTINGS}
         database.close()
+        assert found == SETTINGS
+
+    @pytest.mark.parametrize("encoding", ["WIN1252", "EUC_JP", "SQL_ASCII"])
+    def test_every_name_is_kept_whatever_encoding_the_role_was_given(
+        self, keys: Keys, encoding: str
+    ) -> None:
+        with connected(keys.database.url) as connection:
+            name = keys.database.url.database
+            connection.execute(f'ALTER DATABASE "{name}" SET client_encoding = {encoding}'.encode())
+        with keys_in(keys.data_dir) as again:
+            made = again.create("a — name 😀")
+            assert again.show(made.key_id).name == "a — name 😀"
+            assert again.verify(made.token).value == "VALID"
+
+    def test_a_commit_is_on_the_disk_though_the_server_is_told_not_to_wait(
+        self, keys: Keys
+    ) -> None:
+        keys.create("this opens the connection that writes")
+        shown = text("SELECT reset_val, current_setting(name) FROM pg_settings WHERE name = :name")
+        asked = {"name": "synchronous_commit"}
+
+        def told() -> tuple[str, str]:
+            with keys.database.write() as connection:
+                return tuple(connection.execute(shown, asked).one())
+
+        with administration(keys.database.url) as server:
+            server.execute("ALTER SYSTEM SET synchronous_commit = off")
+            try:
+                server.execute("SELECT pg_reload_conf()")
+                eventually(lambda: told()[0] == "off", "the open connection knows of it")
+                assert told() == ("off", "on")
+            finally:
+                server.execute("ALTER SYSTEM RESET synchronous_commit")
+                server.execute("SELECT pg_reload_conf()")
 
     def test_one_that_reads_can_write_nothing(self, opened: OpenLedger) -> None:
         with (
@@ -165,8 +210,44 @@ class TestLocks:
             pass
         other.close()
 
+    def test_a_question_that_was_given_up_is_not_asked_again(self, keys: Keys) -> None:
+        database = open_database(keys.database.url, ConnectionLimits(lock_seconds=0.1))
+        fence = ServerFence(database)
+        with connected(keys.database.url) as other, other.transaction():
+            other.execute("LOCK TABLE auth_lookup IN ACCESS EXCLUSIVE MODE")
+            backends = connections_to(keys.opened)
+            with pytest.raises(LedgerUnavailable):
+                fence.find("0" * 16, "pepper")
+            assert connections_to(keys.opened) == backends
+        assert fence.find("0" * 16, "pepper") is None
+        fence.close()
+        database.close()
+
 
 class TestExchange:
+    @pytest.mark.parametrize("mode", ["ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"])
+    def test_it_waits_for_who_reads_or_vacuums_the_table_alone(
+        self, keys: Keys, mode: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = made_five(keys)
+        monkeypatch.setattr("projections.rebuild._PAUSE_SECONDS", 0.01)
+        tried = threading.Semaphore(0)
+
+        def noted(*arguments: Any) -> None:  # noqa: ANN401 - what it is given
+            tried.release()
+            shut_out_readers(*arguments)
+
+        monkeypatch.setattr("projections.shadow.shut_out_readers", noted)
+        with ThreadPoolExecutor(1) as pool, connected(keys.database.url) as other:
+            with other.transaction():
+                other.execute(f"LOCK TABLE key_list IN {mode} MODE".encode())
+                done = pool.submit(rebuild, keys.database, key_list.VIEW, clock=noon)
+                for _ in range(2):
+                    assert tried.acquire(timeout=60)
+                assert not done.done()
+            assert done.result().differing == 0
+        assert sorted(names_of(keys.opened)) == names
+
     def test_a_reader_that_began_before_it_finds_every_row(self, keys: Keys) -> None:
         names = made_five(keys)
         with ThreadPoolExecutor(1) as pool, ExitStack() as reading:

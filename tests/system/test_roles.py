@@ -18,6 +18,7 @@ from projections.views import VIEWS
 from tests.postgresql import Server, connected, create_database, initdb, running_server
 from tests.programs import needs
 from tests.system.clients import Client, answered, types
+from tests.system.ledgers import admin_token
 from tests.system.processes import Ran, Servers, eventually, run, servers_in
 from tests.system.tails import Tail
 
@@ -322,12 +323,83 @@ def test_a_server_that_finds_what_only_the_owner_can_upgrade_says_what_to_run(
     assert f"as their owner, run: {command}" in ended.errors
 
 
+def test_what_the_script_has_not_granted_yet_is_told_before_anybody_needs_it(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    with servers_in(tmp_path) as servers:
+        new = _guarded(postgresql, servers, "half_granted")
+        made = new.command(OWNER, "keys", "create", "--name", "first", "--scopes", "a:b")
+        assert made.code == 0, made
+        refused = new.command(SERVER, "serve", "--port", "0")
+        assert refused.code == 1
+        assert f"the role {SERVER} may not do what a server does: " in refused.errors
+        assert "docs/postgresql-roles.sql once more" in refused.errors
+        refused = new.command(SERVER, "keys", "create", "--name", "second", "--scopes", "a:b")
+        assert refused.code == 1
+        assert "docs/postgresql-roles.sql once more" in refused.errors
+        assert "permission denied for table" in refused.errors
+        assert "docs/postgresql-roles.sql once more" in new.command(SERVER, "doctor").output
+        new.run_script()
+        made = new.command(SERVER, "keys", "create", "--name", "second", "--scopes", "a:b")
+        assert made.code == 0, made
+
+
+GRANTED = re.findall(r"\('(\w+)', '([A-Z, ]+)'\)", SCRIPT.read_text())
+
+
+def test_doctor_misses_each_privilege_that_the_script_grants(guarded: Guarded) -> None:
+    assert len(GRANTED) > 10
+    for table, privileges in GRANTED:
+        guarded.execute(OWNER, f"REVOKE {privileges} ON {table} FROM {SERVER}")
+    try:
+        said = guarded.command(SERVER, "doctor", "--json").output
+        guarded.execute(OWNER, f"REVOKE ALL ON projection_states FROM {SERVER}")
+        blind = guarded.command(SERVER, "doctor").output
+    finally:
+        guarded.run_script()
+    for table, privileges in GRANTED:
+        assert f"{', '.join(sorted(privileges.split(', ')))} on {table}" in said
+    assert "docs/postgresql-roles.sql once more" in said
+    assert "permission denied for table projection_states" in blind
+    assert "docs/postgresql-roles.sql once more" in blind
+
+
+def test_a_check_that_the_owner_left_behind_is_in_nobodys_way(guarded: Guarded) -> None:
+    guarded.execute(OWNER, "CREATE TABLE key_list_check (LIKE key_list)")
+    ran: list[Ran] = []
+
+    def has_run() -> bool:
+        ran.append(guarded.command(SERVER, "projections", "check", "key_list"))
+        # The server attests all the time, and one of them checks.
+        return "is running already" not in ran[-1].errors
+
+    try:
+        eventually(has_run, "no other check runs")
+    finally:
+        guarded.execute(OWNER, "DROP TABLE key_list_check")
+    assert ran[-1].code == 0, ran[-1]
+
+
+def test_a_copy_is_the_owners_and_is_refused_before_it_begins(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    admin_token(tmp_path)
+    refused = run(tmp_path, "copy", "--to", guarded.url_to_set(SERVER))
+    assert refused.code == 1
+    assert f"{SERVER} does not own the ledger's tables; as their owner, run: keyledger copy" in (
+        refused.errors
+    )
+
+
 def test_a_new_ledger_is_made_by_its_owner_alone(postgresql: Server, tmp_path: Path) -> None:
     with servers_in(tmp_path) as servers:
         new = _guarded(postgresql, servers, "new")
         refused = new.command(SERVER, "serve", "--port", "0")
         assert refused.code == 1
-        assert "as their owner, run: keyledger keys create" in refused.errors
+        assert f"there is no ledger in this database yet, and {SERVER} may not make one" in (
+            refused.errors
+        )
+        assert "as the owner, run: keyledger keys create --workspace root" in refused.errors
         first = servers.start(database_url=new.url_to_set(OWNER))
         first.stop()
         new.run_script()

@@ -83,7 +83,7 @@ def test_after_a_fork_it_goes_on(
     keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     damage(ledger)
-    forked = keyledger("audit", "fork", "--reason", f"for good: {said}")
+    forked = keyledger("audit", "fork", "--yes", "--reason", f"for good: {said}")
     assert forked.code == 0
     origin, *_ = (ledger / "checkpoints.txt").read_text().splitlines()
     assert f"It goes on as {origin}." in forked.out
@@ -92,9 +92,25 @@ def test_after_a_fork_it_goes_on(
     assert keyledger(*CREATE).code == 0
 
 
+def test_it_is_not_done_unless_it_is_meant(keyledger: Run, terminal: Run, ledger: Path) -> None:
+    lost_the_end(ledger)
+    before = {file.name: file.read_bytes() for file in ledger.glob("[!k]*")}
+    refused = keyledger("audit", "fork", "--reason", "by mistake", "--json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "add --yes" in refused.error["detail"]
+    asked = terminal("audit", "fork", "--reason", "by mistake", answer="n\n", columns=2000)
+    assert asked.code == 1
+    assert "entry 2 and all after it are gone" in asked.out
+    assert f"a new one, whose key will be in {ledger}?" in asked.out
+    assert "nothing was changed" in asked.out
+    assert {file.name: file.read_bytes() for file in ledger.glob("[!k]*")} == before
+    meant = terminal("audit", "fork", "--reason", "a drill", answer="y\n", columns=2000)
+    assert (meant.code, "It goes on as" in meant.out) == (0, True)
+
+
 @pytest.mark.usefixtures("ledger")
 def test_the_event_is_told_as_the_http_api_tells_it(keyledger: Run) -> None:
-    event = keyledger("audit", "fork", "--reason", "a drill", "--json").json
+    event = keyledger("audit", "fork", "--yes", "--reason", "a drill", "--json").json
     assert (event["type"], event["key_id"], event["version"]) == ("AuditLog.Forked", None, 1)
     assert event["actor"]["type"] == "cli"
     assert (event["data"]["reason"], event["data"]["previous_size"]) == ("a drill", 3)
@@ -103,20 +119,20 @@ def test_the_event_is_told_as_the_http_api_tells_it(keyledger: Run) -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "w" * 201, "two\nlines"])
 def test_it_wants_a_reason(keyledger: Run, ledger: Path, reason: str) -> None:
     before = sorted(file.name for file in ledger.iterdir())
-    refused = keyledger("audit", "fork", "--reason", reason, "--json")
+    refused = keyledger("audit", "fork", "--yes", "--reason", reason, "--json")
     assert (refused.code, refused.out) == (2, "")
     assert [each["field"] for each in refused.error["errors"]] == ["reason"]
     assert sorted(file.name for file in ledger.iterdir()) == before
 
 
 def test_there_is_nothing_to_fork_where_there_is_no_ledger(keyledger: Run, data_dir: Path) -> None:
-    refused = keyledger("audit", "fork", "--reason", "a drill", "--json")
+    refused = keyledger("audit", "fork", "--yes", "--reason", "a drill", "--json")
     assert (refused.code, refused.error["code"]) == (1, "LEDGER_NOT_FOUND")
     assert not data_dir.exists()
 
 
 def test_its_id_is_no_keys(keyledger: Run, ledger: Path) -> None:
-    keyledger("audit", "fork", "--reason", "a drill")
+    keyledger("audit", "fork", "--yes", "--reason", "a drill")
     query = "SELECT originator_id FROM events WHERE topic = 'AuditLog.Forked'"
     ((stored,),) = sql(address_of(ledger), query)
     key_id = f"apikey_{UUID(bytes=stored)}"

@@ -35,7 +35,7 @@ def test_the_server_the_role_and_what_is_in_the_tables_are_told(
 def test_an_absent_ledger_is_reported_and_not_made(keyledger: Run, data_dir: Path) -> None:
     found = checks(keyledger, code=1)
     assert found["schema"]["result"] == "fail"
-    assert "keyledger keys create" in found["schema"]["remedy"]
+    assert "keyledger serve" in found["schema"]["remedy"]
     assert tables_of(address_of(data_dir)) == set()
 
 
