@@ -227,7 +227,7 @@ class ProblemAnswer(BaseModel):
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["No such key"])
     status: int = Field(examples=[404])
-    detail: str = Field(examples=[f"there is no key {KEY_ID}"])
+    detail: str = Field(examples=[f"there is no key {KEY_ID} in the workspace acme"])
     code: str = Field(examples=["KEY_NOT_FOUND"])
     request_id: str | None = Field(examples=["req_5f0c3a527d0e8b4e9d2b1c7a4f8e6b21"])
     errors: list[FieldProblem] | None = None

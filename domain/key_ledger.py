@@ -284,8 +284,10 @@ class KeyLedger(Application[UUID]):
 
     def _expired(self, key_id: str, by: Caller, at: datetime) -> ApiKey | None:
         try:
-            key = self._load_any(to_uuid(key_id))
+            key = self._find(to_uuid(key_id))
         except (KeyNotFound, DamagedHistory):
+            key = None
+        if key is None:
             # A row of the list without a sound history behind it: for a check of the projections
             # to report, and no reason to leave the other keys waiting.
             return None
@@ -309,21 +311,15 @@ class KeyLedger(Application[UUID]):
         return Issued(key.key_id, None)
 
     def _load(self, key_id: str, workspace: str, expected_version: int | None) -> ApiKey:
-        key = self._load_any(to_uuid(key_id))
-        if key.workspace != workspace:
-            raise _not_found(key_id)
+        key = self._find(to_uuid(key_id))
+        if key is None or key.workspace != workspace:
+            raise KeyNotFound(f"there is no key {key_id} in the workspace {workspace}")
         if expected_version is not None and key.version != expected_version:
             message = (
                 f"{key_id} is at version {key.version}, not {expected_version}: read it again"
                 " and decide anew"
             )
             raise VersionMismatch(message)
-        return key
-
-    def _load_any(self, key_uuid: UUID) -> ApiKey:
-        key = self._find(key_uuid)
-        if key is None:
-            raise _not_found(to_key_id(key_uuid))
         return key
 
     def _find(self, key_uuid: UUID) -> ApiKey | None:
@@ -365,10 +361,6 @@ def _uuid_of_new_key(
 
 def _uuid_of_request(idempotency: Idempotency, workspace: str, by: Caller) -> UUID:
     return derived_uuid("request", workspace, by.actor.type, by.actor.id, idempotency.key)
-
-
-def _not_found(key_id: str) -> KeyNotFound:
-    return KeyNotFound(f"there is no key {key_id}")
 
 
 def _unavailable() -> LedgerUnavailable:

@@ -75,8 +75,7 @@ def show_key(connection: Connection, workspace: str, key_id: str, *, now: dateti
         _SHOWN.where(table.c.position == first_position(key_id), table.c.workspace == workspace)
     ).one_or_none()
     if row is None:
-        message = f"there is no key {key_id[:60]}"
-        raise KeyNotFound(message)
+        raise KeyNotFound(f"there is no key {key_id[:60]} in the workspace {workspace}")
     return listed(row, now)
 
 

@@ -82,7 +82,9 @@ def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: date
         .limit(1)
     ).one_or_none()
     if row is None:
-        raise KeyNotFound(f"there was no key {key_id[:60]} at {to_text(at)}")
+        raise KeyNotFound(
+            f"at {to_text(at)} there was no key {key_id[:60]} in the workspace {workspace}"
+        )
     return listed(row, at)
 
 

@@ -232,7 +232,7 @@ class Signer:
         if signed_by is not None and not forked:
             raise HistoryInDoubt(
                 f"checkpoints were signed by {signed_by}, and the data folder has neither their"
-                f" file nor their key, but one of {self._key.name}: is it the right folder? If it is,"
+                f" file nor their key, but one of {self._key.name}: is it the right folder? If so,"
                 " restore the two, or copy the key from a machine that has it. If they are lost for"
                 f" good, {_FORK}"
             )

@@ -195,7 +195,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "the signing key and the checkpoints are gone": (
         without_key_and_file,
-        "is it the right folder? If it is, restore the two",
+        "is it the right folder? If so, restore the two",
     ),
 }
 

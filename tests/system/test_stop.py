@@ -6,12 +6,15 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Semaphore
 
 import httpx
 import pytest
 
+from tests.engines import address_of
+from tests.raw_sql import sql
 from tests.system.clients import LOST, Client, Json, answered
 from tests.system.ledgers import SOUND, MadeKey, admin_token, differences, make_keys
 from tests.system.processes import Server, Servers, eventually
@@ -141,6 +144,22 @@ def test_a_rebuild_that_runs_is_interrupted_by_the_stop_and_goes_on_later(
         lambda: client.projections()["key_list"]["rebuild"]["state"] == "done",
         "the view is made anew",
     )
+    assert differences(servers.data_dir) == SOUND
+
+
+def test_ends_that_nobody_has_recorded_yet_do_not_put_a_stop_off(servers: Servers) -> None:
+    end = datetime.now(UTC) + timedelta(seconds=8)
+    make_keys(servers.data_dir, [f"key {n}" for n in range(1000)], expires_at=end)
+    address = address_of(servers.data_dir)
+    recorded = "SELECT count(*) FROM events WHERE topic = 'ApiKey.Expired'"
+    eventually(lambda: datetime.now(UTC) > end, "the keys have ended")
+    server = servers.start()
+    eventually(lambda: sql(address, recorded) != [(0,)], "the first ends are recorded")
+    assert server.stop() in CLEAN
+    _check_quiet(server)
+    assert sql(address, recorded) < [(1000,)]
+    servers.start()
+    eventually(lambda: sql(address, recorded) == [(1000,)], "all ends are recorded")
     assert differences(servers.data_dir) == SOUND
 
 

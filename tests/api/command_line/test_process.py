@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.command_line.commands import COMMAND, Run
+from tests.system.ledgers import make_keys
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")
@@ -215,3 +216,19 @@ def test_names_in_any_script_are_shown_where_the_locale_knows_ascii_alone(proces
 
     assert made.code == 0
     assert as_json.json["data"][0]["name"] == "κλειδί"
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["audit", "report", "--format", "csv"]])
+def test_whoever_reads_no_further_is_told_of_no_trouble(data_dir: Path, command: list[str]) -> None:
+    # More than a pipe takes.
+    make_keys(data_dir, [f"a name of several words {number}" for number in range(600)])
+    with subprocess.Popen(
+        [COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline()
+        running.stdout.close()
+        told = running.stderr.read()
+    assert b"error" not in told
+    assert b"database" not in told
