@@ -20,7 +20,7 @@ from benchmarks.claims import Row, at_most
 from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import store_at, to_rows
-from benchmarks.rebuild import speed
+from benchmarks.rebuild import memory, speed
 from benchmarks.servers import bare_app, keyledger
 from benchmarks.verify import against_floor, floods
 from domain.caller import system
@@ -28,6 +28,7 @@ from domain.judge import Code
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
 from domain.verifiers import CHEAPEST
+from projections.database import open_database
 from projections.rebuild import build_outdated_views
 from projections.views import VIEWS
 
@@ -158,13 +159,21 @@ class _Renaming:
 
 
 def _rebuilds(on: URL, events: int, rounds: int) -> list[Row]:
-    with TemporaryDirectory(prefix="keyledger-bench-") as folder, new_database(on) as url:
-        database = store_at(url, islice(MadeHistory().events(), events))
-        build_outdated_views(database, VIEWS, clock=lambda: datetime.now(UTC))
+    with (
+        TemporaryDirectory(prefix="keyledger-bench-") as folder,
+        new_database(on) as url,
+        new_database(on) as small,
+    ):
+        for place, count in ((small, events // 10), (url, events)):
+            database = store_at(place, islice(MadeHistory().events(), count))
+            build_outdated_views(database, VIEWS, clock=lambda: datetime.now(UTC))
+            database.close()
+        database = open_database(url)
         settings = read_settings(data_dir=Path(folder) / "data", database_url=_text(url))
         with opened_ledger(settings, argon2_profile=CHEAPEST) as ledger, _Checker(ledger) as checks:
             rows = speed(database, events, rounds)
         database.close()
+        rows.append(memory(url, small, events))
     wrong = at_most(
         "checks meanwhile that failed or were stale",
         f"{checks.wrong} of {checks.made:,}",

@@ -12,6 +12,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from sqlalchemy import URL
+
 from benchmarks.claims import Row, at_least, at_most
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import make_ledger
@@ -37,10 +39,10 @@ def run(*, quick: bool) -> list[Row]:
             database = make_ledger(place, MadeHistory(), count)
             build_outdated_views(database, VIEWS, clock=_now)
             database.close()
-        database = _open(large)
+        database = open_database(_url_of(large))
         rows = speed(database, events, rounds)
         database.close()
-        return [*rows, _memory(large, small, events)]
+        return [*rows, memory(_url_of(large), _url_of(small), events)]
 
 
 def speed(database: Database, events: int, rounds: int) -> list[Row]:
@@ -93,15 +95,17 @@ class _Writer:
                 self.longest = max(self.longest, time.perf_counter() - started)
 
 
-def _memory(large: Path, small: Path, events: int) -> Row:
+def memory(large: URL, small: URL, events: int) -> Row:
+    """Rebuild each view of a ledger of so many events, and of one of a tenth of them."""
     most, least = _peak(large), _peak(small)
     what = f"peak memory of a process that rebuilds {events:,} events"
     return at_most(what, f"{most:.0f} MiB", f"{least:.0f} MiB for a tenth", most / least, 1.2)
 
 
-def _peak(place: Path) -> float:
+def _peak(url: URL) -> float:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.rebuild", str(place)],
+        [sys.executable, "-m", "benchmarks.rebuild"],
+        input=url.render_as_string(hide_password=False),
         check=True,
         capture_output=True,
         text=True,
@@ -119,8 +123,8 @@ def _read_and_decode(database: Database) -> float:
         position = recorded[-1].position
 
 
-def _open(place: Path) -> Database:
-    return open_database(f"sqlite:///{place / 'ledger.sqlite3'}")
+def _url_of(place: Path) -> URL:
+    return URL.create("sqlite", database=str(place / "ledger.sqlite3"))
 
 
 def _now() -> datetime:
@@ -128,7 +132,7 @@ def _now() -> datetime:
 
 
 if __name__ == "__main__":
-    opened = _open(Path(sys.argv[1]))
+    opened = open_database(sys.stdin.read())
     for each in VIEWS:
         rebuild(opened, each, clock=_now)
     # What getrusage says of a child begins with what its parent had.

@@ -1,6 +1,8 @@
 """PostgreSQL: how connections are opened, and what is demanded of them."""
 
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -22,6 +24,9 @@ _BEGIN_WRITING = (
 )
 
 
+_GRACE_SECONDS = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """What a process takes of a server.
@@ -38,6 +43,11 @@ class ConnectionLimits:
     lock_seconds: float = 10.0
     connect_seconds: int = 5
 
+    @property
+    def patience_seconds(self) -> float:
+        """After which a server is given up that should have given the statement up."""
+        return self.statement_seconds + _GRACE_SECONDS
+
 
 def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
     """Connect to a server.
@@ -52,6 +62,7 @@ def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
     reader, writer = (
         create_engine(
             url,
+            creator=partial(_opened, url, limits),
             hide_parameters=True,
             # A transaction begins with one statement of ours, in one round trip.
             isolation_level="AUTOCOMMIT",
@@ -59,11 +70,10 @@ def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
             max_overflow=limits.connections,
             pool_timeout=limits.lock_seconds,
             pool_pre_ping=True,
-            connect_args=connection_arguments(url, limits),
         )
         for _ in range(2)
     )
-    _demand(reader, limits, begin=_Reading())
+    _demand(reader, limits, begin=_Reading(limits))
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
     with writer.connect():
         return reader, writer
@@ -90,10 +100,8 @@ def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
         psycopg.Error: the server cannot be reached.
         LedgerUnavailable: it does not give what is demanded.
     """
-    made = url.get_dialect()().create_connect_args(url)[1]
-    connection = psycopg.connect(
-        **made, **connection_arguments(url, limits), autocommit=True, prepare_threshold=1
-    )
+    connection = _opened(url, limits, autocommit=True, prepare_threshold=1)
+    connection.patience_seconds = limits.patience_seconds
     try:
         _set_up(connection, limits)
     except BaseException:
@@ -102,8 +110,48 @@ def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
     return connection
 
 
+def _opened(url: URL, limits: ConnectionLimits, **given: Any) -> "_Connection":  # noqa: ANN401 - psycopg's own
+    made = url.get_dialect()().create_connect_args(url)[1]
+    return _Connection.connect(**made, **connection_arguments(url, limits), **given)
+
+
+class _Connection(psycopg.Connection[Any]):
+    """One that gives up a server which says nothing for longer than a statement may take.
+
+    A server that is gone ends the connection, and one that works ends a statement that takes too
+    long; one whose disk hangs does neither. Only who reads gives up: a commit that nobody has
+    confirmed may yet be one, and waits for its standby for as long as that takes.
+    """
+
+    patience_seconds: float | None = None
+
+    def wait(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
+        """Wait for the server.
+
+        Raises:
+            psycopg.OperationalError: it says nothing, and the connection was closed.
+        """
+        if self.patience_seconds is None:
+            return super().wait(*given, **options)
+        deadline = monotonic() + self.patience_seconds
+        try:
+            return super().wait(*given, **{"timeout": self.patience_seconds} | options)
+        except psycopg.OperationalError:
+            if monotonic() >= deadline:
+                # Nobody knows what it would say next, and to what.
+                self.pgconn.finish()
+            raise
+
+
+def _be_patient(connection: Connection, seconds: float | None) -> None:
+    driver = connection.connection.driver_connection
+    if isinstance(driver, _Connection):
+        driver.patience_seconds = seconds
+
+
 def lift_timeouts(connection: Connection) -> None:
     """Let statements, and what is done between them, take as long as they need in a transaction."""
+    _be_patient(connection, None)
     connection.exec_driver_sql(
         "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
     )
@@ -112,10 +160,12 @@ def lift_timeouts(connection: Connection) -> None:
 class _Reading:
     """Begins a transaction that reads; not behind the gate as long as there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._patience_seconds = limits.patience_seconds
         self._gate_is_there = False
 
     def __call__(self, connection: Connection) -> None:
+        _be_patient(connection, self._patience_seconds)
         if not self._gate_is_there:
             _run(connection, _BEGIN_READING)
             found = connection.exec_driver_sql("SELECT to_regclass('projection_states')").scalar()

@@ -1,5 +1,7 @@
 """What a ledger on a PostgreSQL server relies on, beyond what every engine promises."""
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -166,6 +168,48 @@ class TestConnections:
         assert names_of(keys.opened) == ["payments"]
         keys.revoke(made.key_id)
         assert keys.verify(made.token).value == "REVOKED"
+
+    def test_a_server_that_hangs_is_given_up_and_asked_again_over_another(
+        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keys.create("payments")
+        monkeypatch.setattr("projections.postgresql._GRACE_SECONDS", 0.2)
+        database = open_database(keys.database.url, ConnectionLimits(statement_seconds=0.2))
+        fence = ServerFence(database)
+        count = text("SELECT count(*) FROM key_list")
+        hung: list[int] = []
+
+        def count_while_they_hang() -> None:
+            with database.read() as connection:
+                for pid in connections_to(keys.opened):
+                    hung.append(int(str(pid)))
+                    os.kill(hung[-1], signal.SIGSTOP)
+                connection.scalar(count)
+
+        try:
+            with pytest.raises(LedgerUnavailable):
+                count_while_they_hang()
+            assert len(hung) > 2
+            with database.read() as connection:
+                assert connection.scalar(count) == 1
+            assert fence.find("0" * 16, "pepper") is None
+        finally:
+            for pid in hung:
+                os.kill(pid, signal.SIGCONT)
+        fence.close()
+        database.close()
+
+    def test_what_takes_long_and_may_is_waited_for(
+        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("projections.postgresql._GRACE_SECONDS", 0.1)
+        database = open_database(keys.database.url, ConnectionLimits(statement_seconds=0.1))
+        with database.read() as connection:
+            postgresql.lift_timeouts(connection)
+            connection.execute(text("SELECT pg_sleep(0.5)"))
+        with pytest.raises(LedgerUnavailable), database.read() as connection:
+            connection.execute(text("SELECT pg_sleep(0.5)"))
+        database.close()
 
 
 class TestLocks:
