@@ -147,7 +147,7 @@ def stored_in(keys: Keys) -> list[StoredEvent]:
 
 
 @pytest.mark.usefixtures("few_at_once")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(commands=steps, batch=st.integers(1, 9), parts=st.lists(st.integers(1, 9), min_size=1))
 @example(
     commands=[Step("create", n, 0) for n in range(9)] + [Step("rename", n, n) for n in range(9)],

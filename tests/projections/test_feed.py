@@ -86,7 +86,7 @@ def any_filters(draw: st.DrawFn, keys: list[str]) -> FeedFilters:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(commands=steps, data=st.data())
 def test_pages_streams_and_news_are_what_a_naive_filter_leaves(
     empty_ledger: Path, commands: list[Step], data: st.DataObject

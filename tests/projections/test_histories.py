@@ -81,7 +81,7 @@ LIVES = [Step("create", 0, 5), Step("create", 1), Step("create", 2)]
 
 
 @pytest.mark.usefixtures("any_batches")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(commands=steps, batch=st.integers(1, 9))
 @example(
     commands=[

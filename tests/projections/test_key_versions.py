@@ -155,7 +155,7 @@ LIVES = [Step("create", n % 2, n) for n in range(1, 9)]
 CHANGES = ("rename", "rotate", "wait", "end", "turn back", "narrow", "expire", "revoke", "update")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(commands=steps, size=st.sampled_from([1, 2, 3, 1024]), limit=st.integers(1, 4))
 @example(commands=[*LIVES, *(Step(verb, n, 5) for n, verb in enumerate(CHANGES))], size=2, limit=2)
 @example(

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from domain.judge import Code
 from domain.key_ids import to_uuid
-from projections import key_list
+from projections import entries, key_list
 from projections.database import open_database
 from projections.rebuild import build_outdated_views, check, rebuild
 from projections.recorder import LedgerRecorder
@@ -217,7 +217,7 @@ def go_back_until(data_dir: Path, number: int) -> None:
         pass
 
 
-@each_view
+@pytest.mark.parametrize("view", [key_list.VIEW, entries.VIEW], ids=["by key", "in order"])
 def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
     tmp_path: Path, engine: Engine, view: View
 ) -> None:

@@ -21,7 +21,7 @@ from tests.system.customers import Customer, Key, facts_in
 from tests.system.ledgers import SOUND, admin_token, differences, direct
 from tests.system.processes import Server, Servers, eventually, run_json
 
-ROUNDS = 10
+ROUNDS = 6
 CUSTOMERS = 4
 
 

@@ -25,7 +25,7 @@ from tests.system.ledgers import (
 from tests.system.processes import Server, Servers, eventually
 
 KEYS = 2500
-RENAMINGS = 7
+RENAMINGS = 3
 EVENTS = KEYS * (1 + RENAMINGS)
 NAMED = tuple(view.name for view in KEY_VIEWS)
 """The views that answer with the names of keys, so that an old row can be told from a new one."""
