@@ -154,13 +154,7 @@ def check_privileges(database: Database) -> None:
     if database.url.get_backend_name() != POSTGRESQL:
         return
     with database.read() as connection:
-        missing = postgresql_tables.privileges_missing(connection)
-    if missing:
-        raise LedgerUnavailable(
-            f"the role {database.url.username} may not do what a server does:"
-            f" {'; '.join(missing)}. The database's administrator grants it by running"
-            " docs/postgresql-roles.sql once more"
-        )
+        postgresql_tables.check_privileges(connection)
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:
@@ -170,11 +164,11 @@ def schema_for_new_tables(connection: Connection) -> str | None:
     return None
 
 
-def name_of_ones_own(connection: Connection, name: str) -> str:
-    """Return a name for a table that no other role gives one: it itself for the ledger's owner."""
+def purpose_of_role(connection: Connection, purpose: str) -> str:
+    """Return a purpose for a shadow table that no other role has; the owner has it unchanged."""
     if connection.dialect.name == POSTGRESQL:
-        return postgresql_tables.name_of_ones_own(connection, name)
-    return name
+        return postgresql_tables.purpose_of_role(connection, purpose)
+    return purpose
 
 
 def take_as_long_as_needed(connection: Connection) -> None:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 
@@ -62,7 +63,7 @@ def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
     reader, writer = (
         create_engine(
             url,
-            creator=partial(_opened, url, limits),
+            creator=partial(_opened, url, limits, patience_seconds),
             hide_parameters=True,
             # A transaction begins with one statement of ours, in one round trip.
             isolation_level="AUTOCOMMIT",
@@ -71,9 +72,9 @@ def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
             pool_timeout=limits.lock_seconds,
             pool_pre_ping=True,
         )
-        for _ in range(2)
+        for patience_seconds in (limits.patience_seconds, None)
     )
-    _demand(reader, limits, begin=_Reading(limits))
+    _demand(reader, limits, begin=_Reading())
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
     with writer.connect():
         return reader, writer
@@ -100,8 +101,8 @@ def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
         psycopg.Error: the server cannot be reached.
         LedgerUnavailable: it does not give what is demanded.
     """
-    connection = _opened(url, limits, autocommit=True, prepare_threshold=1)
-    connection.patience_seconds = limits.patience_seconds
+    patience = limits.patience_seconds
+    connection = _opened(url, limits, patience, autocommit=True, prepare_threshold=1)
     try:
         _set_up(connection, limits)
     except BaseException:
@@ -110,9 +111,16 @@ def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
     return connection
 
 
-def _opened(url: URL, limits: ConnectionLimits, **given: Any) -> "_Connection":  # noqa: ANN401 - psycopg's own
+def _opened(
+    url: URL,
+    limits: ConnectionLimits,
+    patience_seconds: float | None,
+    **given: Any,  # noqa: ANN401 - psycopg's own
+) -> "_Connection":
     made = url.get_dialect()().create_connect_args(url)[1]
-    return _Connection.connect(**made, **connection_arguments(url, limits), **given)
+    connection = _Connection.connect(**made, **connection_arguments(url, limits), **given)
+    connection.patience_seconds = patience_seconds
+    return connection
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -124,6 +132,8 @@ class _Connection(psycopg.Connection[Any]):
     """
 
     patience_seconds: float | None = None
+    takes_long: bool = False
+    """Whether it is waited for to the end of the transaction, whatever it does."""
 
     def wait(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
         """Wait for the server.
@@ -131,7 +141,9 @@ class _Connection(psycopg.Connection[Any]):
         Raises:
             psycopg.OperationalError: it says nothing, and the connection was closed.
         """
-        if self.patience_seconds is None:
+        if self.pgconn.transaction_status == TransactionStatus.IDLE:
+            self.takes_long = False
+        if self.patience_seconds is None or self.takes_long:
             return super().wait(*given, **options)
         deadline = monotonic() + self.patience_seconds
         try:
@@ -143,15 +155,9 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
 
-def _be_patient(connection: Connection, seconds: float | None) -> None:
-    driver = connection.connection.driver_connection
-    if isinstance(driver, _Connection):
-        driver.patience_seconds = seconds
-
-
 def lift_timeouts(connection: Connection) -> None:
     """Let statements, and what is done between them, take as long as they need in a transaction."""
-    _be_patient(connection, None)
+    cast("_Connection", connection.connection.driver_connection).takes_long = True
     connection.exec_driver_sql(
         "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
     )
@@ -160,12 +166,10 @@ def lift_timeouts(connection: Connection) -> None:
 class _Reading:
     """Begins a transaction that reads; not behind the gate as long as there is none."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self._patience_seconds = limits.patience_seconds
+    def __init__(self) -> None:
         self._gate_is_there = False
 
     def __call__(self, connection: Connection) -> None:
-        _be_patient(connection, self._patience_seconds)
         if not self._gate_is_there:
             _run(connection, _BEGIN_READING)
             found = connection.exec_driver_sql("SELECT to_regclass('projection_states')").scalar()

@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import DBAPIError
 
-from domain.errors import NotOwner
+from domain.errors import LedgerUnavailable, NotOwner
 from projections.postgresql import hide_details
 
 _OWNS = (
@@ -67,10 +67,10 @@ def check_owner(connection: Connection, way_on: str) -> None:
         )
 
 
-def name_of_ones_own(connection: Connection, name: str) -> str:
-    """Return a name for a table that no other role gives one: it itself for the ledger's owner."""
+def purpose_of_role(connection: Connection, purpose: str) -> str:
+    """Return a purpose for a shadow table that no other role has; the owner has it unchanged."""
     role, _, owns = connection.exec_driver_sql(_OWNS).one()
-    return name if owns else f"{name}_{zlib.crc32(role.encode()):08x}"
+    return purpose if owns else f"{purpose}_{zlib.crc32(role.encode()):08x}"
 
 
 def is_not_granted(error: BaseException | None) -> bool:
@@ -86,6 +86,22 @@ def privileges_missing(connection: Connection) -> list[str]:
     Nothing is said of tables that are not there.
     """
     return list(connection.exec_driver_sql(_MISSING).scalars())
+
+
+def check_privileges(connection: Connection) -> None:
+    """Refuse to serve as a role that would fail at the first change of a key.
+
+    Raises:
+        LedgerUnavailable: the role lacks a privilege.
+    """
+    missing = privileges_missing(connection)
+    if missing:
+        # The URL need not say as whom one connects.
+        role = connection.exec_driver_sql("SELECT current_user").scalar()
+        raise LedgerUnavailable(
+            f"the role {role} may not do what a server does: {'; '.join(missing)}. The database's"
+            " administrator grants it by running docs/postgresql-roles.sql once more"
+        )
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:

@@ -24,7 +24,7 @@ from projections.comparison import Difference, compare_rows, differing_positions
 from projections.database import (
     Database,
     check_owner,
-    name_of_ones_own,
+    purpose_of_role,
     take_as_long_as_needed,
 )
 from projections.exclusive import exclusively
@@ -119,7 +119,7 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
 
     with database.read() as connection:
         # What a check of another role has left, when it was killed, cannot be dropped by this one.
-        shadow = Shadow(database, view, name_of_ones_own(connection, "check"))
+        shadow = Shadow(database, view, purpose_of_role(connection, "check"))
     return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
 
 

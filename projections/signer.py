@@ -190,7 +190,8 @@ class Signer:
                         f" has changed it; {_WAY_ON}"
                     )
             elif note is None:
-                signed_by = kept_note and kept_note.partition("\n")[0]
+                # Whoever can write to the table may have put anything there.
+                signed_by = kept_note and kept_note.partition("\n")[0][:60]
                 self._check_new(kept, forked=forked, signed_by=signed_by)
             elif size > outside:
                 raise HistoryInDoubt(

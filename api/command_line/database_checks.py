@@ -6,7 +6,8 @@ from pathlib import Path
 
 from api.causes import first_cause
 from api.command_line.checks import Check
-from api.command_line.file_checks import NO_LEDGER, OWNER, check_private_file, readable_size
+from api.command_line.file_checks import OWNER, check_private_file, readable_size
+from api.command_line.local_ledger import NO_LEDGER, NO_LEDGER_ON_SERVER
 from api.command_line.signing_checks import check_history
 from api.command_line.terminal import counted
 from api.settings import Settings
@@ -32,9 +33,6 @@ _NAME = "database"
 _FREE = "see that no other program holds the file; if it is damaged, restore a backup"
 _REACHABLE = "see that the server runs and lets this account in; the URL is KEYLEDGER_DATABASE_URL"
 _GRANTED = "have the database's administrator run docs/postgresql-roles.sql once more"
-_NO_LEDGER_THERE = (
-    "name its database with KEYLEDGER_DATABASE_URL, or make a ledger: keyledger serve"
-)
 _RESTORE = "stop the server, keep a copy of the file, and restore a backup"
 
 
@@ -71,7 +69,7 @@ def check_server(settings: Settings) -> Iterator[Check]:
         database = open_database(settings.url, settings.connection_limits)
         try:
             server = inspect_server(database)
-            contents = [*_check_contents(database, settings, _NO_LEDGER_THERE)]
+            contents = [*_check_contents(database, settings, NO_LEDGER_ON_SERVER)]
         finally:
             database.close()
     except LedgerError as error:

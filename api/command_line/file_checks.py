@@ -6,10 +6,10 @@ import stat
 from pathlib import Path
 
 from api.command_line.checks import Check
+from api.command_line.local_ledger import NO_LEDGER
 from domain.pepper import Pepper
 
 OWNER = "run as the ledger's owner"
-NO_LEDGER = "name its folder with --data-dir, or make a ledger: keyledger serve"
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB

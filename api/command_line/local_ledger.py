@@ -18,11 +18,9 @@ from domain.errors import LedgerError
 from projections.database import SQLITE, open_database, url_for_people
 from projections.schema import has_ledger
 
-HOW_TO_NAME = {
-    False: "name its folder with --data-dir or KEYLEDGER_DATA_DIR",
-    True: "name its database with KEYLEDGER_DATABASE_URL",
-}
-"""What to do about a wrong ledger, by whether it is on a server."""
+NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
+NO_LEDGER_ON_SERVER = "name its database with KEYLEDGER_DATABASE_URL, or make one: keyledger serve"
+"""What to do where there is no ledger."""
 
 
 def checked_settings(**given: object) -> Settings:
@@ -54,12 +52,12 @@ def local_ledger(
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
     if not may_make and not _is_there(settings):
-        where = url_for_people(url) if is_on_a_server(url) else database_path(url)
+        on_server = is_on_a_server(url)
+        where = url_for_people(url) if on_server else database_path(url)
         raise CommandFailed(
             REFUSED,
             "LEDGER_NOT_FOUND",
-            f"there is no ledger at {where}\n"
-            f"{HOW_TO_NAME[is_on_a_server(url)]}, or make one: keyledger serve",
+            f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
         )
     if not as_json:
         say_which_ledger(url)

@@ -246,6 +246,15 @@ def test_it_is_opened_and_changes_are_refused_with_the_reason_and_a_way_on(
         check_doubted(keys, said)
 
 
+def test_what_somebody_planted_as_a_checkpoint_is_not_told_at_length(data_dir: Path) -> None:
+    without_key_and_file(data_dir)
+    sql(address_of(data_dir), "UPDATE checkpoints SET note = ?", "x" * 100_000)
+    with keys_in(data_dir) as keys:
+        doubt = str(keys.opened.signer.doubt)
+    assert "is it the right folder?" in doubt
+    assert len(doubt) < 1000
+
+
 @each_damage
 def test_nothing_is_signed(data_dir: Path, damage: Callable[[Path], None], said: str) -> None:
     damage(data_dir)

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,7 +28,8 @@ from projections.shadow import Shadow
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.postgresql import administration, connected
+from tests.engines import PostgreSQL
+from tests.postgresql import administration, connected, running_server
 from tests.projections.ledgers import Keys, keys_in
 from tests.system.processes import eventually
 
@@ -69,6 +71,13 @@ def cut_all(opened: OpenLedger) -> None:
         )
 
 
+def set_in_database(opened: OpenLedger, name: str, value: str) -> None:
+    """Let whoever connects from now on begin with another setting."""
+    database = opened.database.url.database
+    with connected(opened.database.url) as connection:
+        connection.execute(f'ALTER DATABASE "{database}" SET {name} = {value}'.encode())
+
+
 def connections_to(opened: OpenLedger) -> set[object]:
     with administration(opened.database.url) as server:
         found = server.execute(
@@ -91,9 +100,7 @@ class TestConnections:
     def test_each_has_its_limits_and_says_whose_it_is(
         self, opened: OpenLedger, engine_of: str
     ) -> None:
-        with connected(opened.database.url) as connection:
-            name = opened.database.url.database
-            connection.execute(f'ALTER DATABASE "{name}" SET client_encoding = LATIN1'.encode())
+        set_in_database(opened, "client_encoding", "LATIN1")
         database = open_database(opened.database.url, LIMITS)
         with getattr(database, engine_of).begin() as connection:
             found = {name: connection.scalar(text(f"SHOW {name}")) for name in SETTINGS}
@@ -104,34 +111,11 @@ class TestConnections:
     def test_every_name_is_kept_whatever_encoding_the_role_was_given(
         self, keys: Keys, encoding: str
     ) -> None:
-        with connected(keys.database.url) as connection:
-            name = keys.database.url.database
-            connection.execute(f'ALTER DATABASE "{name}" SET client_encoding = {encoding}'.encode())
+        set_in_database(keys.opened, "client_encoding", encoding)
         with keys_in(keys.data_dir) as again:
             made = again.create("a — name 😀")
             assert again.show(made.key_id).name == "a — name 😀"
             assert again.verify(made.token).value == "VALID"
-
-    def test_a_commit_is_on_the_disk_though_the_server_is_told_not_to_wait(
-        self, keys: Keys
-    ) -> None:
-        keys.create("this opens the connection that writes")
-        shown = text("SELECT reset_val, current_setting(name) FROM pg_settings WHERE name = :name")
-        asked = {"name": "synchronous_commit"}
-
-        def told() -> tuple[str, str]:
-            with keys.database.write() as connection:
-                return tuple(connection.execute(shown, asked).one())
-
-        with administration(keys.database.url) as server:
-            server.execute("ALTER SYSTEM SET synchronous_commit = off")
-            try:
-                server.execute("SELECT pg_reload_conf()")
-                eventually(lambda: told()[0] == "off", "the open connection knows of it")
-                assert told() == ("off", "on")
-            finally:
-                server.execute("ALTER SYSTEM RESET synchronous_commit")
-                server.execute("SELECT pg_reload_conf()")
 
     def test_one_that_reads_can_write_nothing(self, opened: OpenLedger) -> None:
         with (
@@ -186,6 +170,9 @@ class TestConnections:
                     os.kill(hung[-1], signal.SIGSTOP)
                 connection.scalar(count)
 
+        # What was waited for before, on the same connection, was so to its end and no longer.
+        with database.read() as connection:
+            postgresql.lift_timeouts(connection)
         try:
             with pytest.raises(LedgerUnavailable):
                 count_while_they_hang()
@@ -210,6 +197,31 @@ class TestConnections:
         with pytest.raises(LedgerUnavailable), database.read() as connection:
             connection.execute(text("SELECT pg_sleep(0.5)"))
         database.close()
+
+
+def test_a_revocation_survives_a_crash_though_the_server_was_told_not_to_wait(
+    tmp_path: Path,
+) -> None:
+    shown = text("SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'")
+    with running_server() as server:
+        data_dir = PostgreSQL(server).new_place(tmp_path / "data")
+        with keys_in(data_dir) as keys:
+            made = keys.create()
+
+            def is_told() -> bool:
+                with keys.database.write() as connection:
+                    return bool(connection.scalar(shown) == "off")
+
+            with administration(keys.database.url) as administrator:
+                for setting in ("synchronous_commit = off", "wal_writer_delay = '10s'"):
+                    administrator.execute(f"ALTER SYSTEM SET {setting}".encode())
+                administrator.execute("SELECT pg_reload_conf()")
+            eventually(is_told, "the connection that is open knows of it")
+            keys.revoke(made.key_id)
+            server.crash()
+        server.start()
+        with keys_in(data_dir) as keys:
+            assert keys.verify(made.token).value == "REVOKED"
 
 
 class TestLocks:
