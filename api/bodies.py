@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from api.free_text import HOLDS_TOKEN, refuse_token
 from domain import names
 from domain.scopes import MAX_SCOPE_LENGTH, MAX_SCOPES
 
@@ -87,13 +88,15 @@ WorkspaceOrAll = Annotated[
 Status = Literal["active", "revoked", "expired"]
 
 
-Token = Annotated[str, Field(examples=[TOKEN_EXAMPLE])]
+Token = Annotated[str, HOLDS_TOKEN, Field(examples=[TOKEN_EXAMPLE])]
 
 
 class Body(BaseModel):
     """A request's body: an unknown field is refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _without_token = field_validator("*", mode="before")(refuse_token)
 
 
 class CreateKey(Body):
@@ -173,6 +176,8 @@ class Query(BaseModel):
     """A request's query: an unknown parameter is refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _without_token = field_validator("*", mode="before")(refuse_token)
 
     @field_validator("*", mode="before")
     @classmethod

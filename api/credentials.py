@@ -20,7 +20,7 @@ from domain.errors import (
     WorkspaceForbidden,
 )
 from domain.judge import AuthRow, Code, Verified
-from domain.names import ROOT_WORKSPACE
+from domain.names import ROOT_WORKSPACE, without_token
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
 Judge = Callable[[], Awaitable[object]]
@@ -55,6 +55,7 @@ class Requester:
 
         Raises:
             WorkspaceForbidden: it names one, other than its own, without being root's.
+            Invalid: the name contains a token.
         """
         if named is None or named == self.workspace:
             return self.workspace
@@ -63,7 +64,7 @@ class Requester:
                 f"this credential acts in the workspace {self.workspace}; only one of the"
                 f" workspace {ROOT_WORKSPACE} may name another"
             )
-        return named
+        return without_token("workspace", named)
 
     def reading_in(self, named: str | None) -> str | None:
         """Return the workspace that a request reads of, as `acting_in`; ``None`` is all of them.

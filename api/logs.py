@@ -6,6 +6,8 @@ from typing import Literal
 
 import structlog
 
+from domain.token_text import hide_tokens
+
 
 def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     """Write every log line to standard error, in one form.
@@ -17,6 +19,8 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        without_tokens,
     ]
     renderer: list[structlog.typing.Processor] = (
         [
@@ -26,7 +30,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
             )
         ]
         if text
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -48,3 +52,17 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # It would write paths and queries, where somebody may have put a token by mistake.
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def without_tokens(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Replace each token in a log line, tracebacks included.
+
+    No code writes a token into a log line; but the message of an exception may quote what somebody
+    has sent, or a path.
+    """
+    return {
+        name: "\n".join(map(hide_tokens, value.split("\n"))) if isinstance(value, str) else value
+        for name, value in line.items()
+    }

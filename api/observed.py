@@ -12,13 +12,14 @@ from starlette.datastructures import MutableHeaders
 
 from api.metrics import Metrics
 from api.problems import FAILURE, failure_answer
+from domain.token_text import contains_token
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = structlog.get_logger()
-# It goes into the log and into events: what looks like a token, or most of one, is not taken.
-_REQUEST_ID = re.compile(rb"(?!.*_[0-9A-Za-z]{40})[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+# It goes into the log and into events; `checked_request_id` takes none that contains a token.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 _PROCESS = secrets.token_hex(10)
 _count = itertools.count(1)
 _UNOBSERVED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -91,7 +92,10 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def checked_request_id(given: bytes) -> str:
     """Return an id that a request brings, if it is one that can be logged, else a new one."""
-    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else new_request_id()
+    if not _REQUEST_ID.fullmatch(given):
+        return new_request_id()
+    request_id = given.decode("ascii")
+    return new_request_id() if contains_token(request_id) else request_id
 
 
 def new_request_id() -> str:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from domain import errors
-from domain.tokens import hide_secrets
+from domain.token_text import hide_tokens
 
 _log = structlog.get_logger()
 
@@ -84,13 +84,13 @@ def problem(
         "type": "about:blank",
         "title": title,
         "status": status,
-        "detail": hide_secrets(detail),
+        "detail": hide_tokens(detail),
         "code": code,
         "request_id": request_id,
     }
     if wrong:
         content["errors"] = [
-            {name: hide_secrets(text) for name, text in each.items()} for each in wrong
+            {name: hide_tokens(text) for name, text in each.items()} for each in wrong
         ]
     return JSONResponse(content, status, headers, media_type=CONTENT_TYPE)
 

@@ -4,6 +4,8 @@ import re
 import unicodedata
 
 from domain.errors import Invalid
+from domain.invisible import first_invisible, shows_something
+from domain.token_text import MAX_CHECKED, contains_token
 
 ROOT_WORKSPACE = "root"
 DEFAULT_WORKSPACE = "default"
@@ -13,13 +15,15 @@ MAX_COMMENT_LENGTH = 2000
 
 _WORKSPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _TOKEN_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
-# Control characters, lone surrogates, separators of lines and paragraphs, and the marks that
-# reverse the direction of a line: none can be shown safely in a log, a terminal or a page, and
-# PostgreSQL cannot store the first two.
+# Control characters, lone surrogates, and separators of lines and paragraphs: none can be shown
+# safely in a log, a terminal or a page, and PostgreSQL cannot store the first two. What is
+# invisible, and so also each control of the direction of text, is in `domain.invisible`.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_DIRECTION_MARKS = frozenset(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+LEAVE_IT_OUT = (
+    "this text contains a token, or most of one: leave it out; a token belongs only where it is"
+    " verified. If it is in use, rotate or revoke its key"
 )
+"""What a refusal of a text says that must not have a token in it."""
 
 
 def checked_name(name: str) -> str:
@@ -29,7 +33,7 @@ def checked_name(name: str) -> str:
         Invalid: nothing is left, it is too long, or has characters that cannot be shown.
     """
     name = _checked_text("name", name.strip(), MAX_NAME_LENGTH)
-    if not any(unicodedata.category(character)[0] in "LNPS" for character in name):
+    if not shows_something(name):
         raise Invalid("name", "give the key a name, such as payments-api")
     return name
 
@@ -68,7 +72,7 @@ def checked_workspace(workspace: str) -> str:
         raise Invalid(
             "workspace", "start with a-z or 0-9 and use a-z 0-9 . _ -, at most 63 characters"
         )
-    return workspace
+    return without_token("workspace", workspace)
 
 
 def checked_token_prefix(prefix: str) -> str:
@@ -82,10 +86,30 @@ def checked_token_prefix(prefix: str) -> str:
     return prefix
 
 
+def without_token(field: str, text: str) -> str:
+    """Return a text that is stored, logged or shown.
+
+    Raises:
+        Invalid: it contains a token, or is longer than any text may be.
+    """
+    if len(text) > MAX_CHECKED:
+        raise Invalid(field, f"use at most {MAX_CHECKED} characters")
+    if contains_token(text):
+        raise Invalid(field, LEAVE_IT_OUT)
+    return text
+
+
 def _checked_text(field: str, text: str, longest: int) -> str:
     if len(text) > longest:
         raise Invalid(field, f"use at most {longest} characters")
     for character in text:
-        if character in _DIRECTION_MARKS or unicodedata.category(character) in _UNSAFE_CATEGORIES:
-            raise Invalid(field, f"leave out the character U+{ord(character):04X}")
-    return text
+        if unicodedata.category(character) in _UNSAFE_CATEGORIES:
+            raise _leave_out(field, character)
+    invisible = first_invisible(text)
+    if invisible is not None:
+        raise _leave_out(field, invisible)
+    return without_token(field, text)
+
+
+def _leave_out(field: str, character: str) -> Invalid:
+    return Invalid(field, f"leave out the character U+{ord(character):04X}")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from domain.errors import Invalid, ScopeNotHeld
+from domain.names import without_token
 
 ANY = "*"
 MAX_SCOPES = 64
@@ -35,6 +36,7 @@ def checked(scopes: Iterable[str], *, field: str = "scopes") -> list[str]:
                 f"{scope[:MAX_SCOPE_LENGTH]!r} is no scope: write resource:action in the characters"
                 f" a-z 0-9 . _ -, with * for any, at most {MAX_SCOPE_LENGTH} characters long",
             )
+        without_token(field, scope)
     return unique
 
 

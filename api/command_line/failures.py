@@ -10,7 +10,7 @@ import typer
 from api.causes import first_cause
 from api.command_line.terminal import one_line, stderr_console, write_json
 from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
-from domain.tokens import hide_secrets
+from domain.token_text import hide_tokens
 
 REFUSED = 1
 CALLED_WRONGLY = 2
@@ -59,11 +59,11 @@ def report(error: Exception, *, as_json: bool) -> int | None:
     if failure is None:
         return None
     if as_json:
-        document = {"code": failure.code, "detail": hide_secrets(failure.detail)}
+        document = {"code": failure.code, "detail": hide_tokens(failure.detail)}
         write_json(document | failure.members, sys.stderr)
     elif failure.for_people:
         console = stderr_console()
-        first, *rest = hide_secrets(failure.for_people).splitlines()
+        first, *rest = hide_tokens(failure.for_people).splitlines()
         console.print(f"error: {one_line(first)}", style="red", soft_wrap=True)
         for line in rest:
             console.print(f"  {one_line(line)}", soft_wrap=True)
@@ -89,7 +89,7 @@ def _failure_of(error: Exception) -> _Failure | None:
 def _invalid(error: Invalid) -> _Failure:
     option = "--" + error.field.removesuffix("_seconds").replace("_", "-")
     hint = error.field if " " in error.field else option
-    message = hide_secrets(error.message)
+    message = hide_tokens(error.message)
     members = {"errors": [{"field": error.field, "message": message}]}
     return _Failure(CALLED_WRONGLY, error.code, str(error), f"{hint}: {error.message}", members)
 

@@ -15,6 +15,7 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
+from domain.token_text import contains_token
 from projections.database import SQLITE, open_database, url_for_people
 from projections.schema import has_ledger
 
@@ -104,5 +105,7 @@ def local_caller() -> Caller:
     try:
         name = pwd.getpwuid(number).pw_name
     except KeyError:
+        name = ""
+    if not name or contains_token(name):
         name = f"uid-{number}"
     return Caller(Actor("cli", name), holds=("*",))

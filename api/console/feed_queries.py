@@ -13,6 +13,7 @@ from api.bodies import Workspace
 from api.console.history import what_happened
 from api.console.times import read_time
 from api.cursors import from_cursor, to_cursor
+from api.free_text import refuse_token
 from domain.caller import Actor
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
@@ -34,6 +35,8 @@ class FeedQuery(BaseModel):
     since: str | None = Field(default=None, alias="from", max_length=40)
     until: str | None = Field(default=None, max_length=40)
     cursor: str | None = None
+
+    _without_token = field_validator("*", mode="before")(refuse_token)
 
     @field_validator("*", mode="before")
     @classmethod

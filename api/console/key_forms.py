@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from api.console.forms import CSRF_FIELD, Form
 from api.problems import STATUSES
 from domain.errors import Invalid, KeyNotFound, LedgerError, ScopeNotHeld
-from domain.tokens import hide_secrets
+from domain.token_text import hide_tokens
 
 _BETWEEN_SCOPES = re.compile(r"[\s,]+")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -35,7 +35,7 @@ class KeyForm:
 
     def text(self, name: str, otherwise: str = "") -> str:
         """Return what was filled in, or else what is there to begin with."""
-        return hide_secrets(self.fields[name][0]) if name in self.fields else otherwise
+        return hide_tokens(self.fields[name][0]) if name in self.fields else otherwise
 
     def has(self, name: str, value: str, *, otherwise: bool = False) -> bool:
         """Tell whether a value was ticked, or is to begin with."""
@@ -66,7 +66,7 @@ def refill(form: Form, error: LedgerError, request: str = "") -> KeyForm:
         request,
         form.fields.get("expiration", [""])[0],
         fields,
-        hide_secrets(wrong[:1].upper() + wrong[1:]),
+        hide_tokens(wrong[:1].upper() + wrong[1:]),
         wrong_field,
         status,
     )

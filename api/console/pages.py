@@ -17,6 +17,8 @@ from api.console.visitors import Visitor
 from api.requests import ledger_of
 
 ROOT = "/console"
+LONGEST_ADDRESS = 2_000
+"""Length of an address of the console to which signing in leads back."""
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

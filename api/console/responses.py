@@ -8,10 +8,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.console.pages import ROOT, page
+from api.console.pages import LONGEST_ADDRESS, ROOT, page
 from api.console.visitors import forget_session, session_value
 from api.problems import CONTENT_TYPE
-from domain.tokens import hide_secrets
+from domain.token_text import hide_tokens
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,7 +90,7 @@ def _way_to_sign_in(request: Request, code: str) -> Response:
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     is_page = request.method == "GET" and request.url.path != ROOT
     # Somebody may have put a token into an address; it is not sent around any further.
-    if is_page and hide_secrets(wanted) == wanted:
+    if is_page and len(wanted) <= LONGEST_ADDRESS and hide_tokens(wanted) == wanted:
         query["next"] = wanted
     answer = RedirectResponse(f"{ROOT}/sign-in?{urlencode(query)}".rstrip("?"), 303)
     if session_value(request):

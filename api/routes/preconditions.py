@@ -10,6 +10,7 @@ from pydantic import BaseModel, WithJsonSchema
 
 from domain.errors import Invalid, VersionMismatch
 from domain.key_ledger import Idempotency
+from domain.names import without_token
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _ETAG = re.compile(r'"([1-9][0-9]{0,17})"', re.ASCII)
@@ -59,7 +60,8 @@ def idempotency(
         body: all else that it asks for.
 
     Raises:
-        Invalid: there are several keys, or one of characters that are not visible ASCII.
+        Invalid: there are several keys, or one of characters that are not visible ASCII, or one
+            that contains a token.
     """
     if header is None:
         return None
@@ -67,5 +69,6 @@ def idempotency(
         raise Invalid(
             "Idempotency-Key", "give one, of 1 to 255 visible ASCII characters, such as a UUID"
         )
+    without_token("Idempotency-Key", header[0])
     asked = orjson.dumps([action, workspace, body.model_dump(mode="json")])
     return Idempotency(header[0], hashlib.sha256(asked).hexdigest())

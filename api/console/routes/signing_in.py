@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Security
 from starlette.responses import RedirectResponse, Response
 
 from api.console.forms import Form, read_form, read_own_form
-from api.console.pages import ROOT, SECTIONS, page, see
+from api.console.pages import LONGEST_ADDRESS, ROOT, SECTIONS, page, see
 from api.console.visitors import (
     Visitor,
     enter,
@@ -18,7 +18,7 @@ from api.console.visitors import (
 )
 from api.requests import ledger_of
 from domain.judge import Code, Verified
-from domain.tokens import hide_secrets
+from domain.token_text import hide_tokens
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 
@@ -91,11 +91,13 @@ def _sign_in_page(
 def _next(request: Request) -> str:
     """Return where the visitor wanted to go, if that is one of our own pages."""
     wanted = request.query_params.get("next", "")
+    if len(wanted) > LONGEST_ADDRESS:
+        return ROOT
     try:
         parts = urlsplit(wanted)
     except ValueError:
         return ROOT
     elsewhere = parts.scheme or parts.netloc or "\\" in wanted or not wanted.isprintable()
-    if elsewhere or not parts.path.startswith(f"{ROOT}/") or hide_secrets(wanted) != wanted:
+    if elsewhere or not parts.path.startswith(f"{ROOT}/") or hide_tokens(wanted) != wanted:
         return ROOT
     return wanted
