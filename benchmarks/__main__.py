@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sqlite3
 from importlib import import_module
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.claims import show
+from projections.sqlite_driver import driver
 
 NAMES = {
     "verify": "checks of tokens over HTTP",
@@ -37,7 +37,7 @@ def main(
     console = Console(width=170)
     console.print(
         f"{os.cpu_count()} cores, Python {platform.python_version()},"
-        f" SQLite {sqlite3.sqlite_version}"
+        f" SQLite {driver.sqlite_version}"
     )
     missed = 0
     for name in names or NAMES:

@@ -11,7 +11,6 @@ the ledger whose recorder keeps all views but that one.
 
 import secrets
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from projections.database import Database
 from projections.pepper_file import read_or_make_pepper
 from projections.recorder import LedgerRecorder
 from projections.schema import events
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 
 _STORED_BEFORE = 10_000

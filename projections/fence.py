@@ -8,7 +8,6 @@ server is asked for the last event known and what came after it: a look at the e
 a way there and back.
 """
 
-import sqlite3
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from domain.errors import LedgerUnavailable
 from projections import auth_lookup, postgresql
 from projections.database import Database
+from projections.sqlite_driver import driver
 
 EVENTS_LOOKED_AT = 10_000
 
@@ -154,9 +154,9 @@ class FileFence:
         """
         try:
             pooled = database.reader.raw_connection()
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except (SQLAlchemyError, driver.Error) as error:
             raise LedgerUnavailable("the database cannot be opened for the fence") from error
-        self._connection = cast("sqlite3.Connection", pooled.driver_connection)
+        self._connection = cast("driver.Connection", pooled.driver_connection)
         self._lock = threading.Lock()
         pooled.detach()
 
@@ -178,7 +178,7 @@ class FileFence:
                 if news is None:
                     last = ask(_LAST_EVENT).fetchone() or NO_EVENT
                     news = News(Seen(version, generation, last), None)
-            except sqlite3.Error as error:
+            except driver.Error as error:
                 raise _unavailable() from error
         return news
 
@@ -191,7 +191,7 @@ class FileFence:
         with self._lock:
             try:
                 return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id)
-            except sqlite3.Error as error:
+            except driver.Error as error:
                 raise _unavailable() from error
 
     def close(self) -> None:

@@ -4,12 +4,13 @@ SQLite keeps whatever bytes it is given as a text, and its driver then refuses t
 PostgreSQL takes nothing but valid text.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
 from sqlalchemy import Connection
+
+from projections.sqlite_driver import driver
 
 
 class IllegibleText(bytes):
@@ -30,13 +31,13 @@ def illegible_text(connection: Connection) -> Iterator[None]:
     if connection.dialect.name != "sqlite":
         yield
         return
-    driver = cast("sqlite3.Connection", connection.connection.dbapi_connection)
-    before = driver.text_factory
-    driver.text_factory = _text
+    connected = cast("driver.Connection", connection.connection.dbapi_connection)
+    before = connected.text_factory
+    connected.text_factory = _text
     try:
         yield
     finally:
-        driver.text_factory = before
+        connected.text_factory = before
 
 
 def _text(stored: bytes) -> str | IllegibleText:

@@ -7,12 +7,12 @@ processes wait for the file's lock); one reads, and cannot write.
 """
 
 import os
-import sqlite3
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from domain.errors import LedgerUnavailable
+from projections.sqlite_driver import driver
 
 BUSY_TIMEOUT_SECONDS = 10
 READ_CONNECTIONS = 16
@@ -70,6 +70,7 @@ def open_engines(url: URL) -> tuple[Engine, Engine]:
     _create_private_file(Path(url.database or ""))
     writer = create_engine(
         url,
+        module=driver,
         hide_parameters=True,
         pool_size=1,
         max_overflow=0,
@@ -77,6 +78,7 @@ def open_engines(url: URL) -> tuple[Engine, Engine]:
     )
     reader = create_engine(
         url,
+        module=driver,
         hide_parameters=True,
         pool_size=READ_CONNECTIONS,
         max_overflow=READ_CONNECTIONS,
@@ -118,7 +120,7 @@ def _create_private_file(path: Path) -> None:
 def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
     """Set up every connection of the engine, and refuse one that does not comply."""
 
-    def set_up(connection: sqlite3.Connection, _record: object) -> None:
+    def set_up(connection: driver.Connection, _record: object) -> None:
         try:
             _set_pragmas(connection, pragmas)
         except BaseException:
@@ -133,7 +135,7 @@ def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
     event.listen(engine, "begin", begin_transaction)
 
 
-def _set_pragmas(connection: sqlite3.Connection, pragmas: dict[str, str]) -> None:
+def _set_pragmas(connection: driver.Connection, pragmas: dict[str, str]) -> None:
     # The driver would begin transactions by itself, and late; `begin` above does it instead.
     connection.isolation_level = None
     # The timeout comes first: switching to WAL may have to wait for another process.

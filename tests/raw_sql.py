@@ -6,7 +6,6 @@ written ``x'00ff'``, and a number may be given for a truth.
 
 import json
 import re
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from sqlalchemy import URL
 
 from projections.database import open_database
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 from tests.engines import SQLITE, address_of
 from tests.postgresql import connected
@@ -273,7 +273,18 @@ def dump(address: URL) -> list[str]:
     """Return all that is in a database, as text that is the same for the same content."""
     if address.get_backend_name() == SQLITE:
         with closing(sqlite3.connect(address.database or "")) as connection:
-            return list(connection.iterdump())
+            objects = connection.execute(
+                "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
+            ).fetchall()
+            tables = [name for type_, name, _ in objects if type_ == "table"]
+            return [
+                *map(repr, objects),
+                *(
+                    f"{table} {row!r}"
+                    for table in tables
+                    for row in connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - theirs
+                ),
+            ]
     # Not the sequences: a refused append uses up an id, and nothing else.
     columns = "table_name, ordinal_position, column_name, data_type, is_nullable"
     schema = (

@@ -1,11 +1,11 @@
 """Checks of the program and of what it runs on."""
 
 import platform
-import sqlite3
 import sys
 from importlib import metadata
 
 from api.command_line.checks import Check
+from projections.sqlite_driver import driver, driver_name
 
 _OLDEST_PYTHON = (3, 11)
 # https://sqlite.org/wal.html#walresetbug: repaired in 3.51.3, and in these older lines.
@@ -26,17 +26,17 @@ def check_python() -> Check:
     return Check("python", "ok", found)
 
 
-def check_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Check:
+def check_sqlite(version: tuple[int, ...] = driver.sqlite_version_info) -> Check:
     """Check SQLite for a rare bug of its write-ahead log."""
-    found = ".".join(map(str, version))
+    found = f"{'.'.join(map(str, version))} ({driver_name()})"
     if _is_repaired(version):
         return Check("sqlite", "ok", found)
     return Check(
         "sqlite",
         "warn",
         f"{found} has a rare bug that can damage the database when several processes write",
-        "use a Python with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6); until then, let one process"
-        " at a time write",
+        "install the package pysqlite3, or use a Python with SQLite 3.51.3 or newer (or 3.50.7,"
+        " 3.44.6); until then, let one process at a time write",
     )
 
 

@@ -1,6 +1,5 @@
 """A server whose log is not the one that was signed: no change, and everything else goes on."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
+from projections.sqlite_driver import driver as sqlite3
 from tests.api.served import Api, Key, NewLedger, refused, served
 from tests.conftest import SettableClock
 from tests.projections.ledgers import keys_in

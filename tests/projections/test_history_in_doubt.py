@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from projections.exclusive import exclusively
 from projections.key_filters import Filters
 from projections.key_pages import list_keys
 from projections.rebuild import check, rebuild
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, empty_database, fresh_copy

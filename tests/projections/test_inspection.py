@@ -1,6 +1,5 @@
 """Looking at a database without changing it."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from api.composition import OpenLedger
 from projections.inspection import contents_of, inspect_file, kind_of_file
 from projections.schema import HEAD
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 
 

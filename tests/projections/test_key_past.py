@@ -1,7 +1,6 @@
 """The list as it was equals the list that was seen then."""
 
 import random
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from projections.key_filters import Filters
 from projections.key_pages import list_keys, show_key
 from projections.key_past import list_keys_at, show_key_at
 from projections.listed_key import ListedKey
+from projections.sqlite_driver import driver as sqlite3
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.ledgers import Keys, keys_in

@@ -7,7 +7,6 @@ below of that time, and are never made again: a newer program would make a newer
 
 import json
 import random
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
@@ -33,6 +32,7 @@ from projections.listed_key import ListedKey
 from projections.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.schema import HEAD, upgrade_schema
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address

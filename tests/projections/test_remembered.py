@@ -7,7 +7,6 @@ the next check must know of it.
 
 import gc
 import random
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -32,6 +31,7 @@ from projections.authentication import Authentication
 from projections.fence import open_fence
 from projections.rebuild import rebuild
 from projections.remembered import RememberedKey
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import view_named
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys, Made, keys_in

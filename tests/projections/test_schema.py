@@ -1,4 +1,3 @@
-import sqlite3
 from contextlib import closing
 from itertools import count
 from multiprocessing.synchronize import Barrier
@@ -25,6 +24,7 @@ from projections.schema import (
     metadata,
     upgrade_schema,
 )
+from projections.sqlite_driver import driver as sqlite3
 from tests.engines import file_address, fresh_copy
 from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import (

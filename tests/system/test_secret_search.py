@@ -1,13 +1,13 @@
 """The search for secrets finds what is planted, so that finding nothing means something."""
 
 import base64
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from projections.sqlite_driver import driver as sqlite3
 from tests.system.secret_search import Search
 
 SECRET = "hT4kPz0QvW7yLr2NbXc9MfGs1DjAaEeIiOoUu3568KB"

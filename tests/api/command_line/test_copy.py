@@ -2,12 +2,12 @@
 
 import json
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 from tests.engines import SQLITE, database_file

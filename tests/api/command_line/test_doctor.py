@@ -1,7 +1,6 @@
 """``keyledger doctor``: it finds what is wrong, says what to do, and changes nothing."""
 
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from api.command_line.program_checks import check_sqlite
 from projections.signed_note import SigningKey
+from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 
