@@ -378,6 +378,25 @@ class TestLeftToTheApplication:
 
         assert house.run(scene) == [500, 204, 204]
 
+    @pytest.mark.parametrize("long_target", [True, False])
+    def test_an_error_of_one_connection_leaves_the_others_of_the_turn_alone(
+        self, house: House, *, long_target: bool
+    ) -> None:
+        async def scene(connect: Callable[[], Wire]) -> list[int]:
+            wires = [connect() for _ in range(3)]
+            first, *others = wires
+            if long_target:
+                first.receive(house.get("reader", "/v1/forward-auth?" + "a" * 65_536))
+            else:
+                first.receive(house.get())
+            for wire in others:
+                wire.receive(house.get())
+            protocol = first._protocol  # noqa: SLF001 - the server's side of the wire
+            with patch.object(protocol, "is_closing", side_effect=ValueError("planted")):
+                return [(await wire.answers(1))[0].status for wire in wires]
+
+        assert house.run(scene) == [414 if long_target else 500, 204, 204]
+
     def test_a_planted_event_keeps_nobody_out(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wire = connect()
