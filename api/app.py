@@ -15,9 +15,11 @@ from api.background import attesting, expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
 from api.check_protocol import FAST_LANE, ON_STOP
 from api.checks import Checks
+from api.client_limits import Connections
 from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
 from api.fast_lane import FastLane
+from api.http_connection import HTTP, Http
 from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
@@ -94,7 +96,8 @@ def create_app(
                     app.state.tails = tails
                     app.state.checks = Checks(ledger.authentication, clock, question)
                     lane = FastLane(ledger.authentication, clock, metrics, question)
-                    yield {FAST_LANE: lane, ON_STOP: tails.stop}
+                    http = Http(settings.http_limits, Connections(settings.client_limits), metrics)
+                    yield {HTTP: http, FAST_LANE: lane, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
             app.state.attestation_runs.stop()
             metrics.close()

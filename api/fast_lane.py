@@ -18,9 +18,11 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import orjson
+import structlog
 
 from api import gateway
 from api.credentials import CREDENTIAL_HEADERS, presented_token, refusal
+from api.http_messages import Message
 from api.metrics import Metrics
 from api.observed import checked_request_id, new_request_id
 from api.problems import refusal_answer
@@ -32,6 +34,7 @@ from domain.judge import AuthRow, Code, Verified
 from projections.authentication import Authentication
 from projections.rebuild import Clock
 
+_log = structlog.get_logger()
 VERIFY_PATH = "/v1/verify"
 _VERIFY_TARGET = VERIFY_PATH.encode()
 _GATEWAY_TARGET = gateway.PATH.encode()
@@ -71,17 +74,20 @@ _TOLD = {code: Counted(code.value, "POST", VERIFY_PATH, 200) for code in Code}
 class Held(Protocol):
     """A connection whose request is held back until it is answered."""
 
-    def answer_held(self, body: list[bytes], now: datetime | None) -> None:
-        """Answer the request of this body, if it is still held back.
+    def answer_held(self, message: Message, now: datetime | None) -> None:
+        """Answer a request, if it is still held back.
 
         Args:
             now: when the ledger was known to have said nothing new, after the request had arrived;
                 ``None`` if it cannot be asked.
         """
 
+    def give_up(self) -> None:
+        """End the connection after an error."""
 
-_Waiting = tuple[Held, list[bytes]]
-"""A connection, and the body of the request that is to be answered there."""
+
+_Waiting = tuple[Held, Message]
+"""A connection, and the request that is to be answered there."""
 
 
 class FastLane:
@@ -104,7 +110,7 @@ class FastLane:
         # A row that was read anew is another object, and its head is written anew.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
 
-    def hold(self, held: Held, body: list[bytes], loop: AbstractEventLoop) -> None:
+    def hold(self, held: Held, message: Message, loop: AbstractEventLoop) -> None:
         """Let a request that has arrived whole be answered before the loop looks for more.
 
         Where the fence does not answer at once, it is answered when the fence has.
@@ -112,7 +118,7 @@ class FastLane:
         if not self._turn:
             self._turn_began = perf_counter()
             loop.call_soon(self._answer_turn)
-        self._turn.append((held, body))
+        self._turn.append((held, message))
 
     def catch_up(self) -> datetime | None:
         """Ask the fence, for all the requests that have arrived whole.
@@ -179,12 +185,16 @@ class FastLane:
             self._question.ask(answer_all)
 
     def _answer_all(self, turn: list[_Waiting], began: float, now: datetime | None) -> None:
-        for held, body in turn:
-            held.answer_held(body, now)
+        for held, message in turn:
+            try:
+                held.answer_held(message, now)
+            except Exception:  # noqa: BLE001 - an error of one connection leaves the others alone
+                _log.exception("failed")
+                _give_up(held)
         seconds = perf_counter() - began
-        for counted, times in Counter(self._answered).items():
+        answered, self._answered = self._answered, []
+        for counted, times in Counter(answered).items():
             self._metrics.checks(*counted, count=times, seconds=seconds)
-        self._answered.clear()
 
     def _allow(self, token: str, query: bytes, request_id: bytes, now: datetime) -> Answered | None:
         wanted = gateway.wanted_scopes(gateway.PATH, query)
@@ -218,6 +228,13 @@ class FastLane:
             return None
         content = orjson.dumps(verdict_as_json(verdict))
         return _TOLD[verdict.verdict.code], _HEAD_OF_VERDICT % len(content), content
+
+
+def _give_up(held: Held) -> None:
+    try:
+        held.give_up()
+    except Exception:  # noqa: BLE001 - as above
+        _log.exception("failed")
 
 
 def may_answer(method: bytes, target: bytes) -> bool:

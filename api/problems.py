@@ -52,10 +52,19 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
 """The status and the title of each refusal; a test holds that none is missing."""
 
 _HTTP_CODES = {
+    400: "BAD_REQUEST",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
+    408: "REQUEST_TIMEOUT",
     413: "BODY_TOO_LARGE",
+    414: "TARGET_TOO_LONG",
+    417: "EXPECTATION_FAILED",
+    431: "HEADERS_TOO_LARGE",
+    500: FAILURE,
+    501: "NOT_IMPLEMENTED",
+    503: "TOO_MANY_CONNECTIONS",
+    505: "HTTP_VERSION_NOT_SUPPORTED",
 }
 _RETRY_AFTER_SECONDS = 1
 _ERRORS_SHOWN = 20
@@ -93,6 +102,15 @@ def problem(
             {name: hide_tokens(text) for name, text in each.items()} for each in wrong
         ]
     return JSONResponse(content, status, headers, media_type=CONTENT_TYPE)
+
+
+def http_problem(status: int, detail: str, request_id: str) -> JSONResponse:
+    """Return the answer to a message that HTTP itself forbids, before any route is chosen."""
+    unavailable = status == HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if unavailable else None
+    title = HTTPStatus(status).phrase
+    code = _HTTP_CODES[status]
+    return problem(status, code, title, detail, request_id=request_id, headers=headers)
 
 
 def install_problem_handlers(app: FastAPI) -> None:

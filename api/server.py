@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.check_protocol import CheckProtocol
+from api.client_limits import raise_descriptor_limit
 from api.composition import OpenLedger, opened_ledger
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
@@ -41,6 +42,7 @@ def serve(settings: Settings) -> None:
         SystemExit: the server cannot start, because its port is in use, say; the log tells why.
     """
     configure_logs(settings.log_level, settings.log_format)
+    raise_descriptor_limit()
     with opened_ledger(settings) as ledger:
         check_privileges(ledger.database)
         make_root_key(ledger)
@@ -52,6 +54,8 @@ def serve(settings: Settings) -> None:
             "api.server:worker_app",
             factory=True,
             http=CheckProtocol,
+            # The application has no WebSocket route.
+            ws="none",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,

@@ -10,7 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.client_limits import ClientLimits, client_limits
 from api.console.scope_catalogue import read_catalogue
+from api.http_limits import HttpLimits
 from domain import names
 from domain.errors import Invalid
 from projections.database import KINDS_OF_URL
@@ -61,6 +63,49 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=65_536, ge=1024, le=16_777_216, description="Longest request body, in bytes."
+    )
+    max_head_bytes: int = Field(
+        default=65_536,
+        ge=4096,
+        le=1_048_576,
+        description="Longest request line and headers together, in bytes; the request line alone"
+        " may have half of it.",
+    )
+    head_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Timeout for the headers of a request, in seconds.",
+    )
+    body_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="Timeout between two parts of a request body, in seconds.",
+    )
+    keep_alive_seconds: float = Field(
+        default=75.0,
+        gt=0,
+        le=3600,
+        description="Idle timeout of a connection, in seconds; make it longer than your proxy's.",
+    )
+    write_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="Timeout for a client that does not read its answer, in seconds.",
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most connections of each process; unset, what its file descriptors allow, at"
+        " most 10,000.",
+    )
+    max_connections_per_address: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most connections from one IPv4 address or IPv6 /64 network, in each process;"
+        " unset, a quarter of all. Does not apply to trusted proxies.",
     )
     trusted_proxies: str = Field(
         default="",
@@ -184,6 +229,28 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The URL of the database."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+
+    @property
+    def http_limits(self) -> HttpLimits:
+        """The limits of one client's connection."""
+        return HttpLimits(
+            head_bytes=self.max_head_bytes,
+            body_bytes=self.max_body_bytes,
+            head_seconds=self.head_seconds,
+            body_seconds=self.body_seconds,
+            idle_seconds=self.keep_alive_seconds,
+            write_seconds=self.write_seconds,
+        )
+
+    @property
+    def client_limits(self) -> ClientLimits:
+        """How many connections of clients a process accepts."""
+        return client_limits(
+            self.max_connections,
+            self.max_connections_per_address,
+            self.trusted_proxies,
+            self.database_connections,
+        )
 
     @property
     def connection_limits(self) -> ConnectionLimits:

@@ -104,6 +104,15 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.close()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         pass
 
@@ -340,8 +349,9 @@ class TestLeftToTheApplication:
         offer = b"connection: upgrade\r\nupgrade: h2c\r\nhost"
         (answer,) = one_by_one(house, lambda: [house.get().replace(b"host", offer, 1)])
 
+        # The offer is ignored (RFC 9110, section 7.8), so this is a request like any other.
         assert answer.status == 204
-        assert house.watched.paths == ["/v1/forward-auth"]
+        assert house.watched.paths == []
 
     def test_an_older_http(self, house: House) -> None:
         (answer,) = one_by_one(house, lambda: [house.get().replace(b"HTTP/1.1", b"HTTP/1.0")])
@@ -367,6 +377,25 @@ class TestLeftToTheApplication:
             return [(await wire.answers(1))[0].status for wire in wires]
 
         assert house.run(scene) == [500, 204, 204]
+
+    @pytest.mark.parametrize("long_target", [True, False])
+    def test_an_error_of_one_connection_leaves_the_others_of_the_turn_alone(
+        self, house: House, *, long_target: bool
+    ) -> None:
+        async def scene(connect: Callable[[], Wire]) -> list[int]:
+            wires = [connect() for _ in range(3)]
+            first, *others = wires
+            if long_target:
+                first.receive(house.get("reader", "/v1/forward-auth?" + "a" * 65_536))
+            else:
+                first.receive(house.get())
+            for wire in others:
+                wire.receive(house.get())
+            protocol = first._protocol  # noqa: SLF001 - the server's side of the wire
+            with patch.object(protocol, "is_closing", side_effect=ValueError("planted")):
+                return [(await wire.answers(1))[0].status for wire in wires]
+
+        assert house.run(scene) == [414 if long_target else 500, 204, 204]
 
     def test_a_planted_event_keeps_nobody_out(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
