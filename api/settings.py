@@ -3,14 +3,16 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.addresses import parsed_networks
 from api.console.scope_catalogue import read_catalogue
+from api.kubernetes import is_of_kubernetes
 from domain import names
 from domain.errors import Invalid
 from projections.database import KINDS_OF_URL
@@ -64,7 +66,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: str = Field(
         default="",
-        description="Addresses of proxies, comma-separated, whose X-Forwarded-For is believed.",
+        description="IP addresses and networks of proxies, comma-separated, whose X-Forwarded-For"
+        " and X-Forwarded-Proto are believed.",
     )
     expirer_seconds: float = Field(
         default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
@@ -143,6 +146,16 @@ class Settings(BaseSettings):
         default="auto", description="Form of the log; auto is text on a terminal, else JSON."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kubernetes(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic hands it over
+        if isinstance(given, dict):
+            # The address of a Service called keyledger; every other setting is refused by its name.
+            port = given.get("port")
+            if isinstance(port, str) and is_of_kubernetes(f"{PREFIX}PORT", port):
+                return {name: value for name, value in given.items() if name != "port"}
+        return given
+
     @field_validator("data_dir", mode="before")
     @classmethod
     def _data_dir(cls, folder: object) -> object:
@@ -159,6 +172,12 @@ class Settings(BaseSettings):
             message = "give the path of a file"
             raise ValueError(message)
         return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, proxies: str) -> str:
+        parsed_networks(proxies)
+        return proxies
 
     @field_validator("token_prefix")
     @classmethod
@@ -244,6 +263,7 @@ def read_settings(**given: object) -> Settings:
         _unknown(name)
         for name in sorted(os.environ)
         if name.upper().startswith(PREFIX)
+        and not is_of_kubernetes(name, os.environ[name])
         and name.upper().removeprefix(PREFIX).lower() not in Settings.model_fields
     ]
     if unknown:
