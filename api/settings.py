@@ -51,6 +51,14 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port that the server listens on; 0 for any."
     )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate for TLS, with its chain; unset, plain HTTP.",
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate's private key, without a password.",
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Number of server processes.")
     token_prefix: str = Field(
         default="key", description="What new tokens begin with, where a request says nothing."
@@ -165,7 +173,7 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return folder
 
-    @field_validator("signing_key", "checkpoint_file", mode="before")
+    @field_validator("signing_key", "checkpoint_file", "tls_certificate", "tls_key", mode="before")
     @classmethod
     def _file(cls, path: object) -> object:
         if path == "":
