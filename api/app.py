@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from api import gateway
+from api.addresses import Forwarded, parsed_networks
 from api.attestation_runs import AttestationRuns
 from api.background import attesting, expiring, keeping_last_uses, signing
 from api.body_limit import BodyLimit
@@ -20,15 +21,18 @@ from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
 from api.fast_lane import FastLane
 from api.http_connection import HTTP, Http
+from api.methods import answer_head
 from api.metrics import Metrics
 from api.observed import Observed
 from api.problems import install_problem_handlers
+from api.query_limit import QueryLimit
 from api.rebuilds import Rebuilds
 from api.routes import audit, documentation, events, keys, probes, projections, verify
 from api.routes.documented import problem_schemas
 from api.settings import Settings
 from api.shared_question import asking
 from api.tails import tailing
+from api.work import Threads, WorkRoute, costly_reads_at_once
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
 from projections.rebuild import Clock
@@ -46,8 +50,19 @@ class LedgerApp(FastAPI):
     """FastAPI, with the gateways' door beside it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        self.state.forwarded.set_client(scope)
+        if scope["method"] == "HEAD":
+            await answer_head(self._serve, scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a gateway without the framework, and everybody else as FastAPI does."""
-        if scope["type"] == "http" and gateway.is_for_gateway(scope["path"]):
+        if gateway.is_for_gateway(scope["path"]):
             await gateway.serve_gateway(scope, send, self.state.checks, self.state.metrics)
         else:
             await super().__call__(scope, receive, send)
@@ -81,6 +96,7 @@ def create_app(
             on_argon2=metrics.argon2,
         ) as ledger:
             app.state.ledger = ledger
+            app.state.threads = threads = Threads(costly_reads_at_once(ledger.database, settings))
             app.state.rebuilds = Rebuilds(ledger.database, clock)
             app.state.attestation_runs = AttestationRuns(ledger)
             app.state.console_sessions = open_sessions(ledger, random)
@@ -92,9 +108,9 @@ def create_app(
                 keeping_last_uses(ledger),
                 attesting(ledger),
             ):
-                async with tailing(ledger) as tails, asking(ledger) as question:
+                async with tailing(ledger, threads) as tails, asking(ledger) as question:
                     app.state.tails = tails
-                    app.state.checks = Checks(ledger.authentication, clock, question)
+                    app.state.checks = Checks(ledger.authentication, clock, question, threads)
                     lane = FastLane(ledger.authentication, clock, metrics, question)
                     http = Http(settings.http_limits, Connections(settings.client_limits), metrics)
                     yield {HTTP: http, FAST_LANE: lane, ON_STOP: tails.stop}
@@ -115,6 +131,8 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.metrics = metrics
+    app.state.forwarded = Forwarded(parsed_networks(settings.trusted_proxies))
+    app.router.route_class = WorkRoute
     for router in (
         keys.router,
         verify.router,
@@ -126,6 +144,7 @@ def create_app(
     ):
         app.include_router(router)
     install_problem_handlers(app)
+    app.add_middleware(QueryLimit)
     app.add_middleware(BodyLimit, longest=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics)
     install_console(app, settings)

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from fastapi.concurrency import run_in_threadpool
-
 from api.shared_question import SharedQuestion
+from api.work import Threads, Work
 from projections.authentication import Answer, Authentication
 from projections.rebuild import Clock
 
@@ -13,9 +12,14 @@ class Checks:
     """Verifies tokens: here and now where that takes microseconds, else in a thread."""
 
     def __init__(
-        self, authentication: Authentication, clock: Clock, question: SharedQuestion | None
+        self,
+        authentication: Authentication,
+        clock: Clock,
+        question: SharedQuestion | None,
+        threads: Threads,
     ) -> None:
         self._authentication = authentication
+        self._threads = threads
         self._clock = clock
         self._question = question
 
@@ -41,7 +45,8 @@ class Checks:
             )
         if answer is not None:
             return answer
-        return await run_in_threadpool(
+        return await self._threads.run(
+            Work.VERIFY,
             self._authentication.verify,
             token,
             wanted,

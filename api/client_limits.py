@@ -4,15 +4,15 @@ import resource
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
+
+from api.addresses import Network, parsed_address, parsed_networks
 
 _MOST_CONNECTIONS = 10_000
 _FEWEST_CONNECTIONS = 16
 _DESCRIPTORS_FOR_FILES = 128
 _DESCRIPTORS_WANTED = 65_536
 _IPV6_PREFIX = 64
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,8 @@ class Connections:
 
     def _find_source(self, address: str) -> str:
         """Return the name under which a client is counted; empty if its address is exempt."""
-        parsed = ip_address(address.partition("%")[0])
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        if any(parsed in network for network in self._limits.exempt):
+        parsed = parsed_address(address)
+        if parsed is None or any(parsed in network for network in self._limits.exempt):
             return ""
         if isinstance(parsed, IPv6Address):
             return str(ip_network((parsed, _IPV6_PREFIX), strict=False))
@@ -86,7 +84,7 @@ def client_limits(
     """Return the limits of this process; what is ``None`` is derived from its file descriptors.
 
     Args:
-        trusted_proxies: addresses and networks, comma-separated; ``*`` for all.
+        trusted_proxies: addresses and networks, comma-separated.
         database_connections: of each pool; a pool has at most twice as many under load, and there
             is one for reading and one for writing.
     """
@@ -96,7 +94,7 @@ def client_limits(
         total = max(_FEWEST_CONNECTIONS, min(descriptors - kept, _MOST_CONNECTIONS))
     if per_address is None:
         per_address = max(1, total // 4)
-    return ClientLimits(total, per_address, _networks(trusted_proxies))
+    return ClientLimits(total, per_address, parsed_networks(trusted_proxies))
 
 
 def raise_descriptor_limit() -> None:
@@ -107,16 +105,3 @@ def raise_descriptor_limit() -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _networks(trusted: str) -> tuple[Network, ...]:
-    networks: list[Network] = []
-    for entry in filter(None, map(str.strip, trusted.split(","))):
-        if entry == "*":
-            return (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-        try:
-            networks.append(ip_network(entry, strict=False))
-        except ValueError:
-            # The name of a Unix socket, which has no address that could be counted.
-            continue
-    return tuple(networks)

@@ -157,6 +157,7 @@ async def _proved_key(request: Request, scopes: list[str]) -> AuthRow:
     verdict = (await checks_of(request).verdict(token, scopes, _source(request))).verdict
     if verdict.key is not None:
         request.state.actor = verdict.key.key_id
+        request.state.workspace = verdict.key.workspace
     if not isinstance(verdict, Verified):
         raise refusal(verdict.code, " ".join(scopes))
     return verdict.key

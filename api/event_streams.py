@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import structlog
-from fastapi.concurrency import iterate_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.credentials import Judge
 from api.event_forms import CSV, NDJSON, header, lines, records
+from api.work import Threads, Work
 from domain.errors import LedgerError
 from projections.feed import FeedEntry
 
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-def as_ndjson(batches: Iterator[list[FeedEntry]], judge: Judge) -> StreamingResponse:
+def as_ndjson(
+    batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads
+) -> StreamingResponse:
     """Answer with a line for each entry."""
-    return _Export(_judged(map(lines, batches), judge), media_type=NDJSON)
+    return _Export(_judged(map(lines, batches), judge, threads), media_type=NDJSON)
 
 
-def as_csv(batches: Iterator[list[FeedEntry]], judge: Judge) -> StreamingResponse:
+def as_csv(batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads) -> StreamingResponse:
     """Answer with a table for spreadsheets, to be kept as a file."""
     return _Export(
-        _judged(_table(batches), judge),
+        _judged(_table(batches), judge, threads),
         media_type=f"{CSV}; charset=utf-8; header=present",
         headers={"Content-Disposition": 'attachment; filename="events.csv"'},
     )
@@ -41,9 +43,9 @@ def _table(batches: Iterator[list[FeedEntry]]) -> Iterator[bytes]:
     yield from map(records, batches)
 
 
-async def _judged(parts: Iterator[bytes], judge: Judge) -> AsyncIterator[bytes]:
+async def _judged(parts: Iterator[bytes], judge: Judge, threads: Threads) -> AsyncIterator[bytes]:
     # Each part is made in a thread, and none once the client is gone.
-    async for part in iterate_in_threadpool(parts):
+    async for part in threads.iterate(Work.STREAM, parts):
         # After the reading: nothing appended after a revocation is sent.
         await judge()
         yield part

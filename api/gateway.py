@@ -107,8 +107,10 @@ def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
 # remembered, so whoever asks here directly cannot fill the memory with long ones.
 @lru_cache(maxsize=1024)
 def _wanted_by_query(query: bytes) -> tuple[str, ...]:
+    if len(query) > _LONGEST_DEMAND:
+        raise _misconfigured()
     asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    if len(query) > _LONGEST_DEMAND or any(name != "scope" for name, _ in asked):
+    if any(name != "scope" for name, _ in asked):
         raise _misconfigured()
     return _checked([value for _, value in asked]) if query else ()
 

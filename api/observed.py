@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.datastructures import MutableHeaders
 
+from api.methods import METHOD_ASKED
 from api.metrics import Metrics
 from api.problems import FAILURE, failure_answer
 from domain.token_text import contains_token
@@ -69,12 +70,13 @@ class Observed:
             await failure_answer(request_id)(scope, receive, send_observed)
         finally:
             seconds = perf_counter() - started
+            method = str(state.get(METHOD_ASKED) or scope["method"])
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.request(scope["method"], route, status, seconds)
+            self._metrics.request(method, route, status, seconds)
             if route not in _UNOBSERVED_ROUTES:
                 _log.info(
                     "request",
-                    method=scope["method"],
+                    method=method,
                     route=route,
                     status=status,
                     outcome=state.get("outcome", "OK"),

@@ -5,11 +5,12 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.methods import allowed_methods
 from domain import errors
 from domain.token_text import hide_tokens
 
@@ -42,6 +43,7 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.VersionMismatch: (412, "The key has changed"),
     errors.Invalid: (422, "The request is not valid"),
     errors.IdempotencyKeyReused: (422, "The Idempotency-Key was used before"),
+    errors.TooManyReads: (429, "Too many costly reads at a time"),
     errors.Overloaded: (503, "Too much work at this moment"),
     errors.LedgerUnavailable: (503, "The ledger cannot be asked"),
     errors.HistoryInDoubt: (503, "The history is not the one that was signed"),
@@ -159,7 +161,7 @@ async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     status = error.status_code
     if status == HTTPStatus.BAD_REQUEST:
@@ -170,7 +172,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     title = HTTPStatus(status).phrase
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers |= _allowed(request)
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": headers["Allow"]})
     return _answer(request, status, code, title, error.detail, headers=headers)
 
 
@@ -178,13 +182,6 @@ def _invalid_answer(request: Request, wrong: Sequence[Wrong]) -> JSONResponse:
     status, title = STATUSES[errors.Invalid]
     detail = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
     return _answer(request, status, errors.Invalid.code, title, detail, wrong=wrong)
-
-
-def _allowed(request: Request) -> dict[str, str]:
-    """Return the header with all that a path allows; Starlette knows one method of each route."""
-    path = getattr(request.scope.get("route"), "path", None)
-    operations = request.app.openapi()["paths"].get(path)
-    return {"Allow": ", ".join(sorted(map(str.upper, operations)))} if operations else {}
 
 
 def failure_answer(request_id: str) -> JSONResponse:
@@ -218,7 +215,7 @@ def _headers(error: errors.LedgerError) -> dict[str, str]:
         return {"WWW-Authenticate": challenge + enough}
     if isinstance(error, errors.Overloaded):
         return {"Retry-After": str(error.retry_after)}
-    if STATUSES[type(error)][0] == 503:  # noqa: PLR2004 - service unavailable
+    if STATUSES[type(error)][0] in (429, 503):
         return {"Retry-After": str(_RETRY_AFTER_SECONDS)}
     return {}
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, cast
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 
 from api.checks import Checks
 from api.composition import OpenLedger
+from api.work import WorkRoute
 
 
 def ledger_of(request: Request) -> OpenLedger:
@@ -45,7 +45,7 @@ class StrictRequest(Request):
             raise json.JSONDecodeError("nested too deeply", "", 0) from None
 
 
-class StrictRoute(APIRoute):
+class StrictRoute(WorkRoute):
     """A route that reads its body as a `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -1,6 +1,7 @@
 """The server process: its first key, its logs, and uvicorn."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,12 @@ from api.app import create_app
 from api.check_protocol import CheckProtocol
 from api.client_limits import raise_descriptor_limit
 from api.composition import OpenLedger, opened_ledger
+from api.listening import CannotListen, announce, bind
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
+from api.processes import run_until_stopped, stop_on_hangup
 from api.settings import PREFIX, Settings, read_settings
+from api.tls import NoTls, context_of_worker, tls_of
 from domain.caller import system
 from domain.names import ROOT_WORKSPACE
 from projections.database import check_privileges
@@ -43,6 +47,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logs(settings.log_level, settings.log_format)
     raise_descriptor_limit()
+    sockets = _bound(settings)
     with opened_ledger(settings) as ledger:
         check_privileges(ledger.database)
         make_root_key(ledger)
@@ -50,23 +55,34 @@ def serve(settings: Settings) -> None:
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         os.environ[PREFIX + name.upper()] = str(value)
     with _shared_metrics(settings.workers), _one_exit_code():
-        uvicorn.run(
+        config = uvicorn.Config(
             "api.server:worker_app",
             factory=True,
             http=CheckProtocol,
             # The application has no WebSocket route.
             ws="none",
-            host=settings.host,
-            port=settings.port,
+            ssl_context_factory=None if settings.tls_certificate is None else context_of_worker,
             workers=settings.workers,
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=settings.trusted_proxies,
+            # LedgerApp reads them.
+            proxy_headers=False,
             timeout_worker_healthcheck=_WORKER_SILENT_SECONDS,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
         )
+        announce(sockets, settings.host, tls=config.is_ssl)
+        run_until_stopped(config, sockets)
+
+
+def _bound(settings: Settings) -> list[socket.socket]:
+    """Return the sockets to serve on; what is wrong is found before a root key is made."""
+    try:
+        tls_of(settings)
+        return bind(settings.host, settings.port)
+    except (CannotListen, NoTls) as error:
+        _log.error(str(error))
+        sys.exit(1)
 
 
 @contextmanager
@@ -95,6 +111,7 @@ def worker_app() -> FastAPI:
     """Return the application of one worker process."""
     settings = read_settings()
     configure_logs(settings.log_level, settings.log_format)
+    stop_on_hangup()
     return create_app(settings)
 
 

@@ -3,16 +3,18 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.addresses import parsed_networks
 from api.client_limits import ClientLimits, client_limits
 from api.console.scope_catalogue import read_catalogue
 from api.http_limits import HttpLimits
+from api.kubernetes import is_of_kubernetes
 from domain import names
 from domain.errors import Invalid
 from projections.database import KINDS_OF_URL
@@ -50,6 +52,14 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
         default=8080, ge=0, le=65535, description="Port that the server listens on; 0 for any."
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate for TLS, with its chain; unset, plain HTTP.",
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate's private key, without a password.",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Number of server processes.")
     token_prefix: str = Field(
@@ -109,7 +119,8 @@ class Settings(BaseSettings):
     )
     trusted_proxies: str = Field(
         default="",
-        description="Addresses of proxies, comma-separated, whose X-Forwarded-For is believed.",
+        description="IP addresses and networks of proxies, comma-separated, whose X-Forwarded-For"
+        " and X-Forwarded-Proto are believed.",
     )
     expirer_seconds: float = Field(
         default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
@@ -188,6 +199,16 @@ class Settings(BaseSettings):
         default="auto", description="Form of the log; auto is text on a terminal, else JSON."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kubernetes(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic hands it over
+        if isinstance(given, dict):
+            # The address of a Service called keyledger; every other setting is refused by its name.
+            port = given.get("port")
+            if isinstance(port, str) and is_of_kubernetes(f"{PREFIX}PORT", port):
+                return {name: value for name, value in given.items() if name != "port"}
+        return given
+
     @field_validator("data_dir", mode="before")
     @classmethod
     def _data_dir(cls, folder: object) -> object:
@@ -197,13 +218,19 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return folder
 
-    @field_validator("signing_key", "checkpoint_file", mode="before")
+    @field_validator("signing_key", "checkpoint_file", "tls_certificate", "tls_key", mode="before")
     @classmethod
     def _file(cls, path: object) -> object:
         if path == "":
             message = "give the path of a file"
             raise ValueError(message)
         return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, proxies: str) -> str:
+        parsed_networks(proxies)
+        return proxies
 
     @field_validator("token_prefix")
     @classmethod
@@ -311,6 +338,7 @@ def read_settings(**given: object) -> Settings:
         _unknown(name)
         for name in sorted(os.environ)
         if name.upper().startswith(PREFIX)
+        and not is_of_kubernetes(name, os.environ[name])
         and name.upper().removeprefix(PREFIX).lower() not in Settings.model_fields
     ]
     if unknown:

@@ -5,18 +5,21 @@ or as set; only then does each tail read what is new, in a thread for no longer 
 """
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.composition import OpenLedger
 from api.credentials import Judge
 from api.event_forms import EVENT_STREAM, messages
-from domain.errors import LedgerError, LedgerUnavailable, Overloaded
+from api.work import Threads, Work
+from domain.errors import LedgerError, LedgerUnavailable, Overloaded, TooManyReads
 from projections.database import Database
 from projections.feed import FeedFilters, Place, read_news
 from projections.fence import NOTHING_SEEN, Fence, open_fence
@@ -30,30 +33,59 @@ _SEND_SECONDS = 5.0
 """For how long a client may take nothing, less than a server that stops waits for it."""
 
 
+Share = tuple[str, str]
+"""The kind and the name of who holds tails."""
+
+_ALL: Share = ("all", "")
+_PARTS = {"credential": 4, "workspace": 2}
+
+
 class Tails:
     """The live tails of one process."""
 
-    def __init__(self, fence: Fence, *, most: int, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, fence: Fence, threads: Threads, *, most: int, heartbeat_seconds: float
+    ) -> None:
         """Allow for ``most`` tails, none of which is silent for longer than a heartbeat."""
         self._fence = fence
+        self._threads = threads
+        self._held: Counter[Share] = Counter()
         self._most = most
         self._heartbeat_seconds = heartbeat_seconds
-        self._count = 0
         self._stopping = False
         self._moved = asyncio.Event()
 
     def begin(
-        self, database: Database, filters: FeedFilters, after: Place, judge: Judge
+        self,
+        database: Database,
+        filters: FeedFilters,
+        after: Place,
+        judge: Judge,
+        *,
+        holder: tuple[str, str],
     ) -> "TailResponse":
         """Return the answer that sends what comes after a place, until the tail ends.
 
+        Args:
+            holder: the credential that asks, and its workspace. A credential gets a quarter of all
+                tails at most, and a workspace half of them.
+
         Raises:
+            TooManyReads: the credential or its workspace has its share.
             Overloaded: there are as many tails as there may be, or the server stops.
         """
-        if self._stopping or self._count >= self._most:
-            raise Overloaded(f"this process has {self._count} live tails, and takes no more")
-        self._count += 1
-        return TailResponse(self._tail(database, filters, after, judge), self._end)
+        count = self._held[_ALL]
+        if self._stopping or count >= self._most:
+            raise Overloaded(f"this process has {count} live tails, and takes no more")
+        shares = [_ALL, ("credential", holder[0]), ("workspace", holder[1])]
+        for share in shares[1:]:
+            most = math.ceil(self._most / _PARTS[share[0]])
+            if self._held[share] >= most:
+                raise TooManyReads(
+                    f"this {share[0]} has {most} live tails in this process, which is its share"
+                )
+        self._held.update(shares)
+        return TailResponse(self._tail(database, filters, after, judge), partial(self._end, shares))
 
     def stop(self) -> None:
         """End all tails, each after what it is sending."""
@@ -69,7 +101,7 @@ class Tails:
         seen = NOTHING_SEEN
         while True:
             try:
-                news = await run_in_threadpool(self._fence.news, seen)
+                news = await asyncio.to_thread(self._fence.news, seen)
             except LedgerUnavailable:
                 # The tails find out why, and end.
                 self._wake()
@@ -83,8 +115,10 @@ class Tails:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    def _end(self) -> None:
-        self._count -= 1
+    def _end(self, shares: list[Share]) -> None:
+        self._held.subtract(shares)
+        # Leave out those that are zero by now: there may be a new credential for each tail.
+        self._held = +self._held
 
     async def _tail(
         self, database: Database, filters: FeedFilters, after: Place, judge: Judge
@@ -96,7 +130,9 @@ class Tails:
             # Taken before the reading: what is committed after that will set it.
             moved = self._moved
             try:
-                entries, after = await run_in_threadpool(read_news, database, filters, after)
+                entries, after = await self._threads.run(
+                    Work.TAIL, read_news, database, filters, after
+                )
                 # Judged after the reading: nothing appended after a revocation is sent.
                 await judge()
             except LedgerError as error:
@@ -142,7 +178,7 @@ class TailResponse(StreamingResponse):
 
 
 @asynccontextmanager
-async def tailing(ledger: OpenLedger) -> AsyncIterator[Tails]:
+async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
     """Serve live tails until the block ends.
 
     Raises:
@@ -150,7 +186,9 @@ async def tailing(ledger: OpenLedger) -> AsyncIterator[Tails]:
     """
     fence = open_fence(ledger.database)
     settings = ledger.settings
-    tails = Tails(fence, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds)
+    tails = Tails(
+        fence, threads, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds
+    )
     watching = asyncio.create_task(tails.watch(every=settings.tail_seconds))
     try:
         yield tails

@@ -165,7 +165,7 @@ def made(address: URL, keys: int) -> Listed:
     """Make a ledger in a new database, with the views that pages are read from."""
     uses = LastUses()
     history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
-    database = store_at(address, _used(_of_keys(history, keys), uses))
+    database = store_at(address, _used(keys_of(history, keys), uses))
     build_outdated_views(database, [key_list.VIEW, key_versions.VIEW], clock=_now)
     uses.flush(database)
     with database.read() as connection:
@@ -175,7 +175,7 @@ def made(address: URL, keys: int) -> Listed:
     return Listed(database, keys, newest.position, newest.created_at)
 
 
-def _of_keys(history: MadeHistory, keys: int) -> Iterator[ApiKey.Event]:
+def keys_of(history: MadeHistory, keys: int) -> Iterator[ApiKey.Event]:
     """Take events of a history until so many keys were made."""
     for event in history.events():
         yield event

@@ -160,6 +160,12 @@ class Overloaded(LedgerError):
         self.retry_after = retry_after
 
 
+class TooManyReads(LedgerError):
+    """A credential, or its workspace, has as many costly reads under way as it may have."""
+
+    code = "TOO_MANY_READS"
+
+
 class LedgerUnavailable(LedgerError):
     """The event store cannot be asked now; nothing was changed, and no answer is a guess."""
 

@@ -20,6 +20,7 @@ from api.console.routes import (
 )
 from api.console.scope_catalogue import read_catalogue
 from api.settings import Settings
+from api.work import Work, does
 from domain.tokens import RandomSource
 from projections.console_sessions import ConsoleSessions
 
@@ -39,7 +40,7 @@ def install_console(app: FastAPI, settings: Settings) -> None:
         projection_pages,
     ):
         app.include_router(each.router)
-    app.add_api_route("/", _to_the_console, include_in_schema=False)
+    app.add_api_route("/", does(Work.READ)(_to_the_console), include_in_schema=False)
     app.add_middleware(ConsoleResponses)
 
 
@@ -53,5 +54,5 @@ def open_sessions(ledger: OpenLedger, random: RandomSource) -> ConsoleSessions:
     )
 
 
-def _to_the_console() -> RedirectResponse:
+async def _to_the_console() -> RedirectResponse:
     return RedirectResponse(ROOT, 303)

@@ -83,6 +83,7 @@ def enter(request: Request, scopes: SecurityScopes) -> Visitor:
         raise _ended(verdict.code)
     key = verdict.key
     request.state.actor = key.key_id
+    request.state.workspace = key.workspace
     source = request.client.host if request.client else None
     caller = Caller(Actor("key", key.key_id), key.scopes, request.state.request_id, source)
     requester = Requester(caller, key.workspace)

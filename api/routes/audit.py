@@ -17,6 +17,7 @@ from api.credentials import Requester, require
 from api.representations import consistency_as_json, inclusion_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers, texts
+from api.work import Work, does
 from domain.errors import NoCheckpoint
 from projections.checkpoints import latest_note
 from projections.proofs import find_leaf, prove_consistency, prove_inclusion
@@ -33,6 +34,7 @@ _FOR_EVER = "private, max-age=31536000, immutable"
 
 
 @router.get("/v1/checkpoint", responses=answers(404) | _NOTE, response_class=PlainTextResponse)
+@does(Work.READ)
 def show_the_checkpoint(request: Request, _requester: Auditor, _query: NoQuery) -> Response:
     """Give the latest checkpoint: size and root of the tree, signed.
 
@@ -76,6 +78,7 @@ def prove_the_consistency(
 
 
 @router.get("/v1/log/checkpoint", responses=answers(404) | _NOTE, response_class=PlainTextResponse)
+@does(Work.READ)
 def show_the_checkpoint_of_the_log(
     request: Request, requester: Auditor, _query: NoQuery
 ) -> Response:

@@ -11,7 +11,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-router = APIRouter(include_in_schema=False)
+from api.work import Work, WorkRoute, does
+
+router = APIRouter(include_in_schema=False, route_class=WorkRoute)
 
 _MEDIA_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -21,6 +23,7 @@ _MEDIA_TYPES = {
 
 
 @router.get("/docs")
+@does(Work.READ)
 def show_the_documentation(request: Request) -> HTMLResponse:
     """Show the doors, each with what it takes and answers."""
     return get_swagger_ui_html(
@@ -33,7 +36,8 @@ def show_the_documentation(request: Request) -> HTMLResponse:
 
 
 @router.get("/docs/{name}")
-def load_file(name: str) -> Response:
+@does(Work.READ)
+async def load_file(name: str) -> Response:
     """Give a file of the viewer."""
     if name not in _MEDIA_TYPES:
         raise HTTPException(404, "there is no such file")

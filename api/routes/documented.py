@@ -15,11 +15,13 @@ _MEANINGS = {
     412: "The key is no longer at the version of `If-Match`.",
     413: "The body is longer than the server takes.",
     422: "Something in the request is not valid; `errors` says what.",
+    429: "The credential or its workspace has too many costly reads under way; see `Retry-After`.",
     503: "The ledger cannot be asked now, or has too much to do; see `Retry-After`.",
 }
 _ALWAYS = (401, 403, 422, 503)
 _HEADERS = {
     401: {"WWW-Authenticate": "What to present (RFC 6750)."},
+    429: {"Retry-After": "After how many seconds to try again."},
     503: {"Retry-After": "After how many seconds to try again."},
 }
 _SCHEMAS = "#/components/schemas/{model}"

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, Security
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api.accept import form_of_answer
@@ -25,6 +24,7 @@ from api.representations import page_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers, texts
 from api.tails import Tails
+from api.work import Work, admit_export, does, threads_of
 from domain.errors import Invalid
 from domain.times import checked, to_text
 from projections.database import Database
@@ -57,6 +57,7 @@ for _form, _meaning in _STREAMS.items():
 
 
 @router.get("/v1/events", responses=_RESPONSES)
+@does(Work.STREAM)
 async def read_the_events(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=[SCOPE])],
@@ -86,15 +87,18 @@ async def read_the_events(
 
     form = form_of_answer(request.headers.getlist("accept"), FORMS)
     database = ledger_of(request).database
+    threads = threads_of(request)
     if form == JSON:
-        answer: Response = await run_in_threadpool(_page, database, filters, query)
+        async with threads.pages.admitted(request):
+            answer: Response = await threads.run(Work.COSTLY_READ, _page, database, filters, query)
     elif (query.cursor, query.limit) != (None, None):
         raise Invalid("cursor", f"leave cursor and limit out: only {JSON} has pages")
     elif form == EVENT_STREAM:
         answer = await _tail(request, filters, query, last_event_id, judge)
     else:
-        batches = await run_in_threadpool(_batches, database, filters, query)
-        answer = (as_ndjson if form == NDJSON else as_csv)(batches, judge)
+        await admit_export(request)
+        batches = await threads.run(Work.STREAM, _batches, database, filters, query)
+        answer = (as_ndjson if form == NDJSON else as_csv)(batches, judge, threads)
     answer.headers["Vary"] = "Accept"
     return answer
 
@@ -137,8 +141,12 @@ async def _tail(
 ) -> Response:
     database = ledger_of(request).database
     tails: Tails = request.app.state.tails
-    after = await run_in_threadpool(_begin_after, database, query.after, last_event_id)
-    return tails.begin(database, filters, after, judge)
+    after = await threads_of(request).run(
+        Work.READ, _begin_after, database, query.after, last_event_id
+    )
+    return tails.begin(
+        database, filters, after, judge, holder=(request.state.actor, request.state.workspace)
+    )
 
 
 def _begin_after(database: Database, after: int | None, last_event_id: str | None) -> Place:

@@ -25,6 +25,7 @@ from api.representations import event_as_json, key_as_json, page_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers
 from api.routes.preconditions import IdempotencyKey, IfMatch, expected_version, idempotency
+from api.work import Work, does
 from domain import scopes
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
@@ -104,6 +105,7 @@ def list_the_keys(
 
 
 @router.get("/{key_id}", responses=answers(404, ok=KeyAnswer))
+@does(Work.READ)
 def show_the_key(
     request: Request, requester: Reader, key_id: KeyId, query: Annotated[ShowKey, Query()]
 ) -> Response:

@@ -7,14 +7,16 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api.answers import HealthAnswer, ReadinessAnswer
 from api.requests import ledger_of
 from api.routes.documented import refusal
+from api.work import Work, WorkRoute, does
 from domain.times import to_text
 from projections.last_attestation import last_attestation
 from projections.status import projection_status
 
-router = APIRouter(tags=["probes"])
+router = APIRouter(tags=["probes"], route_class=WorkRoute)
 
 
 @router.get("/healthz")
+@does(Work.PROBE)
 async def healthz() -> HealthAnswer:
     """Tell that the process answers."""
     return HealthAnswer(status="ok")
@@ -24,6 +26,7 @@ async def healthz() -> HealthAnswer:
     "/readyz",
     responses={200: {"model": ReadinessAnswer}, 503: refusal(503) | {"model": ReadinessAnswer}},
 )
+@does(Work.PROBE)
 def readyz(request: Request) -> Response:
     """Tell whether the ledger can be asked and its projections are up to date.
 
@@ -50,6 +53,7 @@ def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics", responses={503: refusal(503)}, response_class=PlainTextResponse)
+@does(Work.PROBE)
 def metrics(request: Request) -> Response:
     """Give the metrics, in Prometheus's text format."""
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -13,6 +13,7 @@ from api.metrics import Metrics
 from api.representations import JsonObject, page_as_json, verdict_as_json
 from api.requests import StrictRoute, checks_of
 from api.routes.documented import answers
+from api.work import Work, does
 from domain import scopes
 from domain.errors import Invalid
 from domain.judge import Verified
@@ -25,6 +26,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 @router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
+@does(Work.VERIFY)
 async def verify_token(
     request: Request, requester: Verifying, _query: NoQuery, body: VerifyToken
 ) -> Response:
@@ -40,6 +42,7 @@ async def verify_token(
 
 
 @router.post("/v1/verify/batch", responses=answers(413, ok=VerdictListAnswer))
+@does(Work.VERIFY)
 async def verify_tokens(
     request: Request, requester: Verifying, _query: NoQuery, body: VerifyTokens
 ) -> Response:
@@ -74,6 +77,7 @@ async def verify_tokens(
         }
     },
 )
+@does(Work.VERIFY)
 async def introspect_token(request: Request, requester: Verifying, _query: NoQuery) -> Response:
     """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
 

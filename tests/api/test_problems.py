@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from api.problems import STATUSES
+from api.work import Work, does
 from domain import errors
 from tests.api.served import Api, Json, invalid, refused
 
@@ -45,14 +46,14 @@ class TestRouting:
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
-            ("DELETE", "/v1/keys", "GET, POST"),
-            ("PUT", "/v1/keys/x", "GET, PATCH"),
-            ("GET", "/v1/keys/x/revoke", "POST"),
-            ("GET", "/v1/verify", "POST"),
-            ("POST", "/v1/projections", "GET"),
-            ("POST", "/healthz", "GET"),
-            ("TRACE", "/v1/keys", "GET, POST"),
-            ("BREW", "/v1/keys", "GET, POST"),
+            ("DELETE", "/v1/keys", "GET, HEAD, OPTIONS, POST"),
+            ("PUT", "/v1/keys/x", "GET, HEAD, OPTIONS, PATCH"),
+            ("GET", "/v1/keys/x/revoke", "OPTIONS, POST"),
+            ("GET", "/v1/verify", "OPTIONS, POST"),
+            ("POST", "/v1/projections", "GET, HEAD, OPTIONS"),
+            ("POST", "/healthz", "GET, HEAD, OPTIONS"),
+            ("TRACE", "/v1/keys", "GET, HEAD, OPTIONS, POST"),
+            ("BREW", "/v1/keys", "GET, HEAD, OPTIONS, POST"),
         ],
     )
     def test_a_method_is_not_for_a_path_and_the_answer_says_which_are(
@@ -116,10 +117,12 @@ class TestBugs:
 
     @pytest.fixture
     def broken(self, api: Api) -> Api:
-        def break_down(_request: Request) -> None:
+        @does(Work.READ)
+        def break_down(request: Request) -> None:  # noqa: ARG001 - finds its threads by it
             raise RuntimeError(self.SECRET)
 
-        def break_off(_request: Request) -> StreamingResponse:
+        @does(Work.READ)
+        def break_off(request: Request) -> StreamingResponse:  # noqa: ARG001 - as above
             def begin() -> Any:  # noqa: ANN401 - a generator that never ends well
                 yield b"begun"
                 raise RuntimeError(self.SECRET)

@@ -71,13 +71,18 @@ class TestFirstStart:
 
 
 class TestRefusedStart:
-    def test_a_port_in_use_is_said_so(self, server: Server, servers: Servers) -> None:
+    @pytest.mark.only_on("sqlite")
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_a_port_in_use_is_said_so_before_a_root_key_is_made(
+        self, server: Server, servers: Servers, workers: str
+    ) -> None:
         port = httpx.URL(server.url).port
-        second = servers.begin("--port", str(port))
+        second = servers.begin("--port", str(port), "--workers", workers)
         assert second.wait() == 1
-        [error] = [line["event"] for line in second.log_lines if line["level"] == "error"]
-        assert f"('127.0.0.1', {port}): address already in use" in error
-        assert "Traceback" not in second.log
+        [line] = second.log_lines
+        assert f"cannot listen on 127.0.0.1:{port}: address already in use" in line["event"]
+        assert second.log.count("\n") == 1
+        assert not servers.data_dir.exists()
 
     @pytest.mark.parametrize(
         ("name", "value", "said"),

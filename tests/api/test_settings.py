@@ -18,6 +18,8 @@ DEFAULTS: dict[str, Any] = {
     "checkpoint_file": None,
     "host": "127.0.0.1",
     "port": 8080,
+    "tls_certificate": None,
+    "tls_key": None,
     "workers": 1,
     "token_prefix": "key",
     "argon2_waiting": 16,
@@ -54,6 +56,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "checkpoint_file": ("/mnt/outside/notes", Path("/mnt/outside/notes")),
     "host": ("::1", "::1"),
     "port": ("0", 0),
+    "tls_certificate": ("/etc/tls/chain.pem", Path("/etc/tls/chain.pem")),
+    "tls_key": ("/etc/tls/key.pem", Path("/etc/tls/key.pem")),
     "workers": ("4", 4),
     "token_prefix": ("blnk", "blnk"),
     "argon2_waiting": ("0", 0),
@@ -120,6 +124,60 @@ class TestRead:
             monkeypatch.setenv(PREFIX + name.upper(), str(DEFAULTS[name]))
         assert getattr(read_settings(**{name: read}), name) == read
         assert getattr(read_settings(**{name: written}), name) == read
+
+    @pytest.mark.parametrize("service", ["KEYLEDGER", "KEYLEDGER_POSTGRESQL", "KEYLEDGER_2"])
+    def test_what_kubernetes_says_of_services_is_ignored(
+        self, service: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "8080",
+            "SERVICE_PORT_HTTP": "8080",
+            "PORT": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP_PROTO": "tcp",
+            "PORT_8080_TCP_PORT": "8080",
+            "PORT_8080_TCP_ADDR": "10.0.0.1",
+            "PORT_53_UDP": "udp://[fd00::1]:53",
+            "PORT_53_UDP_ADDR": "fd00::1",
+        }.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+        assert read_settings().model_dump() == DEFAULTS
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PRT", "8080"),
+            ("SERVICE_HOST", "keys.example.org"),
+            ("SERVICE_HOSTS", "10.0.0.1"),
+            ("SERVICE_PORT", "http"),
+            ("POSTGRESQL_PORT", "5432"),
+            ("PORT_8080", "8080"),
+            ("PORT_8080_TCP", "8080"),
+            ("TRUSTED_PROXIES_PORT", "8080"),
+        ],
+    )
+    def test_a_misspelt_setting_is_not_taken_for_one_of_kubernetes(
+        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(PREFIX + name, value)
+        [error] = errors()
+        assert error.startswith(f"{PREFIX}{name}: no such setting")
+
+    @pytest.mark.parametrize("value", ["tcp://", "tcp://host:80", "http://10.0.0.1:8080"])
+    def test_a_port_that_is_no_number_is_refused(
+        self, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KEYLEDGER_PORT", value)
+        [error] = errors()
+        assert error.startswith("KEYLEDGER_PORT: ")
+
+    @pytest.mark.parametrize(
+        "entry", ["*", "localhost", "10.0.0.0/33", "10.0.0.1/8", "10.0.0", "10.0.0.1:80", "", "::g"]
+    )
+    def test_a_proxy_that_is_no_address_is_refused(self, entry: str) -> None:
+        [error] = errors(trusted_proxies=f"192.0.2.1,{entry}")
+        assert error.startswith("KEYLEDGER_TRUSTED_PROXIES: ")
 
     def test_an_option_that_is_not_given_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KEYLEDGER_PORT", "9000")

@@ -19,6 +19,7 @@ CODES = {
     "NoCredential": "UNAUTHENTICATED",
     "NotOwner": "NOT_OWNER",
     "Overloaded": "OVERLOADED",
+    "TooManyReads": "TOO_MANY_READS",
     "PoisonEvent": "POISON_EVENT",
     "ProjectionInconsistent": "PROJECTION_INCONSISTENT",
     "ProjectionNotFound": "PROJECTION_NOT_FOUND",

@@ -24,7 +24,7 @@ KEYLEDGER = Path(sys.executable).with_name("keyledger")
 PATIENCE = 40.0
 """Seconds after which something that a test waits for will not happen any more."""
 
-_ADDRESS = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
+_ADDRESS = re.compile(r"Uvicorn running on (http://(?:127\.0\.0\.1|\[::\]):\d+)")
 _ROOT_TOKEN = re.compile(r"^ {4}([a-z][a-z0-9]*_[0-9A-Za-z]{65})$", re.MULTILINE)
 
 
@@ -86,7 +86,7 @@ class Server:
     def url(self) -> str:
         match = _ADDRESS.search(self.log)
         assert match, self.log
-        return match[1]
+        return match[1].replace("[::]", "127.0.0.1")
 
     @property
     def root_token(self) -> str | None:

@@ -130,11 +130,27 @@ class TestRefused:
 
     def test_more_tails_than_there_may_be(self, servers: Servers) -> None:
         server = servers.start(tails=2, **QUICK)
-        tails = [Tail(server.client(), {"workspace": "*"}) for _ in range(2)]
-        with tails[0].opened() as first, tails[1].opened() as second:
+        root = server.client()
+        auditor, other = (
+            server.client(
+                answered(root.create("auditor", ["audit:read"], workspace=each), 201)["token"]
+            )
+            for each in ("acme", "other")
+        )
+        with Tail(root, {"workspace": "*"}).opened() as first, Tail(auditor, {}).opened() as second:
             next(first), next(second)
-            answer = _asked_for_a_tail(server.client())
+            answer = _asked_for_a_tail(other)
             assert answered(answer, 503)["code"] == "OVERLOADED"
+            assert int(answer.headers["Retry-After"]) >= 1
+        # Those that went have given their places back.
+        eventually(lambda: _is_let_in(server), "there is room for another tail")
+
+    def test_more_tails_than_the_share_of_a_credential(self, servers: Servers) -> None:
+        server = servers.start(tails=4, **QUICK)
+        with Tail(server.client(), {"workspace": "*"}).opened() as first:
+            next(first)
+            answer = _asked_for_a_tail(server.client())
+            assert answered(answer, 429)["code"] == "TOO_MANY_READS"
             assert int(answer.headers["Retry-After"]) >= 1
         # Those that went have given their places back.
         eventually(lambda: _is_let_in(server), "there is room for another tail")

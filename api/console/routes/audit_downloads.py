@@ -5,7 +5,6 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from fastapi.security import SecurityScopes
 from starlette.responses import Response
@@ -17,32 +16,36 @@ from api.console.visitors import Visitor, enter
 from api.credentials import Judge
 from api.event_streams import as_csv, as_ndjson
 from api.requests import ledger_of
+from api.work import Work, WorkRoute, does, threads_of
 from domain.errors import NoCheckpoint
 from projections.checkpoints import latest_note
 from projections.feed import FeedEntry, read_all, span_of
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 
 @router.get("/audit/events.csv")
+@does(Work.STREAM)
 def export_a_table(
     request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
 ) -> Response:
     """Give all events that fit as a table for spreadsheets."""
-    return as_csv(_batches(request, visitor, query), _judge(request))
+    return as_csv(_batches(request, visitor, query), _judge(request), threads_of(request))
 
 
 @router.get("/audit/events.ndjson")
+@does(Work.STREAM)
 def export_lines(
     request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
 ) -> Response:
     """Give all events that fit as lines of JSON, each with its entry byte for byte."""
-    answer = as_ndjson(_batches(request, visitor, query), _judge(request))
+    answer = as_ndjson(_batches(request, visitor, query), _judge(request), threads_of(request))
     answer.headers["Content-Disposition"] = 'attachment; filename="events.ndjson"'
     return answer
 
 
 @router.get("/audit/checkpoint.txt")
+@does(Work.READ)
 def give_the_checkpoint(
     request: Request, _visitor: Auditing, _query: Annotated[EntryQuery, Query()]
 ) -> Response:
@@ -64,4 +67,4 @@ def _batches(request: Request, visitor: Visitor, query: FeedQuery) -> Iterator[l
 
 
 def _judge(request: Request) -> Judge:
-    return partial(run_in_threadpool, enter, request, SecurityScopes([SCOPE]))
+    return partial(threads_of(request).run, Work.READ, enter, request, SecurityScopes([SCOPE]))

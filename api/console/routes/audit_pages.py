@@ -20,6 +20,7 @@ from api.console.history import what_happened
 from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
+from api.work import WorkRoute
 from domain.errors import EntryNotFound
 from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text
@@ -32,7 +33,7 @@ from projections.last_attestation import LastAttestation, LastFinding, last_atte
 from projections.merkle import leaf_hash, steps_to_root
 from projections.proofs import prove_inclusion
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 SCOPE = "audit:read"
 Auditing = Annotated[Visitor, Security(enter, scopes=[SCOPE])]

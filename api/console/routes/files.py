@@ -7,11 +7,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.console.pages import MEDIA_TYPES, ROOT, pages_of
+from api.work import Work, WorkRoute, does
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 
 @router.get("/static/{version}/{name}")
+@does(Work.READ)
 def load_file(request: Request, version: str, name: str) -> Response:
     """Give a file, to be kept for good: another version of it has another address."""
     pages = pages_of(request)

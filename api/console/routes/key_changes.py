@@ -14,11 +14,12 @@ from api.console.pages import ROOT, page, pages_of, see
 from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
+from api.work import Work, WorkRoute, does
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Changes
 from projections.key_pages import show_key
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 Writing = Annotated[Visitor, Security(enter, scopes=["api-keys:read", "api-keys:write"])]
 OwnForm = Annotated[Form, Depends(read_own_form)]
@@ -27,6 +28,7 @@ REASONS = ("Leaked", "No longer used", "Replaced by another key", "Its owner has
 
 
 @router.get("/keys/{key_id}/rename")
+@does(Work.READ)
 def show_rename_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new name."""
     return _form_page(request, visitor, key_id, "rename.html", KeyForm())
@@ -43,6 +45,7 @@ def rename_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
 
 
 @router.get("/keys/{key_id}/scopes")
+@does(Work.READ)
 def show_scopes_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for new scopes."""
     return _form_page(request, visitor, key_id, "scopes.html", KeyForm())
@@ -59,6 +62,7 @@ def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnFo
 
 
 @router.get("/keys/{key_id}/expiration")
+@does(Work.READ)
 def show_expiration_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new end."""
     filled = KeyForm(expiration=expirations.DEFAULT)
@@ -80,6 +84,7 @@ def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: O
 
 
 @router.get("/keys/{key_id}/revoke")
+@does(Work.READ)
 def show_revoke_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Say what will stop working, and ask why."""
     return _form_page(request, visitor, key_id, "revoke.html", KeyForm())

@@ -16,11 +16,12 @@ from api.console.pages import ROOT, page, pages_of
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
 from api.routes.preconditions import idempotency
+from api.work import Work, WorkRoute, does
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
 from projections.key_pages import show_key
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 Writing = Annotated[Visitor, Security(enter, scopes=["api-keys:read", "api-keys:write"])]
 OwnForm = Annotated[Form, Depends(read_own_form)]
@@ -53,6 +54,7 @@ class Successor(BaseModel):
 
 
 @router.get("/keys/new")
+@does(Work.READ)
 def show_new_key_form(request: Request, _visitor: Writing) -> Response:
     """Ask what a new key is to be."""
     return _new_key_page(request, KeyForm(_fresh_request(), expirations.DEFAULT))
@@ -90,6 +92,7 @@ def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
 
 
 @router.get("/keys/{key_id}/rotate")
+@does(Work.READ)
 def show_rotate_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask how long the key is to go on beside its successor."""
     return _rotate_page(request, visitor, key_id, KeyForm(_fresh_request()))

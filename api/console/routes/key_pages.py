@@ -14,13 +14,14 @@ from api.console.pages import ROOT, page, pages_of
 from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
+from api.work import WorkRoute
 from projections.key_names import names_of_keys
 from projections.key_pages import show_key
 from projections.key_past import show_key_at
 from projections.listed_key import ListedKey
 from projections.workspaces import list_workspaces
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 Reading = Annotated[Visitor, Security(enter, scopes=["api-keys:read"])]
 

@@ -11,10 +11,11 @@ from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
 from api.rebuilds import Rebuilds, RebuildState
 from api.requests import ledger_of
+from api.work import WorkRoute
 from projections.status import ProjectionStatus, projection_status
 from projections.views import view_named
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from api.console.visitors import (
     sessions_of,
 )
 from api.requests import ledger_of
+from api.work import Work, WorkRoute, does
 from domain.judge import Code, Verified
 from domain.token_text import hide_tokens
 
-router = APIRouter(prefix=ROOT, include_in_schema=False)
+router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
 _REFUSALS = {
     Code.REVOKED: "This key was revoked. Sign in with another one.",
@@ -36,6 +37,7 @@ _ENDED = {
 
 
 @router.get("")
+@does(Work.READ)
 def begin(visitor: Annotated[Visitor, Security(enter)], request: Request) -> Response:
     """Go to the first section that the key may see, or say that there is none."""
     for section in SECTIONS:
@@ -45,12 +47,14 @@ def begin(visitor: Annotated[Visitor, Security(enter)], request: Request) -> Res
 
 
 @router.get("/sign-in")
+@does(Work.READ)
 def show_sign_in(request: Request, ended: str = "") -> Response:
     """Ask for a token."""
     return _sign_in_page(request, said=_ENDED.get(ended))
 
 
 @router.post("/sign-in")
+@does(Work.VERIFY)
 def sign_in(request: Request, form: Annotated[Form, Depends(read_form)]) -> Response:
     """Begin a session of the key whose token was given; whatever session there was ends."""
     ledger, sessions = ledger_of(request), sessions_of(request)

@@ -280,7 +280,7 @@ class TestWhatGoesWrong:
         is_page(visit.get("/console/nothing"), 404)
         answer = visit.client.delete("/console/keys")
         is_page(answer, 405)
-        assert answer.headers["Allow"] == "GET"
+        assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
 
     def test_a_ledger_that_cannot_be_asked(self, api: Api) -> None:
         visit = Visit.signed_in(api, api.root)

@@ -1,0 +1,113 @@
+"""TLS by the server itself, with a certificate that can be renewed while it serves."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from api.settings import Settings, read_settings
+
+_log = structlog.get_logger()
+
+_State = tuple[tuple[int, int, int], ...]
+
+
+class NoTls(Exception):
+    """The certificate or its key cannot be used; the message says which file and why."""
+
+
+class RenewableTls:
+    """The TLS of one process.
+
+    Each handshake looks whether the files have changed. A renewed certificate is used from the
+    next handshake on; while the new files cannot be used, the old certificate stays.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Load a certificate, which may have others of its chain behind it, and its key.
+
+        Raises:
+            NoTls: they cannot be used.
+        """
+        self._certificate = certificate
+        self._key = key
+        self._seen = self._state()
+        self._current = self._loaded()
+        self.context = self._loaded()
+        """What a server is to be started with."""
+
+        self.context.sni_callback = self._choose
+
+    def _choose(
+        self, handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _first: ssl.SSLContext
+    ) -> None:
+        state = self._state()
+        if state != self._seen:
+            self._seen = state
+            self._renew()
+        handshake.context = self._current
+
+    def _renew(self) -> None:
+        try:
+            self._current = self._loaded()
+        except NoTls as error:
+            _log.error("certificate_not_renewed", detail=f"{error}; the old one stays in use")
+        else:
+            _log.info("certificate_renewed", file=str(self._certificate))
+
+    def _loaded(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        for path in (self._certificate, self._key):
+            try:
+                path.read_bytes()
+            except OSError as error:
+                raise NoTls(f"cannot read {path}: {error.strerror}") from None
+        try:
+            # Without a password it would ask for one, on the terminal.
+            context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
+        except (ssl.SSLError, ValueError) as error:
+            why = getattr(error, "reason", None) or "they are not in PEM form, or have a password"
+            raise NoTls(
+                f"{self._certificate} and {self._key} are no certificate and its key: {why}"
+            ) from None
+        return context
+
+    def _state(self) -> _State:
+        return tuple(_state_of(path) for path in (self._certificate, self._key))
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def tls_of(settings: Settings) -> RenewableTls | None:
+    """Return the TLS that a server is set to use; ``None`` for plain HTTP.
+
+    Raises:
+        NoTls: one of the two files is not set, or they cannot be used.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise NoTls("set both KEYLEDGER_TLS_CERTIFICATE and KEYLEDGER_TLS_KEY, or neither")
+    return RenewableTls(certificate, key)
+
+
+def context_of_worker(_config: Any, _default: Any) -> ssl.SSLContext:  # noqa: ANN401 - uvicorn's own
+    """Return the context of a server process, whose settings are in the environment.
+
+    Raises:
+        NoTls: the certificate cannot be used.
+    """
+    tls = tls_of(read_settings())
+    if tls is None:
+        raise NoTls("no certificate is set")
+    return tls.context
