@@ -164,6 +164,10 @@ def _check_projection(status: ProjectionStatus) -> Check:
     rebuild = f"keyledger projections rebuild {status.name}"
     version = next(view.version for view in VIEWS if view.name == status.name)
     found = f"version {status.view_version}, position {status.position:,}, lag {status.lag:,}"
+    if status.view_version > version:
+        remedy = "run the newer version of Keyledger, or: keyledger projections downgrade"
+        found = f"{found}; the program has version {version}, and refuses to start"
+        return Check(status.name, "fail", found, remedy)
     if status.view_version != version:
         remedy = "any other command builds it anew, as does a start of the server"
         return Check(status.name, "warn", f"{found}; the program has version {version}", remedy)
