@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, Table, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -238,7 +239,7 @@ def _opening(name: str) -> Iterator[None]:
     """Turn what goes wrong at an opening into a refusal that says why."""
     try:
         yield
-    except (DBAPIError, OSError) as error:
+    except (DBAPIError, psycopg.Error, OSError) as error:
         why = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         raise LedgerUnavailable(f"cannot open the database {name}: {why}") from error
 

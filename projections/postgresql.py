@@ -1,7 +1,7 @@
 """PostgreSQL: how connections are opened, and what is demanded of them."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -14,6 +14,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 
 from domain.errors import LedgerUnavailable
 from projections.known_history import RESTART, KnownHistory, Timeline
+from projections.postgresql_pooling import check_sessions, is_pooled
 
 # LOCK TABLE takes no snapshot, and so is first: a transaction whose snapshot is older than the
 # exchange of a table would find the new one empty.
@@ -69,7 +70,8 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
 
     Raises:
         DBAPIError: it cannot be reached.
-        LedgerUnavailable: it does not give what is demanded.
+        LedgerUnavailable: it does not give what is demanded, or is behind a pooler that keeps no
+            session for each connection.
     """
     reader, writer = (
         create_engine(
@@ -87,6 +89,10 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
     )
     _demand(reader, limits, begin=_Reading())
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
+    with closing(writer.raw_connection()) as lent:
+        if is_pooled(cast("LedgerConnection", lent.driver_connection)):
+            patience = limits.patience_seconds
+            check_sessions(partial(_opened, url, limits, known, patience, autocommit=True))
     with writer.connect():
         return reader, writer
 
