@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -43,17 +44,19 @@ def pooled(server: Server, database: str, mode: str, round_robin: int = 0) -> It
     url = server.url(database)
     port = free_port()
     settings = _SETTINGS.format(url=url, port=port, mode=mode, round_robin=round_robin)
-    read, write = os.pipe()
-    os.write(write, settings.encode())
-    os.close(write)
+    folder = Path(tempfile.mkdtemp(prefix="keyledger-pgbouncer-"))
+    file = folder / "pgbouncer.ini"
+    file.touch(0o600)
+    file.write_text(settings)
+    if plain_user() is not None:
+        for path in (folder, file):
+            shutil.chown(path, plain_user())
     process = subprocess.Popen(
-        [PGBOUNCER or "", f"/dev/fd/{read}"],
+        [PGBOUNCER or "", str(file)],
         user=plain_user(),
-        pass_fds=[read],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    os.close(read)
     through = url.set(host="127.0.0.1", port=port)
     try:
         plain = through.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -71,6 +74,7 @@ def pooled(server: Server, database: str, mode: str, round_robin: int = 0) -> It
     finally:
         process.terminate()
         process.wait(20)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
