@@ -11,6 +11,7 @@ from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable
 from projections.attestation import Attestation, attest, go_on
 from projections.checkpoint_file import notes_in
+from projections.findings import Findings
 from projections.last_attestation import LastAttestation, LastFinding, keep_attestation
 from projections.rebuild import Progress, ignore_progress
 
@@ -28,13 +29,35 @@ def attest_ledger(
     Raises:
         LedgerUnavailable: the database or the file of the checkpoints cannot be read.
     """
-    attestation = attest(
+    attestation = examine_ledger(ledger, Findings(), progress=progress, pause=pause)
+    keep_result(ledger, attestation)
+    return attestation
+
+
+def examine_ledger(
+    ledger: OpenLedger,
+    findings: Findings,
+    *,
+    progress: Progress = ignore_progress,
+    pause: Callable[[], None] = go_on,
+) -> Attestation:
+    """Do as `attest_ledger` does, and do not keep the result.
+
+    Args:
+        findings: takes each finding as soon as it is known.
+    """
+    return attest(
         ledger.database,
         notes=_notes(ledger.signer.path),
         keys=[ledger.signer.key.verifier_key],
         progress=progress,
         pause=pause,
+        findings=findings,
     )
+
+
+def keep_result(ledger: OpenLedger, attestation: Attestation) -> None:
+    """Write down what came of an attestation, or log why that failed; wait for no standby."""
     last = LastAttestation(
         ledger.clock(),
         position=attestation.position,
@@ -52,7 +75,6 @@ def attest_ledger(
     except LedgerUnavailable as error:
         # What was found is told all the same, and the next attestation tries again.
         _log.error("attestation_not_kept", code=error.code, detail=str(error))
-    return attestation
 
 
 def log_attestation(attestation: Attestation) -> None:

@@ -59,8 +59,12 @@ def opened_ledger(
     on_append: OnAppend = ignore_append,
     on_argon2: OnChange = ignore_change,
     progress: Progress = ignore_progress,
+    downgrade: bool = False,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
+
+    Args:
+        downgrade: whether to replace the tables of views that a newer version has made.
 
     Raises:
         LedgerError: it cannot be opened; the message says why and what to do.
@@ -71,7 +75,7 @@ def opened_ledger(
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
-        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        build_outdated_views(database, VIEWS, clock=clock, progress=progress, downgrade=downgrade)
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
         with suppress(HistoryInDoubt):

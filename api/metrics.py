@@ -158,7 +158,16 @@ class _LedgerCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Ask the ledger."""
+        """Ask the ledger; one that lacks what this process has seen says nothing of itself."""
+        refusal = self._ledger.database.known.refusal
+        yield GaugeMetricFamily(
+            "keyledger_ledger_went_back",
+            "Whether verification is refused (1), since the database lacks an event or a timeline"
+            " that this process has seen.",
+            value=refusal is not None,
+        )
+        if refusal is not None:
+            return
         statuses = projection_status(self._ledger.database)
         yield GaugeMetricFamily(
             "keyledger_position",

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from sqlalchemy import Connection, select
 
 from domain.caller import Actor
-from domain.errors import Invalid
+from domain.errors import DamagedHistory, Invalid
 from domain.key_ids import to_key_id, to_uuid
 from projections.key_filters import Filters
 from projections.key_pages import list_keys
@@ -102,6 +102,9 @@ def accesses(
         at: the time of the report.
         past: whether it is one in the past. Then nothing is known of uses.
         workspace: the only one to report on.
+
+    Raises:
+        DamagedHistory: the event of a key's last change is missing.
     """
     if workspace is None:
         workspaces = list_workspaces(connection, limit=_ALL_WORKSPACES)
@@ -112,6 +115,11 @@ def accesses(
             keys = [key for key in page if selection.also(key)]
             changes = _last_changes(connection, keys)
             for key in keys:
+                if key.key_id not in changes:
+                    raise DamagedHistory(
+                        f"the event that made version {key.version} of {key.key_id} is missing:"
+                        " it was deleted past the ledger; run: keyledger audit verify"
+                    )
                 changed_at, changed_by = changes[key.key_id]
                 yield Access(key, changed_at, changed_by)
 

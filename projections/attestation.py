@@ -70,6 +70,7 @@ def attest(
     keys: Iterable[VerifierKey],
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = go_on,
+    findings: Findings | None = None,
 ) -> Attestation:
     """Check all that is in a ledger, while it goes on serving.
 
@@ -78,6 +79,7 @@ def attest(
         keys: the ledger's public keys.
         progress: is told after each batch what is being checked, and how far it is.
         pause: is called after each batch, outside of all transactions; may raise, to end it all.
+        findings: takes each finding as soon as it is known.
 
     Raises:
         LedgerUnavailable: the database cannot be asked.
@@ -91,7 +93,7 @@ def attest(
 
         return on_batch
 
-    findings = Findings()
+    findings = Findings() if findings is None else findings
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)

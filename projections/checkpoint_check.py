@@ -67,11 +67,16 @@ def check_checkpoints(
             check.take(some)
             count += len(some)
             on_batch(count, count)
+        check.end()
     return count
 
 
 class _Source:
-    """Where checkpoints come from; after one that differs, the later ones differ as well."""
+    """Where checkpoints come from.
+
+    The first one that contradicts the log is told with what is wrong; all later ones that do are
+    told together, with the last of them, so that it is known how much is gone.
+    """
 
     def __init__(
         self, database: Database, keys: tuple[VerifierKey, ...], findings: Findings
@@ -80,11 +85,14 @@ class _Source:
         self._keys = keys
         self._findings = findings
         self._agreed = 0
+        self._size = 0
         self._differs = False
+        self._others = 0
+        self._largest = 0
 
     def take(self, some: Iterable[Kept]) -> None:
         with self._database.read() as connection:
-            size = entries.size_of(connection)
+            size = self._size = entries.size_of(connection)
             for kept in some:
                 try:
                     checkpoint = open_checkpoint(kept.note, self._keys)
@@ -95,8 +103,24 @@ class _Source:
                 if kept.said not in {None, said}:
                     wrong = f"its note is of {said[0]} at {said[1]} entries"
                     self._find(kept.place, wrong, _NOT_SIGNED)
-                elif not self._differs:
+                else:
                     self._compare(connection, size, kept.place, checkpoint)
+
+    def end(self) -> None:
+        """Tell of the checkpoints that contradict the log after the first one."""
+        if not self._others:
+            return
+        gone = (
+            f"; entries {self._size} to {self._largest - 1} were signed and are gone"
+            if self._largest > self._size
+            else ""
+        )
+        others = f"{self._others} other {'checkpoint' if self._others == 1 else 'checkpoints'}"
+        self._find(
+            f"{others} after the first that contradicts the log",
+            f"they contradict it too, up to the one over {self._largest} entries{gone}",
+            _REWRITTEN,
+        )
 
     def _compare(
         self, connection: Connection, size: int, place: str, checkpoint: Checkpoint
@@ -121,6 +145,10 @@ class _Source:
                     f" entries {begin} to {checkpoint.size - 1} is not as it was when it was"
                     " signed, or not in its place"
                 )
+        self._largest = max(self._largest, checkpoint.size)
+        if self._differs:
+            self._others += 1
+            return
         self._differs = True
         self._find(place, wrong, _REWRITTEN)
 

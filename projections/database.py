@@ -7,15 +7,17 @@ events are committed in the order of their positions.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psycopg
 from sqlalchemy import URL, Connection, Engine, Table, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors import LedgerUnavailable
 from projections import postgresql, postgresql_locks, postgresql_tables, sqlite
+from projections.known_history import KnownHistory
 from projections.postgresql import ConnectionLimits
 
 SQLITE = "sqlite"
@@ -33,6 +35,8 @@ class Database:
         writer: gives connections that can.
         file_id: what the file of an SQLite database was when it was opened.
         limits: of what is taken of a server.
+        known: the newest state of the ledger that was seen through it.
+        waits_for_standby: whether a commit waits for a synchronous standby, if there is to be one.
     """
 
     url: URL
@@ -40,6 +44,8 @@ class Database:
     writer: Engine
     file_id: sqlite.FileId | None
     limits: ConnectionLimits
+    known: KnownHistory = field(default_factory=KnownHistory)
+    waits_for_standby: bool = True
 
     @property
     def name(self) -> str:
@@ -56,6 +62,13 @@ class Database:
         """The file of an SQLite database; a server's has none."""
         assert self.is_a_file, f"{self.name} is no file"  # noqa: S101 - whoever asks has to know
         return Path(self.url.database or "")
+
+    def without_standby(self) -> "Database":
+        """Return the same database, for writing what may be lost when a standby takes over.
+
+        Its commits wait for no standby. Others wait without any limit while none is there.
+        """
+        return replace(self, waits_for_standby=False)
 
     def is_in_place(self) -> bool:
         """Tell whether the file that is open is still the one that is called so.
@@ -93,6 +106,8 @@ class Database:
             LedgerUnavailable: the database cannot be asked, or was not free in time.
         """
         with _as_unavailable(), self.writer.begin() as connection:
+            if not self.waits_for_standby and connection.dialect.name == POSTGRESQL:
+                postgresql.wait_for_no_standby(connection)
             yield connection
 
     @contextmanager
@@ -208,7 +223,9 @@ def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits())
     parsed = make_url(url)
     with _opening(url_for_people(parsed)):
         if parsed.drivername == "postgresql+psycopg":
-            return Database(parsed, *postgresql.open_engines(parsed, limits), None, limits)
+            known = KnownHistory()
+            engines = postgresql.open_engines(parsed, limits, known)
+            return Database(parsed, *engines, None, limits, known)
         if parsed.get_backend_name() == SQLITE and sqlite.names_a_file(parsed):
             reader, writer = sqlite.open_engines(parsed)
             file_id = sqlite.file_id_of(Path(parsed.database or ""))
@@ -222,7 +239,7 @@ def _opening(name: str) -> Iterator[None]:
     """Turn what goes wrong at an opening into a refusal that says why."""
     try:
         yield
-    except (DBAPIError, OSError) as error:
+    except (DBAPIError, psycopg.Error, OSError) as error:
         why = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         raise LedgerUnavailable(f"cannot open the database {name}: {why}") from error
 

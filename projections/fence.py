@@ -9,7 +9,8 @@ a way there and back.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import psycopg
@@ -18,19 +19,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from domain.errors import LedgerUnavailable
 from projections import auth_lookup, postgresql
 from projections.database import Database
+from projections.known_history import NO_EVENT, Event, KnownHistory
 from projections.sqlite_driver import driver
 
 EVENTS_LOOKED_AT = 10_000
 
-Event = tuple[int, bytes, bytes]
-"""A position, the id of a key as it is stored, and what was stored."""
-
-NO_EVENT: Event = (0, b"", b"")
-
 # As bytes, whatever somebody may have planted: a text that is none could not be read.
 _BYTES = "SELECT id, CAST(originator_id AS BLOB), CAST(state AS BLOB) FROM events"
 _EVENTS = f"{_BYTES} WHERE id >= ? ORDER BY id LIMIT ?"
-_LAST_EVENT = f"{_BYTES} ORDER BY id DESC LIMIT 1"
+_FIRST_QUESTION = "id = {} OR id = (SELECT max(id) FROM events)"
+_FIRST_EVENTS = f"{_BYTES} WHERE {_FIRST_QUESTION.format('?')} ORDER BY id"
 _GENERATION = "SELECT generation FROM projection_states WHERE table_name = ?"
 # All of it in one statement, which sees one state, and in one way there and back.
 _QUESTION = f"""
@@ -45,8 +43,10 @@ _QUESTION_IN_PSYCOPG = _QUESTION.format("id >= %s")
 QUESTION = _QUESTION.format("id >= $1")
 """As libpq takes it."""
 
-FIRST_QUESTION = _QUESTION.format("id = (SELECT max(id) FROM events)")
-"""Asked where nothing is known yet, and where that is another ledger's."""
+_FIRST_QUESTION_IN_PSYCOPG = _QUESTION.format(_FIRST_QUESTION.format("%s"))
+FIRST_QUESTION = _QUESTION.format(_FIRST_QUESTION.format("$1"))
+"""Asks for the last event and for the one at a known position: where nothing is known yet, and
+where there are too many new events to go through."""
 
 
 class Seen(NamedTuple):
@@ -125,9 +125,8 @@ def compare(
         events: from the last one that was seen on.
 
     Returns:
-        ``None`` if nothing that was seen before can be relied on. A rebuilt table may differ
-        without an event; and where the last event is not what it was, somebody has put an older
-        ledger in this one's place.
+        ``None`` if nothing that was seen before can be relied on: there are too many new events,
+        an event was changed, or the table was rebuilt, and may differ without an event.
     """
     known, news = (events[:1], events[1:]) if since.last[0] else ([NO_EVENT], events)
     if (
@@ -139,6 +138,32 @@ def compare(
         return None
     last = news[-1] if news else since.last
     return News(Seen(version, generation, last), [key for _, key, _ in news])
+
+
+def newest_known(known: KnownHistory, since: Seen) -> Event:
+    """Return the newest event that the answer to a question must have; call it before asking."""
+    return max(known.event, since.last, key=lambda event: event[0])
+
+
+def check_answer(
+    known: KnownHistory, event: Event, events: Sequence[Event], *, is_first: bool = False
+) -> None:
+    """Refuse to answer from a database that lacks an event that this process has seen.
+
+    Args:
+        event: the newest one that this process had seen before it asked.
+        events: the answer.
+        is_first: whether it asked for the event by its position. Another answer, if it is as long
+            as answers get, may end before that event; then the first question is asked next.
+
+    Raises:
+        LedgerUnavailable: it lacks the event.
+    """
+    ends_before = len(events) > EVENTS_LOOKED_AT and events[-1][0] < event[0]
+    if is_first or not ends_before:
+        known.check_events(event, events)
+        if events:
+            known.note(events[-1])
 
 
 class FileFence:
@@ -157,6 +182,7 @@ class FileFence:
         except (SQLAlchemyError, driver.Error) as error:
             raise LedgerUnavailable("the database cannot be opened for the fence") from error
         self._connection = cast("driver.Connection", pooled.driver_connection)
+        self._known = database.known
         self._lock = threading.Lock()
         pooled.detach()
 
@@ -169,14 +195,19 @@ class FileFence:
         with self._lock:
             try:
                 ask = self._connection.execute
+                newest = newest_known(self._known, since)
                 version = ask("PRAGMA data_version").fetchone()[0]
                 if version == since.version:
+                    self._known.check()
                     return None
                 events = ask(_EVENTS, (since.last[0], EVENTS_LOOKED_AT + 1)).fetchall()
+                check_answer(self._known, newest, events)
                 generation = (ask(_GENERATION, (auth_lookup.VIEW.name,)).fetchone() or [None])[0]
                 news = compare(since, version, generation, events)
                 if news is None:
-                    last = ask(_LAST_EVENT).fetchone() or NO_EVENT
+                    events = ask(_FIRST_EVENTS, (newest[0],)).fetchall()
+                    check_answer(self._known, newest, events, is_first=True)
+                    last = events[-1] if events else NO_EVENT
                     news = News(Seen(version, generation, last), None)
             except driver.Error as error:
                 raise _unavailable() from error
@@ -203,6 +234,15 @@ class FileFence:
         return self._connection.execute(statement, values).fetchall()
 
 
+Rows = list[tuple[Any, ...]]
+Check = Callable[[Rows], None]
+"""Raises LedgerUnavailable if an answer must not be used."""
+
+
+def accept_all(_rows: Rows) -> None:
+    """Accept every answer."""
+
+
 _GIVEN_UP = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled)
 """What a server answers that has waited as long as it may; to ask it again is to wait again."""
 
@@ -220,6 +260,7 @@ class ServerFence:
         """
         self._database = database
         self._lock = threading.Lock()
+        self._known = database.known
         self._is_closed = False
         self._connection = self._connected()
 
@@ -231,12 +272,16 @@ class ServerFence:
         """
         position = since.last[0]
         news = None
+        newest = newest_known(self._known, since)
         if position:
-            rows = self._asked(_QUESTION_IN_PSYCOPG, (position,))
+            check = partial(self._check, newest)
+            rows = self._asked(_QUESTION_IN_PSYCOPG, (position,), check=check)
             news = compare(since, 1, *read_answer(rows))
         if news is None:
-            generation, last = read_answer(self._asked(FIRST_QUESTION))
-            return News(Seen(1, generation, last[-1] if last else NO_EVENT), None)
+            check = partial(self._check, newest, is_first=True)
+            rows = self._asked(_FIRST_QUESTION_IN_PSYCOPG, (newest[0],), check=check)
+            generation, events = read_answer(rows)
+            return News(Seen(1, generation, events[-1] if events else NO_EVENT), None)
         return news if news.keys else None
 
     def find(self, lookup_id: str, pepper_id: str) -> auth_lookup.Found | None:
@@ -253,23 +298,54 @@ class ServerFence:
             self._is_closed = True
             self._connection.close()
 
-    def _connected(self) -> psycopg.Connection:
+    def _connected(self) -> "postgresql.LedgerConnection":
+        """Connect; what is found by this connection is not older than what was seen before."""
         try:
-            return postgresql.connect(self._database.url, self._database.limits)
+            connection = postgresql.connect(
+                self._database.url, self._database.limits, self._database.known
+            )
         except psycopg.Error as error:
             raise _unavailable() from error
+        newest = self._known.event
+        try:
+            if newest[0]:
+                rows = _rows(connection, _FIRST_QUESTION_IN_PSYCOPG, (newest[0],))
+                self._check(newest, rows, is_first=True)
+        except psycopg.Error as error:
+            connection.close()
+            raise _unavailable() from error
+        except LedgerUnavailable:
+            connection.close()
+            raise
+        self._timeline = connection.timeline
+        return connection
 
-    def _asked(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def _check(
+        self, newest: Event, rows: Sequence[Sequence[Any]], *, is_first: bool = False
+    ) -> None:
+        check_answer(self._known, newest, read_answer(rows)[1], is_first=is_first)
+
+    def _asked(
+        self, statement: str, values: Sequence[object] = (), *, check: Check = accept_all
+    ) -> Rows:
         if not self._lock.acquire(timeout=self._database.limits.lock_seconds):
             raise _unavailable()
         try:
-            return self._asked_alone(statement, values)
+            rows = self._asked_alone(statement, values)
+            try:
+                check(rows)
+            except LedgerUnavailable:
+                # The next question connects again, perhaps to another server.
+                self._connection.close()
+                raise
+            return rows
         finally:
             self._lock.release()
 
-    def _asked_alone(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    def _asked_alone(self, statement: str, values: Sequence[object]) -> Rows:
         try:
-            return _rows(self._connection, statement, values)
+            if not self._known.is_outdated(self._timeline):
+                return _rows(self._connection, statement, values)
         except psycopg.Error as error:
             cut = isinstance(error, psycopg.OperationalError) and not isinstance(error, _GIVEN_UP)
             if self._is_closed or not cut:
@@ -289,9 +365,7 @@ def read_answer(rows: Sequence[Sequence[Any]]) -> tuple[int | None, list[Event]]
     return generation, [(row[1], row[2].bytes, row[3]) for row in rows if row[1] is not None]
 
 
-def _rows(
-    connection: psycopg.Connection, statement: str, values: Sequence[object]
-) -> list[tuple[Any, ...]]:
+def _rows(connection: psycopg.Connection, statement: str, values: Sequence[object]) -> Rows:
     return connection.execute(cast("Any", statement), values, binary=True).fetchall()
 
 

@@ -11,7 +11,16 @@ from psycopg.pq import ExecStatus, Format
 from domain.errors import LedgerUnavailable
 from projections import postgresql
 from projections.database import Database
-from projections.fence import FIRST_QUESTION, NO_EVENT, QUESTION, Event, News, Seen, compare
+from projections.fence import (
+    FIRST_QUESTION,
+    QUESTION,
+    News,
+    Seen,
+    check_answer,
+    compare,
+    newest_known,
+)
+from projections.known_history import NO_EVENT, Event
 
 _NEWS = b"news"
 _FIRST = b"first"
@@ -34,7 +43,7 @@ class OpenQuestion:
             LedgerUnavailable: the server cannot be reached.
         """
         try:
-            self._connection = postgresql.connect(database.url, database.limits)
+            self._connection = postgresql.connect(database.url, database.limits, database.known)
         except psycopg.Error as error:
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
         try:
@@ -43,6 +52,8 @@ class OpenQuestion:
         except psycopg.Error as error:
             self._connection.close()
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        self._known = database.known
+        self._newest = NO_EVENT
         self._since: Seen | None = None
         # Of a connection that was cut, libpq does not tell it any more.
         self._fileno = self._connection.fileno()
@@ -55,13 +66,19 @@ class OpenQuestion:
         """Ask what was committed since.
 
         Raises:
-            LedgerUnavailable: the connection was cut.
+            LedgerUnavailable: the connection was cut, or is to a server that is on an older
+                timeline than another one is by now.
         """
+        if self._known.is_outdated(self._connection.timeline):
+            raise LedgerUnavailable("the database server was replaced by another one")
         self._since = since
+        self._newest = newest_known(self._known, since)
         position = since.last[0]
-        name, values = (_NEWS, [b"%d" % position]) if position else (_FIRST, [])
+        name, value = (_NEWS, position) if position else (_FIRST, self._newest[0])
         try:
-            self._connection.pgconn.send_query_prepared(name, values, result_format=Format.BINARY)
+            self._connection.pgconn.send_query_prepared(
+                name, [b"%d" % value], result_format=Format.BINARY
+            )
         except psycopg.Error as error:
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
 
@@ -69,7 +86,8 @@ class OpenQuestion:
         """Return the answer; ``None`` if not all of it is here.
 
         Raises:
-            LedgerUnavailable: the connection was cut, or the server refuses to answer.
+            LedgerUnavailable: the connection was cut, the server refuses to answer, or it lacks an
+                event that this process has seen.
         """
         assert self._since is not None  # noqa: S101 - a question was sent
         libpq = self._connection.pgconn
@@ -91,7 +109,9 @@ class OpenQuestion:
             for _, position, key, state in rows
             if position is not None and key is not None and state is not None
         ]
-        if self._since.last[0]:
+        is_first = not self._since.last[0]
+        check_answer(self._known, self._newest, events, is_first=is_first)
+        if not is_first:
             news = compare(self._since, 1, generation, events)
             if news is None:
                 # Nothing that was known holds: what is the last event, then?

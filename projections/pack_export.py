@@ -23,6 +23,7 @@ def export_pack(
     connection: Connection,
     target: BinaryIO,
     *,
+    signed: Checkpoint,
     key: SigningKey,
     reports: Mapping[str, Iterable[bytes]],
 ) -> Checkpoint:
@@ -30,6 +31,7 @@ def export_pack(
 
     Args:
         target: an empty file that is open for writing.
+        signed: the last checkpoint outside the database, which the pack has to reach.
         key: the ledger's.
         reports: the contents of further files by their names.
 
@@ -39,25 +41,24 @@ def export_pack(
     Raises:
         HistoryInDoubt: nothing was signed, or something else than what there is.
     """
-    note = connection.scalar(
-        select(checkpoints.c.note)
-        .where(checkpoints.c.origin == key.name)
-        .order_by(checkpoints.c.size.desc())
-        .limit(1)
-    )
-    if note is None:
+    if not signed.size:
         raise HistoryInDoubt("the log has no signed checkpoint yet, so that nothing can be proved")
     try:
-        last = open_checkpoint(note, [key.verifier_key])
-        return write_pack(
+        written = write_pack(
             target,
-            entries=_entries(connection, last.size),
-            checkpoints=_notes(connection, last),
+            entries=_entries(connection, signed.size),
+            checkpoints=_notes(connection, signed.size, key),
             key=key,
             reports=reports,
         )
     except ValueError as error:
         raise HistoryInDoubt(f"no pack can be made of this log: {error}; {_VERIFY}") from error
+    if written != signed:
+        raise HistoryInDoubt(
+            f"no pack can be made of this log: its {signed.size} entries are not the ones that were"
+            f" signed; {_VERIFY}"
+        )
+    return written
 
 
 def _entries(connection: Connection, size: int) -> Iterator[bytes]:
@@ -68,13 +69,27 @@ def _entries(connection: Connection, size: int) -> Iterator[bytes]:
     )
 
 
-def _notes(connection: Connection, last: Checkpoint) -> Iterator[str]:
-    return _in_pieces(
-        connection,
-        select(checkpoints.c.note)
-        .where(checkpoints.c.origin == last.origin)
-        .order_by(checkpoints.c.size),
+def _notes(connection: Connection, size: int, key: SigningKey) -> Iterator[str]:
+    """Yield the notes in the database, the smallest first, up to a size.
+
+    Raises:
+        ValueError: a note is not of the size at which it is kept, or was not signed by the key.
+    """
+    query = (
+        select(checkpoints.c.size, checkpoints.c.note)
+        .where(checkpoints.c.origin == key.name, checkpoints.c.size <= size)
+        .order_by(checkpoints.c.size)
     )
+    found = connection.execution_options(yield_per=_AT_ONCE).execute(query)
+    for row in found:
+        checkpoint = open_checkpoint(row.note, [key.verifier_key])
+        if checkpoint.size != row.size:
+            message = (
+                f"the database's checkpoint at {row.size} entries was replaced by one of"
+                f" {checkpoint.size} entries"
+            )
+            raise ValueError(message)
+        yield row.note
 
 
 def _in_pieces(connection: Connection, query: Select[tuple[Value]]) -> Iterator[Value]:

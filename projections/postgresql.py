@@ -1,5 +1,7 @@
 """PostgreSQL: how connections are opened, and what is demanded of them."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -11,6 +13,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from domain.errors import LedgerUnavailable
+from projections.known_history import RESTART, KnownHistory, Timeline
+from projections.postgresql_pooling import check_sessions, is_pooled
 
 # LOCK TABLE takes no snapshot, and so is first: a transaction whose snapshot is older than the
 # exchange of a table would find the new one empty.
@@ -24,6 +28,11 @@ _BEGIN_WRITING = (
     " WHERE current_setting('synchronous_commit') = 'off'"
 )
 
+# Any role may ask this by default. A standby cannot tell it, and is refused later.
+_TIMELINE = (
+    b"SELECT system_identifier::text, pg_walfile_name(pg_current_wal_lsn())"
+    b" FROM pg_control_system() WHERE NOT pg_is_in_recovery()"
+)
 
 _GRACE_SECONDS = 5.0
 
@@ -50,20 +59,24 @@ class ConnectionLimits:
         return self.statement_seconds + _GRACE_SECONDS
 
 
-def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
+def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tuple[Engine, Engine]:
     """Connect to a server.
+
+    Args:
+        known: what this process has seen of the ledger.
 
     Returns:
         An engine that reads, and one that writes.
 
     Raises:
         DBAPIError: it cannot be reached.
-        LedgerUnavailable: it does not give what is demanded.
+        LedgerUnavailable: it does not give what is demanded, or is behind a pooler that keeps no
+            session for each connection.
     """
     reader, writer = (
         create_engine(
             url,
-            creator=partial(_opened, url, limits, patience_seconds),
+            creator=partial(_opened, url, limits, known, patience_seconds),
             hide_parameters=True,
             # A transaction begins with one statement of ours, in one round trip.
             isolation_level="AUTOCOMMIT",
@@ -76,8 +89,17 @@ def open_engines(url: URL, limits: ConnectionLimits) -> tuple[Engine, Engine]:
     )
     _demand(reader, limits, begin=_Reading())
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
-    with writer.connect():
-        return reader, writer
+    try:
+        with closing(writer.raw_connection()) as lent:
+            if is_pooled(cast("LedgerConnection", lent.driver_connection)):
+                patience = limits.patience_seconds
+                check_sessions(partial(_opened, url, limits, known, patience, autocommit=True))
+        with writer.connect():
+            return reader, writer
+    except BaseException:
+        reader.dispose()
+        writer.dispose()
+        raise
 
 
 def connection_arguments(url: URL, limits: ConnectionLimits) -> dict[str, Any]:
@@ -91,18 +113,30 @@ def connection_arguments(url: URL, limits: ConnectionLimits) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
     }
+    if len(_hosts(url)) > 1:
+        # Without this libpq takes the first server that answers, and that may be a standby.
+        arguments["target_session_attrs"] = "read-write"
     return {name: value for name, value in arguments.items() if name not in url.query}
 
 
-def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
+def _hosts(url: URL) -> list[str]:
+    """Return the hosts that a URL names, each as ``host`` or ``host:port``."""
+    hosts = [host for value in url.normalized_query.get("host", ()) for host in value.split(",")]
+    return hosts or [url.host or ""]
+
+
+def connect(url: URL, limits: ConnectionLimits, known: KnownHistory) -> "LedgerConnection":
     """Open a connection of one's own, set up as those of the engines are.
+
+    Args:
+        known: what this process has seen of the ledger.
 
     Raises:
         psycopg.Error: the server cannot be reached.
         LedgerUnavailable: it does not give what is demanded.
     """
     patience = limits.patience_seconds
-    connection = _opened(url, limits, patience, autocommit=True, prepare_threshold=1)
+    connection = _opened(url, limits, known, patience, autocommit=True, prepare_threshold=1)
     try:
         _set_up(connection, limits)
     except BaseException:
@@ -114,16 +148,71 @@ def connect(url: URL, limits: ConnectionLimits) -> psycopg.Connection:
 def _opened(
     url: URL,
     limits: ConnectionLimits,
+    known: KnownHistory,
     patience_seconds: float | None,
     **given: Any,  # noqa: ANN401 - psycopg's own
-) -> "_Connection":
-    made = url.get_dialect()().create_connect_args(url)[1]
-    connection = _Connection.connect(**made, **connection_arguments(url, limits), **given)
+) -> "LedgerConnection":
+    """Connect to a server that is not on an older timeline than one that was seen before.
+
+    Raises:
+        psycopg.Error: no server can be reached.
+        LedgerUnavailable: each that can be reached is on an older timeline.
+    """
+    made = {
+        **url.get_dialect()().create_connect_args(url)[1],
+        **connection_arguments(url, limits),
+        **given,
+    }
+    connection = _connected(made, limits, patience_seconds)
+    if known.note_timeline(connection.timeline):
+        return connection
+    found = connection.timeline
+    connection.close()
+    # libpq takes the first server that accepts changes, and a former primary does.
+    for each in _one_by_one(made):
+        with suppress(psycopg.Error):
+            connection = _connected(each, limits, patience_seconds)
+            if known.note_timeline(connection.timeline):
+                return connection
+            connection.close()
+    raise known.refuse(
+        f"the database server is on timeline {found.number if found else '?'}, and this server has"
+        f" used a newer one: it is a former primary that came back after a failover; {RESTART}"
+    )
+
+
+def _connected(
+    arguments: Mapping[str, Any], limits: ConnectionLimits, patience_seconds: float | None
+) -> "LedgerConnection":
+    connection = LedgerConnection.connect(**arguments)
+    try:
+        connection.autocommit = True
+        with suppress(psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError):
+            # A server that does not tell its timeline is used without it.
+            rows = connection.execute(_TIMELINE).fetchall()
+            connection.timeline = Timeline(rows[0][0], int(rows[0][1][:8], 16)) if rows else None
+    except BaseException:
+        connection.close()
+        raise
     connection.patience_seconds = patience_seconds
+    connection.may_be_lost_after = limits.patience_seconds
     return connection
 
 
-class _Connection(psycopg.Connection[Any]):
+def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of each host alone, if there are several (libpq, "Multiple Hosts")."""
+    of_each = {
+        name: str(arguments[name]).split(",")
+        for name in ("host", "hostaddr", "port")
+        if arguments.get(name)
+    }
+    count = max((len(values) for values in of_each.values()), default=1)
+    for number in range(count if count > 1 else 0):
+        each = {name: values[number % len(values)] for name, values in of_each.items()}
+        yield {**arguments, **each}
+
+
+class LedgerConnection(psycopg.Connection[Any]):
     """One that gives up a server which says nothing for longer than a statement may take.
 
     A server that is gone ends the connection, and one that works ends a statement that takes too
@@ -134,6 +223,14 @@ class _Connection(psycopg.Connection[Any]):
     patience_seconds: float | None = None
     takes_long: bool = False
     """Whether it is waited for to the end of the transaction, whatever it does."""
+    may_be_lost_after: float | None = None
+    """Seconds after which a server is given up in a transaction that may be lost."""
+    may_be_lost: bool = False
+    """Whether nobody waits for a standby, nor for longer than a statement may take, to the end of
+    the transaction."""
+    timeline: Timeline | None = None
+    """Of the server; ``None`` if it does not tell it. A server changes it only by a restart or a
+    promotion, and a connection to a standby is refused."""
 
     def wait(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
         """Wait for the server.
@@ -142,12 +239,13 @@ class _Connection(psycopg.Connection[Any]):
             psycopg.OperationalError: it says nothing, and the connection was closed.
         """
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
-            self.takes_long = False
-        if self.patience_seconds is None or self.takes_long:
+            self.takes_long = self.may_be_lost = False
+        patience = self.may_be_lost_after if self.may_be_lost else self.patience_seconds
+        if patience is None or self.takes_long:
             return super().wait(*given, **options)
-        deadline = monotonic() + self.patience_seconds
+        deadline = monotonic() + patience
         try:
-            return super().wait(*given, **{"timeout": self.patience_seconds} | options)
+            return super().wait(*given, **{"timeout": patience} | options)
         except psycopg.OperationalError:
             if monotonic() >= deadline:
                 # Nobody knows what it would say next, and to what.
@@ -157,10 +255,20 @@ class _Connection(psycopg.Connection[Any]):
 
 def lift_timeouts(connection: Connection) -> None:
     """Let statements, and what is done between them, take as long as they need in a transaction."""
-    cast("_Connection", connection.connection.driver_connection).takes_long = True
+    cast("LedgerConnection", connection.connection.driver_connection).takes_long = True
     connection.exec_driver_sql(
         "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
     )
+
+
+def wait_for_no_standby(connection: Connection) -> None:
+    """Let a transaction commit without a standby, and give up a server that says nothing.
+
+    For what may be lost, and is written again by whoever misses it. While no synchronous standby
+    is there, a commit waits for one without any limit.
+    """
+    cast("LedgerConnection", connection.connection.driver_connection).may_be_lost = True
+    connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
 
 
 class _Reading:

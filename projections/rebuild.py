@@ -32,7 +32,7 @@ from projections.postgresql_locks import ReadersInTheWay
 from projections.shadow import BATCH, Shadow
 from projections.stored_events import Recorded, first_positions, last_position
 from projections.view import View
-from projections.view_state import read_state
+from projections.view_state import check_not_newer, read_state
 from projections.view_tables import drop_table
 
 Clock = Callable[[], datetime]
@@ -74,15 +74,21 @@ class ReplayReport:
     locked_seconds: float
 
 
-def check_may_rebuild(database: Database, view: View) -> None:
+def check_may_rebuild(database: Database, view: View, *, downgrade: bool = False) -> None:
     """Refuse a rebuild that would fail at its end.
+
+    Args:
+        downgrade: whether it may replace a table of a newer version of the program.
 
     Raises:
         NotOwner: only the owner of the tables may put another one in a table's place.
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database cannot be asked, or the table is of a newer version of the
+            program.
     """
     with database.read() as connection:
         check_owner(connection, f"keyledger projections rebuild {view.name}")
+        if not downgrade:
+            check_not_newer(connection, view.name, view.version)
 
 
 def rebuild(
@@ -97,7 +103,8 @@ def rebuild(
         RebuildRunning: somebody is at it already.
         PoisonEvent: an event cannot be projected. The live table stays, and goes on being kept up
             to date; when the event's trouble is mended, the same call goes on from there.
-        LedgerUnavailable: the database cannot be asked; the same call goes on later.
+        LedgerUnavailable: the database cannot be asked; the same call goes on later. Or the table
+            is of a newer version of the program.
     """
     return _rebuild(database, view, clock, progress, _begin_from_the_events)
 
@@ -108,7 +115,8 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     Raises:
         RebuildRunning: somebody is checking this view already.
         PoisonEvent: an event cannot be projected.
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database cannot be asked, or the table is of a newer version of the
+            program.
     """
 
     def begin(shadow: Shadow) -> None:
@@ -117,7 +125,10 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
         return shadow.table
 
+    # What it makes is thrown away again, and it must not hold the append lock for a standby.
+    database = database.without_standby()
     with database.read() as connection:
+        check_not_newer(connection, view.name, view.version)
         # What a check of another role has left, when it was killed, cannot be dropped by this one.
         shadow = Shadow(database, view, purpose_of_role(connection, "check"))
     return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
@@ -129,6 +140,7 @@ def build_outdated_views(
     *,
     clock: Clock,
     progress: Progress = ignore_progress,
+    downgrade: bool = False,
 ) -> list[ReplayReport]:
     """Build each view that has no table yet, or one of another version of the program.
 
@@ -137,14 +149,26 @@ def build_outdated_views(
 
     Several processes may do it at the same time: the first does the work, the others wait for it.
 
+    Args:
+        downgrade: whether to replace tables of a newer version of the program too, after which
+            servers of the newer version can change nothing.
+
     Raises:
-        NotOwner, PoisonEvent, LedgerUnavailable: as for `rebuild`.
+        NotOwner, PoisonEvent, LedgerUnavailable: as for `rebuild`. Where one of the tables is of a
+            newer version of the program, none is built.
     """
+    if not downgrade:
+        with database.read() as connection:
+            for view in views:
+                check_not_newer(connection, view.name, view.version)
+    begin = _begin_from_what_was_kept
     reports = []
     for view in views:
         while not is_current(database, view):
             try:
-                reports.append(_rebuild(database, view, clock, progress, _begin_from_what_was_kept))
+                reports.append(
+                    _rebuild(database, view, clock, progress, begin, downgrade=downgrade)
+                )
             except RebuildRunning:
                 sleep(_LOOK_AGAIN_SECONDS)
     return reports
@@ -166,10 +190,15 @@ def _rebuild(
     clock: Clock,
     progress: Progress,
     begin: Callable[[Shadow], None],
+    *,
+    downgrade: bool = False,
 ) -> ReplayReport:
-    check_may_rebuild(database, view)
+    check_may_rebuild(database, view, downgrade=downgrade)
 
     def take_over(connection: Connection, shadow: Shadow) -> Table | None:
+        if not downgrade:
+            # A newer program may have replaced the table meanwhile.
+            check_not_newer(connection, view.name, view.version)
         return shadow.take_over(connection, to_text(clock()))
 
     shadow = Shadow(database, view, "rebuild")

@@ -65,6 +65,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             events_table_name=events.name,
         )
         self._reading = SQLAlchemyDatastore(session_maker=sessionmaker(database.reader))
+        self._known = database.known
         self._views = views
         self._check_append = check_append
         self._on_append = on_append
@@ -90,9 +91,11 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             HistoryInDoubt: nothing may be appended to this log.
             IntegrityError: a version of a key is taken already: somebody else was first.
             ProjectionInconsistent: a view contradicts the events.
-            LedgerUnavailable: the database does not let this role append.
+            LedgerUnavailable: the database does not let this role append, or it lacks an event
+                that this process has seen.
             PersistenceError: the database cannot be asked.
         """
+        self._known.check()
         self._check_append()
         started = perf_counter()
         try:
@@ -101,6 +104,9 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
             check_granted(error)
             raise
         self._on_append(len(stored_events), perf_counter() - started)
+        if positions:
+            last = stored_events[-1]
+            self._known.note((positions[-1], cast("UUID", last.originator_id).bytes, last.state))
         return positions
 
     def _insert_stored_events(

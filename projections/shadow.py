@@ -281,7 +281,9 @@ class Shadow:
         try:
             with connection.begin_nested():
                 self.view.write(connection, self.table, folded)
-        except _UNFIT:
+        except _UNFIT as error:
+            if not _is_about_values(error):
+                raise
             # Taken one by one, the culprit can be named.
             for each in events():
                 self._project_one(connection, each)
@@ -291,6 +293,22 @@ class Shadow:
             with connection.begin_nested():
                 self.view.project(connection, self.table, [recorded])
         except _UNFIT as error:
+            if not _is_about_values(error):
+                raise
             reason = error.orig if isinstance(error, DBAPIError) else error
             message = f"{self.view.name} has no place for it: {reason}"
             raise PoisonEvent(recorded.position, message) from error
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Tell whether an error is about what was written, not about the connection or a privilege.
+
+    The driver has no code of the server's (SQLSTATE) for a value that it refuses itself. Of the
+    server's, the classes 22 and 23 are about values (PostgreSQL documentation, "Error Codes").
+    """
+    if not isinstance(error, DBAPIError):
+        return True
+    if error.connection_invalidated:
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state[:2] in {"22", "23"}

@@ -161,7 +161,8 @@ class Signer:
         return looked.now
 
     def _keep(self, checkpoint: Checkpoint, note: str) -> None:
-        with self._database.write() as connection:
+        # The note is in the file by now: where it is missing here, the next look puts it back.
+        with self._database.without_standby().write() as connection:
             keep_note(connection, checkpoint, note, self._clock())
 
     def _look(self) -> Looked:
@@ -179,6 +180,7 @@ class Signer:
             forked = self._forked(connection)
             last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
             if note is not None:
+                self._check_not_from_before(note, forked=forked)
                 last = self._agreed(connection, note, _OUTSIDE)
             outside, size = last.size, 0 if kept is None else kept[0]
             if size > outside and not self._database.is_a_file:
@@ -208,9 +210,11 @@ class Signer:
             raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
         if fork is not None and fork.origin != self._key.name:
             raise HistoryInDoubt(
-                f"the log was forked and is called {fork.origin} now, and this is the key of"
-                f" {self._key.name}; start anew. If that does not help, the fork was not finished,"
-                " or its key is not here: restore the key, or call keyledger audit fork again"
+                f"the log was forked and is called {fork.origin} now, and the signing key here is"
+                f" that of {self._key.name}. Where keyledger audit fork was run, restart this"
+                " server; if that command was interrupted, run it again first. On another machine,"
+                " copy the new signing key from there, move the file of the checkpoints"
+                f" ({self._path}) aside, and restart this server"
             )
         return fork is not None
 
@@ -236,6 +240,16 @@ class Signer:
                 f" file nor their key, but one of {self._key.name}: is it the right folder? If so,"
                 " restore the two, or copy the key from a machine that has it. If they are lost for"
                 f" good, {_FORK}"
+            )
+
+    def _check_not_from_before(self, note: str, *, forked: bool) -> None:
+        """Refuse a file of checkpoints that another machine's fork left here."""
+        origin = note.partition("\n")[0][:60]
+        if forked and origin != self._key.name:
+            raise HistoryInDoubt(
+                f"the file of the checkpoints ({self._path}) is that of {origin}, and the log was"
+                f" forked and is called {self._key.name} now: move the file aside, and restart this"
+                " server"
             )
 
     def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:

@@ -11,7 +11,7 @@ from projections.schema import events
 from projections.stored_events import last_position
 from projections.view import View
 from projections.view_state import read_state
-from projections.views import VIEWS
+from projections.views import VIEWS, view_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class ProjectionStatus:
     rows: int
     completed_at: datetime | None
     rebuild_position: int | None
+
+    @property
+    def is_of_another_version(self) -> bool:
+        """Whether the table is of another version of the program; then changes are refused."""
+        return self.view_version != view_named(self.name).version
 
 
 def projection_status(database: Database) -> list[ProjectionStatus]:

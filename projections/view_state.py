@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from domain.errors import LedgerUnavailable
 from projections.schema import projection_states
 
 
@@ -35,3 +36,23 @@ def read_state(connection: Connection, table_name: str) -> ViewState | None:
         ).where(projection_states.c.table_name == table_name)
     ).one_or_none()
     return None if row is None else ViewState(*row)
+
+
+def check_not_newer(connection: Connection, name: str, version: int) -> None:
+    """Refuse to replace, or to compare with, a table of a newer version of the program.
+
+    Args:
+        name: of the view.
+        version: of the view in this program.
+
+    Raises:
+        LedgerUnavailable: the table is of a newer version.
+    """
+    state = read_state(connection, name)
+    if state is not None and state.view_version > version:
+        raise LedgerUnavailable(
+            f"{name} is at version {state.view_version}, and this program has version {version}:"
+            " a newer version of Keyledger uses this database. Run the newer version; or, to return"
+            " to this one for all servers, stop the others and run as the owner: keyledger"
+            " projections downgrade"
+        )

@@ -75,8 +75,8 @@ class Server:
         self._options = {**_OPTIONS, **options}
         self._programs = programs
         self._password = secrets.token_hex(16)
-        self._port = _free_port()
-        self._user = _plain_user()
+        self._port = free_port()
+        self._user = plain_user()
         self._group = None if self._user is None else pwd.getpwnam(self._user).pw_gid
         self._no_groups: list[str | int] | None = None if self._user is None else []
         self._give(folder)
@@ -231,14 +231,14 @@ def _databases(server: psycopg.Connection[tuple[object, ...]]) -> set[str]:
     return {str(name) for (name,) in rows}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _plain_user() -> str | None:
+def plain_user() -> str | None:
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

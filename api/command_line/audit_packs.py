@@ -21,7 +21,7 @@ from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
-from domain.errors import Invalid
+from domain.errors import HistoryInDoubt, Invalid
 from projections.access_report import ALL_KEYS, Review, accesses, reviewed
 from projections.checkpoint import Checkpoint
 from projections.offline_verifier import PublicKey, Report, verify_pack
@@ -46,14 +46,19 @@ def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False)
     with local_ledger(data_dir, as_json=as_json) as ledger:
         # What came last is to be in it; and a log in doubt is not to be vouched for.
         ledger.signer.sign()
-        with _new_file(pack) as target, ledger.database.read() as connection:
-            checkpoint = export_pack(
-                connection,
-                target,
-                key=ledger.signer.key,
-                reports=_reports(connection, ledger.clock()),
-            )
+        signed = ledger.signer.look().last
         public_key = str(ledger.signer.key.verifier_key)
+        with _new_file(pack) as (target, written):
+            with ledger.database.read() as connection:
+                checkpoint = export_pack(
+                    connection,
+                    target,
+                    signed=signed,
+                    key=ledger.signer.key,
+                    reports=_reports(connection, ledger.clock()),
+                )
+            target.flush()
+            _check_sound(written, public_key)
     if as_json:
         write_json(_exported(pack, checkpoint, public_key))
         return
@@ -94,6 +99,23 @@ def check_pack(
         raise typer.Exit(REFUSED)
 
 
+def _check_sound(written: Path, public_key: str) -> None:
+    """Refuse a pack in which its own verifier finds something wrong.
+
+    Raises:
+        CommandFailed: it does.
+    """
+    report = verify_pack(written, public_key=public_key)
+    if report.findings:
+        first = report.findings[0]
+        raise CommandFailed(
+            REFUSED,
+            HistoryInDoubt.code,
+            f"no sound pack can be made of this log: {first.where}: {first.wrong};"
+            " run: keyledger audit verify",
+        )
+
+
 def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[bytes]]:
     reports = {"keys.csv": to_csv(accesses(connection, ALL_KEYS, at=now))}
     review: Review
@@ -104,8 +126,11 @@ def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[byt
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Open a file that appears under its name when it is complete, and for its owner alone.
+
+    Yields:
+        The file, and the name that it has until then.
 
     Raises:
         CommandFailed: there is one already.
@@ -115,7 +140,7 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             # Its inner file, whose type is what it is.
-            yield file.file  # type: ignore[misc]
+            yield file.file, Path(file.name)  # type: ignore[misc]
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).rename(path)

@@ -1,10 +1,12 @@
 """``keyledger audit report``: who could call at a time, and what an access review looks at."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
+from tempfile import SpooledTemporaryFile
 from typing import Annotated
 
 import orjson
@@ -25,6 +27,9 @@ from domain.times import to_text
 from projections.access_report import CALLERS, Access, Review, Selection, accesses, reviewed
 
 _AT_ONCE = 500
+_IN_MEMORY = 1 << 20
+"""Bytes of a report that are kept in memory; a longer one goes to a temporary file."""
+
 _COLUMNS = (
     Column("WORKSPACE"),
     Column("KEY ID"),
@@ -144,21 +149,30 @@ def _write_page(console: Console, page: Iterable[Access]) -> None:
 
 
 def _write_csv(found: Iterator[Access], _at: datetime, _review: Review | None) -> None:
-    sys.stdout.flush()
-    for line in to_csv(found):
-        sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+    _write_whole(to_csv(found))
 
 
 def _write_json(found: Iterator[Access], at: datetime, review: Review | None) -> None:
     """Write a document of any length, a key to a line."""
-    sys.stdout.flush()
-    out = sys.stdout.buffer
-    out.write(orjson.dumps({"as_of": to_text(at), "review": review})[:-1] + b',"data":[')
-    for number, access in enumerate(found):
-        out.write((b",\n" if number else b"\n") + orjson.dumps(access_as_json(access)))
-    out.write(b'\n],"next_cursor":null}\n')
-    out.flush()
+
+    def pieces() -> Iterator[bytes]:
+        yield orjson.dumps({"as_of": to_text(at), "review": review})[:-1] + b',"data":['
+        for number, access in enumerate(found):
+            yield (b",\n" if number else b"\n") + orjson.dumps(access_as_json(access))
+        yield b'\n],"next_cursor":null}\n'
+
+    _write_whole(pieces())
+
+
+def _write_whole(pieces: Iterable[bytes]) -> None:
+    """Write a document to standard output once all of it is there, or nothing of it."""
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as document:
+        for piece in pieces:
+            document.write(piece)
+        document.seek(0)
+        sys.stdout.flush()
+        shutil.copyfileobj(document, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 _WRITERS: dict[Format, Callable[[Iterator[Access], datetime, Review | None], None]] = {

@@ -1,10 +1,13 @@
 """``keyledger audit verify``: is everything as it was when it was written?"""
 
+import sys
+from collections.abc import Sequence
+
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from api.attestations import attest_ledger
+from api.attestations import examine_ledger, keep_result
 from api.command_line.failures import REFUSED
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
@@ -13,6 +16,7 @@ from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from api.representations import attestation_as_json
 from projections.attestation import Attestation
+from projections.findings import Finding, Findings
 
 _COLUMNS = (
     Column("WHERE", wraps=True),
@@ -27,29 +31,43 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     The ledger goes on serving meanwhile. Exits with 1 if anything is wrong.
     """
     with local_ledger(data_dir, as_json=as_json) as ledger:
-        with ReplayProgress() as progress:
-            attestation = attest_ledger(ledger, progress=progress)
+        findings = Findings()
+        try:
+            with ReplayProgress() as progress:
+                attestation = examine_ledger(ledger, findings, progress=progress)
+        except BaseException:
+            # What was found until then is not lost by what ended it.
+            if not as_json:
+                _write_findings(stdout_console(), findings.listed, findings.not_listed)
+            raise
         if as_json:
             write_json(attestation_as_json(attestation))
         else:
             _write(stdout_console(), attestation)
+        # Only now: the database may be slow, or refuse.
+        sys.stdout.flush()
+        keep_result(ledger, attestation)
     if attestation.found:
         raise typer.Exit(REFUSED)
 
 
-def _write(console: Console, attestation: Attestation) -> None:
-    if attestation.findings:
-        rows = [
-            [
-                Text(one_line(finding.name), style="bold"),
-                Text(one_line(finding.wrong), style="red"),
-                Text(one_line(finding.remedy)),
-            ]
-            for finding in attestation.findings
+def _write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
+    if not findings:
+        return
+    rows = [
+        [
+            Text(one_line(finding.name), style="bold"),
+            Text(one_line(finding.wrong), style="red"),
+            Text(one_line(finding.remedy)),
         ]
-        write_listing(console, _COLUMNS, rows)
-        unsaid = attestation.not_listed
-        console.print(f"... and {counted(unsaid, 'finding')} more\n" if unsaid else "")
+        for finding in findings
+    ]
+    write_listing(console, _COLUMNS, rows)
+    console.print(f"... and {counted(not_listed, 'finding')} more\n" if not_listed else "")
+
+
+def _write(console: Console, attestation: Attestation) -> None:
+    _write_findings(console, attestation.findings, attestation.not_listed)
     seen = (
         f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"
         f" {counted(attestation.checkpoints, 'checkpoint')}, in {attestation.seconds:.2f} s: "

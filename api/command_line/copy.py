@@ -23,7 +23,7 @@ from api.command_line.terminal import counted, one_line, stdout_console, write_j
 from api.composition import utc_now
 from api.settings import Settings, checked_database_url
 from domain.errors import Invalid
-from projections.database import Database, open_database
+from projections.database import Database, open_database, url_for_people
 from projections.inspection import kind_of_file
 from projections.ledger_copy import CopyReport, copy_ledger
 
@@ -33,14 +33,21 @@ _NEXT = """\
 To move there:
   1. stop all servers of this ledger, and call the same command again: it copies no more than \
 what was appended after position {report.extent.position}
-  2. set KEYLEDGER_DATABASE_URL={report.target}
+{roles}  {step}. set KEYLEDGER_DATABASE_URL={url}
      and keep the folder {settings.data_dir}: its pepper, signing key and checkpoints serve the \
 new database as they did the old one
-  3. see that all is as it was written: keyledger audit verify
-  4. start the servers; who was signed in to the console signs in again
+  {after}. see that all is as it was written: keyledger audit verify
+  {last}. start the servers; who was signed in to the console signs in again
 The old database is as it was. Keep it as a backup, and use it no more: the signed checkpoints go \
 on with the new one, and would not agree with it.
 """
+
+_ROLES = """\
+  2. as a superuser of the new database, run docs/postgresql-roles.sql: it grants the servers' \
+role what it may do with the new tables
+"""
+_SERVER_ROLE = "keyledger_server"
+"""The servers' role, as docs/postgresql-roles.sql calls it; a copy is made by the owner."""
 
 
 @app.command()
@@ -140,6 +147,24 @@ def _write(console: Console, report: CopyReport, settings: Settings) -> None:
     if report.appended_since:
         meanwhile = f"{counted(report.appended_since, 'event')} appended meanwhile: not in the copy"
         lines.append(Text(meanwhile, "yellow"))
-    lines += ["", *_NEXT.format(report=report, settings=settings).splitlines()]
+    lines += ["", *_next_steps(report, settings).splitlines()]
     for line in lines:
         console.print(line if isinstance(line, Text) else one_line(line), soft_wrap=True)
+
+
+def _next_steps(report: CopyReport, settings: Settings) -> str:
+    """Return what to do to move to the copy; servers get a URL with a role of their own."""
+    url = make_url(report.target)
+    on_server = is_on_a_server(url)
+    if on_server:
+        url = url.difference_update_query(["user"]).set(username=_SERVER_ROLE)
+    step = 3 if on_server else 2
+    return _NEXT.format(
+        report=report,
+        settings=settings,
+        roles=_ROLES if on_server else "",
+        url=url_for_people(url),
+        step=step,
+        after=step + 1,
+        last=step + 2,
+    )

@@ -23,6 +23,7 @@ from projections.inspection import (
     inspect_server,
     kind_of_file,
 )
+from projections.postgresql_pooling import TransactionPooling
 from projections.postgresql_tables import is_not_granted
 from projections.schema import HEAD
 from projections.status import ProjectionStatus
@@ -33,6 +34,7 @@ _NAME = "database"
 _FREE = "see that no other program holds the file; if it is damaged, restore a backup"
 _REACHABLE = "see that the server runs and lets this account in; the URL is KEYLEDGER_DATABASE_URL"
 _GRANTED = "have the database's administrator run docs/postgresql-roles.sql once more"
+_SESSIONS = "set pool_mode = session for this database, or connect to the server itself"
 _RESTORE = "stop the server, keep a copy of the file, and restore a backup"
 
 
@@ -74,6 +76,8 @@ def check_server(settings: Settings) -> Iterator[Check]:
             database.close()
     except LedgerError as error:
         remedy = _GRANTED if is_not_granted(error) else _REACHABLE
+        if isinstance(error, TransactionPooling):
+            remedy = _SESSIONS
         yield Check(_NAME, "fail", first_cause(error) or str(error), remedy)
         return
     secured = "encrypted" if server.is_encrypted else "not encrypted"
@@ -164,6 +168,10 @@ def _check_projection(status: ProjectionStatus) -> Check:
     rebuild = f"keyledger projections rebuild {status.name}"
     version = next(view.version for view in VIEWS if view.name == status.name)
     found = f"version {status.view_version}, position {status.position:,}, lag {status.lag:,}"
+    if status.view_version > version:
+        remedy = "run the newer version of Keyledger, or: keyledger projections downgrade"
+        found = f"{found}; the program has version {version}, and refuses to start"
+        return Check(status.name, "fail", found, remedy)
     if status.view_version != version:
         remedy = "any other command builds it anew, as does a start of the server"
         return Check(status.name, "warn", f"{found}; the program has version {version}", remedy)

@@ -38,13 +38,14 @@ def checked_settings(**given: object) -> Settings:
 
 @contextmanager
 def local_ledger(
-    data_dir: Path | None, *, as_json: bool, may_make: bool = False
+    data_dir: Path | None, *, as_json: bool, may_make: bool = False, downgrade: bool = False
 ) -> Iterator[OpenLedger]:
     """Open the ledger of the settings, and say to people which one it is.
 
     Args:
         may_make: make one where there is none. Only a command that adds to the ledger should: to
             read a ledger that is not there is more likely a mistyped path than a wish.
+        downgrade: whether to replace the tables of views that a newer version has made.
 
     Raises:
         CommandFailed: the settings cannot be used, or there is no ledger.
@@ -62,7 +63,10 @@ def local_ledger(
         )
     if not as_json:
         say_which_ledger(url)
-    with ReplayProgress() as progress, opened_ledger(settings, progress=progress) as ledger:
+    with (
+        ReplayProgress() as progress,
+        opened_ledger(settings, progress=progress, downgrade=downgrade) as ledger,
+    ):
         yield ledger
         try:
             # There may be no server that does it.

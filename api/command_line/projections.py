@@ -64,6 +64,20 @@ def rebuild(
 
 
 @app.command()
+def downgrade(data_dir: DataDir = None, *, as_json: AsJson = False) -> None:
+    """Return to this program's versions of the projections after a newer version was used.
+
+    Stop the servers of the newer version first: they can change nothing afterwards.
+    """
+    with local_ledger(data_dir, as_json=as_json, downgrade=True) as ledger:
+        statuses = projection_status(ledger.database)
+    if as_json:
+        write_json(page_as_json([status_as_json(each) for each in statuses], None))
+    else:
+        write_statuses(stdout_console(), statuses)
+
+
+@app.command()
 def check(name: Name = None, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Compare projections, or one of them, with what the events say; exit with 1 if any differs."""
     views = VIEWS if name is None else (view_named(name),)

@@ -31,8 +31,14 @@ def readyz(request: Request) -> Response:
     """Tell whether the ledger can be asked and its projections are up to date.
 
     What the last attestation found is told, and does not make a ledger that answers not ready.
+
+    Changes are refused if the log is not the one that was signed, or if a view is at another
+    version than this program's, older or newer.
     """
     ledger = ledger_of(request)
+    # Not ready either: a database that lacks what this process has seen.
+    ledger.authentication.catch_up()
+    ledger.database.known.check()
     statuses = projection_status(ledger.database)
     last = last_attestation(ledger.database)
     behind = [status.name for status in statuses if status.lag]
@@ -40,7 +46,8 @@ def readyz(request: Request) -> Response:
         "status": "behind" if behind else "ready",
         "position": max(status.last_position for status in statuses),
         "behind": behind,
-        "changes_refused": ledger.signer.doubt is not None,
+        "changes_refused": ledger.signer.doubt is not None
+        or any(status.is_of_another_version for status in statuses),
         "attestation": None
         if last is None
         else {

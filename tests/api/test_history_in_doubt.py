@@ -161,16 +161,22 @@ class TestServer:
         copy(live, tmp_path / "today")
 
         copy(tmp_path / "yesterday", live)
-        eventually(lambda: changes_are_refused(server), "it is noticed")
-        assert answered(client.create("c"), 503)["code"] == IN_DOUBT
-        assert client.verify(root.token) == "VALID"
+        eventually(lambda: readiness(server).status_code == 503, "it is noticed")
+        eventually(lambda: bool(lines_of(server, "no_checkpoint_signed")), "by the signer, too")
+        # The process has seen what is gone: a key that was revoked since would be valid.
+        assert answered(client.create("c"), 503)["code"] == "LEDGER_UNAVAILABLE"
+        verified = client.http.post("/v1/verify", json={"token": root.token})
+        assert answered(verified, 503)["code"] == "LEDGER_UNAVAILABLE"
 
         copy(tmp_path / "today", live)
-        eventually(lambda: not changes_are_refused(server), "it is noticed, too")
+        eventually(lambda: readiness(server).status_code == 200, "it is noticed, too")
+        eventually(lambda: not changes_are_refused(server), "by the signer, too")
         answered(client.create("c"), 201)
         server.stop()
         assert len(lines_of(server, "no_checkpoint_signed")) == 1
         assert len(lines_of(server, "checkpoints_signed_again")) == 1
+        assert len(lines_of(server, "ledger_went_back")) == 1
+        assert len(lines_of(server, "ledger_is_current_again")) == 1
 
     def test_a_fork_is_taken_over_by_a_restart_and_not_before(
         self, servers: Servers, root: Key
@@ -181,7 +187,7 @@ class TestServer:
         eventually(lambda: changes_are_refused(server), "the old key is noticed")
         problem = answered(server.client(root.token).create("a"), 503)
         assert "was forked" in problem["detail"]
-        assert "start anew" in problem["detail"]
+        assert "restart this server" in problem["detail"]
         server.stop()
         again = servers.start()
         answered(again.client(root.token).create("a"), 201)
@@ -195,8 +201,11 @@ def copy(source: Path, target: Path) -> None:
 
 
 def changes_are_refused(server: Server) -> bool:
-    answer = httpx.get(f"{server.url}/readyz", trust_env=False)
-    return bool(answered(answer)["changes_refused"])
+    return bool(answered(readiness(server))["changes_refused"])
+
+
+def readiness(server: Server) -> httpx.Response:
+    return httpx.get(f"{server.url}/readyz", trust_env=False)
 
 
 def signed_size(metrics: str) -> float:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from projections.view import View
 from projections.views import VIEWS
 from tests.api.served import Api, refused
 from tests.raw_sql import raw
@@ -48,6 +49,22 @@ class TestReadiness:
             "attestation": None,
         }
         assert api.metrics()['keyledger_projection_lag{projection="key_list"}'] == 1
+
+    @pytest.mark.parametrize("step", [-1, 1])
+    @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+    def test_it_says_that_changes_are_refused_while_a_view_is_at_another_version(
+        self, api: Api, view: View, step: int
+    ) -> None:
+        with raw(api.address) as connection:
+            connection.execute(
+                f"UPDATE projection_states SET view_version = view_version + {step}"  # noqa: S608 - from here
+                f" WHERE table_name = '{view.name}'"
+            )
+        refused(
+            api.post("/v1/keys", json={"name": "x", "scopes": ["a:b"]}), 503, "LEDGER_UNAVAILABLE"
+        )
+        answer = api.get("/readyz", by=None)
+        assert (answer.status_code, answer.json()["changes_refused"]) == (200, True)
 
 
 class TestMetrics:

@@ -152,7 +152,7 @@ class TestFork:
             for _ in range(2):
                 with pytest.raises(HistoryInDoubt, match="was forked and is called"):
                     old.opened.signer.sign()
-                with pytest.raises(HistoryInDoubt, match="start anew"):
+                with pytest.raises(HistoryInDoubt, match="restart this server"):
                     old.create()
                 keys.opened.signer.sign()
         with keys_in(data_dir) as new:

@@ -206,10 +206,18 @@ def test_after_a_fork_another_machine_goes_on_with_the_new_key_and_a_file_of_its
         random=token_bytes,
     )
     assert one.signed() == 2
-    with pytest.raises(HistoryInDoubt, match="the log was forked and is called"):
+    with pytest.raises(
+        HistoryInDoubt, match="On another machine, copy the new signing key"
+    ) as told:
         other.signed()
+    assert "audit fork --reason" not in str(told.value)
     folder = tmp_path / "other"
     shutil.copy(settings.signing_key_path, folder / "signing-key")
+    with_old_file = Machine(folder, url)
+    with pytest.raises(HistoryInDoubt, match="move the file aside") as told:
+        with_old_file.signed()
+    assert "audit fork" not in str(told.value)
+    with_old_file.close()
     (folder / "checkpoints.txt").rename(folder / "checkpoints-before.txt")
     again = Machine(folder, url)
     again.append()

@@ -298,7 +298,6 @@ OLDER_VIEWS = {
     ],
     "states without tables": ["DROP TABLE key_list", "DROP TABLE auth_lookup"],
     "tables without states": ["DELETE FROM projection_states"],
-    "a newer version": ["UPDATE projection_states SET view_version = 1000"],
 }
 
 

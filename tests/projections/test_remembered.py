@@ -94,6 +94,15 @@ class Checker:
         answer = self.authentication.verify(made.token, ["mcp:read"], now=self.keys.now)
         return answer.verdict.code
 
+    def is_refused(self, made: Made) -> bool:
+        """Tell whether a check is refused since the database lacks what was seen of it."""
+        try:
+            self.check(made)
+        except LedgerUnavailable as error:
+            assert "has seen the event at position" in str(error)  # noqa: PT017 - any number of times
+            return True
+        return False
+
     def reads(self, *keys: Made) -> list[Made]:
         """Check keys in turn; return those whose rows were not in memory."""
         read = []
@@ -116,10 +125,12 @@ def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
             fence = open_fence(keys.database)
             watched = WatchedConnection(fence)
             at_the_end.callback(fence.close)
-            monkeypatch.setattr("projections.authentication.open_fence", lambda _database: fence)
             gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
             pepper = Pepper((keys.data_dir / "pepper").read_bytes())
-            authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
+            with monkeypatch.context() as patched:
+                # Only here: another ledger that is opened later has a fence of its own.
+                patched.setattr("projections.authentication.open_fence", lambda _database: fence)
+                authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
             return Checker(keys, watched, authentication)
 
         yield make
@@ -147,12 +158,13 @@ def heal(keys: Keys, _made: Made) -> None:
 
 
 def restore(keys: Keys, made: Made) -> None:
-    """Put an older ledger in this one's place, and go on in it with as many events."""
+    """Put an older ledger in this one's place; another process appends as many events to it."""
     if keys.database.is_a_file:
         restore_from(older_copy(keys), keys.path)
     else:
         take_the_last_event_back(keys)
-    keys.revoke(made.key_id)
+    with keys_in(keys.data_dir) as other:
+        other.revoke(made.key_id)
 
 
 def take_the_last_event_back(keys: Keys) -> None:
@@ -178,7 +190,6 @@ CHANGES: dict[Change, Code] = {
     narrow: Code.INSUFFICIENT_SCOPE,
     end_soon: Code.EXPIRED,
     heal: Code.INSUFFICIENT_SCOPE,
-    restore: Code.REVOKED,
 }
 
 
@@ -276,6 +287,33 @@ def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
         # where they are not in the same answer.
         least = 2 if memory is checked_before or not keys.database.is_a_file else 4
     assert fell_between >= least
+
+
+@pytest.mark.parametrize("memory", [nothing, news_of_another, more_news_than_looked_at])
+def test_an_older_ledger_is_refused_at_the_check_after_it_wherever_it_fell(
+    data_dir: Path, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch, memory: Memory
+) -> None:
+    """It takes the place of the newer one at each step of a check; the loop ends after the last."""
+    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 10)
+    at = 0
+    fell_between = True
+    while fell_between:
+        # Each time a new process, which knows nothing of the time before.
+        with keys_in(data_dir) as keys:
+            made, other = prepare(keys, restore)
+            checker = checker_of(keys)
+            memory(keys, checker, made, other)
+            checker.fence.let_happen(partial(restore, keys, made), at=at)
+            checker.is_refused(made)
+            fell_between = checker.fence.steps > at
+            checker.fence.happens_at = -1
+            if fell_between:
+                assert checker.is_refused(made), f"step {at}"
+                assert checker.is_refused(other)
+                with pytest.raises(LedgerUnavailable):
+                    keys.create("nothing is appended to it either")
+            at += 1
+    assert at > 2
 
 
 @pytest.mark.parametrize("memory", [nothing, news_of_another, news_of_itself])
@@ -387,31 +425,57 @@ def test_a_rebuilt_table_is_read_anew(keys: Keys, checker_of: MakeChecker) -> No
 
 
 @pytest.mark.only_on("sqlite")
-def test_an_older_ledger_put_in_place_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
+def test_an_older_file_is_refused_until_the_newer_one_is_back(
+    keys: Keys, checker_of: MakeChecker
+) -> None:
     made = [keys.create(f"{number}") for number in range(4)]
-    older = older_copy(keys)
+    older, newer = older_copy(keys), keys.path.with_suffix(".newer")
     restore_from(keys.path, older)
     checker = checker_of(keys)
     for events_lost, events_since in [(2, 0), (2, 1), (2, 2), (2, 3), (1, 1)]:
+        case = f"{events_lost} lost, {events_since} since"
         for number in range(events_lost):
             keys.rename(made[3].key_id, f"lost {number}")
-        checker.reads(*made)
+        checker.check(made[0])
+        restore_from(keys.path, newer)
         restore_from(older, keys.path)
-        for number in range(events_since):
-            keys.rename(made[3].key_id, f"since {number}")
-        assert checker.reads(*made) == made, f"{events_lost} lost, {events_since} since"
-        restore_from(older, keys.path)
+        with keys_in(keys.data_dir) as other:
+            for number in range(events_since):
+                other.rename(made[3].key_id, f"since {number}")
+        assert checker.is_refused(made[0]), case
+        assert checker.is_refused(made[3]), case
+        restore_from(newer, keys.path)
+        assert [checker.check(each) for each in made] == [Code.VALID] * 4, case
 
 
-@pytest.mark.parametrize("events", [1, 6])
-def test_a_ledger_whose_last_events_were_taken_away_is_read_anew(
-    keys: Keys, checker_of: MakeChecker, events: int
+@pytest.mark.parametrize("what", ["a check", "a change"])
+@pytest.mark.parametrize("events", [1, 5])
+def test_a_ledger_without_its_last_events_is_refused_until_they_are_back(
+    keys: Keys, checker_of: MakeChecker, events: int, what: str
 ) -> None:
+    """The process has seen them in a check, or has only made them itself."""
     made = [keys.create(f"{number}") for number in range(6)]
     checker = checker_of(keys)
-    checker.reads(*made)
+    if what == "a check":
+        checker.check(made[0])
+    sql(keys.address, "CREATE TABLE saved AS SELECT * FROM events WHERE id > ?", 6 - events)
     sql(keys.address, "DELETE FROM events WHERE id > ?", 6 - events)
-    assert checker.reads(*made) == made
+    assert checker.is_refused(made[0])
+    assert checker.is_refused(made[5])
+    sql(keys.address, "INSERT INTO events SELECT * FROM saved WHERE id < 6")
+    assert checker.is_refused(made[0]), "the last one is still missing"
+    sql(keys.address, "INSERT INTO events SELECT * FROM saved WHERE id = 6")
+    assert [checker.check(each) for each in made] == [Code.VALID] * 6
+
+
+def test_after_a_restart_an_older_ledger_is_read(keys: Keys, checker_of: MakeChecker) -> None:
+    """Changes to it are refused, by the checkpoints outside, which is another check."""
+    made = [keys.create(f"{number}") for number in range(2)]
+    checker = checker_of(keys)
+    sql(keys.address, "DELETE FROM events WHERE id > 1")
+    assert checker.is_refused(made[0])
+    with keys_in(keys.data_dir) as restarted:
+        assert checker_of(restarted).check(made[0]) is Code.VALID
 
 
 def test_memory_is_bounded_and_keeps_what_was_used_last(

@@ -1,5 +1,6 @@
 """A program with another version of a view keeps the table of the former one, as a way back."""
 
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -47,7 +48,7 @@ def some_life(keys: Keys) -> Made:
 
 def opened_with(keys: Keys, view: View) -> list[int]:
     """Build the view as an opening does; return how many events were projected, if it had to."""
-    reports = build_outdated_views(keys.database, [view], clock=lambda: NOON)
+    reports = build_outdated_views(keys.database, [view], clock=lambda: NOON, downgrade=True)
     return [report.events for report in reports]
 
 
@@ -116,6 +117,7 @@ def test_the_way_back_is_taken_in_batches(keys: Keys, view: View) -> None:
         [view],
         clock=lambda: NOON,
         progress=lambda _view, done, _last: told.append(done),
+        downgrade=True,
     )
     assert (report.events, report.position, told) == (9, 16, [11, 15, 16])
     assert check(keys.database, view).differing == 0
@@ -213,8 +215,8 @@ def test_the_status_tells_of_the_live_table_alone(keys: Keys) -> None:
 def go_back_until(data_dir: Path, number: int) -> None:
     use_batches_of(2)
     die_at_statement(number, when="before_cursor_execute")
-    with keys_in(data_dir):
-        pass
+    with closing(open_database(address_of(data_dir))) as database:
+        build_outdated_views(database, VIEWS, clock=lambda: NOON, downgrade=True)
 
 
 @pytest.mark.parametrize("view", [key_list.VIEW, entries.VIEW], ids=["by key", "in order"])
@@ -234,7 +236,7 @@ def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
         if not run_until_killed(go_back_until, data_dir, number):
             break
         database = open_database(address)
-        reports = build_outdated_views(database, VIEWS, clock=lambda: NOON)
+        reports = build_outdated_views(database, VIEWS, clock=lambda: NOON, downgrade=True)
         database.close()
         assert sum(report.events for report in reports) <= 5, "none of the first seven"
         with keys_in(data_dir) as keys:

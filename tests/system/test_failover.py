@@ -192,3 +192,63 @@ def test_nothing_is_acknowledged_while_the_standby_is_away_however_long_that_tak
         pair.standby.start()
         made = answered(creating.result(), 201)
         assert client.verify(made["token"]) == "VALID"
+
+
+def test_a_former_primary_that_comes_back_is_never_asked_about_a_key(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with servers_in(tmp_path) as servers, ExitStack() as ending:
+        server = servers.start(database_url=pair.url("ledger"))
+        client = server.client()
+        made = answered(client.create("revoked on the new primary"), 201)
+        assert client.verify(made["token"]) == "VALID"
+
+        def verdicts() -> set[str]:
+            """Return the answers to some checks, on both paths, of which each is asked anew."""
+            bearer = {"Authorization": f"Bearer {made['token']}"}
+            answers = [
+                client.http.post("/v1/verify", json={"token": made["token"]}),
+                client.http.get("/v1/forward-auth", headers=bearer),
+                client.http.post("/v1/introspect", data={"token": made["token"]}),
+            ]
+            assert "VALID" not in answers[0].text
+            assert not answers[1].is_success
+            assert '"active":true' not in answers[2].text
+            return {str(answer.status_code) for answer in answers}
+
+        def is_ready() -> bool:
+            return client.http.get("/readyz").status_code == httpx.codes.OK
+
+        pair.primary.kill()
+        pair.standby.promote()
+        eventually(lambda: client.revoke(made["key_id"]).is_success, "it is revoked")
+        assert client.verify(made["token"]) == "REVOKED"
+
+        # Both take changes now, and the URL names the former primary first.
+        pair.primary.start()
+        with administration(pair.standby.url("postgres")) as connection:
+            connection.execute(
+                b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                b" WHERE application_name = 'keyledger'"
+            )
+        eventually(lambda: verdicts() == {"200", "401"}, "the new primary is found again")
+        assert client.verify(made["token"]) == "REVOKED"
+        eventually(is_ready, "it is ready")
+
+        # Only the former primary is there.
+        pair.standby.kill()
+        ending.callback(pair.standby.start)
+        eventually(lambda: not is_ready(), "it is not ready any more")
+        assert verdicts() == {"503"}
+        problem = client.http.post("/v1/verify", json={"token": made["token"]}).json()
+        assert "former primary" in problem["detail"] or "has seen the event" in problem["detail"]
+        assert "keyledger_ledger_went_back 1.0" in client.http.get("/metrics").text
+        assert not is_ready()
+
+        ending.pop_all()
+        pair.standby.start()
+        eventually(lambda: verdicts() == {"200", "401"}, "the new primary is back")
+        assert client.verify(made["token"]) == "REVOKED"
+        eventually(is_ready, "it is ready again")
+        assert "keyledger_ledger_went_back 0.0" in client.http.get("/metrics").text
+        assert len([line for line in server.log_lines if line["event"] == "ledger_went_back"]) == 1

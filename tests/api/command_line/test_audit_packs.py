@@ -121,6 +121,39 @@ class TestExport:
         assert "run: keyledger audit verify" in ended.err
         assert list(pack.parent.glob("*other*")) == []
 
+    @pytest.mark.parametrize("position", range(1, 4))
+    def test_after_the_last_event_of_a_key_was_deleted_no_pack_is_made(
+        self, pack: Path, keyledger: Run, data_dir: Path, position: int
+    ) -> None:
+        sql(address_of(data_dir), "DELETE FROM events WHERE id = ?", position)
+        ended = keyledger("audit", "export", str(pack), "--json")
+        if position < 3:
+            # The reports need only the last event of a key, and the log its entries.
+            assert ended.code == 0
+            return
+        assert (ended.code, ended.error["code"]) == (1, "DAMAGED_HISTORY")
+        assert "keyledger audit verify" in ended.error["detail"]
+        assert list(pack.parent.glob("*.zip*")) == []
+
+    @pytest.mark.parametrize("which", ["newest", "first", "between"])
+    def test_a_checkpoint_that_was_replaced_by_another_is_in_no_pack(
+        self, pack: Path, keyledger: Run, data_dir: Path, which: str
+    ) -> None:
+        address = address_of(data_dir)
+        sizes = [size for (size,) in sql(address, "SELECT size FROM checkpoints ORDER BY size")]
+        assert len(sizes) > 2
+        place, source = {
+            "newest": (sizes[-1], sizes[0]),
+            "first": (sizes[0], sizes[-1]),
+            "between": (sizes[1], sizes[0]),
+        }[which]
+        replacement = "(SELECT note FROM checkpoints WHERE size = ?)"
+        sql(address, f"UPDATE checkpoints SET note = {replacement} WHERE size = ?", source, place)  # noqa: S608
+        ended = keyledger("audit", "export", str(pack), "--json")
+        assert (ended.code, ended.error["code"]) == (1, "HISTORY_IN_DOUBT")
+        assert f"checkpoint at {place} entries was replaced" in ended.error["detail"]
+        assert list(pack.parent.glob("*.zip*")) == []
+
 
 class TestVerifyPack:
     @pytest.fixture(autouse=True)

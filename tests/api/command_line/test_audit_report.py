@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.api.command_line.commands import Run
+from tests.engines import address_of, fresh_copy
 from tests.projections.ledgers import HOUR, keys_in
+from tests.raw_sql import sql
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +113,15 @@ def test_what_is_asked_wrongly_is_said(keyledger: Run, arguments: list[str], sai
     ended = keyledger("audit", "report", *arguments)
     assert ended.code == 2
     assert said in ended.err
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "json"])
+def test_after_an_event_was_deleted_it_says_so_and_writes_no_part_of_a_report(
+    keyledger: Run, data_dir: Path, key_id: str, tmp_path: Path, form: str
+) -> None:
+    damaged = fresh_copy(data_dir, tmp_path / "damaged" / "keyledger-data")
+    sql(address_of(damaged), "DELETE FROM events WHERE id = 1")
+    ended = keyledger("audit", "report", "--format", form, "--data-dir", str(damaged))
+    assert (ended.code, ended.out) == (1, "")
+    assert key_id in ended.err
+    assert "keyledger audit verify" in ended.err

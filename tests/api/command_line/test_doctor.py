@@ -228,6 +228,10 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
             "key_list", 0, "version 0",
         ),
         (
+            "UPDATE projection_states SET view_version = 99 WHERE table_name = 'key_list'",
+            "key_list", 1, "version 99",
+        ),
+        (
             "UPDATE projection_states SET position = 0 WHERE table_name = 'key_list'",
             "key_list", 1, "lag 1",
         ),

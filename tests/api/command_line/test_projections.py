@@ -176,3 +176,24 @@ def test_status_shows_where_a_rebuild_was_interrupted(
     assert positions == dict.fromkeys(NAMES) | {"key_list": 0}
     assert {each["lag"] for each in status} == {1}
     assert "at 0" in keyledger("projections", "status").out
+
+
+def test_a_program_that_is_older_than_a_projection_does_nothing_but_a_downgrade(
+    keyledger: Run, key_id: str, data_dir: Path
+) -> None:
+    change(data_dir, "UPDATE projection_states SET view_version = 99 WHERE table_name = 'key_list'")
+    for arguments in (
+        ["projections", "status"],
+        ["projections", "rebuild", "key_list"],
+        ["projections", "rebuild", "entries"],
+        ["keys", "revoke", key_id],
+        ["audit", "verify"],
+        ["serve", "--port", "0"],
+    ):
+        refused = keyledger(*arguments)
+        assert refused.code == 1, arguments
+        assert "key_list is at version 99" in " ".join(refused.err.split()), arguments
+        assert "keyledger projections downgrade" in " ".join(refused.err.split()), arguments
+    assert keyledger("projections", "downgrade").code == 0
+    assert keyledger("projections", "check").code == 0
+    assert keyledger("keys", "revoke", key_id).code == 0

@@ -1,0 +1,73 @@
+"""Finding a connection pooler that does not keep a session for each connection.
+
+Advisory locks, timeouts and prepared statements belong to a session of the server. PgBouncer with
+``pool_mode = transaction`` gives each transaction the session of any connection, and with
+``statement`` it allows no transactions at all (PgBouncer documentation, "Features"). Locks would
+then be lost or never released, in silence. So such a pooler is refused when a database is opened.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+
+import psycopg
+
+from domain.errors import LedgerUnavailable
+
+_ATTEMPTS = 5
+_PROCESS = b"SELECT pg_backend_pid()"
+_STATEMENT_MODE = "transaction blocks not allowed"
+
+
+class TransactionPooling(LedgerUnavailable):
+    """The connection pooler in front of the database gives no connection a session of its own."""
+
+
+def is_pooled(connection: psycopg.Connection) -> bool:
+    """Tell whether a pooler is between this program and the server.
+
+    A server tells each new connection the number of its process, for cancelling; a pooler has to
+    tell a number of its own, for it does not know yet which process will serve the connection.
+    """
+    return _process_of(connection) != connection.info.backend_pid
+
+
+def check_sessions(connect: Callable[[], psycopg.Connection]) -> None:
+    """Refuse a pooler that does not keep a session for each connection.
+
+    Two connections run transactions in turn. With a session each, one of them has always the same
+    process of the server, and the other one has another. A pooler of transactions gives the second
+    the process that the first has just released, or gives the first a different one each time.
+
+    Args:
+        connect: opens a connection in autocommit mode.
+
+    Raises:
+        TransactionPooling: the pooler does not.
+        psycopg.Error: the server cannot be reached.
+    """
+    try:
+        with closing(connect()) as one, closing(connect()) as other:
+            own = _process_of(one)
+            for _ in range(_ATTEMPTS):
+                with other.transaction():
+                    shared = _process_of(other) == own
+                if shared or _process_of(one) != own:
+                    raise _refusal("transaction")
+    except psycopg.Error as error:
+        if _STATEMENT_MODE in str(error):
+            raise _refusal("statement") from error
+        raise
+
+
+def _process_of(connection: psycopg.Connection) -> int:
+    row = connection.execute(_PROCESS).fetchone()
+    assert row is not None  # noqa: S101 - it always has one
+    return int(row[0])
+
+
+def _refusal(mode: str) -> TransactionPooling:
+    return TransactionPooling(
+        f"the connection pooler in front of the database pools by {mode}, and Keyledger needs a"
+        " session for each connection: set pool_mode = session for this database, or connect to"
+        " the server itself"
+    )
