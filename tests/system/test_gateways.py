@@ -1,9 +1,6 @@
-"""nginx, configured as the documentation says, in front of an application that knows no keys."""
+"""Gateways, configured as the documentation says, in front of an application that knows no keys."""
 
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,36 +15,30 @@ from tests.programs import needs
 from tests.system.clients import Client, Json, answered
 from tests.system.ledgers import admin_token
 from tests.system.processes import PATIENCE, Server, eventually, servers_in
+from tests.system.proxies import caddy_around, free_port, nginx_around, program, running
 
-CONFIGURATION = Path(__file__).parents[2] / "docs" / "gateways" / "nginx.conf"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "gateways"
 ECHO = Path(__file__).with_name("echoing.py")
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 TCP_CONNECTIONS = Path("/proc/net/tcp")
 LISTENING = "0A"
 
 AUTH_HEADERS = ("X-Auth-Key-Id", "X-Auth-Workspace", "X-Auth-Scopes")
-FOLDERS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-# One process, in the foreground, that needs no rights and keeps all it writes in its own folder.
-AROUND = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log info;
-events {{}}
-http {{
-    access_log {folder}/access.log;
-    {temporary}
-    include {folder}/keyledger.conf;
-}}
-"""
 
-pytestmark = [needs(NGINX, "nginx"), pytest.mark.only_on("sqlite")]
+SILENT = {"nginx": 503, "caddy": 504}
+"""What each gateway answers where Keyledger does not answer in time."""
+
+DOWN = {"nginx": 503, "caddy": 502}
+"""What each gateway answers where Keyledger cannot be reached."""
+
+pytestmark = pytest.mark.only_on("sqlite")
+GATEWAYS = [pytest.param(name, marks=needs(program(name), name)) for name in ("nginx", "caddy")]
 
 
 @dataclass
 class Gateway:
-    """nginx, and what stands behind it."""
+    """A gateway, and what is behind it."""
 
+    program: str
     http: httpx.Client
     ledger: Server
     admin: Client
@@ -64,7 +55,7 @@ class Gateway:
         return answered(self.send(*headers, method=method, body=body))
 
     def written(self) -> str:
-        """Return all that nginx has written to its logs."""
+        """Return all that the gateway has written to its logs."""
         return "".join(log.read_text() for log in self.folder.glob("*.log"))
 
 
@@ -78,23 +69,35 @@ class Key:
         return "Authorization", f"Bearer {self.token}"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def rendered(port: int, ledger: Server, application: int) -> str:
+def configuration(name: str, folder: Path, port: int, ledger: Server, application: int) -> str:
     """Return the documented configuration, with the addresses of this test."""
-    text = CONFIGURATION.read_text()
-    for documented, real in {
-        "listen 80;": f"listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8080;": f"server {ledger.url.removeprefix('http://')};",
-        "server 127.0.0.1:9000;": f"server 127.0.0.1:{application};",
-    }.items():
-        assert text.count(documented) == 1, documented
-        text = text.replace(documented, real)
+    keyledger = ledger.url.removeprefix("http://")
+    if name == "nginx":
+        text = _rendered(
+            "nginx.conf",
+            {
+                "listen 80;": f"listen 127.0.0.1:{port};",
+                "server 127.0.0.1:8080;": f"server {keyledger};",
+                "server 127.0.0.1:9000;": f"server 127.0.0.1:{application};",
+            },
+        )
+        return nginx_around(folder, text)
+    text = _rendered(
+        "Caddyfile",
+        {
+            "app.example.com {": f"http://:{port} {{\n\tbind 127.0.0.1",
+            "forward_auth 127.0.0.1:8080": f"forward_auth {keyledger}",
+            "reverse_proxy 127.0.0.1:9000": f"reverse_proxy 127.0.0.1:{application}",
+        },
+    )
+    return caddy_around(folder, text)
+
+
+def _rendered(documented: str, addresses: dict[str, str]) -> str:
+    text = (DOCUMENTED / documented).read_text()
+    for address, real in addresses.items():
+        assert text.count(address) == 1, address
+        text = text.replace(address, real)
     return text
 
 
@@ -111,60 +114,33 @@ def echoing() -> Iterator[int]:
 
 
 @contextmanager
-def running_nginx(folder: Path, ledger: Server, application: int) -> Iterator[str]:
-    """Run nginx as documented, in front of the application; give its URL."""
-    folder.mkdir()
-    port = free_port()
-    temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in FOLDERS)
-    (folder / "keyledger.conf").write_text(rendered(port, ledger, application))
-    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, temporary=temporary))
-    assert NGINX is not None
-    command = [NGINX, "-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
-    tested = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stderr
-    assert "[warn]" not in tested.stderr
-    nginx = subprocess.Popen(command)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        eventually(lambda: nginx.poll() is not None or answers(url), "nginx answers")
-        assert nginx.poll() is None, (folder / "error.log").read_text()
-        yield url
-    finally:
-        nginx.terminate()
-        nginx.wait(PATIENCE)
-
-
-@contextmanager
-def gateway_in(folder: Path) -> Iterator[Gateway]:
+def gateway_in(folder: Path, name: str) -> Iterator[Gateway]:
     """Run all three; those that still run at the end are ended."""
-    with ExitStack() as running:
-        servers = running.enter_context(servers_in(folder))
+    with ExitStack() as opened:
+        servers = opened.enter_context(servers_in(folder))
         ledger = servers.start()
-        application = running.enter_context(echoing())
-        nginx = folder / "nginx"
-        url = running.enter_context(running_nginx(nginx, ledger, application))
-        http = running.enter_context(httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False))
-        yield Gateway(http, ledger, ledger.client(admin_token(servers.data_dir)), nginx)
+        application = opened.enter_context(echoing())
+        own = folder / "gateway"
+        own.mkdir()
+        port = free_port()
+        text = configuration(name, own, port, ledger, application)
+        url = opened.enter_context(running(name, own, text, port))
+        http = opened.enter_context(httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False))
+        yield Gateway(name, http, ledger, ledger.client(admin_token(servers.data_dir)), own)
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway_in(tmp_path_factory.mktemp("gateway")) as gateway:
+@pytest.fixture(scope="module", params=GATEWAYS)
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    with gateway_in(tmp_path_factory.mktemp("gateway"), request.param) as gateway:
         yield gateway
 
 
-@pytest.fixture
-def gateway_to_break(tmp_path: Path) -> Iterator[Gateway]:
-    with gateway_in(tmp_path) as gateway:
+@pytest.fixture(params=GATEWAYS)
+def gateway_to_break(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]:
+    with gateway_in(tmp_path, request.param) as gateway:
         yield gateway
-
-
-def answers(url: str) -> bool:
-    try:
-        httpx.get(url, trust_env=False)
-    except httpx.TransportError:
-        return False
-    return True
 
 
 def make(gateway: Gateway, *scopes: str) -> Key:
@@ -272,6 +248,7 @@ def test_the_token_ends_at_the_gateway(gateway: Gateway, header: str) -> None:
     assert key.token not in gateway.written() + gateway.ledger.log
 
 
+@pytest.mark.parametrize("gateway", GATEWAYS[:1], indirect=True)  # Caddy needs no path of its own
 def test_what_is_for_the_gateway_alone_is_not_there_for_clients(gateway: Gateway) -> None:
     key = make(gateway)
     for path in ("/_keyledger/mcp:read", "/_keyledger/", "/_keyledger/../_keyledger/mcp:read"):
@@ -283,7 +260,7 @@ def test_where_keyledger_does_not_answer_nobody_passes(gateway: Gateway) -> None
     assert gateway.send(key.bearer).status_code == 200
     gateway.ledger.send(signal.SIGSTOP)
     try:
-        assert gateway.send(key.bearer).status_code == 503
+        assert gateway.send(key.bearer).status_code == SILENT[gateway.program]
     finally:
         gateway.ledger.send(signal.SIGCONT)
     eventually(lambda: gateway.send(key.bearer).status_code == 200, "the key passes again")
@@ -296,8 +273,8 @@ def test_where_keyledger_is_down_nobody_passes(gateway_to_break: Gateway) -> Non
     gateway.ledger.kill()
     for headers in ([key.bearer], [key.bearer], []):
         answer = gateway.send(*headers)
-        assert answer.status_code == 503
-        assert answer.headers["Retry-After"] == "1"
+        assert answer.status_code == DOWN[gateway.program]
+        assert (answer.headers.get("Retry-After") == "1") == (gateway.program == "nginx")
 
 
 @pytest.mark.skipif(not TCP_CONNECTIONS.exists(), reason="this machine does not list connections")
