@@ -89,17 +89,13 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
     )
     _demand(reader, limits, begin=_Reading())
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
-    try:
-        with closing(writer.raw_connection()) as lent:
-            if is_pooled(cast("LedgerConnection", lent.driver_connection)):
-                patience = limits.patience_seconds
-                check_sessions(partial(_opened, url, limits, known, patience, autocommit=True))
-        with writer.connect():
-            return reader, writer
-    except BaseException:
-        reader.dispose()
-        writer.dispose()
-        raise
+    connect = partial(_opened, url, limits, known, limits.patience_seconds, autocommit=True)
+    # Not by an engine, whose first statements a pooler of statements refuses in other words.
+    with closing(connect()) as asked:
+        if is_pooled(asked):
+            check_sessions(connect)
+    with writer.connect():
+        return reader, writer
 
 
 def connection_arguments(url: URL, limits: ConnectionLimits) -> dict[str, Any]:

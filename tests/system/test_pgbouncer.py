@@ -106,7 +106,7 @@ def test_a_pooler_without_sessions_is_refused_by_servers_commands_and_the_doctor
             assert f"pools by {mode}" in " ".join(ended.errors.split()), command
         ended = run(tmp_path / "data", "doctor", "--json", database_url=address)
         assert ended.code == 1
-        found = {each["check"]: each for each in json.loads(ended.output)["checks"]}["database"]
+        found = {each["name"]: each for each in json.loads(ended.output)["checks"]}["database"]
         assert (found["result"], f"pools by {mode}" in found["found"]) == ("fail", True)
         assert "pool_mode = session" in found["remedy"]
 
