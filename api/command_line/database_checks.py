@@ -76,9 +76,10 @@ def check_server(settings: Settings) -> Iterator[Check]:
             database.close()
     except LedgerError as error:
         remedy = _GRANTED if is_not_granted(error) else _REACHABLE
+        found = first_cause(error) or str(error)
         if isinstance(error, TransactionPooling):
-            remedy = _SESSIONS
-        yield Check(_NAME, "fail", first_cause(error) or str(error), remedy)
+            found, remedy = str(error), _SESSIONS
+        yield Check(_NAME, "fail", found, remedy)
         return
     secured = "encrypted" if server.is_encrypted else "not encrypted"
     yield Check(_NAME, "ok", f"PostgreSQL {server.version}, {secured}, as {server.role}")
