@@ -22,10 +22,12 @@ from domain.verifiers import (
 from projections.authentication import Authentication
 from projections.database import Database, open_database
 from projections.last_used import LastUses
+from projections.ledger_secret import accept_secret
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.schema import upgrade_schema
+from projections.seals import Seals
 from projections.signer import Signer
 from projections.signing_key_file import read_or_make_signing_key
 from projections.views import VIEWS
@@ -67,13 +69,15 @@ def opened_ledger(
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pepper = read_or_make_pepper(settings.pepper_path, random)
-    database = open_database(settings.url, settings.connection_limits)
+    opened = open_database(settings.url, settings.connection_limits)
+    database = opened.sealed_by(Seals(pepper))
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
-        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        accept_secret(database, VIEWS, signer, progress=progress)
+        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
         with suppress(HistoryInDoubt):
             # Whoever changes something is told; reading and verifying go on.
             signer.look()

@@ -21,6 +21,7 @@ from projections.findings import Finding, Findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
+from projections.seal_check import check_seals
 from projections.signed_note import VerifierKey
 from projections.view import View
 from projections.views import VIEWS
@@ -98,6 +99,7 @@ def attest(
     log.run(extent, telling("log"))
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
     checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    check_seals(database, findings, telling("seals"))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))

@@ -39,7 +39,14 @@ from projections.exclusive import exclusively
 from projections.postgresql_tables import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import project_appended
-from projections.schema import checkpoints, events, key_digests, last_uses, upgrade_schema
+from projections.schema import (
+    checkpoints,
+    events,
+    key_digests,
+    last_uses,
+    ledger_secret,
+    upgrade_schema,
+)
 from projections.stored_events import decode_rows, last_position, read_rows
 from projections.view import View, insert_in_order
 from projections.view_state import read_state
@@ -50,7 +57,7 @@ AT_ONCE = 10_000
 
 _UUID_LENGTH = 16
 
-BESIDE_EVENTS = (key_digests, last_uses, checkpoints)
+BESIDE_EVENTS = (key_digests, last_uses, checkpoints, ledger_secret)
 """What is durable beside the events, and is copied whole.
 
 The console's sessions are not: who signs out at the source afterwards would still be signed in at
@@ -196,7 +203,8 @@ class _Copying:
         # None at first: they are built when all events are there, which takes much less time.
         built = [view for view in VIEWS if _is_built(connection, view)]
         if built:
-            project_appended(connection, built, decode_rows(rows))
+            seals = self._target.seals
+            project_appended(connection, built, decode_rows(rows, seals), seals)
         self._position = rows[-1].id
         self.copied += len(rows)
 
