@@ -36,6 +36,7 @@ from projections.database import (
     take_statistics,
 )
 from projections.exclusive import exclusively
+from projections.ledger_secret import check_secret
 from projections.postgresql_tables import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import project_appended
@@ -106,6 +107,7 @@ def copy_ledger(
         CopyRefused: the source is of another version of the program, or the target has anything in
             it but the beginning of the source's history. Nothing was changed.
         UnknownSchema: the target is no ledger's. Nothing was changed.
+        OtherSecret: the target has the keys of another secret. Nothing was changed.
         NotOwner: only the owner of the target's tables may do it. Nothing was changed.
         CopyRunning: somebody is copying to the target already.
         CopyDiffers: the copy is not the same as the source.
@@ -114,6 +116,10 @@ def copy_ledger(
     """
     started = perf_counter()
     check_source(source)
+    with source.read() as connection:
+        if not check_secret(connection, target.seals):
+            message = f"{source.name} is not sealed yet; run first: keyledger projections status"
+            raise CopyRefused(message)
     check_target(source, target)
     with target.read() as connection:
         check_owner(connection, "keyledger copy")

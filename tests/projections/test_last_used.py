@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import pytest
 from sqlalchemy import URL
@@ -161,7 +160,7 @@ def test_a_flush_makes_nobody_forget_a_key(
     found: list[str] = []
     find = auth_lookup.find_in_sqlite
 
-    def noting(read: Callable[..., object], lookup_id: str, *rest: Any) -> object:
+    def noting(read: Callable[..., object], lookup_id: str, *rest: object) -> object:
         found.append(lookup_id)
         return find(read, lookup_id, *rest)  # type: ignore[arg-type]
 
