@@ -117,6 +117,7 @@ def test_a_copy_and_its_copy_back_have_every_row_that_the_ledger_has(
 
     moved = copy(house, there)
     assert content_of(there) == lived
+    move_in(house, there)
     copy(there, back)
     assert content_of(back) == lived
 
@@ -168,7 +169,7 @@ def test_the_source_is_only_read(source: Path, target: Path) -> None:
 
     with (
         closing(open_database(address_of(source))) as ours,
-        closing(open_database(address_of(target))) as theirs,
+        closing(sealed_database(source, address_of(target))) as theirs,
     ):
         event.listen(ours.writer, "begin", fail)
         copy_ledger(ours, theirs, clock=lambda: NOON)
