@@ -70,6 +70,7 @@ class Observed:
             seconds = perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.request(scope["method"], route, status, seconds)
+            self._metrics.outcome(state.get("outcome", "OK"))
             if route not in _UNOBSERVED_ROUTES:
                 _log.info(
                     "request",

@@ -14,6 +14,7 @@ from benchmarks.claims import show
 NAMES = {
     "verify": "checks of tokens over HTTP",
     "rebuild": "making the projections anew",
+    "seals": "the cost of seals in a rebuild",
     "console": "pages of the console",
     "verify_time": "checks of tokens inside the process",
     "offline": "checking an audit pack",

@@ -279,7 +279,8 @@ class TestEvents:
 
     def test_the_event_s_own_name_and_what_to_do_are_told(self, place: Path) -> None:
         edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
-        (finding, *_) = attested(place).findings
+        seal, finding, *_ = attested(place).findings
+        assert (seal.about, seal.position) == ("event", 3)
         assert (finding.about, finding.leaf_index, finding.position) == ("entry", 2, 3)
         assert "not what the event at position 3 says" in finding.wrong
         assert "keep a copy of the database as evidence" in finding.remedy

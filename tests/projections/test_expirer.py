@@ -16,7 +16,7 @@ from projections.expirer import expire_due_keys
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys, differing_rows, keys_in
 from tests.projections.processes import CONTEXT, start
-from tests.raw_sql import count_events, dump, plant_row, rows_of, sql
+from tests.raw_sql import count_events, dump, plant_row, sql
 
 EXPIRED = "SELECT originator_id FROM events WHERE topic = 'ApiKey.Expired'"
 
