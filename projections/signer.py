@@ -239,6 +239,9 @@ class Signer:
 
     def _check_entries(self, last: Checkpoint, now: Checkpoint) -> None:
         """Check that each entry after the last checkpoint is of an event that the ledger wrote."""
+        if self._database.given_seals is None:
+            # Only a look from aside, such as doctor's without the pepper, which signs nothing.
+            return
         since = self._checked
         if not last.size < since.size <= now.size:
             since = last

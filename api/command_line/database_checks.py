@@ -133,17 +133,25 @@ def _check_contents(database: Database, settings: Settings, no_ledger: str) -> I
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
         contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
         yield Check("contents", "ok", contents)
-        yield from _check_secret(database, settings.pepper_path)
-        yield from check_history(database, settings.signing_key_path, settings.checkpoint_path)
+        yield from _check_secret(_sealed(database, settings.pepper_path))
+        sealed = _sealed(database, settings.pepper_path)
+        yield from check_history(sealed, settings.signing_key_path, settings.checkpoint_path)
 
 
-def _check_secret(database: Database, pepper_path: Path) -> Iterator[Check]:
-    """Check that the ledger is sealed with the pepper of this machine."""
-    name = "seals"
+def _sealed(database: Database, pepper_path: Path) -> Database:
+    """Return the database with the seals of the pepper, if that can be read."""
     try:
-        seals = Seals(Pepper(pepper_path.read_bytes()))
+        return database.sealed_by(Seals(Pepper(pepper_path.read_bytes())))
     except (OSError, ValueError):
         # The check of the pepper's file says why.
+        return database
+
+
+def _check_secret(database: Database) -> Iterator[Check]:
+    """Check that the ledger is sealed with the pepper of this machine."""
+    name = "seals"
+    seals = database.given_seals
+    if seals is None:
         return
     try:
         with database.read() as connection:
