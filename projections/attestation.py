@@ -21,6 +21,7 @@ from projections.findings import Finding, Findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
+from projections.seal_check import check_seals
 from projections.signed_note import VerifierKey
 from projections.view import View
 from projections.views import VIEWS
@@ -67,7 +68,7 @@ def attest(
     database: Database,
     *,
     notes: Iterable[str],
-    keys: Iterable[VerifierKey],
+    keys: Iterable[VerifierKey] | None,
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = go_on,
     findings: Findings | None = None,
@@ -76,7 +77,7 @@ def attest(
 
     Args:
         notes: signed checkpoints from outside the database; those in it are checked as well.
-        keys: the ledger's public keys.
+        keys: the ledger's public keys; ``None`` to check no checkpoint.
         progress: is told after each batch what is being checked, and how far it is.
         pause: is called after each batch, outside of all transactions; may raise, to end it all.
         findings: takes each finding as soon as it is known.
@@ -99,7 +100,10 @@ def attest(
     log = LogCheck(database, findings)
     log.run(extent, telling("log"))
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
-    checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    checkpoints = 0
+    if keys is not None:
+        checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    check_seals(database, findings, telling("seals"))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))

@@ -27,7 +27,7 @@ from projections.database import (
     take_schema_lock,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -40,8 +40,10 @@ events = Table(
     Column("originator_version", big_integer, nullable=False),
     Column("topic", text(), nullable=False),
     Column("state", LargeBinary, nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
-"""The event store, as read by replays; appended to by the recorder alone."""
+"""The event store, as read by replays; appended to by the recorder alone. ``seal`` is NULL only in
+a database that an older version of the program made, until it is sealed."""
 
 key_digests = Table(
     "key_digests",
@@ -49,6 +51,7 @@ key_digests = Table(
     Column("lookup_id", text(16), primary_key=True),
     Column("pepper_id", text(16), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
 
@@ -70,6 +73,7 @@ console_sessions = Table(
     Column("created_at", text(27), nullable=False),
     Column("expires_at", text(27), nullable=False),
     Column("used_at", text(27), nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """Who is signed in to the console; can be lost, and everybody signs in again."""
 
@@ -114,9 +118,18 @@ last_attestation = Table(
     Column("checkpoints", big_integer, nullable=False),
     Column("findings", big_integer, nullable=False),
     Column("listed", LargeBinary, nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
 next attestation is made at once."""
+
+ledger_secret = Table(
+    "ledger_secret",
+    metadata,
+    Column("secret_id", text(16), primary_key=True),
+    Column("seal", LargeBinary(32), nullable=False),
+)
+"""The id of the secret that the seals of this ledger are made with, in one row."""
 
 _MAKE = "keyledger keys create --workspace root --name root --scopes '*'"
 _UPGRADE = "keyledger projections status"

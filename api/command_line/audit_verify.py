@@ -38,7 +38,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         except BaseException:
             # What was found until then is not lost by what ended it.
             if not as_json:
-                _write_findings(stdout_console(), findings.listed, findings.not_listed)
+                write_findings(stdout_console(), findings.listed, findings.not_listed)
             raise
         if as_json:
             write_json(attestation_as_json(attestation))
@@ -51,7 +51,8 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         raise typer.Exit(REFUSED)
 
 
-def _write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
+def write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
+    """Write what an integrity check has found, if anything."""
     if not findings:
         return
     rows = [
@@ -67,7 +68,7 @@ def _write_findings(console: Console, findings: Sequence[Finding], not_listed: i
 
 
 def _write(console: Console, attestation: Attestation) -> None:
-    _write_findings(console, attestation.findings, attestation.not_listed)
+    write_findings(console, attestation.findings, attestation.not_listed)
     seen = (
         f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"
         f" {counted(attestation.checkpoints, 'checkpoint')}, in {attestation.seconds:.2f} s: "
