@@ -64,7 +64,7 @@ def seal_ledger(
     with ReplayProgress() as progress, opened_to_seal(settings, progress=progress) as ledger:
         attestation = _checked(ledger, progress, without_checkpoints=without_checkpoints)
         if attestation.findings:
-            write_findings(stderr_console(), attestation)
+            write_findings(stderr_console(), attestation.findings, attestation.not_listed)
             raise CommandFailed(
                 REFUSED,
                 "INTEGRITY_CHECK_FAILED",
