@@ -16,7 +16,7 @@ from api.app import create_app
 from api.check_protocol import CheckProtocol
 from api.client_limits import raise_descriptor_limit
 from api.composition import OpenLedger, opened_ledger
-from api.listening import CannotListen, announce, bind
+from api.listening import CannotListen, announce, bind, close
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
 from api.processes import run_until_stopped, stop_on_hangup
@@ -48,6 +48,13 @@ def serve(settings: Settings) -> None:
     configure_logs(settings.log_level, settings.log_format)
     raise_descriptor_limit()
     sockets = _bound(settings)
+    try:
+        _serve_on(settings, sockets)
+    finally:
+        close(sockets)
+
+
+def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
     with opened_ledger(settings) as ledger:
         check_privileges(ledger.database)
         make_root_key(ledger)
