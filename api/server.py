@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.check_protocol import CheckProtocol
 from api.composition import OpenLedger, opened_ledger
+from api.first_key import announce
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
 from api.settings import PREFIX, Settings, read_settings
@@ -98,11 +99,16 @@ def make_root_key(ledger: OpenLedger) -> None:
     """Make the first key of an empty ledger, and print its token.
 
     If several processes do so at the same time, one of them makes it and prints it.
+
+    Raises:
+        LedgerUnavailable: standard error cannot be written. No key was made, or, if only the token
+            could not be written, the message names the key and says what to do.
     """
     with exclusively(ledger.database, "first-key") as alone:
         # A log that lost its events is not a new one.
         if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return
+        announce("\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n")
         issued = ledger.ledger.create_key(
             workspace=ROOT_WORKSPACE,
             name="root",
@@ -113,11 +119,7 @@ def make_root_key(ledger: OpenLedger) -> None:
             at=ledger.clock(),
         )
     if issued.token is not None:
-        sys.stderr.write(
-            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
-            f"    {issued.token.reveal()}\n\n"
-        )
-        sys.stderr.flush()
+        announce(f"    {issued.token.reveal()}\n\n", issued.key_id)
 
 
 def _is_empty(ledger: OpenLedger) -> bool:

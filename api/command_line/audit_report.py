@@ -1,6 +1,5 @@
 """``keyledger audit report``: who could call at a time, and what an access review looks at."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +16,7 @@ from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.moments import date, parse_duration, parse_time, readable
 from api.command_line.options import AsJson, DataDir
+from api.command_line.output import standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console
 from api.representations import access_as_json
 from domain.errors import Invalid
@@ -144,16 +144,17 @@ def _write_page(console: Console, page: Iterable[Access]) -> None:
 
 
 def _write_csv(found: Iterator[Access], _at: datetime, _review: Review | None) -> None:
-    sys.stdout.flush()
+    out = standard_output()
+    out.flush()
     for line in to_csv(found):
-        sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+        out.buffer.write(line)
+    out.buffer.flush()
 
 
 def _write_json(found: Iterator[Access], at: datetime, review: Review | None) -> None:
     """Write a document of any length, a key to a line."""
-    sys.stdout.flush()
-    out = sys.stdout.buffer
+    standard_output().flush()
+    out = standard_output().buffer
     out.write(orjson.dumps({"as_of": to_text(at), "review": review})[:-1] + b',"data":[')
     for number, access in enumerate(found):
         out.write((b",\n" if number else b"\n") + orjson.dumps(access_as_json(access)))
