@@ -50,15 +50,15 @@ def run_into(sink: Sink, data_dir: Path, *arguments: str, stream: int = 1) -> tu
     """Run a command with one stream going to a sink; return its exit status, and the other."""
     with sink() as taken:
         redirected = "" if taken is not None else f" {stream}>&-"
-        other = "stderr" if stream == 1 else "stdout"
-        one = "stdout" if stream == 1 else "stderr"
+        streams = (taken, subprocess.PIPE) if stream == 1 else (subprocess.PIPE, taken)
         ended = subprocess.run(
             ["/bin/sh", "-c", f'exec "$@"{redirected}', "sh", COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
+            stdout=streams[0],
+            stderr=streams[1],
             env={"PATH": os.environ["PATH"], "KEYLEDGER_DATA_DIR": str(data_dir)},
             timeout=60,
             check=False,
-            **{one: taken, other: subprocess.PIPE},
         )
     said = ended.stderr if stream == 1 else ended.stdout
     return ended.returncode, said.decode()
