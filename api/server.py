@@ -16,6 +16,7 @@ from api.app import create_app
 from api.check_protocol import CheckProtocol
 from api.client_limits import raise_descriptor_limit
 from api.composition import OpenLedger, opened_ledger
+from api.first_key import show_on_stderr
 from api.listening import CannotListen, announce, bind, close
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
@@ -33,6 +34,8 @@ _STOP_SECONDS = timedelta(seconds=10)
 _WORKER_SILENT_SECONDS = 60
 """After which a worker is taken for dead: one that starts on a busy machine is silent for a while,
 and another one in its place would be no quicker."""
+
+_NEW = "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
 
 
 def serve(settings: Settings) -> None:
@@ -126,11 +129,18 @@ def make_root_key(ledger: OpenLedger) -> None:
     """Make the first key of an empty ledger, and print its token.
 
     If several processes do so at the same time, one of them makes it and prints it.
+
+    Raises:
+        LedgerUnavailable: standard error cannot be written. No key was made, or, if only the token
+            could not be written, the message names the key and says what to do.
     """
     with exclusively(ledger.database, "first-key") as alone:
         # A log that lost its events is not a new one.
         if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return
+        show_on_stderr(
+            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
+        )
         issued = ledger.ledger.create_key(
             workspace=ROOT_WORKSPACE,
             name="root",
@@ -141,11 +151,7 @@ def make_root_key(ledger: OpenLedger) -> None:
             at=ledger.clock(),
         )
     if issued.token is not None:
-        sys.stderr.write(
-            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
-            f"    {issued.token.reveal()}\n\n"
-        )
-        sys.stderr.flush()
+        show_on_stderr(f"    {issued.token.reveal()}\n\n", issued.key_id)
 
 
 def _is_empty(ledger: OpenLedger) -> bool:

@@ -4,17 +4,26 @@ import io
 import sys
 from collections.abc import Sequence
 
-from api.command_line.failures import INTERRUPTED, check_encoding, report
+from api.command_line.failures import INTERRUPTED, REFUSED, check_encoding, report
+from api.command_line.output import OutputFailed, finish_output, keep_descriptors
 from api.command_line.root import root_command
 
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its code."""
+    keep_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name in Greek must not end in an error where the terminal knows ASCII alone.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    why = finish_output()
+    if why is not None and code == 0:
+        code = report(OutputFailed(why), as_json="--json" in sys.argv) or REFUSED
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
