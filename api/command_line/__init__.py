@@ -22,7 +22,7 @@ def main() -> None:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     why = finish_output()
     if why is not None and code == 0:
-        code = report(OutputFailed(why), as_json="--json" in sys.argv) or REFUSED
+        code = _reported(OutputFailed(why), as_json="--json" in sys.argv)
     sys.exit(code)
 
 
@@ -39,9 +39,18 @@ def run(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OutputFailed as error:
+        return _reported(error, as_json="--json" in arguments)
     except Exception as error:
         failure = report(error, as_json="--json" in arguments)
         if failure is None:
             raise
         return failure
     return code if isinstance(code, int) else 0
+
+
+def _reported(error: OutputFailed, *, as_json: bool) -> int:
+    """Say that output was lost, unless its reader did not want it; return the exit status."""
+    if error.is_broken_pipe:
+        return REFUSED
+    return report(error, as_json=as_json) or REFUSED

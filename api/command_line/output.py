@@ -4,6 +4,7 @@ A command whose output is lost must not end as if it had been shown: a full disk
 a closed descriptor all raise `OutputFailed`.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -13,8 +14,16 @@ from typing import IO, Any, TextIO, cast
 CLOSED = "it is closed"
 
 
+_BROKEN_PIPE = os.strerror(errno.EPIPE)
+
+
 class OutputFailed(Exception):
     """Standard output took no text, or not all of it; the message says why."""
+
+    @property
+    def is_broken_pipe(self) -> bool:
+        """Whether its reader stopped reading, as ``head`` does, which is no trouble of ours."""
+        return str(self) == _BROKEN_PIPE
 
 
 class _Checked:

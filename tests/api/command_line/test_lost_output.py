@@ -110,7 +110,8 @@ def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
     ):
         code, said = run_into(sink, data_dir, *command)
         assert code == 1
-        assert "standard output could not be written: " in said
+        # Who stops reading, as head does, knows it.
+        assert ("standard output could not be written: " in said) == (sink is not closed_pipe)
         assert "Traceback" not in said
         assert "Exception ignored" not in said
 
