@@ -9,8 +9,10 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import TYPE_CHECKING
 
-from starlette.types import Scope
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -79,7 +81,7 @@ class Forwarded:
     def __init__(self, trusted: Iterable[Network]) -> None:
         self._trusted = tuple(trusted)
 
-    def set_client(self, scope: Scope) -> None:
+    def set_client(self, scope: "Scope") -> None:
         """Set the client's address, and the scheme that it used."""
         client = scope.get("client")
         peer = parsed_address(client[0]) if client else None

@@ -14,7 +14,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
 
     Tracebacks are written without the values of variables, which may be secrets.
     """
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    # It is `None` for a process that was started without one.
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    text = form == "text" or (form == "auto" and on_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -25,7 +27,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     renderer: list[structlog.typing.Processor] = (
         [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=on_terminal,
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]

@@ -16,7 +16,8 @@ from api.app import create_app
 from api.check_protocol import CheckProtocol
 from api.client_limits import raise_descriptor_limit
 from api.composition import OpenLedger, opened_ledger
-from api.listening import CannotListen, announce, bind
+from api.first_key import show_on_stderr
+from api.listening import CannotListen, announce, bind, close
 from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
 from api.processes import run_until_stopped, stop_on_hangup
@@ -34,6 +35,8 @@ _WORKER_SILENT_SECONDS = 60
 """After which a worker is taken for dead: one that starts on a busy machine is silent for a while,
 and another one in its place would be no quicker."""
 
+_NEW = "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
+
 
 def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; requests that are under way are answered first.
@@ -48,6 +51,13 @@ def serve(settings: Settings) -> None:
     configure_logs(settings.log_level, settings.log_format)
     raise_descriptor_limit()
     sockets = _bound(settings)
+    try:
+        _serve_on(settings, sockets)
+    finally:
+        close(sockets)
+
+
+def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
     with opened_ledger(settings) as ledger:
         check_privileges(ledger.database)
         make_root_key(ledger)
@@ -119,11 +129,18 @@ def make_root_key(ledger: OpenLedger) -> None:
     """Make the first key of an empty ledger, and print its token.
 
     If several processes do so at the same time, one of them makes it and prints it.
+
+    Raises:
+        LedgerUnavailable: standard error cannot be written. No key was made, or, if only the token
+            could not be written, the message names the key and says what to do.
     """
     with exclusively(ledger.database, "first-key") as alone:
         # A log that lost its events is not a new one.
         if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return
+        show_on_stderr(
+            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
+        )
         issued = ledger.ledger.create_key(
             workspace=ROOT_WORKSPACE,
             name="root",
@@ -134,11 +151,7 @@ def make_root_key(ledger: OpenLedger) -> None:
             at=ledger.clock(),
         )
     if issued.token is not None:
-        sys.stderr.write(
-            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
-            f"    {issued.token.reveal()}\n\n"
-        )
-        sys.stderr.flush()
+        show_on_stderr(f"    {issued.token.reveal()}\n\n", issued.key_id)
 
 
 def _is_empty(ledger: OpenLedger) -> bool:

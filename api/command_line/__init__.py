@@ -4,17 +4,26 @@ import io
 import sys
 from collections.abc import Sequence
 
-from api.command_line.failures import INTERRUPTED, check_encoding, report
+from api.command_line.failures import INTERRUPTED, REFUSED, check_encoding, report
+from api.command_line.output import OutputFailed, finish_output, keep_descriptors
 from api.command_line.root import root_command
 
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its code."""
+    keep_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name in Greek must not end in an error where the terminal knows ASCII alone.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    why = finish_output()
+    if why is not None and code == 0:
+        code = _reported(OutputFailed(why), as_json="--json" in sys.argv)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -30,9 +39,18 @@ def run(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OutputFailed as error:
+        return _reported(error, as_json="--json" in arguments)
     except Exception as error:
         failure = report(error, as_json="--json" in arguments)
         if failure is None:
             raise
         return failure
     return code if isinstance(code, int) else 0
+
+
+def _reported(error: OutputFailed, *, as_json: bool) -> int:
+    """Say that output was lost, unless its reader did not want it; return the exit status."""
+    if error.is_broken_pipe:
+        return REFUSED
+    return report(error, as_json=as_json) or REFUSED

@@ -1,7 +1,6 @@
 """``keyledger audit report``: who could call at a time, and what an access review looks at."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,6 +18,7 @@ from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.moments import date, parse_duration, parse_time, readable
 from api.command_line.options import AsJson, DataDir
+from api.command_line.output import standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console
 from api.representations import access_as_json
 from domain.errors import Invalid
@@ -170,9 +170,10 @@ def _write_whole(pieces: Iterable[bytes]) -> None:
         for piece in pieces:
             document.write(piece)
         document.seek(0)
-        sys.stdout.flush()
-        shutil.copyfileobj(document, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        out = standard_output()
+        out.flush()
+        shutil.copyfileobj(document, out.buffer)
+        out.buffer.flush()
 
 
 _WRITERS: dict[Format, Callable[[Iterator[Access], datetime, Review | None], None]] = {

@@ -1,6 +1,5 @@
 """``keyledger audit verify``: is everything as it was when it was written?"""
 
-import sys
 from collections.abc import Sequence
 
 import typer
@@ -12,6 +11,7 @@ from api.command_line.failures import REFUSED
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
+from api.command_line.output import standard_output
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from api.representations import attestation_as_json
@@ -45,7 +45,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         else:
             _write(stdout_console(), attestation)
         # Only now: the database may be slow, or refuse.
-        sys.stdout.flush()
+        standard_output().flush()
         keep_result(ledger, attestation)
     if attestation.found:
         raise typer.Exit(REFUSED)

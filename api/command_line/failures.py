@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import typer
 
 from api.causes import first_cause
+from api.command_line.output import OutputFailed
 from api.command_line.terminal import one_line, stderr_console, write_json
 from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
 from domain.token_text import hide_tokens
@@ -15,6 +17,8 @@ from domain.token_text import hide_tokens
 REFUSED = 1
 CALLED_WRONGLY = 2
 INTERRUPTED = 130
+OUTPUT_FAILED = "OUTPUT_FAILED"
+_STILL_DONE = "what the command has changed stays changed; keyledger keys list shows the keys"
 
 
 class CommandFailed(Exception):
@@ -58,6 +62,13 @@ def report(error: Exception, *, as_json: bool) -> int | None:
     failure = _failure_of(error)
     if failure is None:
         return None
+    # Where standard error cannot be written either, the exit status has to be enough.
+    with suppress(OSError, AttributeError):
+        _write(failure, as_json=as_json)
+    return failure.exit_code
+
+
+def _write(failure: _Failure, *, as_json: bool) -> None:
     if as_json:
         document = {"code": failure.code, "detail": hide_tokens(failure.detail)}
         write_json(document | failure.members, sys.stderr)
@@ -67,7 +78,6 @@ def report(error: Exception, *, as_json: bool) -> int | None:
         console.print(f"error: {one_line(first)}", style="red", soft_wrap=True)
         for line in rest:
             console.print(f"  {one_line(line)}", soft_wrap=True)
-    return failure.exit_code
 
 
 def _failure_of(error: Exception) -> _Failure | None:
@@ -80,10 +90,17 @@ def _failure_of(error: Exception) -> _Failure | None:
             return _Failure(error.exit_code, error.code, str(error), str(error))
         case typer.TyperException():
             return _usage(error)
-        case OSError():
-            detail = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-            return _Failure(REFUSED, LedgerUnavailable.code, detail, detail)
+        case OSError() | OutputFailed():
+            return _system_failure(error)
     return None
+
+
+def _system_failure(error: OSError | OutputFailed) -> _Failure:
+    if isinstance(error, OutputFailed):
+        detail = f"standard output could not be written: {error}"
+        return _Failure(REFUSED, OUTPUT_FAILED, detail, f"{detail}\n{_STILL_DONE}")
+    detail = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return _Failure(REFUSED, LedgerUnavailable.code, detail, detail)
 
 
 def _invalid(error: Invalid) -> _Failure:

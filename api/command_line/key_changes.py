@@ -1,5 +1,7 @@
 """The commands that make, change and end keys."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
@@ -23,6 +25,7 @@ from api.command_line.options import (
     Yes,
     split_scopes,
 )
+from api.command_line.output import OutputFailed, standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
 from api.composition import OpenLedger
 from api.representations import key_as_json
@@ -47,6 +50,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a key and show its token, this once."""
+    standard_output()
     with local_ledger(data_dir, as_json=as_json, may_make=True) as ledger:
         now = ledger.clock()
         issued = ledger.ledger.create_key(
@@ -72,6 +76,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Give a key a successor, show the successor's token, and end the key after a grace period."""
+    standard_output()
     span = timedelta(0) if grace == "0" else parse_duration("grace", grace)
     with local_ledger(data_dir, as_json=as_json) as ledger:
         issued = ledger.ledger.rotate_key(
@@ -161,13 +166,36 @@ def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json
     """Write a new key and its token: the one time that the token is written anywhere."""
     key = shown(ledger, workspace, issued.key_id)
     token = None if issued.token is None else issued.token.reveal()
-    if as_json:
-        write_json(key_as_json(key) | {"token": token})
-        return
-    console = stdout_console()
-    write_key(console, key, ledger.clock())
-    console.print("\nThe token is shown once; store it now:\n", style="bold", soft_wrap=True)
-    console.print(token, style="green", soft_wrap=True)
+    with _naming_the_key(key):
+        if as_json:
+            write_json(key_as_json(key) | {"token": token})
+            return
+        console = stdout_console()
+        write_key(console, key, ledger.clock())
+        console.print("\nThe token is shown once; store it now:\n", style="bold", soft_wrap=True)
+        console.print(token, style="green", soft_wrap=True)
+
+
+@contextmanager
+def _naming_the_key(key: ListedKey) -> Iterator[None]:
+    """Say which key was made and what to do, where its token cannot be written.
+
+    Raises:
+        CommandFailed: it could not be written.
+    """
+    try:
+        yield
+    except OutputFailed as error:
+        options = f"{key.key_id} --workspace {key.workspace}"
+        raise CommandFailed(
+            REFUSED,
+            "TOKEN_NOT_SHOWN",
+            f"the key {key.key_id} was made, but its token could not be shown: standard output:"
+            f" {error}\n"
+            "nobody has the token, and it cannot be shown again; do one of these:\n"
+            f"for a key with a new token: keyledger keys rotate {options}\n"
+            f"to end the key: keyledger keys revoke {options}",
+        ) from error
 
 
 def _write_changed(ledger: OpenLedger, workspace: str, key_id: str, *, as_json: bool) -> None:

@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from api.command_line.output import standard_output
+
 # Control characters drive a terminal, format characters turn a line around or hide a part of it;
 # U+200D joins the parts of an emoji and does neither.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -14,8 +16,12 @@ _HARMLESS = frozenset({"\u200d"})
 
 
 def stdout_console() -> Console:
-    """Return the console of what a command was asked for."""
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    """Return the console of what a command was asked for.
+
+    Raises:
+        OutputFailed: there is no standard output. Writing to the console raises it, too.
+    """
+    return Console(file=standard_output(), markup=False, highlight=False, emoji=False)
 
 
 def stderr_console() -> Console:
@@ -43,7 +49,7 @@ def write_json(document: Any, stream: TextIO | None = None) -> None:  # noqa: AN
 
     It is written as bytes, for JSON is UTF-8 whatever the terminal's encoding.
     """
-    stream = stream or sys.stdout
+    stream = stream or standard_output()
     stream.flush()
     text = json.dumps(document, indent=2, ensure_ascii=False)
     stream.buffer.write(f"{text}\n".encode())

@@ -116,7 +116,7 @@ class TestAltered:
         hold()
 
     @pytest.mark.parametrize(
-        "made_up", ["A" * 10_000, "=" * 4, spelled(), spelled(1), "W10", "é", "\x00", spelled([[]])]
+        "made_up", ["A" * 8_000, "=" * 4, spelled(), spelled(1), "W10", "é", "\x00", spelled([[]])]
     )
     def test_what_never_was_a_cursor_is_refused(self, api: Api, made_up: str) -> None:
         invalid(api.get("/v1/keys", params=ACME | {"cursor": made_up}), "cursor")

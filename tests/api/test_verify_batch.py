@@ -63,7 +63,7 @@ def test_one_that_cannot_be_read_refuses_all(api: Api, verifier: Key) -> None:
         ({}, "tokens.1.token"),
         ({"token": token, "workspace": "acme"}, "tokens.1.workspace"),
         ({"token": token, "scopes": "mcp:read"}, "tokens.1.scopes"),
-        (token, "tokens.1"),
+        ("no object", "tokens.1"),
     ):
         answer = api.post(PATH, by=verifier, json={"tokens": [{"token": token}, wrong]})
         invalid(answer, field)

@@ -463,7 +463,8 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     assert "_by_status_" in recorded[0]
     assert due[0] == "SEARCH key_list USING INTEGER PRIMARY KEY (rowid=?)"
     assert recorded[1:] == [LAST_USE]
-    assert due[1:] == [LAST_USE, "USE TEMP B-TREE FOR ORDER BY"]
+    # A newer SQLite sees that the positions are in order already.
+    assert due[1:] in ([LAST_USE], [LAST_USE, "USE TEMP B-TREE FOR ORDER BY"])
 
 
 def test_keys_whose_end_has_come_are_all_listed_however_many_there_are(

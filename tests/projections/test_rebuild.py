@@ -595,25 +595,27 @@ def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_
     first, second = keys.create("first"), keys.create("second")
     keys.revoke(first.key_id)
     delete_events(keys, 3)
-    # The entry of the deleted event would be in the way of the next one's.
-    delete_rows(keys.address, "entries", 3)
-    keys.rename(second.key_id, "renamed")
-    assert [row[0] for row in rows_of(keys.address, "events")] == [1, 2, 3]
-    revocation = ["revoked_at", "revoked_by_id", "revoked_by_type", "status", "version"]
-    assert found_by_check(keys) == {
-        first.key_id: [
-            f"key_list: different {revocation}",
-            "auth_lookup: different ['revoked', 'seal', 'version']",
-            "key_versions: different ['held_until']",
-            "key_versions: unexpected []",
-        ]
-    }
-    # The views are derived from the events, so that a rebuild believes the events.
-    with pytest.raises(RowNotSealed):
-        keys.verify(first.token)
-    for view in VIEWS:
-        rebuild(keys.database, view, clock=noon)
-    assert keys.verify(first.token) is Code.VALID
+    # A process that has seen the event would refuse to go on without it.
+    with keys_in(keys.data_dir) as other:
+        # The entry of the deleted event would be in the way of the next one's.
+        delete_rows(other.address, "entries", 3)
+        other.rename(second.key_id, "renamed")
+        assert [row[0] for row in rows_of(other.address, "events")] == [1, 2, 3]
+        revocation = ["revoked_at", "revoked_by_id", "revoked_by_type", "status", "version"]
+        assert found_by_check(other) == {
+            first.key_id: [
+                f"key_list: different {revocation}",
+                "auth_lookup: different ['revoked', 'seal', 'version']",
+                "key_versions: different ['held_until']",
+                "key_versions: unexpected []",
+            ]
+        }
+        # The views are derived from the events, so that a rebuild believes the events.
+        with pytest.raises(RowNotSealed):
+            other.verify(first.token)
+        for view in VIEWS:
+            rebuild(other.database, view, clock=noon)
+        assert other.verify(first.token) is Code.VALID
 
 
 @pytest.mark.only_on("sqlite")
@@ -621,13 +623,17 @@ def test_a_deleted_last_key_is_found_and_is_in_the_way_of_the_next_one(keys: Key
     keys.create("first")
     last = keys.create("last")
     delete_events(keys, 2)
-    assert found_by_check(keys) == {last.key_id: [f"{view.name}: unexpected []" for view in VIEWS]}
-    with pytest.raises(ProjectionInconsistent):
-        keys.create("next")
-    for view in VIEWS:
-        assert rebuild(keys.database, view, clock=noon).differing == 1
-    assert keys.verify(last.token) is Code.NOT_FOUND
-    keys.create("next")
+    # A process that has seen the event would refuse to go on without it.
+    with keys_in(keys.data_dir) as other:
+        assert found_by_check(other) == {
+            last.key_id: [f"{view.name}: unexpected []" for view in VIEWS]
+        }
+        with pytest.raises(ProjectionInconsistent):
+            other.create("next")
+        for view in VIEWS:
+            assert rebuild(other.database, view, clock=noon).differing == 1
+        assert other.verify(last.token) is Code.NOT_FOUND
+        other.create("next")
 
 
 @pytest.mark.only_on("sqlite")

@@ -447,10 +447,12 @@ def _fail_to_write(everything: Everything, server: Server, client: Client) -> No
 def _fail_to_read(everything: Everything, client: Client, root: Client) -> None:
     """Let a stored event be damaged in several ways, and repair it again."""
     key_id = everything.issued("to be damaged", client.create("to be damaged"))["key_id"]
+    # The newest event that a server has seen has to stay as it is.
+    everything.issued("after it", client.create("after it"))
     cut = "UPDATE events SET state = substr(state, 1, length(state) - {}) WHERE id = ?"
     with raw(address_of(everything.data_dir)) as connection:
         position, state = connection.execute(
-            "SELECT id, state FROM events ORDER BY id DESC LIMIT 1"
+            "SELECT id, state FROM events ORDER BY id DESC LIMIT 1 OFFSET 1"
         ).fetchone()
         for missing in (1, 40, len(state)):
             connection.execute(cut.format(missing), (position,))

@@ -280,7 +280,7 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
         screen.look("verifying", "Audit")
         connection.execute("ROLLBACK")
     # With a script the page asks again by itself, without one it reloads itself.
-    expect(page.get_by_text("The verification has ended.")).to_be_visible()
+    expect(page.get_by_text("The verification has ended.")).to_be_visible(timeout=30_000)
     expect(page.get_by_text("No change found")).to_be_visible()
     screen.look("audit", "Audit")
 

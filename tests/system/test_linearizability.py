@@ -29,7 +29,7 @@ from tests.system.ledgers import SOUND, admin_token, differences, make_keys
 from tests.system.linearizability import Change, Check, violations
 from tests.system.processes import Server, Servers
 
-SECONDS = 12.0
+SECONDS = 24
 CLIENTS = 6
 KEYS_AT_A_TIME = 16
 OPTIONS = ((), (), ("--workers", "2"))

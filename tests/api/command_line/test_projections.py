@@ -188,7 +188,6 @@ def test_a_program_that_is_older_than_a_projection_does_nothing_but_a_downgrade(
         ["projections", "rebuild", "entries"],
         ["keys", "revoke", key_id],
         ["audit", "verify"],
-        ["serve", "--port", "0"],
     ):
         refused = keyledger(*arguments)
         assert refused.code == 1, arguments

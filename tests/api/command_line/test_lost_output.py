@@ -1,0 +1,126 @@
+"""A command whose output is lost says so, and never ends with 0; a lost token names its key."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from api.composition import opened_ledger
+from tests.api.command_line.commands import COMMAND, Run
+from tests.engines import settings_of
+
+pytestmark = pytest.mark.only_on("sqlite")
+
+KEY_ID = re.compile(r"apikey_[0-9a-f-]{36}")
+TOKEN = re.compile(r"[a-z]+_[0-9A-Za-z]{65}")
+
+Sink = Callable[[], AbstractContextManager[IO[bytes] | None]]
+
+
+@contextmanager
+def full_disk() -> Iterator[IO[bytes] | None]:
+    with Path("/dev/full").open("wb") as sink:
+        yield sink
+
+
+@contextmanager
+def closed_pipe() -> Iterator[IO[bytes] | None]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as sink:
+        yield sink
+
+
+@contextmanager
+def closed() -> Iterator[IO[bytes] | None]:
+    """Give nothing: the descriptor is closed before the command starts."""
+    yield None
+
+
+SINKS = {"full disk": full_disk, "closed pipe": closed_pipe, "closed": closed}
+every_sink = pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
+
+
+def run_into(sink: Sink, data_dir: Path, *arguments: str, stream: int = 1) -> tuple[int, str]:
+    """Run a command with one stream going to a sink; return its exit status, and the other."""
+    with sink() as taken:
+        redirected = "" if taken is not None else f" {stream}>&-"
+        streams = (taken, subprocess.PIPE) if stream == 1 else (subprocess.PIPE, taken)
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@"{redirected}', "sh", COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=streams[0],
+            stderr=streams[1],
+            env={"PATH": os.environ["PATH"], "KEYLEDGER_DATA_DIR": str(data_dir)},
+            timeout=60,
+            check=False,
+        )
+    said = ended.stderr if stream == 1 else ended.stdout
+    return ended.returncode, said.decode()
+
+
+def key_ids(data_dir: Path) -> list[str]:
+    with opened_ledger(settings_of(data_dir)) as ledger, ledger.database.read() as connection:
+        return [*connection.exec_driver_sql("SELECT key_id FROM key_list").scalars()]
+
+
+@every_sink
+def test_a_token_that_could_not_be_shown_names_its_key_and_what_to_do(
+    data_dir: Path, process: Run, sink: Sink
+) -> None:
+    first = process("keys", "create", "--name", "first", "--scopes", "a:b", "--json").json["key_id"]
+    for command in (
+        ("keys", "create", "--name", "lost", "--scopes", "a:b"),
+        ("keys", "create", "--name", "lost", "--scopes", "a:b", "--json"),
+        ("keys", "rotate", first),
+    ):
+        before = set(key_ids(data_dir))
+        code, said = run_into(sink, data_dir, *command)
+        made = set(key_ids(data_dir)) - before
+        assert code == 1
+        assert not TOKEN.search(said)
+        if sink is closed:
+            # That is known beforehand, so that no key is made.
+            assert made == set()
+            assert "standard output could not be written: it is closed" in said
+            continue
+        (key_id,) = made
+        assert f"the key {key_id} was made, but its token could not be shown" in said
+        assert f"keyledger keys rotate {key_id} --workspace default" in said
+        assert f"keyledger keys revoke {key_id} --workspace default" in said
+        assert ("TOKEN_NOT_SHOWN" in said) == ("--json" in command)
+        assert "Traceback" not in said
+
+
+@every_sink
+def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
+    data_dir: Path, process: Run, sink: Sink
+) -> None:
+    assert process("keys", "create", "--name", "first", "--scopes", "a:b").code == 0
+    for command in (
+        ("keys", "list"),
+        ("doctor", "--json"),
+        ("audit", "report", "--format", "csv"),
+        ("audit", "report", "--format", "json"),
+    ):
+        code, said = run_into(sink, data_dir, *command)
+        assert code == 1
+        # Who stops reading, as head does, knows it.
+        assert ("standard output could not be written: " in said) == (sink is not closed_pipe)
+        assert "Traceback" not in said
+        assert "Exception ignored" not in said
+
+
+@every_sink
+def test_a_ledger_whose_first_token_could_not_be_shown_gets_no_first_key(
+    data_dir: Path, sink: Sink
+) -> None:
+    code, _ = run_into(sink, data_dir, "serve", "--port", "0", stream=2)
+
+    assert code == 1
+    assert key_ids(data_dir) == []
