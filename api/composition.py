@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +21,13 @@ from domain.verifiers import (
 )
 from projections.authentication import Authentication
 from projections.database import Database, open_database
+from projections.findings import Finding
 from projections.last_used import LastUses
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.schema import upgrade_schema
+from projections.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
 from projections.signer import Signer
 from projections.signing_key_file import read_or_make_signing_key
 from projections.views import VIEWS
@@ -49,6 +51,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+OnSchema = Callable[[Sequence[Finding]], None]
+
+
 @contextmanager
 def opened_ledger(
     settings: Settings,
@@ -59,8 +64,13 @@ def opened_ledger(
     on_append: OnAppend = ignore_append,
     on_argon2: OnChange = ignore_change,
     progress: Progress = ignore_progress,
+    on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
+
+    Args:
+        on_schema: is called with what is wrong with the tables of the database, and refuses it or
+            returns.
 
     Raises:
         LedgerError: it cannot be opened; the message says why and what to do.
@@ -71,7 +81,7 @@ def opened_ledger(
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
-        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        _build_views(database, clock, progress, on_schema)
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
         with suppress(HistoryInDoubt):
@@ -111,3 +121,14 @@ def opened_ledger(
             signer=signer,
             clock=clock,
         )
+
+
+def _build_views(database: Database, clock: Clock, progress: Progress, on_schema: OnSchema) -> None:
+    """Build outdated views between two checks of the tables.
+
+    A table of another version of a view is as that version made it, until it is built.
+    """
+    findings = schema_findings(database)
+    on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
+    if build_outdated_views(database, VIEWS, clock=clock, progress=progress) or findings:
+        on_schema(schema_findings(database))

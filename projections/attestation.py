@@ -21,6 +21,7 @@ from projections.findings import Finding, Findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
+from projections.schema_check import schema_findings
 from projections.signed_note import VerifierKey
 from projections.view import View
 from projections.views import VIEWS
@@ -92,6 +93,8 @@ def attest(
         return on_batch
 
     findings = Findings()
+    for finding in schema_findings(database):
+        findings.add(finding)
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)

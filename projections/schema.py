@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -41,6 +42,7 @@ events = Table(
     Column("topic", text(), nullable=False),
     Column("state", LargeBinary, nullable=False),
 )
+Index("events_aggregate_idx", events.c.originator_id, events.c.originator_version, unique=True)
 """The event store, as read by replays; appended to by the recorder alone."""
 
 key_digests = Table(

@@ -12,7 +12,10 @@ from api.command_line.options import AsJson, DataDir
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from api.representations import attestation_as_json
+from domain.errors import LedgerError
 from projections.attestation import Attestation
+from projections.findings import Finding
+from projections.schema_check import refuse_schema
 
 _COLUMNS = (
     Column("WHERE", wraps=True),
@@ -26,13 +29,20 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     The ledger goes on serving meanwhile. Exits with 1 if anything is wrong.
     """
-    with local_ledger(data_dir, as_json=as_json) as ledger:
-        with ReplayProgress() as progress:
-            attestation = attest_ledger(ledger, progress=progress)
-        if as_json:
-            write_json(attestation_as_json(attestation))
-        else:
-            _write(stdout_console(), attestation)
+    schema: list[Finding] = []
+    try:
+        # Tables that were changed are found by the check, and do not keep it from looking.
+        with local_ledger(data_dir, as_json=as_json, on_schema=schema.extend) as ledger:
+            with ReplayProgress() as progress:
+                attestation = attest_ledger(ledger, progress=progress)
+            if as_json:
+                write_json(attestation_as_json(attestation))
+            else:
+                _write(stdout_console(), attestation)
+    except LedgerError:
+        # In tables of another shape nothing else can be checked.
+        refuse_schema(schema)
+        raise
     if attestation.found:
         raise typer.Exit(REFUSED)
 

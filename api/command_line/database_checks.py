@@ -125,6 +125,8 @@ def _check_role(server: ServerInspection) -> Check:
 def _check_contents(database: Database, settings: Settings, no_ledger: str) -> Iterator[Check]:
     found = contents_of(database)
     yield _check_revision(found, no_ledger)
+    for finding in found.schema:
+        yield Check("schema", "fail", f"{finding.name}: {finding.wrong}", finding.remedy)
     yield from (_check_projection(status) for status in found.projections)
     if found.projections:
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
