@@ -32,6 +32,7 @@ def attest_ledger(
         ledger.database,
         notes=_notes(ledger.signer.path),
         keys=[ledger.signer.key.verifier_key],
+        now=ledger.clock(),
         progress=progress,
         pause=pause,
     )

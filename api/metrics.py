@@ -177,7 +177,7 @@ class _LedgerCollector(Collector):
         yield from self._about_attestation()
 
     def _about_attestation(self) -> Iterator[Metric]:
-        last = last_attestation(self._ledger.database)
+        last = last_attestation(self._ledger.database, self._ledger.clock())
         if last is None:
             return
         yield GaugeMetricFamily(

@@ -10,6 +10,7 @@ checkpoint nothing tells a ledger from another one that somebody made in its pla
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter, sleep
 
 from domain.errors import PoisonEvent, RebuildRunning
@@ -23,6 +24,7 @@ from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
 from projections.schema_check import schema_findings
 from projections.signed_note import VerifierKey
+from projections.stored_times import check_states, check_stored_times
 from projections.view import View
 from projections.views import VIEWS
 
@@ -69,6 +71,7 @@ def attest(
     *,
     notes: Iterable[str],
     keys: Iterable[VerifierKey],
+    now: datetime | None = None,
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = go_on,
 ) -> Attestation:
@@ -77,6 +80,7 @@ def attest(
     Args:
         notes: signed checkpoints from outside the database; those in it are checked as well.
         keys: the ledger's public keys.
+        now: the time that no stored time may be later than; without it, none is held to it.
         progress: is told after each batch what is being checked, and how far it is.
         pause: is called after each batch, outside of all transactions; may raise, to end it all.
 
@@ -93,7 +97,10 @@ def attest(
         return on_batch
 
     findings = Findings()
-    for finding in schema_findings(database):
+    beside_the_log = [*schema_findings(database), *check_states(database)]
+    if now is not None:
+        beside_the_log += check_stored_times(database, now)
+    for finding in beside_the_log:
         findings.add(finding)
     with database.read() as connection:
         extent = extent_of(connection)

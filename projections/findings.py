@@ -6,7 +6,7 @@ from typing import Literal
 MAX_FINDINGS = 100
 """More are counted and not listed."""
 
-About = Literal["event", "entry", "key", "projection", "checkpoint", "schema"]
+About = Literal["event", "entry", "key", "projection", "checkpoint", "schema", "row"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def readyz(request: Request) -> Response:
     """
     ledger = ledger_of(request)
     statuses = projection_status(ledger.database)
-    last = last_attestation(ledger.database)
+    last = last_attestation(ledger.database, ledger.clock())
     behind = [status.name for status in statuses if status.lag]
     content = {
         "status": "behind" if behind else "ready",

@@ -195,7 +195,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
     return Genuineness(
         signed=_signed(connection, ledger),
         doubt=ledger.signer.doubt,
-        last=last_attestation(ledger.database),
+        last=last_attestation(ledger.database, ledger.clock()),
         run=run,
         size=size_of(connection),
         public_key=str(ledger.signer.key.verifier_key),
@@ -203,7 +203,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
 
 
 def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
-    note = latest_note(connection)
+    note = latest_note(connection, ledger.signer.key.name)
     if note is None:
         return None
     key = ledger.signer.key.verifier_key
