@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from api.settings import Settings
 from domain.credential import Credential, issue
-from domain.errors import HistoryInDoubt
+from domain.errors import HistoryInDoubt, LedgerUnavailable
 from domain.key_ledger import KeyLedger
 from domain.tokens import RandomSource, Token
 from domain.verifiers import (
@@ -20,14 +20,17 @@ from domain.verifiers import (
     ignore_change,
 )
 from projections.authentication import Authentication
-from projections.database import Database, open_database
+from projections.checkpoint_file import notes_in
+from projections.database import Database, check_owner, open_database
 from projections.findings import Finding
 from projections.last_used import LastUses
+from projections.ledger_secret import COMMAND, accept_secret
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
-from projections.schema import upgrade_schema
+from projections.schema import has_ledger, upgrade_schema
 from projections.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
+from projections.seals import NoSeals, Seals
 from projections.signer import Signer
 from projections.signing_key_file import read_or_make_signing_key
 from projections.views import VIEWS
@@ -44,6 +47,46 @@ class OpenLedger:
     last_uses: LastUses
     signer: Signer
     clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerToSeal:
+    """A ledger that cannot be opened until it is sealed with the secret of this machine.
+
+    Args:
+        database: demands no seals and writes none.
+        seals: those that it is to have.
+        signer: knows the last signed checkpoint outside the database.
+        clock: the time.
+    """
+
+    database: Database
+    seals: Seals
+    signer: Signer
+    clock: Clock
+
+    def notes(self) -> Iterator[str]:
+        """Read the signed checkpoints outside the database.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        try:
+            yield from notes_in(self.signer.path)
+        except (OSError, ValueError) as error:
+            message = f"cannot read the checkpoints in {self.signer.path}: {error}"
+            raise LedgerUnavailable(message) from error
+
+    def covered(self, events: int) -> int:
+        """Return how many of the events the last signed checkpoint covers; 0 if there is none."""
+        with suppress(HistoryInDoubt):
+            return min(events, self.signer.look().last.size)
+        return 0
+
+    def finish(self, progress: Progress) -> None:
+        """Rebuild what was made without seals, once the ledger is sealed."""
+        database = self.database.sealed_by(self.seals)
+        build_outdated_views(database, VIEWS, clock=self.clock, progress=progress)
 
 
 def utc_now() -> datetime:
@@ -77,13 +120,19 @@ def opened_ledger(
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pepper = read_or_make_pepper(settings.pepper_path, random)
-    database = open_database(settings.url, settings.connection_limits)
+    opened = open_database(settings.url, settings.connection_limits)
+    database = opened.sealed_by(Seals(pepper))
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
-        _build_views(database, clock, progress, on_schema)
+        findings = schema_findings(database)
+        # A table of another version of a view is as that version made it, until it is built.
+        on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        accept_secret(database, VIEWS, signer, progress=progress)
+        if build_outdated_views(database, VIEWS, clock=clock, progress=progress) or findings:
+            on_schema(schema_findings(database))
         with suppress(HistoryInDoubt):
             # Whoever changes something is told; reading and verifying go on.
             signer.look()
@@ -123,12 +172,31 @@ def opened_ledger(
         )
 
 
-def _build_views(database: Database, clock: Clock, progress: Progress, on_schema: OnSchema) -> None:
-    """Build outdated views between two checks of the tables.
+@contextmanager
+def opened_to_seal(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    random: RandomSource = secrets.token_bytes,
+    progress: Progress = ignore_progress,
+) -> Iterator[LedgerToSeal]:
+    """Open a ledger whatever it is sealed with, to check it and to seal it.
 
-    A table of another version of a view is as that version made it, until it is built.
+    Raises:
+        LedgerError: it cannot be opened, or there is none.
     """
-    findings = schema_findings(database)
-    on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
-    if build_outdated_views(database, VIEWS, clock=clock, progress=progress) or findings:
-        on_schema(schema_findings(database))
+    pepper = read_or_make_pepper(settings.pepper_path, random)
+    opened = open_database(settings.url, settings.connection_limits)
+    with ExitStack() as closing:
+        closing.callback(opened.close)
+        if not has_ledger(opened):
+            message = f"there is no ledger in {opened.name}"
+            raise LedgerUnavailable(message)
+        with opened.read() as connection:
+            check_owner(connection, COMMAND)
+        upgrade_schema(opened)
+        database = opened.sealed_by(NoSeals(pepper))
+        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        signing_key = read_or_make_signing_key(settings.signing_key_path, random)
+        signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        yield LedgerToSeal(database, Seals(pepper), signer, clock)

@@ -200,3 +200,19 @@ class PoisonEvent(LedgerError):
         super().__init__(f"the event at position {position} cannot be projected: {reason}")
         self.position = position
         self.reason = reason
+
+
+class EventNotSealed(PoisonEvent):
+    """The stored event at ``position`` has no right seal: the ledger did not write it like this."""
+
+    code = "EVENT_NOT_SEALED"
+
+    def __init__(self, position: int) -> None:
+        """Name the ``position`` of the event."""
+        super().__init__(position, "its seal is not the one that the ledger writes")
+
+
+class RowNotSealed(LedgerError):
+    """A row that would grant access has no right seal, so that it grants nothing."""
+
+    code = "ROW_NOT_SEALED"

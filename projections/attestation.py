@@ -11,6 +11,7 @@ checkpoint nothing tells a ledger from another one that somebody made in its pla
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from time import perf_counter, sleep
 
 from domain.errors import PoisonEvent, RebuildRunning
@@ -23,6 +24,7 @@ from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
 from projections.schema_check import schema_findings
+from projections.seal_check import check_seals
 from projections.signed_note import VerifierKey
 from projections.stored_times import check_states, check_stored_times
 from projections.view import View
@@ -70,7 +72,7 @@ def attest(
     database: Database,
     *,
     notes: Iterable[str],
-    keys: Iterable[VerifierKey],
+    keys: Iterable[VerifierKey] | None,
     now: datetime | None = None,
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = go_on,
@@ -79,8 +81,9 @@ def attest(
 
     Args:
         notes: signed checkpoints from outside the database; those in it are checked as well.
-        keys: the ledger's public keys.
-        now: the time that no stored time may be later than; without it, none is held to it.
+        keys: the ledger's public keys; ``None`` to check no checkpoint.
+        now: the time that no stored time may be later than; ``None`` to check the log alone, and
+            neither the schema nor the rows that no event has, as before an upgrade ends.
         progress: is told after each batch what is being checked, and how far it is.
         pause: is called after each batch, outside of all transactions; may raise, to end it all.
 
@@ -97,17 +100,23 @@ def attest(
         return on_batch
 
     findings = Findings()
-    beside_the_log = [*schema_findings(database), *check_states(database)]
     if now is not None:
-        beside_the_log += check_stored_times(database, now)
-    for finding in beside_the_log:
-        findings.add(finding)
+        beside = (
+            schema_findings(database),
+            check_states(database),
+            check_stored_times(database, now),
+        )
+        for finding in chain.from_iterable(beside):
+            findings.add(finding)
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)
     log.run(extent, telling("log"))
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
-    checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    checkpoints = 0
+    if keys is not None:
+        checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    check_seals(database, findings, telling("seals"))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))

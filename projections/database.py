@@ -7,7 +7,7 @@ events are committed in the order of their positions.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, Table, make_url
@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from domain.errors import LedgerUnavailable
 from projections import postgresql, postgresql_locks, postgresql_tables, sqlite
 from projections.postgresql import ConnectionLimits
+from projections.seals import Seals
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
@@ -33,6 +34,8 @@ class Database:
         writer: gives connections that can.
         file_id: what the file of an SQLite database was when it was opened.
         limits: of what is taken of a server.
+        given_seals: the keys of the ledger's seals; ``None`` where nothing sealed is read or
+            written.
     """
 
     url: URL
@@ -40,6 +43,17 @@ class Database:
     writer: Engine
     file_id: sqlite.FileId | None
     limits: ConnectionLimits
+    given_seals: Seals | None = None
+
+    def sealed_by(self, seals: Seals) -> "Database":
+        """Return the same database, with the keys of its ledger's seals."""
+        return replace(self, given_seals=seals)
+
+    @property
+    def seals(self) -> Seals:
+        """The keys of the ledger's seals; a database opened without them has none."""
+        assert self.given_seals is not None, f"{self.name} was opened without seals"  # noqa: S101 - whoever asks has to know
+        return self.given_seals
 
     @property
     def name(self) -> str:

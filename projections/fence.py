@@ -26,6 +26,8 @@ Event = tuple[int, bytes, bytes]
 """A position, the id of a key as it is stored, and what was stored."""
 
 NO_EVENT: Event = (0, b"", b"")
+_ILLEGIBLE = "Could not decode"
+"""How the driver begins what it says of a text that is not valid UTF-8."""
 
 # As bytes, whatever somebody may have planted: a text that is none could not be read.
 _BYTES = "SELECT id, CAST(originator_id AS BLOB), CAST(state AS BLOB) FROM events"
@@ -98,6 +100,7 @@ class Fence(Protocol):
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
 
     def close(self) -> None:
@@ -158,6 +161,7 @@ class FileFence:
             raise LedgerUnavailable("the database cannot be opened for the fence") from error
         self._connection = cast("sqlite3.Connection", pooled.driver_connection)
         self._lock = threading.Lock()
+        self._seals = database.seals
         pooled.detach()
 
     def news(self, since: Seen) -> News | None:
@@ -187,10 +191,15 @@ class FileFence:
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
         with self._lock:
             try:
-                return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id)
+                return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id, self._seals)
+            except sqlite3.OperationalError as error:
+                if str(error).startswith(_ILLEGIBLE):
+                    raise auth_lookup.not_sealed(lookup_id) from error
+                raise _unavailable() from error
             except sqlite3.Error as error:
                 raise _unavailable() from error
 
@@ -244,8 +253,10 @@ class ServerFence:
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
-        return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id)
+        seals = self._database.seals
+        return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id, seals)
 
     def close(self) -> None:
         """Give the connection back, when nobody is asking over it."""

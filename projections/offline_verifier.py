@@ -501,6 +501,8 @@ _END = rf'"(?P<expires_at>{_TIME})"'
 
 _SIZE_IN_JSON = r"(?:0|[1-9][0-9]{0,15})"
 _FORKED = "AuditLog.Forked"
+_RESEALED = "AuditLog.Resealed"
+_HEX_16 = r'"[0-9a-f]{16}"'
 
 _DATA = {
     _FORKED: {
@@ -509,6 +511,12 @@ _DATA = {
         "previous_root": _SHA_256,
         "previous_size": _SIZE_IN_JSON,
         "reason": _TEXT,
+    },
+    _RESEALED: {
+        "events": _SIZE_IN_JSON,
+        "previous_secret_id": rf"(?:null|{_HEX_16})",
+        "reason": _TEXT,
+        "secret_id": _HEX_16,
     },
     "ApiKey.Created": {
         "expires_at": rf"(?:null|{_END})",
@@ -533,8 +541,8 @@ _DATA = {
 
 def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
     own = ",".join(f'"{name}":{value}' for name, value in sorted(data.items()))
-    # A fork is of the ledger as a whole, and of no key.
-    key_id = "null" if event_type == _FORKED else f'"(?P<key_id>{_KEY_ID})"'
+    # A fork is of the ledger as a whole, and of no key, as is a sealing.
+    key_id = "null" if event_type in {_FORKED, _RESEALED} else f'"(?P<key_id>{_KEY_ID})"'
     return re.compile(
         rf'\{{"actor":\{{"id":{_TEXT},"type":"(?:cli|key|system)"\}},"data":\{{{own}\}},'
         rf'"key_id":{key_id},"occurred_at":"(?P<occurred_at>{_TIME})",'
@@ -610,6 +618,9 @@ class Histories:
         if event_type == _FORKED:
             self._fork(leaf_index, event)
             return
+        if event_type == _RESEALED:
+            self._reseal(leaf_index, event)
+            return
         key_id, at, version = event.group("key_id", "occurred_at", "version")
         key = self._keys.get(key_id)
         wrong = None
@@ -640,6 +651,14 @@ class Histories:
         if origin in self._report.forks:
             wrong = wrong or f"the log is forked to {origin} a second time"
         self._report.forks[origin] = leaf_index
+        if wrong is not None:
+            self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
+
+    def _reseal(self, leaf_index: int, event: re.Match[str]) -> None:
+        """Check an event that says that the ledger was sealed with another secret."""
+        wrong = _wrong_day(event["occurred_at"][:10])
+        if event["version"] != "1":
+            wrong = wrong or f"a sealing has the version 1, not {event['version']}"
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 

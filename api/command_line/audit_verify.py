@@ -47,7 +47,8 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         raise typer.Exit(REFUSED)
 
 
-def _write(console: Console, attestation: Attestation) -> None:
+def write_findings(console: Console, attestation: Attestation) -> None:
+    """Write what an integrity check has found, if anything."""
     if attestation.findings:
         rows = [
             [
@@ -60,6 +61,10 @@ def _write(console: Console, attestation: Attestation) -> None:
         write_listing(console, _COLUMNS, rows)
         unsaid = attestation.not_listed
         console.print(f"... and {counted(unsaid, 'finding')} more\n" if unsaid else "")
+
+
+def _write(console: Console, attestation: Attestation) -> None:
+    write_findings(console, attestation)
     seen = (
         f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"
         f" {counted(attestation.checkpoints, 'checkpoint')}, in {attestation.seconds:.2f} s: "

@@ -57,14 +57,8 @@ def local_ledger(
     """
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
-    if not may_make and not _is_there(settings):
-        on_server = is_on_a_server(url)
-        where = url_for_people(url) if on_server else database_path(url)
-        raise CommandFailed(
-            REFUSED,
-            "LEDGER_NOT_FOUND",
-            f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
-        )
+    if not may_make:
+        check_is_there(settings)
     if not as_json:
         say_which_ledger(url)
     with (
@@ -77,6 +71,24 @@ def local_ledger(
             ledger.signer.sign()
         except LedgerError as error:
             stderr_console().print(one_line(f"no checkpoint was signed: {error}"), soft_wrap=True)
+
+
+def check_is_there(settings: Settings) -> None:
+    """Refuse settings that name no ledger.
+
+    Raises:
+        CommandFailed: there is none.
+    """
+    if _is_there(settings):
+        return
+    url = make_url(settings.url)
+    on_server = is_on_a_server(url)
+    where = url_for_people(url) if on_server else database_path(url)
+    raise CommandFailed(
+        REFUSED,
+        "LEDGER_NOT_FOUND",
+        f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
+    )
 
 
 def _is_there(settings: Settings) -> bool:

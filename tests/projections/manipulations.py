@@ -113,7 +113,7 @@ def changed(value: object) -> object:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return value + 1
+        return value + 1000
     if isinstance(value, bytes):
         return bytes([value[0] ^ 1]) + value[1:] if value else b"x"
     if value is None:
@@ -129,7 +129,10 @@ def change_column(table: str, column: str) -> Callable[[Victim], None]:
 
     def act(victim: Victim) -> None:
         address = address_of(victim.place)
-        row = as_dicts(address, table)[0]
+        with raw(address) as connection:
+            found = connection.execute(f"SELECT * FROM {table} ORDER BY 1 LIMIT 1")  # noqa: S608
+            names = [each[0] for each in found.description]
+            row = dict(zip(names, found.fetchone(), strict=True))
         value = row[column]
         keys = [each.name for each in next(t for t in TABLES if t.name == table).primary_key]
         where = " AND ".join(f"{key} = ?" for key in keys)
@@ -298,7 +301,8 @@ NAMED = (
     Manipulation(
         "let a session never end",
         statement(
-            "UPDATE console_sessions SET expires_at = '2099-01-01T00:00:00.000000Z', used_at = '2099-01-01T00:00:00.000000Z'"
+            "UPDATE console_sessions SET expires_at = '2099-01-01T00:00:00.000000Z',"
+            " used_at = '2099-01-01T00:00:00.000000Z'"
         ),
         ("session",),
     ),
@@ -480,7 +484,7 @@ NAMED = (
     ),
     Manipulation(
         "add an index",
-        statement("CREATE UNIQUE INDEX planted ON last_uses (used_at)"),
+        statement("CREATE INDEX planted ON last_uses (used_at)"),
         ("planted",),
         by_doctor=True,
     ),

@@ -16,7 +16,7 @@ from projections.attestation import Attestation, attest
 from projections.checkpoint import Checkpoint, sign_checkpoint
 from projections.checkpoint_file import last_note_in, notes_in
 from projections.checkpoints import keep_note
-from projections.database import Database, open_database
+from projections.database import Database
 from projections.entries import reader, size_of
 from projections.findings import MAX_FINDINGS, About, Findings
 from projections.fork import fork
@@ -27,7 +27,7 @@ from projections.schema import events
 from projections.signed_note import SigningKey
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.engines import Engine, address_of, database_file, fresh_copy
+from tests.engines import Engine, address_of, database_file, fresh_copy, sealed_database
 from tests.projections.histories import History, Step, steps
 from tests.projections.ledgers import ADA, HOUR, Keys, keys_in
 from tests.raw_sql import count_events, plant_row, rewrite, sql, tables_of, with_field
@@ -61,7 +61,7 @@ def signing_key(place: Path) -> SigningKey:
 
 @contextmanager
 def closing_database(place: Path) -> Iterator[Database]:
-    database = open_database(address_of(place))
+    database = sealed_database(place)
     try:
         yield database
     finally:

@@ -238,15 +238,15 @@ class TestTampering:
         assert [where for where, _ in told(checked(again))] == ["the pack"]
 
     @pytest.mark.parametrize("compression", [ZIP_STORED, ZIP_DEFLATED])
-    @pytest.mark.parametrize("seekable", [True, False])
+    @pytest.mark.parametrize("into", ["a file", "a stream"])
     @pytest.mark.parametrize("comment", [b"", b"packed again"])
     def test_a_pack_that_was_packed_again_is_not_called_cut_off(
-        self, small: Path, tmp_path: Path, compression: int, seekable: bool, comment: bytes
+        self, small: Path, tmp_path: Path, compression: int, into: str, comment: bytes
     ) -> None:
         again = tmp_path / "again.zip"
         with again.open("wb") as file:
             # Into what cannot be sought in, sizes are written after the contents.
-            target = file if seekable else _Stream(file)
+            target = file if into == "a file" else _Stream(file)
             with ZipFile(small) as archive, ZipFile(target, "w", compression) as other:  # type: ignore[call-overload]
                 other.comment = comment
                 for name in reversed(archive.namelist()):

@@ -27,6 +27,7 @@ from tests.engines import (
     database_file,
     engine_called,
     fresh_copy,
+    sealed_database,
 )
 from tests.postgresql import initdb
 from tests.programs import needs
@@ -323,7 +324,7 @@ def test_a_ledger_is_not_copied_to_itself_by_whatever_name(source: Path, tmp_pat
         other = address.set(host="localhost")
     with (
         closing(open_database(address)) as ours,
-        closing(open_database(other)) as theirs,
+        closing(sealed_database(source, other)) as theirs,
         pytest.raises(CopyRefused, match="is the ledger that is to be copied"),
     ):
         copy_ledger(ours, theirs, clock=lambda: NOON)

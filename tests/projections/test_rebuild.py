@@ -28,6 +28,7 @@ from tests.raw_sql import (
     edit_rows,
     rewrite,
     rows_of,
+    seal_events,
     sql,
     tables_of,
     view_rows,
@@ -445,6 +446,7 @@ def test_a_poison_event_stops_a_rebuild_and_nothing_else(
         keys.address, "SELECT topic, state, originator_id FROM events WHERE id = 10"
     )
     rewrite(keys.address, "events", *poison, where="id = 10")
+    seal_events(keys.data_dir)
     before = view_rows(keys.address)
     for _ in range(2):
         with pytest.raises(PoisonEvent, match="the event at position 10 cannot be projected") as e:
@@ -468,6 +470,7 @@ def test_a_poison_event_stops_a_rebuild_and_nothing_else(
         state,
         UUID(bytes=uuid),
     )
+    seal_events(keys.data_dir)
     live = view_rows(keys.address)
     report = rebuild(keys.database, view, clock=noon)
     # In their order, eight events were projected before the poison was met.
@@ -510,8 +513,10 @@ def test_a_second_first_event_of_a_key_is_poison(keys: Keys, view: View) -> None
         keys.create(f"{number}")
     sql(
         keys.address,
-        "INSERT INTO events SELECT 10, originator_id, 2, topic, state FROM events WHERE id = 1",
+        "INSERT INTO events"
+        " SELECT 10, originator_id, 2, topic, state, seal FROM events WHERE id = 1",
     )
+    seal_events(keys.data_dir)
     with pytest.raises(PoisonEvent) as caught:
         rebuild(keys.database, view, clock=noon)
     assert caught.value.position == 10
@@ -524,9 +529,10 @@ def test_a_lookup_id_that_two_keys_share_is_poison_where_it_has_to_be_unique(key
         keys.create(f"{number}")
     sql(
         keys.address,
-        "INSERT INTO events SELECT 10, ?, 1, topic, state FROM events WHERE id = 1",
+        "INSERT INTO events SELECT 10, ?, 1, topic, state, seal FROM events WHERE id = 1",
         NOBODYS,
     )
+    seal_events(keys.data_dir)
     with pytest.raises(PoisonEvent) as caught:
         rebuild(keys.database, auth_lookup.VIEW, clock=noon)
     assert caught.value.position == 10
@@ -543,10 +549,11 @@ def test_poison_that_arrives_during_the_swap_keeps_the_old_table(keys: Keys, vie
         if done == last:
             sql(
                 keys.address,
-                "INSERT INTO events VALUES (20, ?, 1, 'ApiKey.Loved', x'7b7d')"
+                "INSERT INTO events VALUES (20, ?, 1, 'ApiKey.Loved', x'7b7d', NULL)"
                 " ON CONFLICT DO NOTHING",
                 NOBODYS,
             )
+            seal_events(keys.data_dir)
 
     with pytest.raises(PoisonEvent) as caught:
         rebuild(keys.database, view, clock=noon, progress=poison_at_the_end)
@@ -586,7 +593,7 @@ def test_a_deleted_last_event_leaves_rows_that_a_check_finds_although_its_id_is_
     assert found_by_check(keys) == {
         first.key_id: [
             f"key_list: different {revocation}",
-            "auth_lookup: different ['revoked']",
+            "auth_lookup: different ['revoked', 'seal', 'version']",
             "key_versions: different ['held_until']",
             "key_versions: unexpected []",
         ]

@@ -10,14 +10,13 @@ from sqlalchemy import URL
 from domain.judge import Code
 from domain.key_ids import to_uuid
 from projections import entries, key_list
-from projections.database import open_database
 from projections.rebuild import build_outdated_views, check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.status import projection_status
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.engines import Engine, address_of, fresh_copy
+from tests.engines import Engine, address_of, fresh_copy, sealed_database
 from tests.projections.ledgers import (
     HOUR,
     Keys,
@@ -233,7 +232,7 @@ def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
         address = address_of(fresh_copy(whole, data_dir))
         if not run_until_killed(go_back_until, data_dir, number):
             break
-        database = open_database(address)
+        database = sealed_database(data_dir)
         reports = build_outdated_views(database, VIEWS, clock=lambda: NOON)
         database.close()
         assert sum(report.events for report in reports) <= 5, "none of the first seven"
