@@ -17,6 +17,7 @@ from time import perf_counter, sleep
 from domain.errors import PoisonEvent, RebuildRunning
 from projections import entries
 from projections.checkpoint_check import check_checkpoints
+from projections.checkpoint_places import compare_places, noting_sizes
 from projections.comparison import Difference
 from projections.database import Database
 from projections.findings import Finding, Findings
@@ -115,7 +116,12 @@ def attest(
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
     checkpoints = 0
     if keys is not None:
-        checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+        keys, sizes = tuple(keys), dict[str, list[int]]()
+        told = telling("checkpoints")
+        checkpoints = check_checkpoints(database, noting_sizes(notes, sizes), keys, findings, told)
+        for key in keys if now is not None else ():
+            for finding in compare_places(database, key.name, sizes.get(key.name, [])):
+                findings.add(finding)
     check_seals(database, findings, telling("seals"))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():

@@ -12,6 +12,7 @@ from api.command_line.signing_checks import check_history
 from api.command_line.terminal import counted
 from api.settings import Settings
 from domain.errors import LedgerError
+from domain.pepper import PEPPER_LENGTH, Pepper
 from projections import key_list
 from projections.database import Database, open_database
 from projections.inspection import (
@@ -25,6 +26,7 @@ from projections.inspection import (
 )
 from projections.postgresql_tables import is_not_granted
 from projections.schema import HEAD
+from projections.seals import NoSeals, Seals
 from projections.status import ProjectionStatus
 from projections.views import VIEWS
 
@@ -132,7 +134,16 @@ def _check_contents(database: Database, settings: Settings, no_ledger: str) -> I
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
         contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
         yield Check("contents", "ok", contents)
-        yield from check_history(database, settings.signing_key_path, settings.checkpoint_path)
+        sealed = database.sealed_by(_seals_of(settings.pepper_path))
+        yield from check_history(sealed, settings.signing_key_path, settings.checkpoint_path)
+
+
+def _seals_of(pepper_path: Path) -> Seals:
+    """Return the seals of a ledger; without its secret, those that check nothing."""
+    try:
+        return Seals(Pepper(pepper_path.read_bytes()))
+    except (OSError, ValueError):
+        return NoSeals(Pepper(bytes(PEPPER_LENGTH)))
 
 
 def _check_durability(found: FileInspection) -> Check:

@@ -81,6 +81,8 @@ NAMES = {
     "checkpoints": ("checkpoint",),
     "console_sessions": ("session",),
     "alembic_version": ("revision",),
+    "key_digests": ("digest",),
+    "ledger_secret": ("ledger_secret", "sealed with the secret"),
 }
 """What a finding about a row calls it; else it has the name of the table."""
 
@@ -104,6 +106,7 @@ HARMLESS = {
     "last_attestation.checkpoints": SHOWN,
     "last_attestation.findings": SHOWN,
     "last_attestation.listed": SHOWN,
+    "last_attestation.seal": "a result without a right seal counts as none",
 }
 """Columns whose change need not be found, and why not."""
 

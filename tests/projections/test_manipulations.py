@@ -75,6 +75,7 @@ def sound(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Victim:
         keys.opened.signer.sign()
         keys.update(made["narrowed"].key_id, Changes(scopes=["mcp:read"]))
         keys.revoke(made["revoked"].key_id)
+        keys.opened.signer.sign()
         keys.rename(made["mine"].key_id, "my own")
         clock.advance(hours=2)
         keys.expire_due()
@@ -218,16 +219,16 @@ def test_nothing_is_found_where_nothing_was_changed(
     assert (seen.answers, seen.refusal, seen.said, seen.doctor) == (granted, None, "", "")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=str(case), marks=pytest.mark.only_on(*case.engines)) for case in CASES],
+)
 def test_a_change_by_sql_grants_nothing_and_is_found(
     case: Manipulation,
-    engine: Engine,
     victim: Victim,
     granted: dict[str, Answer],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if engine.name not in case.engines:
-        pytest.skip(f"{engine.name} has no such thing")
     case.act(victim)
     seen = look(victim, capsys)
     for name, answer in seen.answers.items():
@@ -243,6 +244,6 @@ def test_a_change_by_sql_grants_nothing_and_is_found(
 
 def test_there_are_many_ways_and_none_is_forgotten() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
-    assert len(NAMED) >= 60 - 10
+    assert len(CASES) >= 60
     columns = {f"change {table.name}.{column.name}" for table in TABLES for column in table.c}
     assert {case.name for case in CASES} >= columns
