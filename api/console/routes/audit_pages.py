@@ -31,6 +31,7 @@ from projections.key_names import names_of_keys
 from projections.last_attestation import LastAttestation, LastFinding, last_attestation
 from projections.merkle import leaf_hash, steps_to_root
 from projections.proofs import prove_inclusion
+from projections.unreadable_rows import readable
 
 router = APIRouter(prefix=ROOT, include_in_schema=False)
 
@@ -212,7 +213,8 @@ def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
     except ValueError:
         return None
     last = last_signed(connection, key.name)
-    at = from_text(last[1]) if last is not None and last[0] == checkpoint.size else None
+    with readable("checkpoints"):
+        at = from_text(last[1]) if last is not None and last[0] == checkpoint.size else None
     return Signed(checkpoint.size, checkpoint.root, at)
 
 
