@@ -13,18 +13,17 @@ from sqlalchemy import text
 from domain.times import to_text
 from projections.database import Database
 from projections.schema import last_uses
-from projections.stored_times import SKEW
 
 OnUse = Callable[[int, datetime], None]
 """Told the position of the first event of a key that was used, and when; on the path of each
 check."""
 
 _AT_ONCE = 2_000
-# Only forward: another process may have written a later use already, but none of the future.
+# Only forward: another process may have written a later use already.
 _KEEP_LATEST = text(
     f"INSERT INTO {last_uses.name} (position, used_at) VALUES (:position, :used_at)"  # noqa: S608
     f" ON CONFLICT (position) DO UPDATE SET used_at = excluded.used_at"
-    f" WHERE excluded.used_at > {last_uses.name}.used_at OR {last_uses.name}.used_at > :latest"
+    f" WHERE excluded.used_at > {last_uses.name}.used_at"
 )
 
 
@@ -71,13 +70,8 @@ class LastUses:
     def _flush(self, database: Database, positions: list[int]) -> None:
         taken = {position: self._noted.pop(position) for position in positions}
         # Everybody writes in the same order, so that no two writers wait for each other.
-        latest = to_text(max(taken.values()) + SKEW)
         rows = [
-            {
-                "position": position,
-                "used_at": to_text(minute_of(taken[position])),
-                "latest": latest,
-            }
+            {"position": position, "used_at": to_text(minute_of(taken[position]))}
             for position in sorted(taken)
         ]
         try:
