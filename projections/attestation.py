@@ -101,12 +101,7 @@ def attest(
 
     findings = Findings()
     if now is not None:
-        beside = (
-            schema_findings(database),
-            check_states(database),
-            check_stored_times(database, now),
-        )
-        for finding in chain.from_iterable(beside):
+        for finding in _beside_the_log(database, now):
             findings.add(finding)
     with database.read() as connection:
         extent = extent_of(connection)
