@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,12 +22,14 @@ from domain.verifiers import (
 from projections.authentication import Authentication
 from projections.checkpoint_file import notes_in
 from projections.database import Database, check_owner, open_database
+from projections.findings import Finding
 from projections.last_used import LastUses
 from projections.ledger_secret import COMMAND, accept_secret
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.schema import has_ledger, upgrade_schema
+from projections.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
 from projections.seals import NoSeals, Seals
 from projections.signer import Signer
 from projections.signing_key_file import read_or_make_signing_key
@@ -92,6 +94,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+OnSchema = Callable[[Sequence[Finding]], None]
+
+
 @contextmanager
 def opened_ledger(
     settings: Settings,
@@ -103,11 +108,14 @@ def opened_ledger(
     on_argon2: OnChange = ignore_change,
     progress: Progress = ignore_progress,
     downgrade: bool = False,
+    on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
 
     Args:
         downgrade: whether to replace the tables of views that a newer version has made.
+        on_schema: is called with what is wrong with the tables of the database, and refuses it or
+            returns.
 
     Raises:
         LedgerError: it cannot be opened; the message says why and what to do.
@@ -119,10 +127,17 @@ def opened_ledger(
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
+        findings = schema_findings(database)
+        # A table of another version of a view is as that version made it, until it is built.
+        on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
         accept_secret(database, VIEWS, signer, progress=progress)
-        build_outdated_views(database, VIEWS, clock=clock, progress=progress, downgrade=downgrade)
+        built = build_outdated_views(
+            database, VIEWS, clock=clock, progress=progress, downgrade=downgrade
+        )
+        if built or findings:
+            on_schema(schema_findings(database))
         with suppress(HistoryInDoubt):
             # Whoever changes something is told; reading and verifying go on.
             signer.look()

@@ -27,6 +27,7 @@ from domain.times import from_text
 from projections.checkpoints import last_signed
 from projections.last_attestation import last_attestation
 from projections.status import projection_status
+from projections.unreadable_rows import readable
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""
@@ -201,7 +202,7 @@ class _LedgerCollector(Collector):
         yield from self._about_attestation()
 
     def _about_attestation(self) -> Iterator[Metric]:
-        last = last_attestation(self._ledger.database)
+        last = last_attestation(self._ledger.database, self._ledger.clock())
         if last is None:
             return
         yield GaugeMetricFamily(
@@ -226,7 +227,9 @@ class _LedgerCollector(Collector):
             signed = last_signed(connection, signer.key.name)
         if signed is None:
             return
-        size, signed_at = signed
+        size, written = signed
+        with readable("checkpoints"):
+            signed_at = from_text(written)
         yield GaugeMetricFamily(
             "keyledger_checkpoint_size",
             "Entries under the last signed checkpoint.",
@@ -235,5 +238,5 @@ class _LedgerCollector(Collector):
         yield GaugeMetricFamily(
             "keyledger_checkpoint_timestamp_seconds",
             "When the last checkpoint was signed, in seconds since 1970.",
-            value=from_text(signed_at).timestamp(),
+            value=signed_at.timestamp(),
         )

@@ -47,6 +47,7 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.Overloaded: (503, "Too much work at this moment"),
     errors.LedgerUnavailable: (503, "The ledger cannot be asked"),
     errors.HistoryInDoubt: (503, "The history is not the one that was signed"),
+    errors.SchemaChanged: (503, "The database's tables were changed"),
     errors.DamagedHistory: (503, "The key's history is damaged"),
     errors.ProjectionInconsistent: (503, "A projection contradicts the events"),
     errors.PoisonEvent: (503, "An event cannot be projected"),

@@ -178,6 +178,12 @@ class HistoryInDoubt(LedgerError):
     code = "HISTORY_IN_DOUBT"
 
 
+class SchemaChanged(LedgerError):
+    """The tables of the database are not as the program made them; nothing is done with them."""
+
+    code = "SCHEMA_CHANGED"
+
+
 class DamagedHistory(LedgerError):
     """The stored events of a key cannot be decoded, or do not follow on each other."""
 

@@ -288,6 +288,8 @@ _RIGHTS = 0o100644 << 16
 _IN_EXTRA = 0xFFFFFFFF
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _CENTRAL_EXTRA = struct.Struct("<2H3Q")
+_END_RECORD = struct.Struct("<4s4H2IH")
+_LONGEST_COMMENT = 0xFFFF
 _TAIL = 56 + 20 + 22
 _CHUNK = 1 << 20
 
@@ -409,6 +411,13 @@ def _members_of(file: BinaryIO) -> list[Member]:
     """
     length = file.seek(0, 2)
     cut = f"it ends in the middle: it has {length} bytes"
+    if _is_another_archive(file, length):
+        message = (
+            "it is a whole ZIP archive, but not written as a pack is: its files were packed again"
+            " by another program. They may be right: unpack it and follow HOW-TO-CHECK.md, or ask"
+            " for the file that the ledger wrote"
+        )
+        raise ValueError(message)
     if length < _TAIL:
         raise ValueError(cut)
     file.seek(length - _TAIL)
@@ -440,6 +449,22 @@ def _members_of(file: BinaryIO) -> list[Member]:
         message = f"it has not the members of a pack, but: {', '.join(names)[:1000]}"
         raise ValueError(message)
     return members
+
+
+def _is_another_archive(file: BinaryIO, length: int) -> bool:
+    """Tell whether a file ends as a whole ZIP archive does that is no pack.
+
+    The end of an archive says how long its directory and its comment are (APPNOTE.TXT, 4.3.16); in
+    a pack, which is always of ZIP64 form, it says so elsewhere.
+    """
+    file.seek(max(0, length - _END_RECORD.size - _LONGEST_COMMENT))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END_RECORD.size:
+        return False
+    _, *_, listed, start, comment = _END_RECORD.unpack_from(tail, at)
+    is_whole = len(tail) - at - _END_RECORD.size == comment
+    return bool(is_whole and 0 < start + listed <= length and start != _IN_EXTRA)
 
 
 def _listed_members(listed: bytes) -> list[Member]:

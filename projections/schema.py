@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -17,11 +18,13 @@ from sqlalchemy import (
     inspect,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 
 from domain.errors import LedgerError
 from projections.column_types import aggregate_id, big_integer, text
 from projections.database import (
     Database,
+    check_granted,
     check_owner,
     take_as_long_as_needed,
     take_schema_lock,
@@ -42,6 +45,7 @@ events = Table(
     Column("state", LargeBinary, nullable=False),
     Column("seal", LargeBinary(32), nullable=True),
 )
+Index("events_aggregate_idx", events.c.originator_id, events.c.originator_version, unique=True)
 """The event store, as read by replays; appended to by the recorder alone. ``seal`` is NULL only in
 a database that an older version of the program made, until it is sealed."""
 
@@ -169,7 +173,16 @@ def upgrade_schema(database: Database) -> None:
             )
             raise UnknownSchema(message)
         take_as_long_as_needed(connection)
-        _run_migrations(connection, found, database.name)
+        try:
+            _run_migrations(connection, found, database.name)
+        except DBAPIError as error:
+            check_granted(error)
+            message = (
+                f"{database.name} says that it is at revision {found}, and its tables cannot be"
+                f" brought from there to {HEAD}: they are not those of that revision, or the"
+                " revision was changed; restore a backup"
+            )
+            raise UnknownSchema(message) from error
 
 
 def has_ledger(database: Database) -> bool:

@@ -12,7 +12,7 @@ from api.command_line.signing_checks import check_history
 from api.command_line.terminal import counted
 from api.settings import Settings
 from domain.errors import LedgerError
-from domain.pepper import Pepper
+from domain.pepper import PEPPER_LENGTH, Pepper
 from projections import key_list
 from projections.database import Database, open_database
 from projections.inspection import (
@@ -28,7 +28,7 @@ from projections.ledger_secret import COMMAND, OtherSecret, check_secret
 from projections.postgresql_pooling import TransactionPooling
 from projections.postgresql_tables import is_not_granted
 from projections.schema import HEAD
-from projections.seals import Seals
+from projections.seals import NoSeals, Seals
 from projections.status import ProjectionStatus
 from projections.views import VIEWS
 
@@ -133,6 +133,8 @@ def _check_role(server: ServerInspection) -> Check:
 def _check_contents(database: Database, settings: Settings, no_ledger: str) -> Iterator[Check]:
     found = contents_of(database)
     yield _check_revision(found, no_ledger)
+    for finding in found.schema:
+        yield Check("schema", "fail", f"{finding.name}: {finding.wrong}", finding.remedy)
     yield from (_check_projection(status) for status in found.projections)
     if found.projections:
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
@@ -149,7 +151,7 @@ def _sealed(database: Database, pepper_path: Path) -> Database:
         return database.sealed_by(Seals(Pepper(pepper_path.read_bytes())))
     except (OSError, ValueError):
         # The check of the pepper's file says why.
-        return database
+        return database.sealed_by(NoSeals(Pepper(bytes(PEPPER_LENGTH))))
 
 
 def _check_secret(database: Database) -> Iterator[Check]:

@@ -11,13 +11,14 @@ from sqlalchemy import URL, make_url
 from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import one_line, stderr_console
-from api.composition import OpenLedger, opened_ledger
+from api.composition import OnSchema, OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
 from domain.token_text import contains_token
 from projections.database import SQLITE, open_database, url_for_people
 from projections.schema import has_ledger
+from projections.schema_check import refuse_schema
 
 NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
 NO_LEDGER_ON_SERVER = "name its database with KEYLEDGER_DATABASE_URL, or make one: keyledger serve"
@@ -38,7 +39,12 @@ def checked_settings(**given: object) -> Settings:
 
 @contextmanager
 def local_ledger(
-    data_dir: Path | None, *, as_json: bool, may_make: bool = False, downgrade: bool = False
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+    may_make: bool = False,
+    downgrade: bool = False,
+    on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
     """Open the ledger of the settings, and say to people which one it is.
 
@@ -46,6 +52,7 @@ def local_ledger(
         may_make: make one where there is none. Only a command that adds to the ledger should: to
             read a ledger that is not there is more likely a mistyped path than a wish.
         downgrade: whether to replace the tables of views that a newer version has made.
+        on_schema: is called with what is wrong with the tables, and refuses it or returns.
 
     Raises:
         CommandFailed: the settings cannot be used, or there is no ledger.
@@ -59,7 +66,9 @@ def local_ledger(
         say_which_ledger(url)
     with (
         ReplayProgress() as progress,
-        opened_ledger(settings, progress=progress, downgrade=downgrade) as ledger,
+        opened_ledger(
+            settings, progress=progress, downgrade=downgrade, on_schema=on_schema
+        ) as ledger,
     ):
         yield ledger
         try:
