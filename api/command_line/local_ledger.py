@@ -67,7 +67,11 @@ def local_ledger(
     with (
         ReplayProgress() as progress,
         opened_ledger(
-            settings, progress=progress, downgrade=downgrade, on_schema=on_schema
+            settings,
+            progress=progress,
+            downgrade=downgrade,
+            on_schema=on_schema,
+            on_repair=say_repaired,
         ) as ledger,
     ):
         yield ledger
@@ -118,6 +122,11 @@ def database_path(url: URL) -> Path:
 def say_which_ledger(url: URL) -> None:
     """Tell people which database a command is about."""
     stderr_console().print(one_line(f"ledger: {url_for_people(url)}"), style="dim", soft_wrap=True)
+
+
+def say_repaired(said: str) -> None:
+    """Write a warning about a file that others could open."""
+    stderr_console().print(one_line(f"warning: {said}"), style="yellow", soft_wrap=True)
 
 
 def local_caller() -> Caller:
