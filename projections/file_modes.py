@@ -97,7 +97,7 @@ def refuse_open_to_others(path: Path) -> None:
     """
     found = path.stat()
     if open_to_others(found):
-        mode = "640" if found.st_uid == 0 else "600"
+        mode = "640" if is_for_a_service(found) else "600"
         message = (
             f"other accounts can open {path} (mode {_mode(found)}); run:"
             f" chmod {mode} {shlex.quote(str(path))}"

@@ -65,7 +65,7 @@ def without_locks(folder: Path) -> None:
         lock.unlink()
 
 
-def served(data_dir: Path, log: Path, then: Callable[[], None]) -> None:
+def served(data_dir: Path, log: Path, then: Callable[[], object]) -> None:
     """Run a server; call something while it runs."""
     server = Server(data_dir, log)
     try:
@@ -113,7 +113,7 @@ def test_every_command_makes_closed_files_for_the_owner_whatever_the_umask(
     for command, given in arguments.items():
         without_locks(data_dir)
         if command == ("serve",):
-            served(data_dir, tmp_path / "log", lambda: closed_files_of(data_dir) and None)
+            served(data_dir, tmp_path / "log", lambda: closed_files_of(data_dir))
             continue
         more = [public_key] if command == ("audit", "verify-pack") else []
         ended = keyledger(*command, *given, *more)
@@ -202,3 +202,23 @@ def test_doctor_says_so_if_the_owner_cannot_make_files_in_the_folder(
     assert "cannot make files in it" in failed["found"]
     assert failed["remedy"].startswith("chown nobody:")
     assert failed["remedy"].endswith(f" {data_dir}")
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("name", ["pepper", "signing-key", "keyledger.sqlite3"])
+def test_a_command_closes_a_file_that_others_could_open_and_says_so(
+    keyledger: Run, data_dir: Path, name: str
+) -> None:
+    assert keyledger(*CREATE).code == 0
+    path = data_dir / name
+    path.chmod(0o644)
+    assert keyledger("doctor").code == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    listed = keyledger("keys", "list", "--json")
+
+    assert listed.code == 0
+    assert listed.json["data"]
+    assert listed.err.startswith(f"warning: other accounts could open {path} (mode 0644); its mode")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keyledger("keys", "list", "--json").err == ""
