@@ -12,6 +12,7 @@ from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import one_line, stderr_console
 from api.composition import OnSchema, OpenLedger, opened_ledger
+from api.logs import log_to_stderr
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
@@ -31,6 +32,7 @@ def checked_settings(**given: object) -> Settings:
     Raises:
         CommandFailed: they cannot be used.
     """
+    log_to_stderr()
     try:
         return read_settings(**given)
     except SettingsError as error:
