@@ -14,7 +14,7 @@ from api.command_line.file_checks import check_private_file
 from api.composition import owner_of_files
 from api.settings import Settings
 from projections.file_modes import is_for_a_service, open_to_others
-from projections.private_file import FileOwner
+from projections.private_file import FileOwner, owner_of
 
 _NAME = "files"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -33,8 +33,15 @@ def check_files(settings: Settings) -> Iterator[Check]:
         return
     found = list(_check_folder(settings.data_dir, owner))
     files = _files(settings)
+    accepted = {owner.uid}
+    folder = owner_of(settings.data_dir)
+    if folder is not None and owner.uid == 0 != folder.uid:
+        # Nobody but the operator knows as which of the two the server runs.
+        accepted.add(folder.uid)
+        found += _check_database_of_root(settings.database_path, folder)
     for path, state in files.items():
-        found += _check_owner(path, state, owner, settings)
+        if state.st_uid not in accepted:
+            found += _check_owner(path, state, owner, settings)
         found += _check_mode(path, state, settings)
     if settings.tls_key is not None:
         with suppress(OSError):
@@ -81,11 +88,21 @@ def _check_folder(folder: Path, owner: FileOwner) -> Iterator[Check]:
         )
 
 
+def _check_database_of_root(path: Path | None, folder: FileOwner) -> Iterator[Check]:
+    """Check a database that root may have restored in the folder of a service."""
+    if path is not None:
+        yield Check(
+            _NAME,
+            "warn",
+            f"{path} belongs to root, and its folder to {_named(folder)}: a server that runs as"
+            f" {_named(folder)} cannot open it",
+            _chown(path, folder),
+        )
+
+
 def _check_owner(
     path: Path, found: os.stat_result, owner: FileOwner, settings: Settings
 ) -> Iterator[Check]:
-    if found.st_uid == owner.uid:
-        return
     secrets = [settings.pepper_path.absolute(), settings.signing_key_path.absolute()]
     if path in secrets and is_for_a_service(found):
         return

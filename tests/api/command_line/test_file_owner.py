@@ -189,6 +189,19 @@ def test_doctor_names_each_file_of_another_owner_and_what_to_do(
 
 @needs_root
 @pytest.mark.only_on("sqlite")
+def test_doctor_names_a_database_that_root_restored(keyledger: Run, data_dir: Path) -> None:
+    assert keyledger(*CREATE).code == 0
+    os.chown(data_dir / "keyledger.sqlite3", 0, 0)
+
+    ended = keyledger("doctor", "--json")
+
+    remedies = [check["remedy"] for check in ended.json["checks"] if check["name"] == "files"]
+    assert [remedy.partition(" ")[0] for remedy in remedies] == ["chown"]
+    assert remedies[0].endswith(f" {data_dir}/keyledger.sqlite3")
+
+
+@needs_root
+@pytest.mark.only_on("sqlite")
 def test_doctor_says_so_if_the_owner_cannot_make_files_in_the_folder(
     keyledger: Run, data_dir: Path
 ) -> None:
