@@ -50,7 +50,6 @@ def examine_ledger(
         ledger.database,
         notes=_notes(ledger.signer.path),
         keys=[ledger.signer.key.verifier_key],
-        now=ledger.clock(),
         progress=progress,
         pause=pause,
         findings=findings,

@@ -50,7 +50,6 @@ class Shadow:
     def __init__(self, database: Database, view: View, purpose: str) -> None:
         """Name the shadow that serves ``purpose``; nothing is made yet."""
         self._database = database
-        self._seals = database.seals
         self.view = view
         self.table = copy_of(view.table, f"{view.name}_{purpose}")
         self._previous = copy_of(view.table, f"{view.name}_previous")
@@ -137,7 +136,7 @@ class Shadow:
 
             def events() -> Iterator[Recorded]:
                 later = read_later_events(connection, keys, until=self.position)
-                return decoded(chain(first, later), self._seals)
+                return decoded(chain(first, later))
 
             if not self._filled_to:
                 self._check_orphans(connection)
@@ -160,7 +159,7 @@ class Shadow:
         """
         with self._database.read() as connection:
             rows = read_rows(connection, after=self.position, limit=BATCH)
-        recorded = decode_rows(rows, self._seals)
+        recorded = decode_rows(rows)
         if recorded:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
@@ -171,8 +170,7 @@ class Shadow:
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
         """Project all that is left, in a transaction that holds the append lock."""
         self._before_rest = self.position, self.projected
-        rows = read_rows(connection, after=self.position, limit=None)
-        rest = decode_rows(rows, self._seals)
+        rest = decode_rows(read_rows(connection, after=self.position, limit=None))
         if rest:
             self._advance(connection, rest, self.view.fold(self._counted(rest)))
         return rest
@@ -282,7 +280,7 @@ class Shadow:
     ) -> None:
         try:
             with connection.begin_nested():
-                self.view.write(connection, self.table, folded, self._seals)
+                self.view.write(connection, self.table, folded)
         except _UNFIT as error:
             if not _is_about_values(error):
                 raise
@@ -293,7 +291,7 @@ class Shadow:
     def _project_one(self, connection: Connection, recorded: Recorded) -> None:
         try:
             with connection.begin_nested():
-                self.view.project(connection, self.table, [recorded], self._seals)
+                self.view.project(connection, self.table, [recorded])
         except _UNFIT as error:
             if not _is_about_values(error):
                 raise
