@@ -50,6 +50,7 @@ def examine_ledger(
         ledger.database,
         notes=_notes(ledger.signer.path),
         keys=[ledger.signer.key.verifier_key],
+        now=ledger.clock(),
         progress=progress,
         pause=pause,
         findings=findings,

@@ -93,7 +93,7 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     begin_at = monotonic() + min(every, _SETTLING).total_seconds()
 
     def is_due() -> bool:
-        last = last_attestation(ledger.database)
+        last = last_attestation(ledger.database, ledger.clock())
         return last is None or last.finished_at + every <= ledger.clock()
 
     def look() -> None:

@@ -2,14 +2,14 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.settings import Settings
 from domain.credential import Credential, issue
-from domain.errors import HistoryInDoubt
+from domain.errors import HistoryInDoubt, LedgerUnavailable
 from domain.key_ledger import KeyLedger
 from domain.tokens import RandomSource, Token
 from domain.verifiers import (
@@ -20,12 +20,17 @@ from domain.verifiers import (
     ignore_change,
 )
 from projections.authentication import Authentication
-from projections.database import Database, open_database
+from projections.checkpoint_file import notes_in
+from projections.database import Database, check_owner, open_database
+from projections.findings import Finding
 from projections.last_used import LastUses
+from projections.ledger_secret import COMMAND, accept_secret
 from projections.pepper_file import read_or_make_pepper
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
-from projections.schema import upgrade_schema
+from projections.schema import has_ledger, upgrade_schema
+from projections.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
+from projections.seals import NoSeals, Seals
 from projections.signer import Signer
 from projections.signing_key_file import read_or_make_signing_key
 from projections.views import VIEWS
@@ -44,9 +49,52 @@ class OpenLedger:
     clock: Clock
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerToSeal:
+    """A ledger that cannot be opened until it is sealed with the secret of this machine.
+
+    Args:
+        database: demands no seals and writes none.
+        seals: those that it is to have.
+        signer: knows the last signed checkpoint outside the database.
+        clock: the time.
+    """
+
+    database: Database
+    seals: Seals
+    signer: Signer
+    clock: Clock
+
+    def notes(self) -> Iterator[str]:
+        """Read the signed checkpoints outside the database.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        try:
+            yield from notes_in(self.signer.path)
+        except (OSError, ValueError) as error:
+            message = f"cannot read the checkpoints in {self.signer.path}: {error}"
+            raise LedgerUnavailable(message) from error
+
+    def covered(self, events: int) -> int:
+        """Return how many of the events the last signed checkpoint covers; 0 if there is none."""
+        with suppress(HistoryInDoubt):
+            return min(events, self.signer.look().last.size)
+        return 0
+
+    def finish(self, progress: Progress) -> None:
+        """Rebuild what was made without seals, once the ledger is sealed."""
+        database = self.database.sealed_by(self.seals)
+        build_outdated_views(database, VIEWS, clock=self.clock, progress=progress)
+
+
 def utc_now() -> datetime:
     """Return the machine's time."""
     return datetime.now(UTC)
+
+
+OnSchema = Callable[[Sequence[Finding]], None]
 
 
 @contextmanager
@@ -60,24 +108,36 @@ def opened_ledger(
     on_argon2: OnChange = ignore_change,
     progress: Progress = ignore_progress,
     downgrade: bool = False,
+    on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
 
     Args:
         downgrade: whether to replace the tables of views that a newer version has made.
+        on_schema: is called with what is wrong with the tables of the database, and refuses it or
+            returns.
 
     Raises:
         LedgerError: it cannot be opened; the message says why and what to do.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     pepper = read_or_make_pepper(settings.pepper_path, random)
-    database = open_database(settings.url, settings.connection_limits)
+    opened = open_database(settings.url, settings.connection_limits)
+    database = opened.sealed_by(Seals(pepper))
     with ExitStack() as closing:
         closing.callback(database.close)
         upgrade_schema(database)
-        build_outdated_views(database, VIEWS, clock=clock, progress=progress, downgrade=downgrade)
+        findings = schema_findings(database)
+        # A table of another version of a view is as that version made it, until it is built.
+        on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
         signing_key = read_or_make_signing_key(settings.signing_key_path, random)
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        accept_secret(database, VIEWS, signer, progress=progress)
+        built = build_outdated_views(
+            database, VIEWS, clock=clock, progress=progress, downgrade=downgrade
+        )
+        if built or findings:
+            on_schema(schema_findings(database))
         with suppress(HistoryInDoubt):
             # Whoever changes something is told; reading and verifying go on.
             signer.look()
@@ -115,3 +175,33 @@ def opened_ledger(
             signer=signer,
             clock=clock,
         )
+
+
+@contextmanager
+def opened_to_seal(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    random: RandomSource = secrets.token_bytes,
+    progress: Progress = ignore_progress,
+) -> Iterator[LedgerToSeal]:
+    """Open a ledger whatever it is sealed with, to check it and to seal it.
+
+    Raises:
+        LedgerError: it cannot be opened, or there is none.
+    """
+    pepper = read_or_make_pepper(settings.pepper_path, random)
+    opened = open_database(settings.url, settings.connection_limits)
+    with ExitStack() as closing:
+        closing.callback(opened.close)
+        if not has_ledger(opened):
+            message = f"there is no ledger in {opened.name}"
+            raise LedgerUnavailable(message)
+        with opened.read() as connection:
+            check_owner(connection, COMMAND)
+        upgrade_schema(opened)
+        database = opened.sealed_by(NoSeals(pepper))
+        build_outdated_views(database, VIEWS, clock=clock, progress=progress)
+        signing_key = read_or_make_signing_key(settings.signing_key_path, random)
+        signer = Signer(database, signing_key, settings.checkpoint_path, clock)
+        yield LedgerToSeal(database, Seals(pepper), signer, clock)

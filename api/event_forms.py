@@ -109,7 +109,11 @@ def _record(found: FeedEntry) -> list[object]:
 def _event(found: FeedEntry) -> dict[str, Any]:
     try:
         event: dict[str, Any] = orjson.loads(found.entry)
-    except orjson.JSONDecodeError as error:
+        # Whoever reads it takes these for granted.
+        complete = event.keys() >= {*_FIELDS} and event["actor"].keys() >= {"type", "id"}
+    except (ValueError, TypeError, AttributeError):
+        complete = False
+    if not complete:
         message = f"entry {found.leaf_index} is damaged; run: keyledger audit verify"
-        raise ProjectionInconsistent(message) from error
+        raise ProjectionInconsistent(message)
     return event

@@ -21,15 +21,18 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.composition import OpenLedger
+from domain.errors import EventNotSealed, RowNotSealed
 from domain.judge import Code
 from domain.times import from_text
 from projections.checkpoints import last_signed
 from projections.last_attestation import last_attestation
 from projections.status import projection_status
+from projections.unreadable_rows import readable
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""
 
+NOT_SEALED = frozenset({EventNotSealed.code, RowNotSealed.code})
 _CODES = frozenset(Code)
 _METHODS = frozenset(HTTPMethod)
 _CHECKS_TO_A_TIMED_ONE = 16
@@ -67,6 +70,12 @@ class Metrics:
             "Events appended by this process.",
             registry=self.registry,
         )
+        self._not_sealed = Counter(
+            "keyledger_not_sealed",
+            "Requests refused because a row or an event has no right seal, by the code.",
+            ("code",),
+            registry=self.registry,
+        )
         self._argon2 = Gauge(
             "keyledger_argon2_calls",
             "Argon2id calls that run or wait at this moment.",
@@ -78,6 +87,13 @@ class Metrics:
         self._checks_seen = 0
         for code in Code:
             self._verdicts.labels(code)
+        for not_sealed in NOT_SEALED:
+            self._not_sealed.labels(not_sealed)
+
+    def outcome(self, code: str) -> None:
+        """Count a refusal for want of a right seal; other outcomes are counted elsewhere."""
+        if code in NOT_SEALED:
+            self._not_sealed.labels(code).inc()
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
@@ -186,7 +202,7 @@ class _LedgerCollector(Collector):
         yield from self._about_attestation()
 
     def _about_attestation(self) -> Iterator[Metric]:
-        last = last_attestation(self._ledger.database)
+        last = last_attestation(self._ledger.database, self._ledger.clock())
         if last is None:
             return
         yield GaugeMetricFamily(
@@ -211,7 +227,9 @@ class _LedgerCollector(Collector):
             signed = last_signed(connection, signer.key.name)
         if signed is None:
             return
-        size, signed_at = signed
+        size, written = signed
+        with readable("checkpoints"):
+            signed_at = from_text(written)
         yield GaugeMetricFamily(
             "keyledger_checkpoint_size",
             "Entries under the last signed checkpoint.",
@@ -220,5 +238,5 @@ class _LedgerCollector(Collector):
         yield GaugeMetricFamily(
             "keyledger_checkpoint_timestamp_seconds",
             "When the last checkpoint was signed, in seconds since 1970.",
-            value=from_text(signed_at).timestamp(),
+            value=signed_at.timestamp(),
         )

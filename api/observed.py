@@ -73,6 +73,7 @@ class Observed:
             method = str(state.get(METHOD_ASKED) or scope["method"])
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.request(method, route, status, seconds)
+            self._metrics.outcome(state.get("outcome", "OK"))
             if route not in _UNOBSERVED_ROUTES:
                 _log.info(
                     "request",

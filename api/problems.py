@@ -47,9 +47,12 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.Overloaded: (503, "Too much work at this moment"),
     errors.LedgerUnavailable: (503, "The ledger cannot be asked"),
     errors.HistoryInDoubt: (503, "The history is not the one that was signed"),
+    errors.SchemaChanged: (503, "The database's tables were changed"),
     errors.DamagedHistory: (503, "The key's history is damaged"),
     errors.ProjectionInconsistent: (503, "A projection contradicts the events"),
     errors.PoisonEvent: (503, "An event cannot be projected"),
+    errors.EventNotSealed: (503, "An event has no right seal"),
+    errors.RowNotSealed: (503, "A row that would grant access has no right seal"),
 }
 """The status and the title of each refusal; a test holds that none is missing."""
 
@@ -128,7 +131,7 @@ def refusal_answer(error: errors.LedgerError, request_id: str | None) -> JSONRes
     wrong = []
     if isinstance(error, errors.Invalid):
         wrong = [{"field": error.field, "message": error.message}]
-    if isinstance(error, errors.Overloaded | errors.HistoryInDoubt):
+    if isinstance(error, errors.Overloaded | errors.HistoryInDoubt | errors.RowNotSealed):
         # Whoever floods us causes it at will: a line will do, a traceback each time would not.
         _log.warning("refused", code=error.code, detail=str(error))
     elif status >= 500:  # noqa: PLR2004 - the class of statuses that are the server's fault

@@ -14,6 +14,7 @@ from projections.sqlite_driver import driver
 NAMES = {
     "verify": "checks of tokens over HTTP",
     "rebuild": "making the projections anew",
+    "seals": "the cost of seals in a rebuild",
     "console": "pages of the console",
     "verify_time": "checks of tokens inside the process",
     "offline": "checking an audit pack",

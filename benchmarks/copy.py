@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from benchmarks.claims import Row
 from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
-from benchmarks.made_ledger import make_ledger
+from benchmarks.made_ledger import SEALS, make_ledger
 from projections.database import Database, open_database
 from projections.ledger_copy import AT_ONCE, copy_ledger
 from projections.rebuild import build_outdated_views
@@ -100,13 +100,13 @@ def _read(database: Database) -> float:
 
 @contextmanager
 def _new_file(folder: Path) -> Iterator[Database]:
-    with closing(open_database(f"sqlite:///{folder / uuid4().hex}")) as database:
+    with closing(open_database(f"sqlite:///{folder / uuid4().hex}").sealed_by(SEALS)) as database:
         yield database
 
 
 @contextmanager
 def _new_database(on: URL) -> Iterator[Database]:
-    with new_database(on) as url, closing(open_database(url)) as database:
+    with new_database(on) as url, closing(open_database(url).sealed_by(SEALS)) as database:
         yield database
 
 

@@ -9,11 +9,16 @@ from sqlalchemy import URL, insert
 
 from benchmarks.made_history import MadeHistory
 from domain.api_key import ApiKey
+from domain.pepper import PEPPER_LENGTH, Pepper
 from domain.stored_form import EventMapper
 from projections.database import Database, open_database
 from projections.schema import events, upgrade_schema
+from projections.sealing import write_secret
+from projections.seals import Seals
 
 _AT_ONCE = 10_000
+SEALS = Seals(Pepper(bytes(range(PEPPER_LENGTH))))
+"""Of all made ledgers, which are opened by no other program."""
 
 
 def make_ledger(folder: Path, history: MadeHistory, count: int) -> Database:
@@ -28,8 +33,10 @@ def store(folder: Path, made: Iterable[ApiKey.Event]) -> Database:
 
 def store_at(url: str | URL, made: Iterable[ApiKey.Event]) -> Database:
     """Store events in a new database; views are not built."""
-    database = open_database(url)
+    database = open_database(url).sealed_by(SEALS)
     upgrade_schema(database)
+    with database.write() as connection:
+        write_secret(connection, SEALS)
     rows = to_rows(made)
     while batch := list(islice(rows, _AT_ONCE)):
         with database.write() as connection:
@@ -42,9 +49,11 @@ def to_rows(made: Iterable[ApiKey.Event]) -> Iterator[dict[str, Any]]:
     mapper = EventMapper()
     for event in made:
         stored = mapper.to_stored_event(event)
+        key = event.originator_id.bytes
         yield {
-            "originator_id": event.originator_id.bytes,
+            "originator_id": key,
             "originator_version": stored.originator_version,
             "topic": stored.topic,
             "state": stored.state,
+            "seal": SEALS.event(key, stored.originator_version, stored.topic, stored.state),
         }

@@ -19,7 +19,7 @@ from benchmarks.append import rate
 from benchmarks.claims import Row, at_most
 from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
-from benchmarks.made_ledger import store_at, to_rows
+from benchmarks.made_ledger import SEALS, store_at, to_rows
 from benchmarks.rebuild import memory, speed
 from benchmarks.servers import bare_app, keyledger
 from benchmarks.verify import against_floor, floods
@@ -168,7 +168,7 @@ def _rebuilds(on: URL, events: int, rounds: int) -> list[Row]:
             database = store_at(place, islice(MadeHistory().events(), count))
             build_outdated_views(database, VIEWS, clock=lambda: datetime.now(UTC))
             database.close()
-        database = open_database(url)
+        database = open_database(url).sealed_by(SEALS)
         settings = read_settings(data_dir=Path(folder) / "data", database_url=_text(url))
         with opened_ledger(settings, argon2_profile=CHEAPEST) as ledger, _Checker(ledger) as checks:
             rows = speed(database, events, rounds)

@@ -16,7 +16,7 @@ from sqlalchemy import URL
 
 from benchmarks.claims import Row, at_least, at_most
 from benchmarks.made_history import MadeHistory
-from benchmarks.made_ledger import make_ledger
+from benchmarks.made_ledger import SEALS, make_ledger
 from projections import auth_lookup, key_list
 from projections.database import Database, open_database
 from projections.rebuild import ReplayReport, build_outdated_views, rebuild
@@ -39,7 +39,7 @@ def run(*, quick: bool) -> list[Row]:
             database = make_ledger(place, MadeHistory(), count)
             build_outdated_views(database, VIEWS, clock=_now)
             database.close()
-        database = open_database(_url_of(large))
+        database = open_database(_url_of(large)).sealed_by(SEALS)
         rows = speed(database, events, rounds)
         database.close()
         return [*rows, memory(_url_of(large), _url_of(small), events)]
@@ -74,7 +74,7 @@ class _Writer:
 
     def __init__(self, database: Database) -> None:
         # As another process would: it does not queue for this one's connection.
-        self._database = open_database(database.url)
+        self._database = open_database(database.url).sealed_by(SEALS)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._write)
         self.longest = 0.0
@@ -134,7 +134,7 @@ def _now() -> datetime:
 
 
 if __name__ == "__main__":
-    opened = open_database(sys.stdin.read())
+    opened = open_database(sys.stdin.read()).sealed_by(SEALS)
     for each in VIEWS:
         rebuild(opened, each, clock=_now)
     # What getrusage says of a child begins with what its parent had.

@@ -77,7 +77,9 @@ WITH grown AS (
         ('last_uses', 'INSERT, UPDATE'),
         ('projection_states', 'INSERT, UPDATE, DELETE'),
         ('console_sessions', 'INSERT, UPDATE, DELETE'),
-        ('last_attestation', 'INSERT, UPDATE, DELETE')
+        ('last_attestation', 'INSERT, UPDATE, DELETE'),
+        -- Which secret the seals are made with is the owner's to say.
+        ('ledger_secret', 'SELECT')
     ) AS may (name, privileges)
 )
 SELECT format(statement, schemaname, tablename, privileges, :'server')

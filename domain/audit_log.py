@@ -43,6 +43,46 @@ class Forked:
         """Make no key: whoever asks for one of this id is told that there is none."""
 
 
+@dataclass(frozen=True)
+class Resealed:
+    """All events were sealed with a secret, after a full integrity check.
+
+    Args:
+        originator_id: that of `reseal_uuid`, as it is about no key.
+        originator_version: 1.
+        timestamp: when.
+        actor, request_id, source_ip: as in the events of keys.
+        reason: why, in the words of whoever did it.
+        secret_id: the public id of the secret that the ledger is sealed with from now on.
+        previous_secret_id: that of the one before; ``None`` if the ledger was not sealed.
+        events: how many events were sealed.
+    """
+
+    TOPIC: ClassVar[str] = "AuditLog.Resealed"
+
+    originator_id: UUID
+    originator_version: int
+    timestamp: datetime
+    actor: dict[str, str]
+    request_id: str | None
+    source_ip: str | None
+    reason: str
+    secret_id: str
+    previous_secret_id: str | None
+    events: int
+
+    def mutate(self, _aggregate: ApiKey | None) -> None:
+        """Make no key: whoever asks for one of this id is told that there is none."""
+
+
+def reseal_uuid(secret_id: str, events: int) -> UUID:
+    """Return the id of the event that says that so many events were sealed with a secret.
+
+    It follows from the event's own fields, as that of a fork does.
+    """
+    return derived_uuid("reseal", secret_id, str(events))
+
+
 def fork_uuid(origin: str) -> UUID:
     """Return the id of the event that gives a log this name.
 
@@ -52,5 +92,8 @@ def fork_uuid(origin: str) -> UUID:
     return derived_uuid("fork", origin)
 
 
-LedgerEvent = ApiKey.Event | Forked
+LogEvent = Forked | Resealed
+"""What is about the log itself, and about no key."""
+
+LedgerEvent = ApiKey.Event | LogEvent
 """Whatever is in the event store."""

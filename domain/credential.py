@@ -10,7 +10,7 @@ from domain.verifiers import Argon2Gate
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A row of the digest table: a secret's HMAC under one pepper."""
+    """A row of the digest table: the HMAC of a lookup id and secret under one pepper."""
 
     lookup_id: str
     pepper_id: str
@@ -50,4 +50,4 @@ def issue(
 
 def digest_of(token: Token, pepper: Pepper) -> Digest:
     """Return the digest of a token's secret under a pepper."""
-    return Digest(token.lookup_id, pepper.pepper_id, pepper.digest(token.secret))
+    return Digest(token.lookup_id, pepper.pepper_id, pepper.digest(token.lookup_id, token.secret))

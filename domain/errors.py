@@ -178,6 +178,12 @@ class HistoryInDoubt(LedgerError):
     code = "HISTORY_IN_DOUBT"
 
 
+class SchemaChanged(LedgerError):
+    """The tables of the database are not as the program made them; nothing is done with them."""
+
+    code = "SCHEMA_CHANGED"
+
+
 class DamagedHistory(LedgerError):
     """The stored events of a key cannot be decoded, or do not follow on each other."""
 
@@ -200,3 +206,19 @@ class PoisonEvent(LedgerError):
         super().__init__(f"the event at position {position} cannot be projected: {reason}")
         self.position = position
         self.reason = reason
+
+
+class EventNotSealed(PoisonEvent):
+    """The stored event at ``position`` has no right seal: the ledger did not write it like this."""
+
+    code = "EVENT_NOT_SEALED"
+
+    def __init__(self, position: int) -> None:
+        """Name the ``position`` of the event."""
+        super().__init__(position, "its seal is not the one that the ledger writes")
+
+
+class RowNotSealed(LedgerError):
+    """A row that would grant access has no right seal, so that it grants nothing."""
+
+    code = "ROW_NOT_SEALED"

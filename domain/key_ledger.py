@@ -23,6 +23,7 @@ from domain.errors import (
     AlreadyRotated,
     ConcurrentChange,
     DamagedHistory,
+    EventNotSealed,
     IdempotencyKeyReused,
     KeyNotFound,
     LedgerUnavailable,
@@ -285,7 +286,7 @@ class KeyLedger(Application[UUID]):
     def _expired(self, key_id: str, by: Caller, at: datetime) -> ApiKey | None:
         try:
             key = self._find(to_uuid(key_id))
-        except (KeyNotFound, DamagedHistory):
+        except (KeyNotFound, DamagedHistory, EventNotSealed):
             key = None
         if key is None:
             # A row of the list without a sound history behind it: for a check of the projections

@@ -20,10 +20,10 @@ from eventsourcing.persistence import (
 )
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent, fork_uuid
+from domain.audit_log import Forked, LedgerEvent, LogEvent, Resealed, fork_uuid, reseal_uuid
 from domain.times import to_text
 
-EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[Forked]] = {
+EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[LogEvent]] = {
     event_class.TOPIC: event_class
     for event_class in (
         ApiKey.Created,
@@ -34,9 +34,10 @@ EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[Forked]] = {
         ApiKey.Renamed,
         ApiKey.ScopesChanged,
         Forked,
+        Resealed,
     )
 }
-_BEGINNINGS = frozenset({ApiKey.Created, Forked})
+_BEGINNINGS = frozenset({ApiKey.Created, Forked, Resealed})
 _TIME_FIELDS = ("timestamp", "expires_at")
 _IN_COLUMNS = frozenset({"originator_id", "originator_version"})
 
@@ -133,7 +134,7 @@ def state_of(event: LedgerEvent) -> bytes:
 
 
 def _check_beginning(
-    event_class: type[ApiKey.Event] | type[Forked],
+    event_class: type[ApiKey.Event] | type[LogEvent],
     uuid: UUID,
     version: int,
     fields: dict[str, Any],
@@ -141,6 +142,11 @@ def _check_beginning(
     if event_class is Forked and version == 1:
         if uuid != fork_uuid(fields["origin"]):
             message = "its id is not the one of a fork to this origin"
+            raise ValueError(message)
+        return
+    if event_class is Resealed and version == 1:
+        if uuid != reseal_uuid(fields["secret_id"], fields["events"]):
+            message = "its id is not the one of a sealing with this secret"
             raise ValueError(message)
         return
     if version != 1 or event_class is not ApiKey.Created:

@@ -10,18 +10,23 @@ checkpoint nothing tells a ledger from another one that somebody made in its pla
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter, sleep
 
-from domain.errors import PoisonEvent, RebuildRunning
+from domain.errors import LedgerUnavailable, PoisonEvent, RebuildRunning
 from projections import entries
 from projections.checkpoint_check import check_checkpoints
+from projections.checkpoint_places import compare_places, noting_sizes
 from projections.comparison import Difference
 from projections.database import Database
 from projections.findings import Finding, Findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
+from projections.schema_check import schema_findings
+from projections.seal_check import check_seals
 from projections.signed_note import VerifierKey
+from projections.stored_times import check_states, check_stored_times
 from projections.view import View
 from projections.views import VIEWS
 
@@ -67,7 +72,8 @@ def attest(
     database: Database,
     *,
     notes: Iterable[str],
-    keys: Iterable[VerifierKey],
+    keys: Iterable[VerifierKey] | None,
+    now: datetime | None = None,
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = go_on,
     findings: Findings | None = None,
@@ -76,7 +82,9 @@ def attest(
 
     Args:
         notes: signed checkpoints from outside the database; those in it are checked as well.
-        keys: the ledger's public keys.
+        keys: the ledger's public keys; ``None`` to check no checkpoint.
+        now: the time that no stored time may be later than; ``None`` to check the log alone, and
+            neither the schema nor the rows that no event has, as before an upgrade ends.
         progress: is told after each batch what is being checked, and how far it is.
         pause: is called after each batch, outside of all transactions; may raise, to end it all.
         findings: takes each finding as soon as it is known.
@@ -94,12 +102,23 @@ def attest(
         return on_batch
 
     findings = Findings() if findings is None else findings
+    if now is not None:
+        for finding in _beside_the_log(database, now):
+            findings.add(finding)
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)
     log.run(extent, telling("log"))
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
-    checkpoints = check_checkpoints(database, notes, keys, findings, telling("checkpoints"))
+    checkpoints = 0
+    if keys is not None:
+        keys, sizes = tuple(keys), dict[str, list[int]]()
+        told = telling("checkpoints")
+        checkpoints = check_checkpoints(database, noting_sizes(notes, sizes), keys, findings, told)
+        for key in keys if now is not None else ():
+            for finding in compare_places(database, key.name, sizes.get(key.name, [])):
+                findings.add(finding)
+    check_seals(database, findings, telling("seals"))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))
@@ -114,6 +133,17 @@ def attest(
         not_listed=findings.not_listed,
         seconds=perf_counter() - started,
     )
+
+
+def _beside_the_log(database: Database, now: datetime) -> list[Finding]:
+    schema = schema_findings(database)
+    try:
+        return [*schema, *check_states(database), *check_stored_times(database, now)]
+    except LedgerUnavailable:
+        # A table that is missing cannot be read, and is named already.
+        if not schema:
+            raise
+        return schema
 
 
 def _check_view(database: Database, view: View, findings: Findings, on_batch: OnBatch) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import structlog
 
-from domain.credential import Digest
+from domain.credential import Digest, digest_of
 from domain.errors import LedgerUnavailable
 from domain.judge import Code, Refused, Verdict, Verified, judge
 from domain.pepper import Pepper, same_digest
@@ -96,6 +96,7 @@ class Authentication:
 
         Raises:
             LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+            RowNotSealed: the key's row is not as the ledger wrote it, so it grants nothing.
             Overloaded: too many secrets are being proved the slow way.
             ProjectionInconsistent: the stored verifier is damaged.
         """
@@ -182,7 +183,8 @@ class Authentication:
         known = _NO_DIGEST if key is None else key.digest
         if known is None:
             return None
-        proved = secret.isascii() and same_digest(self._pepper.digest(secret), known)
+        lookup_id = public[-LOOKUP_ID_LENGTH:]
+        proved = secret.isascii() and same_digest(self._pepper.digest(lookup_id, secret), known)
         # The checksum does not cover the prefix, and a token has one spelling only.
         if key is None or not proved or public != key.public:
             if not reads:
@@ -228,7 +230,7 @@ class Authentication:
         key, position = self._recalled_or_found(token.lookup_id)
         if key is None:
             return Answer(_NOT_FOUND, position)
-        digest = Digest(token.lookup_id, self._pepper_id, self._pepper.digest(token.secret))
+        digest = digest_of(token, self._pepper)
         claim = token.lookup_id, digest.digest
         # Another caller may have proved the secret while this one was asking the ledger.
         if key.digest is not None:
@@ -279,7 +281,7 @@ class Authentication:
     def _keep(self, digest: Digest) -> None:
         try:
             with self._database.write() as connection:
-                keep_digests(connection, [digest])
+                keep_digests(connection, [digest], self._database.seals)
         except LedgerUnavailable:
             # The verdict stands without it; a restarted process proves the secret again.
             _log.warning("digest_not_kept", lookup_id=digest.lookup_id, exc_info=True)

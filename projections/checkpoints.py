@@ -14,13 +14,19 @@ _KEEP = text(
 )
 
 
-def latest_note(connection: Connection) -> str | None:
-    """Return the note of the last checkpoint that was signed; ``None`` if there is none yet."""
-    note: str | None = connection.scalar(
-        select(checkpoints.c.note)
-        .order_by(checkpoints.c.signed_at.desc(), checkpoints.c.size.desc())
-        .limit(1)
-    )
+def latest_note(connection: Connection, origin: str | None = None) -> str | None:
+    """Return the note of the last checkpoint; ``None`` if there is none yet.
+
+    Args:
+        origin: of the log whose checkpoint it is: the one of the largest size. Without it, the one
+            that is said to have been signed last, which is for people to read and decides nothing.
+    """
+    query = select(checkpoints.c.note)
+    if origin is None:
+        query = query.order_by(checkpoints.c.signed_at.desc(), checkpoints.c.size.desc())
+    else:
+        query = query.where(checkpoints.c.origin == origin).order_by(checkpoints.c.size.desc())
+    note: str | None = connection.scalar(query.limit(1))
     return note
 
 

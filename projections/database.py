@@ -19,6 +19,7 @@ from domain.errors import LedgerUnavailable
 from projections import postgresql, postgresql_locks, postgresql_tables, sqlite
 from projections.known_history import KnownHistory
 from projections.postgresql import ConnectionLimits
+from projections.seals import Seals
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
@@ -37,6 +38,8 @@ class Database:
         limits: of what is taken of a server.
         known: the newest state of the ledger that was seen through it.
         waits_for_standby: whether a commit waits for a synchronous standby, if there is to be one.
+        given_seals: the keys of the ledger's seals; ``None`` where nothing sealed is read or
+            written.
     """
 
     url: URL
@@ -46,6 +49,17 @@ class Database:
     limits: ConnectionLimits
     known: KnownHistory = field(default_factory=KnownHistory)
     waits_for_standby: bool = True
+    given_seals: Seals | None = None
+
+    def sealed_by(self, seals: Seals) -> "Database":
+        """Return the same database, with the keys of its ledger's seals."""
+        return replace(self, given_seals=seals)
+
+    @property
+    def seals(self) -> Seals:
+        """The keys of the ledger's seals; a database opened without them has none."""
+        assert self.given_seals is not None, f"{self.name} was opened without seals"  # noqa: S101 - whoever asks has to know
+        return self.given_seals
 
     @property
     def name(self) -> str:

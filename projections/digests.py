@@ -6,15 +6,16 @@ from sqlalchemy import Connection, text
 
 from domain.credential import Digest
 from projections.schema import key_digests
+from projections.seals import Seals
 
 _KEEP = text(
-    f"INSERT INTO {key_digests.name} (lookup_id, pepper_id, digest)"  # noqa: S608
-    " VALUES (:lookup_id, :pepper_id, :digest) ON CONFLICT (lookup_id)"
-    " DO UPDATE SET pepper_id = excluded.pepper_id, digest = excluded.digest"
+    f"INSERT INTO {key_digests.name} (lookup_id, pepper_id, digest, seal)"  # noqa: S608
+    " VALUES (:lookup_id, :pepper_id, :digest, :seal) ON CONFLICT (lookup_id)"
+    " DO UPDATE SET pepper_id = excluded.pepper_id, digest = excluded.digest, seal = excluded.seal"
 )
 
 
-def keep_digests(connection: Connection, digests: Iterable[Digest]) -> None:
+def keep_digests(connection: Connection, digests: Iterable[Digest], seals: Seals) -> None:
     """Write digests in place of those that their keys had, under whatever pepper."""
     for digest in digests:
         connection.execute(
@@ -23,5 +24,6 @@ def keep_digests(connection: Connection, digests: Iterable[Digest]) -> None:
                 "lookup_id": digest.lookup_id,
                 "pepper_id": digest.pepper_id,
                 "digest": digest.digest,
+                "seal": seals.digest((digest.lookup_id, digest.pepper_id, digest.digest)),
             },
         )

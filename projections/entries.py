@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent
+from domain.audit_log import Forked, LedgerEvent, Resealed
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.names import ROOT_WORKSPACE
 from domain.public_event import canonical_line, public_event
@@ -38,6 +38,7 @@ from projections.merkle import (
     leaf_that_completes,
 )
 from projections.schema import events
+from projections.seals import Seals
 from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import View, insert_in_order
 
@@ -103,12 +104,12 @@ def _line(position: int, event: LedgerEvent) -> _Line:
 
 
 def _workspace_in(event: LedgerEvent) -> str | None:
-    if isinstance(event, Forked):
+    if isinstance(event, Forked | Resealed):
         return ROOT_WORKSPACE
     return event.workspace if isinstance(event, ApiKey.Created) else None
 
 
-def _write(connection: Connection, entries: Table, lines: list[_Line]) -> None:
+def _write(connection: Connection, entries: Table, lines: list[_Line], _seals: Seals) -> None:
     if not lines:
         return
     size = size_of(connection, entries)

@@ -24,6 +24,9 @@ from projections.sqlite_driver import driver
 
 EVENTS_LOOKED_AT = 10_000
 
+_ILLEGIBLE = "Could not decode"
+"""How the driver begins what it says of a text that is not valid UTF-8."""
+
 # As bytes, whatever somebody may have planted: a text that is none could not be read.
 _BYTES = "SELECT id, CAST(originator_id AS BLOB), CAST(state AS BLOB) FROM events"
 _EVENTS = f"{_BYTES} WHERE id >= ? ORDER BY id LIMIT ?"
@@ -98,6 +101,7 @@ class Fence(Protocol):
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
 
     def close(self) -> None:
@@ -184,6 +188,7 @@ class FileFence:
         self._connection = cast("driver.Connection", pooled.driver_connection)
         self._known = database.known
         self._lock = threading.Lock()
+        self._seals = database.seals
         pooled.detach()
 
     def news(self, since: Seen) -> News | None:
@@ -218,10 +223,15 @@ class FileFence:
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
         with self._lock:
             try:
-                return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id)
+                return auth_lookup.find_in_sqlite(self._rows, lookup_id, pepper_id, self._seals)
+            except driver.OperationalError as error:
+                if str(error).startswith(_ILLEGIBLE):
+                    raise auth_lookup.not_sealed(lookup_id) from error
+                raise _unavailable() from error
             except driver.Error as error:
                 raise _unavailable() from error
 
@@ -289,8 +299,10 @@ class ServerFence:
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
+            RowNotSealed: what is there is not as the ledger wrote it.
         """
-        return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id)
+        seals = self._database.seals
+        return auth_lookup.find_in_postgresql(self._asked, lookup_id, pepper_id, seals)
 
     def close(self) -> None:
         """Give the connection back, when nobody is asking over it."""

@@ -6,7 +6,7 @@ from typing import Literal
 MAX_FINDINGS = 100
 """More are counted and not listed."""
 
-About = Literal["event", "entry", "key", "projection", "checkpoint"]
+About = Literal["event", "entry", "key", "projection", "checkpoint", "schema", "row", "seal"]
 
 
 @dataclass(frozen=True, slots=True)

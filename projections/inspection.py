@@ -6,9 +6,12 @@ from typing import Literal
 
 from sqlalchemy import func, select, text
 
+from domain.errors import LedgerError
 from projections.database import Database
+from projections.findings import Finding
 from projections.postgresql_tables import privileges_missing
 from projections.schema import HEAD, current_revision, events
+from projections.schema_check import schema_findings
 from projections.status import ProjectionStatus, projection_status
 
 _HEADER_LENGTH = 20
@@ -39,11 +42,13 @@ class Contents:
         events: how many events there are; 0 if they were not counted.
         projections: how far each has come; none if they were not looked at, because the tables are
             of another revision.
+        schema: how the tables differ from those of the program.
     """
 
     revision: str | None
     events: int = 0
     projections: tuple[ProjectionStatus, ...] = ()
+    schema: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +161,13 @@ def contents_of(database: Database) -> Contents:
         # In tables of another shape there is nothing reliable to count.
         if revision != HEAD:
             return Contents(revision)
-        count = connection.scalar(select(func.count()).select_from(events)) or 0
-    return Contents(revision, count, tuple(projection_status(database)))
+    schema = tuple(schema_findings(database))
+    try:
+        with database.read() as connection:
+            count = connection.scalar(select(func.count()).select_from(events)) or 0
+        projections = tuple(projection_status(database))
+    except LedgerError:
+        if not schema:
+            raise
+        return Contents(revision, schema=schema)
+    return Contents(revision, count, projections, schema)

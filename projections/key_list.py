@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import Grouping
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked
+from domain.audit_log import Forked, Resealed
 from domain.times import to_text
 from domain.tokens import display_prefix
 from projections.column_types import big_integer, text
@@ -139,6 +139,7 @@ HANDLERS: Handlers = {
     ApiKey.Renamed: _renamed,
     ApiKey.ScopesChanged: _scopes_changed,
     Forked: changes_nothing,
+    Resealed: changes_nothing,
 }
 VIEW = view_of_keys(version=3, table=table, handlers=HANDLERS)
 

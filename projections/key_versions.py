@@ -35,6 +35,7 @@ from domain.api_key import ApiKey
 from domain.times import to_text
 from projections import key_list
 from projections.column_types import big_integer
+from projections.seals import Seals
 from projections.stored_events import Recorded, first_positions
 from projections.view import (
     Prepared,
@@ -161,7 +162,7 @@ def _next(version: Values, values: Values) -> Values:
     return version | values | {"held_from": version["held_until"]}
 
 
-def _write(connection: Connection, table: Table, folded: _Folded) -> None:
+def _write(connection: Connection, table: Table, folded: _Folded, _seals: Seals) -> None:
     made, changed = folded
     rows = list(chain.from_iterable(made.values()))
     if changed:

@@ -13,6 +13,7 @@ from sqlalchemy import delete, insert, select
 from domain.times import from_text, to_text
 from projections.database import Database
 from projections.schema import last_attestation as table
+from projections.stored_times import SKEW
 
 _NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
 
@@ -63,15 +64,21 @@ def keep_attestation(database: Database, last: LastAttestation) -> None:
         connection.execute(insert(table).values(row))
 
 
-def last_attestation(database: Database) -> LastAttestation | None:
+def last_attestation(database: Database, now: datetime) -> LastAttestation | None:
     """Return what came of the last attestation; ``None`` if there was none, or it is illegible.
+
+    A result of the future is none: somebody put it there, so that no other one would be due.
 
     Raises:
         LedgerUnavailable: the database cannot be asked.
     """
+    not_later = to_text(now + SKEW)
     with database.read() as connection:
         row = connection.execute(
-            select(table).order_by(table.c.finished_at.desc()).limit(1)
+            select(table)
+            .where(table.c.finished_at <= not_later)
+            .order_by(table.c.finished_at.desc())
+            .limit(1)
         ).first()
     if row is None:
         return None

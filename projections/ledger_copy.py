@@ -36,10 +36,18 @@ from projections.database import (
     take_statistics,
 )
 from projections.exclusive import exclusively
+from projections.ledger_secret import check_secret
 from projections.postgresql_tables import count_on_from
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import project_appended
-from projections.schema import checkpoints, events, key_digests, last_uses, upgrade_schema
+from projections.schema import (
+    checkpoints,
+    events,
+    key_digests,
+    last_uses,
+    ledger_secret,
+    upgrade_schema,
+)
 from projections.stored_events import decode_rows, last_position, read_rows
 from projections.view import View, insert_in_order
 from projections.view_state import read_state
@@ -50,7 +58,7 @@ AT_ONCE = 10_000
 
 _UUID_LENGTH = 16
 
-BESIDE_EVENTS = (key_digests, last_uses, checkpoints)
+BESIDE_EVENTS = (key_digests, last_uses, checkpoints, ledger_secret)
 """What is durable beside the events, and is copied whole.
 
 The console's sessions are not: who signs out at the source afterwards would still be signed in at
@@ -99,6 +107,7 @@ def copy_ledger(
         CopyRefused: the source is of another version of the program, or the target has anything in
             it but the beginning of the source's history. Nothing was changed.
         UnknownSchema: the target is no ledger's. Nothing was changed.
+        OtherSecret: the target has the keys of another secret. Nothing was changed.
         NotOwner: only the owner of the target's tables may do it. Nothing was changed.
         CopyRunning: somebody is copying to the target already.
         CopyDiffers: the copy is not the same as the source.
@@ -107,6 +116,10 @@ def copy_ledger(
     """
     started = perf_counter()
     check_source(source)
+    with source.read() as connection:
+        if not check_secret(connection, target.seals):
+            message = f"{source.name} is not sealed yet; run first: keyledger projections status"
+            raise CopyRefused(message)
     check_target(source, target)
     with target.read() as connection:
         check_owner(connection, "keyledger copy")
@@ -196,7 +209,8 @@ class _Copying:
         # None at first: they are built when all events are there, which takes much less time.
         built = [view for view in VIEWS if _is_built(connection, view)]
         if built:
-            project_appended(connection, built, decode_rows(rows))
+            seals = self._target.seals
+            project_appended(connection, built, decode_rows(rows, seals), seals)
         self._position = rows[-1].id
         self.copied += len(rows)
 

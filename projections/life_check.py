@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, literal, select, tuple_, type_coerce
 
-from domain.audit_log import Forked
+from domain.audit_log import Forked, Resealed
 from domain.key_ids import to_key_id
 from domain.public_event import entry_of
 from projections.column_types import any_aggregate_id
@@ -22,6 +22,7 @@ from projections.offline_verifier import BROKEN_RULE, Histories, Report, match_e
 from projections.schema import events
 
 _AT_ONCE = 2_000
+_OF_THE_LOG = ([Forked.TOPIC], [Resealed.TOPIC])
 _place = tuple_(type_coerce(events.c.originator_id, any_aggregate_id), events.c.originator_version)
 
 
@@ -34,7 +35,7 @@ def check_lives(database: Database, until: int, findings: Findings, on_batch: On
     keys = 0
     for _, life in groupby(_by_key(database, until, on_batch), key=lambda row: row.originator_id):
         told = list(life)
-        if [row.topic for row in told] != [Forked.TOPIC]:
+        if [row.topic for row in told] not in _OF_THE_LOG:
             keys += 1
             _check_life(told, findings)
     return keys

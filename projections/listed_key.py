@@ -9,6 +9,7 @@ import orjson
 from domain.api_key import Status
 from domain.caller import Actor
 from domain.times import from_text
+from projections.unreadable_rows import readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,16 @@ class ListedKey:
 
 
 def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or its like
-    """Return a row of the key list, with ``used_at`` beside it, as it is shown at a time."""
+    """Return a row of the key list, with ``used_at`` beside it, as it is shown at a time.
+
+    Raises:
+        ProjectionInconsistent: the row cannot be read.
+    """
+    with readable("key_list or last_uses"):
+        return _listed(row, now)
+
+
+def _listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - as above
     expires_at = _time_or_none(row.expires_at)
     status = row.status
     if status == "active" and expires_at is not None and now >= expires_at:

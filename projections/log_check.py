@@ -4,7 +4,7 @@ Of each leaf the ledger keeps three things that must agree: the event, the entry
 the hash of the entry. Where one of them does not, the other two tell which it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, Table, select
@@ -50,13 +50,13 @@ def extent_of(connection: Connection) -> Extent:
     return Extent(last_position(connection), entries.size_of(connection))
 
 
-def read_event(row: Row[Any]) -> LedgerEvent:
+def read_event(row: Sequence[Any]) -> LedgerEvent:
     """Decode a stored event, and hold its columns to the one form in which the ledger writes them.
 
     Raises:
         ValueError: it is not as the ledger writes it; the message says why.
     """
-    _, uuid, version, topic, state = row
+    _, uuid, version, topic, state, _ = row
     types = [type(value) for value in (uuid, version, topic, state)]
     if types != [bytes, int, str, bytes]:
         message = f"its columns have the types {', '.join(each.__name__ for each in types)}"
@@ -187,6 +187,7 @@ class LogCheck:
         self.events += 1
         try:
             event = read_event(stored)
+            self._check_seal(stored)
             self._pair(stored.id, event)
             return entry_of(event)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
@@ -194,6 +195,13 @@ class LogCheck:
             self._event(stored.id, wrong, RESTORE)
             self.can_be_replayed = False
             return None
+
+    def _check_seal(self, stored: Row[Any]) -> None:
+        position, *columns = stored
+        if not self._database.seals.is_event(*columns):
+            wrong = "it has no right seal: the ledger did not write it like this"
+            self._event(position, wrong, RESTORE)
+            self.can_be_replayed = False
 
     def _pair(self, position: int, event: LedgerEvent) -> None:
         key_id = to_key_id(event.originator_id)

@@ -288,6 +288,8 @@ _RIGHTS = 0o100644 << 16
 _IN_EXTRA = 0xFFFFFFFF
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
 _CENTRAL_EXTRA = struct.Struct("<2H3Q")
+_END_RECORD = struct.Struct("<4s4H2IH")
+_LONGEST_COMMENT = 0xFFFF
 _TAIL = 56 + 20 + 22
 _CHUNK = 1 << 20
 
@@ -409,6 +411,13 @@ def _members_of(file: BinaryIO) -> list[Member]:
     """
     length = file.seek(0, 2)
     cut = f"it ends in the middle: it has {length} bytes"
+    if _is_another_archive(file, length):
+        message = (
+            "it is a whole ZIP archive, but not written as a pack is: its files were packed again"
+            " by another program. They may be right: unpack it and follow HOW-TO-CHECK.md, or ask"
+            " for the file that the ledger wrote"
+        )
+        raise ValueError(message)
     if length < _TAIL:
         raise ValueError(cut)
     file.seek(length - _TAIL)
@@ -440,6 +449,22 @@ def _members_of(file: BinaryIO) -> list[Member]:
         message = f"it has not the members of a pack, but: {', '.join(names)[:1000]}"
         raise ValueError(message)
     return members
+
+
+def _is_another_archive(file: BinaryIO, length: int) -> bool:
+    """Tell whether a file ends as a whole ZIP archive does that is no pack.
+
+    The end of an archive says how long its directory and its comment are (APPNOTE.TXT, 4.3.16); in
+    a pack, which is always of ZIP64 form, it says so elsewhere.
+    """
+    file.seek(max(0, length - _END_RECORD.size - _LONGEST_COMMENT))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < _END_RECORD.size:
+        return False
+    _, *_, listed, start, comment = _END_RECORD.unpack_from(tail, at)
+    is_whole = len(tail) - at - _END_RECORD.size == comment
+    return bool(is_whole and 0 < start + listed <= length and start != _IN_EXTRA)
 
 
 def _listed_members(listed: bytes) -> list[Member]:
@@ -476,6 +501,8 @@ _END = rf'"(?P<expires_at>{_TIME})"'
 
 _SIZE_IN_JSON = r"(?:0|[1-9][0-9]{0,15})"
 _FORKED = "AuditLog.Forked"
+_RESEALED = "AuditLog.Resealed"
+_HEX_16 = r'"[0-9a-f]{16}"'
 
 _DATA = {
     _FORKED: {
@@ -484,6 +511,12 @@ _DATA = {
         "previous_root": _SHA_256,
         "previous_size": _SIZE_IN_JSON,
         "reason": _TEXT,
+    },
+    _RESEALED: {
+        "events": _SIZE_IN_JSON,
+        "previous_secret_id": rf"(?:null|{_HEX_16})",
+        "reason": _TEXT,
+        "secret_id": _HEX_16,
     },
     "ApiKey.Created": {
         "expires_at": rf"(?:null|{_END})",
@@ -508,8 +541,8 @@ _DATA = {
 
 def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
     own = ",".join(f'"{name}":{value}' for name, value in sorted(data.items()))
-    # A fork is of the ledger as a whole, and of no key.
-    key_id = "null" if event_type == _FORKED else f'"(?P<key_id>{_KEY_ID})"'
+    # A fork is of the ledger as a whole, and of no key, as is a sealing.
+    key_id = "null" if event_type in {_FORKED, _RESEALED} else f'"(?P<key_id>{_KEY_ID})"'
     return re.compile(
         rf'\{{"actor":\{{"id":{_TEXT},"type":"(?:cli|key|system)"\}},"data":\{{{own}\}},'
         rf'"key_id":{key_id},"occurred_at":"(?P<occurred_at>{_TIME})",'
@@ -585,6 +618,9 @@ class Histories:
         if event_type == _FORKED:
             self._fork(leaf_index, event)
             return
+        if event_type == _RESEALED:
+            self._reseal(leaf_index, event)
+            return
         key_id, at, version = event.group("key_id", "occurred_at", "version")
         key = self._keys.get(key_id)
         wrong = None
@@ -615,6 +651,14 @@ class Histories:
         if origin in self._report.forks:
             wrong = wrong or f"the log is forked to {origin} a second time"
         self._report.forks[origin] = leaf_index
+        if wrong is not None:
+            self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
+
+    def _reseal(self, leaf_index: int, event: re.Match[str]) -> None:
+        """Check an event that says that the ledger was sealed with another secret."""
+        wrong = _wrong_day(event["occurred_at"][:10])
+        if event["version"] != "1":
+            wrong = wrong or f"a sealing has the version 1, not {event['version']}"
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 

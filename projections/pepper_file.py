@@ -22,7 +22,7 @@ def read_or_make_pepper(path: Path, random: RandomSource) -> Pepper:
             make_private_file(path, random(PEPPER_LENGTH))
         return Pepper(path.read_bytes())
     except ValueError as error:
-        message = f"{path}: {error}; restore the file, or remove it to begin with a new pepper"
+        message = f"{path}: {error}; restore the file, which the ledger is sealed with"
         raise LedgerUnavailable(message) from error
     except OSError as error:
         message = f"cannot read or make the pepper's file: {error}"

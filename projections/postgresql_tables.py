@@ -30,6 +30,7 @@ _NEEDED = {
     "projection_states": "SELECT, INSERT, UPDATE, DELETE",
     "console_sessions": "SELECT, INSERT, UPDATE, DELETE",
     "last_attestation": "SELECT, INSERT, UPDATE, DELETE",
+    "ledger_secret": "SELECT",
 }
 """What a server does with which table; ``docs/postgresql-roles.sql`` grants that and no more."""
 

@@ -8,15 +8,16 @@ from uuid import UUID
 from eventsourcing.persistence import PersistenceError, StoredEvent
 from eventsourcing_sqlalchemy.datastore import SQLAlchemyDatastore, Transaction
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, bindparam, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.credential import Digest
-from domain.errors import LedgerUnavailable, ProjectionInconsistent
+from domain.errors import EventNotSealed, LedgerUnavailable, ProjectionInconsistent
 from projections.database import Database, check_granted, take_append_lock
 from projections.digests import keep_digests
 from projections.schema import events, projection_states
+from projections.seals import Seals
 from projections.stored_events import Recorded, decode
 from projections.view import View
 
@@ -29,6 +30,7 @@ _IS_OF = tuple_(projection_states.c.table_name, projection_states.c.view_version
     bindparam("versions", expanding=True)
 )
 _MOVE = update(projection_states).where(_IS_OF).values(position=bindparam("position"))
+_APPEND = insert(events).returning(events.c.id)
 _AT_VERSION = select(projection_states.c.table_name).where(_IS_OF)
 
 
@@ -66,6 +68,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         )
         self._reading = SQLAlchemyDatastore(session_maker=sessionmaker(database.reader))
         self._known = database.known
+        self._seals = database.seals
         self._views = views
         self._check_append = check_append
         self._on_append = on_append
@@ -115,35 +118,95 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         stored_events: Sequence[StoredEvent],
         *,
         digests: Iterable[Digest] = (),
-        **kwargs: Any,  # noqa: ANN401 - theirs
+        **_: Any,  # noqa: ANN401 - theirs
     ) -> Sequence[int]:
-        positions: Sequence[int] = super()._insert_stored_events(session, stored_events, **kwargs)
-        recorded = [
-            Recorded(
-                position,
-                decode(
-                    position,
-                    stored.topic,
-                    cast("UUID", stored.originator_id),
-                    stored.originator_version,
-                    stored.state,
-                ),
-            )
-            for position, stored in zip(positions, stored_events, strict=True)
-        ]
+        self._lock_table(session)
         connection = session.connection()
-        try:
-            project_appended(connection, self._views, recorded)
-            keep_digests(connection, digests)
-        except IntegrityError as error:
-            # Not to be mistaken for a version that somebody else has taken.
-            message = "a projection contradicts the events; run: keyledger projections rebuild"
-            raise ProjectionInconsistent(message) from error
-        return positions
+        return append_events(connection, self._views, self._seals, stored_events, digests=digests)
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,  # noqa: FBT001, FBT002 - theirs
+        limit: int | None = None,
+    ) -> list[StoredEvent]:
+        """Read the events of one aggregate, in the order of their versions.
+
+        Commands decide by them: what somebody planted must not be rotated into a new key.
+
+        Raises:
+            EventNotSealed: one of them has no right seal.
+        """
+        version = events.c.originator_version
+        uuid = cast("UUID", originator_id)
+        query = select(events).where(events.c.originator_id == uuid.bytes)
+        if gt is not None:
+            query = query.where(version > gt)
+        if lte is not None:
+            query = query.where(version <= lte)
+        query = query.order_by(version.desc() if desc else version).limit(limit)
+        with self.transaction(commit=False) as session:
+            rows = session.execute(query).all()
+        stored = []
+        for position, key, number, topic, state, seal in rows:
+            if not self._seals.is_event(key, number, topic, state, seal):
+                raise EventNotSealed(position)
+            stored.append(StoredEvent(uuid, number, topic, state))
+        return stored
+
+
+def append_events(
+    connection: Connection,
+    views: Sequence[View],
+    seals: Seals,
+    stored_events: Sequence[StoredEvent],
+    *,
+    digests: Iterable[Digest] = (),
+) -> list[int]:
+    """Append events with their seals, and all that is derived from them.
+
+    Args:
+        connection: in a transaction that holds the append lock.
+        views: to be brought up to date.
+        digests: to be kept in the same transaction.
+
+    Returns:
+        The events' positions.
+
+    Raises:
+        IntegrityError: a version of a key is taken already.
+        ProjectionInconsistent: a view contradicts the events.
+    """
+    recorded = []
+    for stored in stored_events:
+        uuid = cast("UUID", stored.originator_id)
+        of_row = uuid.bytes, stored.originator_version, stored.topic, stored.state
+        position = connection.execute(
+            _APPEND,
+            {
+                "originator_id": of_row[0],
+                "originator_version": of_row[1],
+                "topic": of_row[2],
+                "state": of_row[3],
+                "seal": seals.event(*of_row),
+            },
+        ).scalar_one()
+        event = decode(position, stored.topic, uuid, stored.originator_version, stored.state)
+        recorded.append(Recorded(position, event))
+    try:
+        project_appended(connection, views, recorded, seals)
+        keep_digests(connection, digests, seals)
+    except IntegrityError as error:
+        # Not to be mistaken for a version that somebody else has taken.
+        message = "a projection contradicts the events; run: keyledger projections rebuild"
+        raise ProjectionInconsistent(message) from error
+    return [each.position for each in recorded]
 
 
 def project_appended(
-    connection: Connection, views: Sequence[View], recorded: Sequence[Recorded]
+    connection: Connection, views: Sequence[View], recorded: Sequence[Recorded], seals: Seals
 ) -> None:
     """Bring views up to date, in the transaction that appends events.
 
@@ -152,7 +215,7 @@ def project_appended(
         LedgerUnavailable: a view's table is of another version of the program.
     """
     for view in views:
-        view.project(connection, view.table, recorded)
+        view.project(connection, view.table, recorded, seals)
     versions = [(view.name, view.version) for view in views]
     moved = connection.execute(_MOVE, {"versions": versions, "position": recorded[-1].position})
     if moved.rowcount != len(versions):

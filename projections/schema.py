@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -17,17 +18,19 @@ from sqlalchemy import (
     inspect,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 
 from domain.errors import LedgerError
 from projections.column_types import aggregate_id, big_integer, text
 from projections.database import (
     Database,
+    check_granted,
     check_owner,
     take_as_long_as_needed,
     take_schema_lock,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The revision that this version of the program works with."""
 
 metadata = MetaData()
@@ -40,8 +43,11 @@ events = Table(
     Column("originator_version", big_integer, nullable=False),
     Column("topic", text(), nullable=False),
     Column("state", LargeBinary, nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
-"""The event store, as read by replays; appended to by the recorder alone."""
+Index("events_aggregate_idx", events.c.originator_id, events.c.originator_version, unique=True)
+"""The event store, as read by replays; appended to by the recorder alone. ``seal`` is NULL only in
+a database that an older version of the program made, until it is sealed."""
 
 key_digests = Table(
     "key_digests",
@@ -49,6 +55,7 @@ key_digests = Table(
     Column("lookup_id", text(16), primary_key=True),
     Column("pepper_id", text(16), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
 
@@ -70,6 +77,7 @@ console_sessions = Table(
     Column("created_at", text(27), nullable=False),
     Column("expires_at", text(27), nullable=False),
     Column("used_at", text(27), nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """Who is signed in to the console; can be lost, and everybody signs in again."""
 
@@ -114,9 +122,18 @@ last_attestation = Table(
     Column("checkpoints", big_integer, nullable=False),
     Column("findings", big_integer, nullable=False),
     Column("listed", LargeBinary, nullable=False),
+    Column("seal", LargeBinary(32), nullable=True),
 )
 """What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
 next attestation is made at once."""
+
+ledger_secret = Table(
+    "ledger_secret",
+    metadata,
+    Column("secret_id", text(16), primary_key=True),
+    Column("seal", LargeBinary(32), nullable=False),
+)
+"""The id of the secret that the seals of this ledger are made with, in one row."""
 
 _MAKE = "keyledger keys create --workspace root --name root --scopes '*'"
 _UPGRADE = "keyledger projections status"
@@ -156,7 +173,16 @@ def upgrade_schema(database: Database) -> None:
             )
             raise UnknownSchema(message)
         take_as_long_as_needed(connection)
-        _run_migrations(connection, found, database.name)
+        try:
+            _run_migrations(connection, found, database.name)
+        except DBAPIError as error:
+            check_granted(error)
+            message = (
+                f"{database.name} says that it is at revision {found}, and its tables cannot be"
+                f" brought from there to {HEAD}: they are not those of that revision, or the"
+                " revision was changed; restore a backup"
+            )
+            raise UnknownSchema(message) from error
 
 
 def has_ledger(database: Database) -> bool:

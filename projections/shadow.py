@@ -50,6 +50,7 @@ class Shadow:
     def __init__(self, database: Database, view: View, purpose: str) -> None:
         """Name the shadow that serves ``purpose``; nothing is made yet."""
         self._database = database
+        self._seals = database.seals
         self.view = view
         self.table = copy_of(view.table, f"{view.name}_{purpose}")
         self._previous = copy_of(view.table, f"{view.name}_previous")
@@ -136,7 +137,7 @@ class Shadow:
 
             def events() -> Iterator[Recorded]:
                 later = read_later_events(connection, keys, until=self.position)
-                return decoded(chain(first, later))
+                return decoded(chain(first, later), self._seals)
 
             if not self._filled_to:
                 self._check_orphans(connection)
@@ -159,7 +160,7 @@ class Shadow:
         """
         with self._database.read() as connection:
             rows = read_rows(connection, after=self.position, limit=BATCH)
-        recorded = decode_rows(rows)
+        recorded = decode_rows(rows, self._seals)
         if recorded:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
@@ -170,7 +171,8 @@ class Shadow:
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
         """Project all that is left, in a transaction that holds the append lock."""
         self._before_rest = self.position, self.projected
-        rest = decode_rows(read_rows(connection, after=self.position, limit=None))
+        rows = read_rows(connection, after=self.position, limit=None)
+        rest = decode_rows(rows, self._seals)
         if rest:
             self._advance(connection, rest, self.view.fold(self._counted(rest)))
         return rest
@@ -280,7 +282,7 @@ class Shadow:
     ) -> None:
         try:
             with connection.begin_nested():
-                self.view.write(connection, self.table, folded)
+                self.view.write(connection, self.table, folded, self._seals)
         except _UNFIT as error:
             if not _is_about_values(error):
                 raise
@@ -291,7 +293,7 @@ class Shadow:
     def _project_one(self, connection: Connection, recorded: Recorded) -> None:
         try:
             with connection.begin_nested():
-                self.view.project(connection, self.table, [recorded])
+                self.view.project(connection, self.table, [recorded], self._seals)
         except _UNFIT as error:
             if not _is_about_values(error):
                 raise

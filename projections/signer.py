@@ -29,6 +29,7 @@ from projections.checkpoint_file import append_note, last_note_in, sync_notes
 from projections.checkpoints import keep_note, last_signed, latest_note, note_of
 from projections.database import Database
 from projections.entries import last_fork, reader, size_of
+from projections.entry_check import check_entries
 from projections.exclusive import exclusively
 from projections.log_difference import root_at, where_it_differs
 from projections.merkle import EMPTY_ROOT, root
@@ -40,6 +41,10 @@ _FORK = "go on with this one for all to see by: keyledger audit fork --reason WH
 _WAY_ON = (
     "if the events are as they were, this puts the entries right: keyledger projections rebuild"
     f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
+)
+_SEALED_WAY_ON = (
+    "find out who can write to the database, run keyledger audit verify, and restore a backup in"
+    " which this is as it was"
 )
 _OUTSIDE = "outside"
 _IN_THE_DATABASE = "in the database"
@@ -79,6 +84,7 @@ class Signer:
         self._clock = clock
         self._doubt: str | None = None
         self._difference: tuple[str, bytes | None, str] | None = None
+        self._checked = Checkpoint("", 0, EMPTY_ROOT)
 
     @property
     def key(self) -> SigningKey:
@@ -108,6 +114,35 @@ class Signer:
         """
         if self._doubt is not None:
             raise HistoryInDoubt(self._doubt)
+
+    def checkpoint_over(self, size: int) -> Checkpoint | None:
+        """Return a checkpoint over so many entries that this ledger's key has signed, if any.
+
+        It is the last in the file, or, of a ledger on a server, the last in the database that any
+        machine has signed: nobody can make one without the key.
+
+        Raises:
+            HistoryInDoubt: the last one in the file is over more, or was signed by another key.
+            LedgerUnavailable: the database cannot be asked.
+        """
+        notes = {_OUTSIDE: self._last_note()}
+        if not self._database.is_a_file:
+            with self._database.read() as connection:
+                kept = last_signed(connection, self._key.name)
+                if kept is not None:
+                    notes[_IN_THE_DATABASE] = note_of(connection, self._key.name, kept[0])
+        for place, note in notes.items():
+            checkpoint = None if note is None else self._opened(note, place)
+            if checkpoint is None:
+                continue
+            if checkpoint.size == size:
+                return checkpoint
+            if checkpoint.size > size:
+                raise HistoryInDoubt(
+                    f"the last checkpoint {place} is over {checkpoint.size} entries, and there are"
+                    f" {size} events"
+                )
+        return None
 
     def look(self) -> Looked:
         """Hold the log against the last checkpoint outside, and remember what comes of it.
@@ -200,7 +235,29 @@ class Signer:
                     f"{size} entries were signed, and the file of the checkpoints ends at"
                     f" {outside}: it is an older one; restore it, or {_FORK}"
                 )
-            return Looked(note, last, outside, size, self._now(connection))
+            now = self._now(connection)
+        self._check_entries(last, now)
+        return Looked(note, last, outside, size, now)
+
+    def _check_entries(self, last: Checkpoint, now: Checkpoint) -> None:
+        """Check that each entry after the last checkpoint is of an event that the ledger wrote."""
+        if self._database.given_seals is None:
+            # Only a look from aside, such as doctor's without the pepper, which signs nothing.
+            return
+        since = self._checked
+        if not last.size < since.size <= now.size:
+            since = last
+        with self._database.read() as connection:
+            if since is not last and root_at(connection, since.size) != since.root:
+                since = last
+            found = check_entries(connection, self._database.seals, since.size, now.size)
+        if isinstance(found, str):
+            raise HistoryInDoubt(f"{found}; {_SEALED_WAY_ON}")
+        if found != now.root:
+            raise HistoryInDoubt(
+                f"the tree over {now.size} entries is not made of the entries; {_WAY_ON}"
+            )
+        self._checked = now
 
     def _forked(self, connection: Connection) -> bool:
         """Tell whether the log was forked; it has to be to the name that is signed for here."""
@@ -253,13 +310,7 @@ class Signer:
             )
 
     def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:
-        try:
-            last = open_checkpoint(note, [self._key.verifier_key])
-        except ValueError as error:
-            raise HistoryInDoubt(
-                f"the last checkpoint {place} was not signed by the key of {self._key.name}"
-                f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
-            ) from error
+        last = self._opened(note, place)
         size = size_of(connection)
         if size < last.size:
             raise HistoryInDoubt(
@@ -271,6 +322,15 @@ class Signer:
         if found != last.root:
             raise HistoryInDoubt(f"{self._difference_of(connection, note, found)}; {_WAY_ON}")
         return last
+
+    def _opened(self, note: str, place: str) -> Checkpoint:
+        try:
+            return open_checkpoint(note, [self._key.verifier_key])
+        except ValueError as error:
+            raise HistoryInDoubt(
+                f"the last checkpoint {place} was not signed by the key of {self._key.name}"
+                f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
+            ) from error
 
     def _difference_of(self, connection: Connection, note: str, found: bytes | None) -> str:
         """Say between which checkpoints the log is another one."""

@@ -9,6 +9,7 @@ from domain.times import from_text
 from projections.database import Database
 from projections.schema import events
 from projections.stored_events import last_position
+from projections.unreadable_rows import readable
 from projections.view import View
 from projections.view_state import read_state
 from projections.views import VIEWS, view_named
@@ -62,6 +63,10 @@ def _status(connection: Connection, view: View) -> ProjectionStatus:
     rebuild = read_state(connection, f"{view.name}_rebuild")
     position = 0 if live is None else live.position
     rows = 0 if live is None else _count_rows(connection, view)
+    with readable("projection_states"):
+        completed_at = (
+            None if live is None or live.completed_at is None else from_text(live.completed_at)
+        )
     return ProjectionStatus(
         name=view.name,
         view_version=0 if live is None else live.view_version,
@@ -69,9 +74,7 @@ def _status(connection: Connection, view: View) -> ProjectionStatus:
         last_position=last_position(connection),
         lag=_count_events(connection, after=position),
         rows=rows,
-        completed_at=(
-            None if live is None or live.completed_at is None else from_text(live.completed_at)
-        ),
+        completed_at=completed_at,
         rebuild_position=None if rebuild is None else rebuild.reached,
     )
 

@@ -9,11 +9,12 @@ from eventsourcing.persistence import MapperDeserialisationError
 from sqlalchemy import Connection, Row, ScalarSelect, bindparam, func, select
 
 from domain.audit_log import LedgerEvent
-from domain.errors import PoisonEvent
+from domain.errors import EventNotSealed, PoisonEvent
 from domain.key_ids import to_uuid
 from domain.stored_form import EventMapper
 from projections.illegible_text import illegible_text
 from projections.schema import events
+from projections.seals import Seals
 
 _MAPPER = EventMapper()
 _AT_ONCE = 1_000
@@ -36,6 +37,11 @@ class Recorded(NamedTuple):
 def last_position(connection: Connection) -> int:
     """Return the position of the newest event; 0 in an empty ledger."""
     return connection.scalar(select(func.max(events.c.id))) or 0
+
+
+def count_events(connection: Connection) -> int:
+    """Return how many events there are."""
+    return connection.scalar(select(func.count()).select_from(events)) or 0
 
 
 def read_rows(connection: Connection, *, after: int, limit: int | None) -> Sequence[Row[Any]]:
@@ -144,22 +150,32 @@ def orphaned_position(connection: Connection, *, until: int) -> int | None:
     return position
 
 
-def decode_rows(rows: Iterable[Row[Any]]) -> list[Recorded]:
+def decode_rows(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> list[Recorded]:
     """Decode stored events.
 
+    Args:
+        seals: the keys to check their seals with; ``None`` where they are only shown.
+
     Raises:
+        EventNotSealed: an event has no right seal; the error has its position.
         PoisonEvent: an event cannot be decoded; the error has its position.
     """
-    return list(decoded(rows))
+    return list(decoded(rows, seals))
 
 
-def decoded(rows: Iterable[Row[Any]]) -> Iterator[Recorded]:
+def decoded(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> Iterator[Recorded]:
     """Decode stored events one at a time; who keeps none of them spares the collector its work.
 
+    Args:
+        seals: as for `decode_rows`.
+
     Raises:
-        PoisonEvent: as for `decode_rows`.
+        EventNotSealed, PoisonEvent: as for `decode_rows`.
     """
-    for position, uuid_bytes, version, topic, state in rows:
+    is_sealed = None if seals is None else seals.is_event
+    for position, uuid_bytes, version, topic, state, seal in rows:
+        if is_sealed is not None and not is_sealed(uuid_bytes, version, topic, state, seal):
+            raise EventNotSealed(position)
         if type(uuid_bytes) is not bytes or len(uuid_bytes) != _UUID_LENGTH:
             raise PoisonEvent(position, f"its key is no UUID, but {str(uuid_bytes)[:60]!r}")
         key_uuid = UUID(bytes=uuid_bytes)

@@ -34,6 +34,7 @@ from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
 from projections.database import POSTGRESQL
 from projections.postgresql_tables import copy_rows
+from projections.seals import Seals
 from projections.stored_events import Recorded, first_positions
 
 _WORTH_COPYING = 100
@@ -60,8 +61,8 @@ class View:
         table: has the columns ``key_id`` and ``position``.
         fold: turns events, all those of a key in their order, into what is to be written; it asks
             no database. Raises `PoisonEvent` if it fails on an event.
-        write: writes what was folded into the table or a copy of it. Raises
-            `ProjectionInconsistent` if an event changes a key that has no row.
+        write: writes what was folded into the table or a copy of it, with the seals that its rows
+            have. Raises `ProjectionInconsistent` if an event changes a key that has no row.
         in_order: whether its rows depend on the order of all events, and not only on the events
             of their own keys, so that a new table has to be filled in that order.
     """
@@ -69,7 +70,7 @@ class View:
     version: int
     table: Table
     fold: Callable[[Iterable[Recorded]], Any]
-    write: Callable[[Connection, Table, Any], None]
+    write: Callable[[Connection, Table, Any, Seals], None]
     in_order: bool = False
 
     @property
@@ -77,24 +78,34 @@ class View:
         """The view's name, which is its table's too."""
         return self.table.name
 
-    def project(self, connection: Connection, table: Table, recorded: Iterable[Recorded]) -> None:
+    def project(
+        self, connection: Connection, table: Table, recorded: Iterable[Recorded], seals: Seals
+    ) -> None:
         """Apply events to the view's table or to a copy of it.
 
         Raises:
             PoisonEvent, ProjectionInconsistent: as `fold` and `write` do.
         """
-        self.write(connection, table, self.fold(recorded))
+        self.write(connection, table, self.fold(recorded), seals)
 
 
-def view_of_keys(*, version: int, table: Table, handlers: Handlers) -> View:
+def view_of_keys(
+    *,
+    version: int,
+    table: Table,
+    handlers: Handlers,
+    write: "Callable[[Connection, Table, Folded, Seals], None] | None" = None,
+) -> View:
     """Return a view with one row for each key, which the handlers change.
 
     Args:
         version: as in `View`.
         table: its primary key is ``position``.
         handlers: for each kind of event, the values that it sets.
+        write: as in `View`; without it, rows are inserted and updated as they were folded.
     """
-    return View(version, table, partial(_fold, table.name, handlers), partial(_write, table.name))
+    fold = partial(_fold, table.name, handlers)
+    return View(version, table, fold, write or partial(_write, table.name))
 
 
 @cache
@@ -151,22 +162,34 @@ def rows_missing(name: str, table: Table, missing: int, keys: int) -> Projection
     )
 
 
-class _Folded(NamedTuple):
+class Folded(NamedTuple):
     """Rows to insert, and changes to rows that are there, by key."""
 
     made: dict[int, Values]
     changed: dict[UUID, Values]
 
 
-def _write(name: str, connection: Connection, table: Table, folded: _Folded) -> None:
+def _write(name: str, connection: Connection, table: Table, folded: Folded, _seals: Seals) -> None:
     made, changed = folded
     insert_rows(connection, table, made.values())
-    if not changed:
-        return
-    positions = first_positions(connection, changed)
+    if changed:
+        positions = first_positions(connection, changed)
+        changes = [values | {"_position": positions.get(uuid)} for uuid, values in changed.items()]
+        update_rows(name, connection, table, changes)
+
+
+def update_rows(name: str, connection: Connection, table: Table, changes: Iterable[Values]) -> None:
+    """Change rows of a view's table.
+
+    Args:
+        name: of the view.
+        changes: the new values of each row, and its place as ``_position``.
+
+    Raises:
+        ProjectionInconsistent: a row is not there.
+    """
     by_columns: dict[tuple[str, ...], list[Values]] = defaultdict(list)
-    for uuid, values in changed.items():
-        values["_position"] = positions.get(uuid)
+    for values in changes:
         by_columns[tuple(sorted(values))].append(values)
     for columns, rows in by_columns.items():
         statement, in_order = _update(table, columns, connection.dialect)
@@ -175,7 +198,7 @@ def _write(name: str, connection: Connection, table: Table, folded: _Folded) -> 
             raise rows_missing(name, table, len(rows) - updated, len(rows))
 
 
-def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> _Folded:
+def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded:
     made: dict[int, Values] = {}
     changed: dict[UUID, Values] = {}
     for position, event in recorded:
@@ -188,7 +211,7 @@ def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> _Folde
             made[number].update(values)
         elif values:
             changed.setdefault(event.originator_id, {}).update(values)
-    return _Folded(made, changed)
+    return Folded(made, changed)
 
 
 Prepared = tuple[str, Callable[[Values], Any]]

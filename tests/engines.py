@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Protocol
 
 from sqlalchemy import URL, make_url
 
 from api.settings import Settings, read_settings
+from projections.database import Database, open_database
+from projections.pepper_file import read_or_make_pepper
+from projections.seals import Seals
 from tests.postgresql import Server, create_database, databases, drop_databases, running_server
 
 SQLITE = "sqlite"
@@ -152,3 +155,14 @@ def _planned(data_dir: Path) -> Path:
 
 def _made(data_dir: Path) -> Path:
     return data_dir.with_name(f"{data_dir.name}.database")
+
+
+def sealed_database(data_dir: Path, url: URL | None = None) -> Database:
+    """Open a database with the seals of a data folder's pepper.
+
+    Args:
+        data_dir: the folder.
+        url: of another database than the folder's.
+    """
+    seals = Seals(read_or_make_pepper(data_dir / "pepper", token_bytes))
+    return open_database(url or address_of(data_dir)).sealed_by(seals)

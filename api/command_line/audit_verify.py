@@ -15,8 +15,10 @@ from api.command_line.output import standard_output
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from api.representations import attestation_as_json
+from domain.errors import LedgerError
 from projections.attestation import Attestation
 from projections.findings import Finding, Findings
+from projections.schema_check import refuse_schema
 
 _COLUMNS = (
     Column("WHERE", wraps=True),
@@ -30,28 +32,36 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     The ledger goes on serving meanwhile. Exits with 1 if anything is wrong.
     """
-    with local_ledger(data_dir, as_json=as_json) as ledger:
-        findings = Findings()
-        try:
-            with ReplayProgress() as progress:
-                attestation = examine_ledger(ledger, findings, progress=progress)
-        except BaseException:
-            # What was found until then is not lost by what ended it.
-            if not as_json:
-                _write_findings(stdout_console(), findings.listed, findings.not_listed)
-            raise
-        if as_json:
-            write_json(attestation_as_json(attestation))
-        else:
-            _write(stdout_console(), attestation)
-        # Only now: the database may be slow, or refuse.
-        standard_output().flush()
-        keep_result(ledger, attestation)
+    schema: list[Finding] = []
+    findings = Findings()
+    try:
+        # Tables that were changed are found by the check, and do not keep it from looking.
+        with local_ledger(data_dir, as_json=as_json, on_schema=schema.extend) as ledger:
+            try:
+                with ReplayProgress() as progress:
+                    attestation = examine_ledger(ledger, findings, progress=progress)
+            except BaseException:
+                # What was found until then is not lost by what ended it.
+                if not as_json:
+                    write_findings(stdout_console(), findings.listed, findings.not_listed)
+                raise
+            if as_json:
+                write_json(attestation_as_json(attestation))
+            else:
+                _write(stdout_console(), attestation)
+            # Only now: the database may be slow, or refuse.
+            standard_output().flush()
+            keep_result(ledger, attestation)
+    except LedgerError:
+        # In tables of another shape nothing else can be checked.
+        refuse_schema(schema)
+        raise
     if attestation.found:
         raise typer.Exit(REFUSED)
 
 
-def _write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
+def write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
+    """Write what an integrity check has found, if anything."""
     if not findings:
         return
     rows = [
@@ -67,7 +77,7 @@ def _write_findings(console: Console, findings: Sequence[Finding], not_listed: i
 
 
 def _write(console: Console, attestation: Attestation) -> None:
-    _write_findings(console, attestation.findings, attestation.not_listed)
+    write_findings(console, attestation.findings, attestation.not_listed)
     seen = (
         f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"
         f" {counted(attestation.checkpoints, 'checkpoint')}, in {attestation.seconds:.2f} s: "

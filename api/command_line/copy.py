@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from secrets import token_bytes
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ from domain.errors import Invalid
 from projections.database import Database, open_database, url_for_people
 from projections.inspection import kind_of_file
 from projections.ledger_copy import CopyReport, copy_ledger
+from projections.pepper_file import read_or_make_pepper
+from projections.seals import Seals
 
 app = typer.Typer(add_completion=False)
 
@@ -82,7 +85,9 @@ def copy(
             closing(open_database(target_url, settings.connection_limits)) as target,
             ReplayProgress() as progress,
         ):
-            report = copy_ledger(source, target, clock=utc_now, progress=progress)
+            seals = Seals(read_or_make_pepper(settings.pepper_path, token_bytes))
+            copied_to = target.sealed_by(seals)
+            report = copy_ledger(source, copied_to, clock=utc_now, progress=progress)
     if as_json:
         write_json(_as_json(report))
     else:

@@ -12,6 +12,7 @@ from api.command_line.signing_checks import check_history
 from api.command_line.terminal import counted
 from api.settings import Settings
 from domain.errors import LedgerError
+from domain.pepper import PEPPER_LENGTH, Pepper
 from projections import key_list
 from projections.database import Database, open_database
 from projections.inspection import (
@@ -23,9 +24,11 @@ from projections.inspection import (
     inspect_server,
     kind_of_file,
 )
+from projections.ledger_secret import COMMAND, OtherSecret, check_secret
 from projections.postgresql_pooling import TransactionPooling
 from projections.postgresql_tables import is_not_granted
 from projections.schema import HEAD
+from projections.seals import NoSeals, Seals
 from projections.status import ProjectionStatus
 from projections.views import VIEWS
 
@@ -130,12 +133,44 @@ def _check_role(server: ServerInspection) -> Check:
 def _check_contents(database: Database, settings: Settings, no_ledger: str) -> Iterator[Check]:
     found = contents_of(database)
     yield _check_revision(found, no_ledger)
+    for finding in found.schema:
+        yield Check("schema", "fail", f"{finding.name}: {finding.wrong}", finding.remedy)
     yield from (_check_projection(status) for status in found.projections)
     if found.projections:
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
         contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
         yield Check("contents", "ok", contents)
-        yield from check_history(database, settings.signing_key_path, settings.checkpoint_path)
+        yield from _check_secret(_sealed(database, settings.pepper_path))
+        sealed = _sealed(database, settings.pepper_path)
+        yield from check_history(sealed, settings.signing_key_path, settings.checkpoint_path)
+
+
+def _sealed(database: Database, pepper_path: Path) -> Database:
+    """Return the database with the seals of the pepper, if that can be read."""
+    try:
+        return database.sealed_by(Seals(Pepper(pepper_path.read_bytes())))
+    except (OSError, ValueError):
+        # The check of the pepper's file says why.
+        return database.sealed_by(NoSeals(Pepper(bytes(PEPPER_LENGTH))))
+
+
+def _check_secret(database: Database) -> Iterator[Check]:
+    """Check that the ledger is sealed with the pepper of this machine."""
+    name = "seals"
+    seals = database.given_seals
+    if seals is None:
+        return
+    try:
+        with database.read() as connection:
+            found = check_secret(connection, seals)
+    except OtherSecret as error:
+        yield Check(name, "fail", "the ledger is sealed with another secret", str(error))
+        return
+    if not found:
+        said = "the row in ledger_secret is missing"
+        yield Check(name, "fail", said, f"check the ledger, then run: {COMMAND}")
+        return
+    yield Check(name, "ok", f"sealed with the secret {seals.secret_id}")
 
 
 def _check_durability(found: FileInspection) -> Check:

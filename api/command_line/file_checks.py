@@ -49,12 +49,12 @@ def check_pepper(path: Path) -> Check:
             name,
             "warn",
             f"{path} is not there",
-            "restore it; else a new one is made, and each token's next check takes a little longer",
+            "restore it; the ledger is sealed with it and opens with no other",
         )
     except OSError as error:
         return Check(name, "fail", f"{path}: {error.strerror}", OWNER)
     except ValueError as error:
-        remedy = "restore the file, or remove it to begin with a new pepper"
+        remedy = "restore the file; the ledger is sealed with it"
         return Check(name, "fail", f"{path}: {error}", remedy)
     return check_private_file(name, path, f"id {pepper.pepper_id}")
 

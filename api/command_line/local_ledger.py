@@ -11,13 +11,14 @@ from sqlalchemy import URL, make_url
 from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import one_line, stderr_console
-from api.composition import OpenLedger, opened_ledger
+from api.composition import OnSchema, OpenLedger, opened_ledger
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
 from domain.token_text import contains_token
 from projections.database import SQLITE, open_database, url_for_people
 from projections.schema import has_ledger
+from projections.schema_check import refuse_schema
 
 NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
 NO_LEDGER_ON_SERVER = "name its database with KEYLEDGER_DATABASE_URL, or make one: keyledger serve"
@@ -38,7 +39,12 @@ def checked_settings(**given: object) -> Settings:
 
 @contextmanager
 def local_ledger(
-    data_dir: Path | None, *, as_json: bool, may_make: bool = False, downgrade: bool = False
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+    may_make: bool = False,
+    downgrade: bool = False,
+    on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
     """Open the ledger of the settings, and say to people which one it is.
 
@@ -46,6 +52,7 @@ def local_ledger(
         may_make: make one where there is none. Only a command that adds to the ledger should: to
             read a ledger that is not there is more likely a mistyped path than a wish.
         downgrade: whether to replace the tables of views that a newer version has made.
+        on_schema: is called with what is wrong with the tables, and refuses it or returns.
 
     Raises:
         CommandFailed: the settings cannot be used, or there is no ledger.
@@ -53,19 +60,15 @@ def local_ledger(
     """
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
-    if not may_make and not _is_there(settings):
-        on_server = is_on_a_server(url)
-        where = url_for_people(url) if on_server else database_path(url)
-        raise CommandFailed(
-            REFUSED,
-            "LEDGER_NOT_FOUND",
-            f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
-        )
+    if not may_make:
+        check_is_there(settings)
     if not as_json:
         say_which_ledger(url)
     with (
         ReplayProgress() as progress,
-        opened_ledger(settings, progress=progress, downgrade=downgrade) as ledger,
+        opened_ledger(
+            settings, progress=progress, downgrade=downgrade, on_schema=on_schema
+        ) as ledger,
     ):
         yield ledger
         try:
@@ -73,6 +76,24 @@ def local_ledger(
             ledger.signer.sign()
         except LedgerError as error:
             stderr_console().print(one_line(f"no checkpoint was signed: {error}"), soft_wrap=True)
+
+
+def check_is_there(settings: Settings) -> None:
+    """Refuse settings that name no ledger.
+
+    Raises:
+        CommandFailed: there is none.
+    """
+    if _is_there(settings):
+        return
+    url = make_url(settings.url)
+    on_server = is_on_a_server(url)
+    where = url_for_people(url) if on_server else database_path(url)
+    raise CommandFailed(
+        REFUSED,
+        "LEDGER_NOT_FOUND",
+        f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
+    )
 
 
 def _is_there(settings: Settings) -> bool:

@@ -16,6 +16,7 @@ from api.representations import page_as_json, report_as_json, status_as_json
 from domain.errors import Invalid
 from projections import rebuild as replay
 from projections.rebuild import ReplayReport
+from projections.schema_check import refuse_what_no_rebuild_mends
 from projections.status import projection_status
 from projections.view import View
 from projections.views import VIEWS, view_named
@@ -55,7 +56,7 @@ def rebuild(
             CALLED_WRONGLY, Invalid.code, "name one projection, or give --all for all of them"
         )
     views = VIEWS if name is None else (view_named(name),)
-    with local_ledger(data_dir, as_json=as_json) as ledger:
+    with local_ledger(data_dir, as_json=as_json, on_schema=refuse_what_no_rebuild_mends) as ledger:
 
         def run(view: View, progress: ReplayProgress) -> ReplayReport:
             return replay.rebuild(ledger.database, view, clock=ledger.clock, progress=progress)

@@ -118,7 +118,7 @@ def read_the_tile(
 
 def _checkpoint(request: Request) -> Response:
     with ledger_of(request).database.read() as connection:
-        note = latest_note(connection)
+        note = latest_note(connection, ledger_of(request).signer.key.name)
     if note is None:
         raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
     return PlainTextResponse(note)

@@ -40,7 +40,7 @@ def readyz(request: Request) -> Response:
     ledger.authentication.catch_up()
     ledger.database.known.check()
     statuses = projection_status(ledger.database)
-    last = last_attestation(ledger.database)
+    last = last_attestation(ledger.database, ledger.clock())
     behind = [status.name for status in statuses if status.lag]
     content = {
         "status": "behind" if behind else "ready",

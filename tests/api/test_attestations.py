@@ -82,16 +82,16 @@ def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
         return NOON + HOUR
 
     attest_ledger(opened)
-    before = last_attestation(opened.database)
+    before = last_attestation(opened.database, opened.clock())
     with exclusively(opened.database, "attestation") as alone:
         assert alone
         with attesting(replace(opened, clock=later)):
             # It was due, and left to the other; and once more.
             assert asked.acquire(timeout=30)
             assert asked.acquire(timeout=30)
-        assert last_attestation(opened.database) == before
+        assert last_attestation(opened.database, opened.clock()) == before
     with attesting(replace(opened, clock=later)):
-        eventually(lambda: last_attestation(opened.database) != before)
+        eventually(lambda: last_attestation(opened.database, opened.clock()) != before)
 
 
 def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
@@ -100,7 +100,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
     threading.Timer(0.05, stopped.set).start()
     with pytest.raises(Stopping):
         attest_ledger(opened, pause=pace)
-    assert last_attestation(opened.database) is None
+    assert last_attestation(opened.database, opened.clock()) is None
 
 
 def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
@@ -120,14 +120,14 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
     opened: OpenLedger, data_dir: Path
 ) -> None:
     attest_ledger(opened)
-    assert last_attestation(opened.database) == NOTHING_YET
+    assert last_attestation(opened.database, opened.clock()) == NOTHING_YET
     Keys(opened).create()
     sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
     later = NOON + HOUR
     found = attest_ledger(replace(opened, clock=lambda: later))
     (finding,) = found.findings
     with keys_in(data_dir) as elsewhere:
-        assert last_attestation(elsewhere.database) == replace(
+        assert last_attestation(elsewhere.database, elsewhere.now) == replace(
             NOTHING_YET,
             finished_at=later,
             position=1,
@@ -156,7 +156,7 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
 def test_a_damaged_result_is_none(opened: OpenLedger, damage: str) -> None:
     attest_ledger(opened)
     sql(opened.database.url, f"UPDATE last_attestation SET {damage}")  # noqa: S608 - from above
-    assert last_attestation(opened.database) is None
+    assert last_attestation(opened.database, opened.clock()) is None
 
 
 def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:

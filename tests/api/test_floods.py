@@ -17,8 +17,9 @@ import pytest
 
 from api.composition import opened_ledger
 from domain.tokens import Token, mint, parse
-from tests.engines import settings_of
+from tests.engines import address_of, settings_of
 from tests.projections.ledgers import Keys, Made
+from tests.raw_sql import sql
 from tests.system.ledgers import admin_token
 from tests.system.processes import Server, Servers
 
@@ -58,7 +59,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Attacked:
-    """A server whose pepper was changed, so that all its keys but the admin's are cold."""
+    """A server that has lost its digests, so that all its keys but the admin's are cold."""
 
     server: Server
     admin: str
@@ -76,7 +77,7 @@ def attacked(servers: Servers) -> Iterator[Attacked]:
     # With verifiers that take as long as they really do.
     with opened_ledger(settings_of(servers.data_dir)) as opened:
         cold = [Keys(opened).create(f"cold {number}") for number in range(COLD)]
-    (servers.data_dir / "pepper").write_bytes(token_bytes(32))
+    sql(address_of(servers.data_dir), "DELETE FROM key_digests")
     admin = admin_token(servers.data_dir)
     # Each flood and each caller comes from where its X-Forwarded-For says.
     server = servers.start(trusted_proxies="127.0.0.1")

@@ -10,7 +10,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent, fork_uuid
+from domain.audit_log import Forked, LedgerEvent, Resealed, fork_uuid, reseal_uuid
 from domain.stored_form import EVENT_CLASSES, EventMapper
 from tests.domain.builders import ADA, BOB, DAY, HOUR, NOON, a_credential, a_new_key
 from tests.domain.stored_corpus import FOLDER, stored_events
@@ -21,6 +21,7 @@ CORPUS = stored_events()
 FROZEN = {
     "v1.jsonl": "d82d43353480bf562ec42822895f7ba8486bea2258aceca0494bb71ac3eb84d0",
     "v2.jsonl": "148eb8371f61795c277ee77ba404dc97955d1ffab188b5317b6dce61389cf690",
+    "v3.jsonl": "0c9786285623983464c421f7222544034637bfb48734257e5e76d8f657d2e061",
 }
 
 EMPTY_ROOT = hashlib.sha256().hexdigest()
@@ -182,6 +183,8 @@ class TestCorpus:
             {"reason": None, "comment": None},
             {"reason": 'the disk of "db-1" was lost \\ é'},
             {"reason": "the key got about"},
+            {"reason": 'the file "pepper" was lost \\ é'},
+            {"reason": "an older ledger"},
         ]
 
     def test_the_forks(self) -> None:
@@ -206,6 +209,17 @@ class TestCorpus:
         ]
         assert [fork.previous_root for fork in forks] == ["0f" * 32, EMPTY_ROOT]
 
+    def test_the_sealings(self) -> None:
+        sealings = [event for event in map(decoded, CORPUS) if isinstance(event, Resealed)]
+
+        assert [
+            (each.timestamp, each.secret_id, each.previous_secret_id, each.events)
+            for each in sealings
+        ] == [
+            (datetime(2026, 11, 27, 8, tzinfo=UTC), "00112233445566ff", "8899aabbccddee00", 1234),
+            (datetime(2026, 11, 28, 9, 30, 0, 123456, UTC), "00112233445566ff", None, 7),
+        ]
+
     def test_who_did_it(self) -> None:
         root = {"type": "key", "id": "apikey_00000000-0000-8000-8000-000000000001"}
         ada = {"type": "cli", "id": "ada"}
@@ -219,6 +233,7 @@ class TestCorpus:
             *(no_request, a_request, another, *[a_request] * 6),
             ({"type": "system", "id": "expirer"}, None, None),
             *(another, no_request, no_request),
+            *(no_request, ({"type": "cli", "id": "root"}, None, None)),
             *(no_request, ({"type": "cli", "id": "root"}, None, None)),
         ]
 
@@ -244,7 +259,19 @@ def everything_that_is_written_today() -> list[StoredEvent]:
         previous_size=7,
         previous_root=EMPTY_ROOT,
     )
+    sealing = Resealed(
+        originator_id=reseal_uuid("0" * 16, 7),
+        originator_version=1,
+        timestamp=NOON,
+        actor=ADA.actor.as_json(),
+        request_id=None,
+        source_ip=None,
+        reason="lost",
+        secret_id="0" * 16,
+        previous_secret_id=None,
+        events=7,
+    )
     stored = [MAPPER.to_stored_event(event) for event in key.collect_events()]
-    stored.append(MAPPER.to_stored_event(fork))
+    stored += [MAPPER.to_stored_event(fork), MAPPER.to_stored_event(sealing)]
     assert {each.topic for each in stored} == set(EVENT_CLASSES)
     return stored

@@ -31,7 +31,7 @@ def test_a_digest_names_its_token_and_its_pepper() -> None:
     digest = digest_of(token, PEPPER)
 
     assert (digest.lookup_id, digest.pepper_id) == (token.lookup_id, PEPPER.pepper_id)
-    assert digest.digest == PEPPER.digest(token.secret)
+    assert digest.digest == PEPPER.digest(token.lookup_id, token.secret)
     assert digest.digest != digest_of(token, Pepper(bytes(32))).digest
 
 

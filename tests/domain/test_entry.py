@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from domain import names, scopes
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent, fork_uuid
+from domain.audit_log import Forked, LedgerEvent, Resealed, fork_uuid, reseal_uuid
 from domain.caller import Caller
 from domain.public_event import MAX_ENTRY_LENGTH, entry_of, public_event
 from domain.stored_form import EVENT_CLASSES, EventMapper
@@ -64,6 +64,11 @@ OWN: dict[type[LedgerEvent], dict[str, st.SearchStrategy[object]]] = {
         **dict.fromkeys(("reason", "origin", "previous_origin", "previous_root"), words),
         "previous_size": st.integers(0, 2**53 - 1),
     },
+    Resealed: {
+        **dict.fromkeys(("reason", "secret_id"), words),
+        "previous_secret_id": perhaps,
+        "events": st.integers(0, 2**53 - 1),
+    },
 }
 
 
@@ -78,6 +83,8 @@ def events_of(event_class: type[LedgerEvent]) -> st.SearchStrategy[LedgerEvent]:
 def made(event_class: type[LedgerEvent], fields: dict[str, Any]) -> LedgerEvent:
     if event_class is Forked:
         fields |= {"originator_id": fork_uuid(fields["origin"])}
+    if event_class is Resealed:
+        fields |= {"originator_id": reseal_uuid(fields["secret_id"], fields["events"])}
     return event_class(**fields)
 
 

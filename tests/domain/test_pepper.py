@@ -3,10 +3,12 @@
 import hmac
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.pepper import Pepper, same_digest
+from domain.pepper import Mac, Pepper, same_digest
 
 PEPPER = Pepper(bytes(range(32)))
 
@@ -17,8 +19,7 @@ def test_a_pepper_of_another_length_than_32_bytes_is_refused(length: int) -> Non
         Pepper(bytes(length))
 
 
-# RFC 4231, sections 4.2 and 4.3. HMAC fills a short key up with zeros, so the keys of these test
-# cases are the same keys with 32 bytes.
+# RFC 4231, sections 4.2 and 4.3.
 @pytest.mark.parametrize(
     ("key", "text", "digest"),
     [
@@ -34,19 +35,37 @@ def test_a_pepper_of_another_length_than_32_bytes_is_refused(length: int) -> Non
         ),
     ],
 )
-def test_a_digest_is_the_hmac_of_the_rfc(key: bytes, text: str, digest: str) -> None:
-    assert Pepper(key.ljust(32, b"\0")).digest(text).hex() == digest
+def test_a_mac_is_the_hmac_of_the_rfc(key: bytes, text: str, digest: str) -> None:
+    assert Mac(key).of(text.encode()).hex() == digest
 
 
-def test_another_pepper_gives_another_digest_and_another_id() -> None:
+@given(pepper=st.binary(min_size=32, max_size=32), label=st.text())
+def test_a_derived_key_is_that_of_another_implementation_of_hkdf(pepper: bytes, label: str) -> None:
+    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=label.encode())
+    assert Pepper(pepper).derived(label) == hkdf.derive(pepper)
+
+
+def test_another_label_gives_another_key() -> None:
+    assert PEPPER.derived("one") != PEPPER.derived("other")
+
+
+def test_another_pepper_or_another_lookup_id_gives_another_digest() -> None:
     other = Pepper(bytes(32))
+    digests = {
+        each.digest(lookup_id * 16, "secret") for each in (PEPPER, other) for lookup_id in "ab"
+    }
 
-    assert other.digest("secret") != PEPPER.digest("secret")
+    assert len(digests) == 4
     assert other.pepper_id != PEPPER.pepper_id
 
 
 def test_the_id_of_a_pepper_is_the_same_for_ever() -> None:
-    assert PEPPER.pepper_id == "281da1a938475416"
+    assert PEPPER.pepper_id == "f980b45bfde7493b"
+
+
+def test_digests_without_a_lookup_id_are_under_another_id() -> None:
+    # As the ids were when a digest covered the secret alone.
+    assert PEPPER.pepper_id != "281da1a938475416"
 
 
 def test_the_id_and_the_repr_reveal_nothing_of_the_pepper() -> None:
@@ -57,11 +76,11 @@ def test_the_id_and_the_repr_reveal_nothing_of_the_pepper() -> None:
     assert "0123456789abcdef" not in shown
     assert pepper.value.hex()[:16] not in shown
     # Who knows the digest of an empty text knows nothing of the id either.
-    assert pepper.digest("").hex()[:16] != pepper.pepper_id
+    assert pepper.digest("", "").hex()[:16] != pepper.pepper_id
 
 
 def test_only_the_same_digest_is_the_same() -> None:
-    digest = PEPPER.digest("secret")
+    digest = PEPPER.digest("a" * 16, "secret")
 
     assert same_digest(digest, bytes(digest))
     assert not same_digest(digest, digest[:-1] + bytes([digest[-1] ^ 1]))
@@ -70,4 +89,6 @@ def test_only_the_same_digest_is_the_same() -> None:
 
 @given(pepper=st.binary(min_size=32, max_size=32), secret=st.text(st.characters(max_codepoint=127)))
 def test_a_digest_is_what_the_standard_library_says_it_is(pepper: bytes, secret: str) -> None:
-    assert Pepper(pepper).digest(secret) == hmac.digest(pepper, secret.encode(), "sha256")
+    key = Pepper(pepper).derived("keyledger digests v2")
+    expected = hmac.digest(key, b"0123456789abcdef" + secret.encode(), "sha256")
+    assert Pepper(pepper).digest("0123456789abcdef", secret) == expected

@@ -17,7 +17,7 @@ from projections.rebuild import Progress, ignore_progress
 from projections.schema import console_sessions
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.engines import address_of
+from tests.engines import address_of, sealed_database
 from tests.projections.histories import VERBS, History, Step
 from tests.projections.ledgers import keys_in, use_batches_of
 from tests.raw_sql import Rows, rows_of
@@ -66,7 +66,7 @@ def copy(source: Path, target: Path, *, progress: Progress = ignore_progress) ->
     """Copy the ledger of a folder to the database of another one."""
     with (
         closing(open_database(address_of(source))) as ours,
-        closing(open_database(address_of(target))) as theirs,
+        closing(sealed_database(source, address_of(target))) as theirs,
     ):
         return copy_ledger(ours, theirs, clock=lambda: NOON, progress=progress)
 

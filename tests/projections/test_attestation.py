@@ -16,7 +16,7 @@ from projections.attestation import Attestation, attest
 from projections.checkpoint import Checkpoint, sign_checkpoint
 from projections.checkpoint_file import last_note_in, notes_in
 from projections.checkpoints import keep_note
-from projections.database import Database, open_database
+from projections.database import Database
 from projections.entries import reader, size_of
 from projections.findings import MAX_FINDINGS, About, Findings
 from projections.fork import fork
@@ -27,10 +27,10 @@ from projections.schema import events
 from projections.signed_note import SigningKey
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
-from tests.engines import Engine, address_of, database_file, fresh_copy
+from tests.engines import Engine, address_of, database_file, fresh_copy, sealed_database
 from tests.projections.histories import History, Step, steps
 from tests.projections.ledgers import ADA, HOUR, Keys, keys_in
-from tests.raw_sql import count_events, plant_row, rewrite, sql, tables_of, with_field
+from tests.raw_sql import count_events, plant_row, rewrite, seal_events, sql, tables_of, with_field
 
 ON_SQLITE = pytest.mark.only_on("sqlite")
 ON_POSTGRESQL = pytest.mark.only_on("postgresql")
@@ -61,7 +61,7 @@ def signing_key(place: Path) -> SigningKey:
 
 @contextmanager
 def closing_database(place: Path) -> Iterator[Database]:
-    database = open_database(address_of(place))
+    database = sealed_database(place)
     try:
         yield database
     finally:
@@ -210,6 +210,7 @@ class TestForks:
     def test_a_forked_ledger_is_sound_by_its_new_key(self, place: Path, outside: list[str]) -> None:
         """What was signed before no longer fits, and nobody says that it does."""
         rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
+        seal_events(place)
         make_views_anew(place)
         with keys_in(place) as keys:
             fork_log(keys)
@@ -278,7 +279,8 @@ class TestEvents:
 
     def test_the_event_s_own_name_and_what_to_do_are_told(self, place: Path) -> None:
         edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
-        (finding, *_) = attested(place).findings
+        seal, finding, *_ = attested(place).findings
+        assert (seal.about, seal.position) == ("event", 3)
         assert (finding.about, finding.leaf_index, finding.position) == ("entry", 2, 3)
         assert "not what the event at position 3 says" in finding.wrong
         assert "keep a copy of the database as evidence" in finding.remedy
@@ -341,6 +343,8 @@ class TestEvents:
         change = with_field("verifier", planted)
         rewrite(address_of(place), "events", "state", change, where="id = 2")
         sql(address_of(place), "UPDATE auth_lookup SET verifier = ? WHERE position = 1", planted)
+        # As somebody writes it who has the pepper, too.
+        seal_events(place)
         attestation = attested(place)
         assert "entry 1" in named(attestation, "entry")
         assert f"the row of {key_ids[0]} in auth_lookup" in named(attestation, "projection")
@@ -356,6 +360,7 @@ class TestEvents:
             " SELECT originator_id, originator_version + 2, topic, state FROM events"
             " WHERE topic = 'ApiKey.Revoked'",
         )
+        seal_events(place)
         make_views_anew(place)
         attestation = attested(place)
         assert [each.key_id for each in attestation.findings] == [key_ids[0]]
@@ -366,6 +371,7 @@ class TestEvents:
     ) -> None:
         sql(address_of(place), "UPDATE events SET id = -id WHERE id IN (3, 4)")
         sql(address_of(place), "UPDATE events SET id = 7 + id WHERE id < 0")
+        seal_events(place)
         make_views_anew(place)
         lives = [each for each in attested(place).findings if each.about == "key"]
         assert [each.key_id for each in lives] == [key_ids[0]]
@@ -376,6 +382,7 @@ class TestEvents:
             address_of(place), "SELECT id FROM events WHERE topic = 'ApiKey.Rotated'"
         )
         sql(address_of(place), "DELETE FROM events WHERE id = ?", position)
+        seal_events(place)
         make_views_anew(place)
         attestation = attested(place)
         assert any("one half of the rotation" in each.wrong for each in attestation.findings)
@@ -485,6 +492,7 @@ class TestCheckpoints:
     ) -> None:
         """By somebody who can write to the database and has the signing key."""
         rewrite(address_of(place), "events", "state", lambda old: old.replace(b"leaked", b"normal"))
+        seal_events(place)
         make_views_anew(place)
         sql(address_of(place), "DELETE FROM checkpoints")
         signed_by(place, signing_key(place), keep=True)
@@ -499,6 +507,7 @@ class TestCheckpoints:
         self, place: Path
     ) -> None:
         rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
+        seal_events(place)
         make_views_anew(place)
         attestation = attested(place)
         assert named(attestation, "checkpoint") == ["the database's checkpoint at 10 entries"]

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import ZIP_STORED, ZipFile
+from typing import BinaryIO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 
@@ -168,6 +169,19 @@ class TestWriting:
         )
 
 
+class _Stream:
+    """A file that can be written to and not be sought in."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 class TestTampering:
     def test_every_flipped_byte_is_found(self, small: Path) -> None:
         content = small.read_bytes()
@@ -222,6 +236,27 @@ class TestTampering:
                 other.writestr(info, archive.read(info))
 
         assert [where for where, _ in told(checked(again))] == ["the pack"]
+
+    @pytest.mark.parametrize("compression", [ZIP_STORED, ZIP_DEFLATED])
+    @pytest.mark.parametrize("into", ["a file", "a stream"])
+    @pytest.mark.parametrize("comment", [b"", b"packed again"])
+    def test_a_pack_that_was_packed_again_is_not_called_cut_off(
+        self, small: Path, tmp_path: Path, compression: int, into: str, comment: bytes
+    ) -> None:
+        again = tmp_path / "again.zip"
+        with again.open("wb") as file:
+            # Into what cannot be sought in, sizes are written after the contents.
+            target = file if into == "a file" else _Stream(file)
+            with ZipFile(small) as archive, ZipFile(target, "w", compression) as other:  # type: ignore[call-overload]
+                other.comment = comment
+                for name in reversed(archive.namelist()):
+                    other.writestr(name, archive.read(name))
+
+        ((where, wrong),) = told(checked(again))
+
+        assert where == "the pack"
+        assert "packed again by another program" in wrong
+        assert "ends in the middle" not in wrong
 
     @pytest.mark.parametrize("name", ["HOW-TO-CHECK", "offline_verifier", "reports/keys"])
     def test_an_exchanged_document_is_named(self, small: Path, tmp_path: Path, name: str) -> None:

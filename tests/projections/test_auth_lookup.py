@@ -92,7 +92,7 @@ def test_a_digest_is_found_under_its_own_pepper_alone(keys: Keys) -> None:
     for each in (made, other):
         own = find(keys, lookup_id_of(each.token), pepper.pepper_id)
         assert own is not None
-        assert own[1] == pepper.digest(each.token[20:63])
+        assert own[1] == pepper.digest(lookup_id_of(each.token), each.token[20:63])
     without = find(keys, lookup_id_of(made.token), Pepper(bytes(32)).pepper_id)
     assert without is not None
     assert without[1] is None

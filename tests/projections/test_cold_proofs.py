@@ -20,7 +20,9 @@ from domain.pepper import Pepper
 from domain.tokens import Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.cold_proofs import MOST_OF_A_KEY, MOST_OF_A_SOURCE, ColdProofs
+from tests.engines import address_of
 from tests.projections.ledgers import Keys, Made, keys_in
+from tests.raw_sql import sql
 
 RIGHT = "right"
 PATIENCE = 30.0
@@ -283,7 +285,7 @@ class Ledger:
 def ledger(data_dir: Path) -> Iterator[Ledger]:
     with keys_in(data_dir) as keys:
         cold = [keys.create(f"{number}") for number in range(6)]
-    (data_dir / "pepper").write_bytes(token_bytes(32))
+    sql(address_of(data_dir), "DELETE FROM key_digests")
     argon2 = Argon2Calls()
     with keys_in(data_dir, on_argon2=argon2) as keys:
         yield Ledger(keys, cold, argon2)
@@ -329,9 +331,9 @@ def test_an_unknown_key_and_a_wrong_secret_take_the_same_computations(
     assert ledger.verify(warm.token) is Code.VALID
     done: list[str] = []
 
-    def digest(pepper: Pepper, secret: str) -> bytes:
+    def digest(pepper: Pepper, lookup_id: str, secret: str) -> bytes:
         done.append("digest")
-        return hmac.digest(pepper.value, secret.encode(), "sha256")
+        return hmac.digest(pepper.value, (lookup_id + secret).encode(), "sha256")
 
     def same(one: bytes, other: bytes) -> bool:
         done.append(f"comparison of {len(one)} and {len(other)}")

@@ -1,5 +1,6 @@
 """A session goes on until its time is up, it lies idle or is ended; its value is kept nowhere."""
 
+import hashlib
 import random
 from datetime import timedelta
 
@@ -102,3 +103,63 @@ def test_the_rows_of_sessions_that_are_over_go_when_the_next_one_begins(
     clock.advance(hours=1)
     sessions.begin(key, now=clock())
     assert len(sql(opened.database.url, "SELECT * FROM console_sessions")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            f"{column} = '{value}'"
+            for column, value in (
+                ("key_id", "apikey_00000000-0000-8000-8000-000000000000"),
+                ("lookup_id", "0" * 16),
+                ("created_at", "2026-03-03T11:00:00.000000Z"),
+                ("expires_at", "2099-03-03T11:00:00.000000Z"),
+                ("used_at", "2026-03-03T12:00:30.000000Z"),
+                ("expires_at", "no time"),
+            )
+        ),
+        "seal = NULL",
+        "seal = x'00'",
+    ],
+)
+def test_a_session_that_somebody_changed_is_none(
+    sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock, change: str
+) -> None:
+    value = sessions.begin(key, now=clock())
+    sql(opened.database.url, f"UPDATE console_sessions SET {change}")  # noqa: S608 - from above
+    assert sessions.find(value, now=clock()) is None
+
+
+def test_a_session_that_somebody_planted_under_a_value_of_his_own_is_none(
+    sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
+) -> None:
+    sessions.begin(key, now=clock())
+    planted = hashlib.sha256(b"a value of mine").digest()
+    sql(opened.database.url, "UPDATE console_sessions SET value_sha256 = ?", planted)
+    assert sessions.find("a value of mine", now=clock()) is None
+
+
+def test_a_session_from_the_future_or_longer_than_the_setting_is_none(
+    sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
+) -> None:
+    value = sessions.begin(key, now=clock() + timedelta(hours=1))
+    assert sessions.find(value, now=clock()) is None
+    longer = ConsoleSessions(
+        opened.database,
+        random.Random(4).randbytes,
+        lifetime=timedelta(hours=9),
+        idle=timedelta(hours=1),
+    )
+    value = longer.begin(key, now=clock())
+    assert sessions.find(value, now=clock()) is None
+    assert longer.find(value, now=clock()) is not None
+
+
+def test_a_use_that_is_noted_keeps_the_session_sealed(
+    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
+) -> None:
+    value = sessions.begin(key, now=clock())
+    for _ in range(3):
+        clock.advance(minutes=30)
+        assert sessions.find(value, now=clock()) is not None

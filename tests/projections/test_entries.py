@@ -110,7 +110,7 @@ def skip_positions(keys: Keys, change: Callable[[], object], number: int) -> Non
         sql(keys.address, "SELECT setval(pg_get_serial_sequence('events', 'id'), ?)", planted)
         change()
         return
-    sql(keys.address, "INSERT INTO events VALUES (?, ?, 1, '', x'')", planted, UUID(int=0))
+    sql(keys.address, "INSERT INTO events VALUES (?, ?, 1, '', x'', NULL)", planted, UUID(int=0))
     change()
     sql(keys.address, "DELETE FROM events WHERE id = ?", planted)
 

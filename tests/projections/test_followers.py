@@ -8,7 +8,7 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import select
 
 from domain.errors import LedgerError
 from domain.key_ledger import KeyLedger
@@ -102,8 +102,8 @@ def held(keys: Keys) -> Iterator[tuple[KeyLedger, Event, Event]]:
     """A ledger whose appends stay open after all is written, until the second event is set."""
     written, let_go = Event(), Event()
 
-    def write(connection: Connection, table: Table, folded: Any) -> None:  # noqa: ANN401 - a view's own
-        entries.VIEW.write(connection, table, folded)
+    def write(*given: Any) -> None:  # noqa: ANN401 - a view's own
+        entries.VIEW.write(*given)
         written.set()
         assert let_go.wait(30)
 

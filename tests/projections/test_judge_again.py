@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from api.composition import OpenLedger
+from domain.errors import RowNotSealed
 from domain.judge import AuthRow, Code, Verified
 from projections.database import open_database
 from tests.conftest import SettableClock
@@ -52,7 +53,8 @@ def test_so_does_one_that_somebody_else_wrote(keys: Keys) -> None:
         connection.exec_driver_sql("UPDATE auth_lookup SET revoked = true")
         connection.exec_driver_sql("UPDATE projection_states SET generation = generation + 1")
     other.close()
-    assert judged(keys, key) is Code.REVOKED
+    with pytest.raises(RowNotSealed):
+        judged(keys, key)
 
 
 def test_an_end_counts_by_the_clock(keys: Keys, clock: SettableClock) -> None:

@@ -160,9 +160,9 @@ def test_a_flush_makes_nobody_forget_a_key(
     found: list[str] = []
     find = auth_lookup.find_in_sqlite
 
-    def noting(read: Callable[..., object], lookup_id: str, pepper_id: str) -> object:
+    def noting(read: Callable[..., object], lookup_id: str, *rest: object) -> object:
         found.append(lookup_id)
-        return find(read, lookup_id, pepper_id)  # type: ignore[arg-type]
+        return find(read, lookup_id, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(auth_lookup, "find_in_sqlite", noting)
     with keys_in(data_dir) as others:

@@ -13,11 +13,15 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
+from secrets import token_bytes
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
+from api.command_line import audit
 from api.composition import opened_ledger
 from api.settings import read_settings
 from domain.caller import Actor, Caller
@@ -25,14 +29,22 @@ from domain.errors import LedgerUnavailable
 from domain.judge import Code
 from domain.key_ids import to_uuid
 from domain.key_ledger import Changes, Idempotency
+from domain.public_event import entry_of
 from domain.times import from_text, to_text
 from domain.verifiers import CHEAPEST
+from projections.attestation import attest
+from projections.checkpoint import Checkpoint, sign_checkpoint
+from projections.checkpoint_file import append_note
 from projections.database import open_database
+from projections.ledger_secret import LedgerNotSealed
 from projections.listed_key import ListedKey
+from projections.merkle import Growth
 from projections.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.schema import HEAD, upgrade_schema
+from projections.signing_key_file import read_or_make_signing_key
 from projections.sqlite_driver import driver as sqlite3
+from projections.stored_events import decode
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address
@@ -157,6 +169,8 @@ class OldLedger:
         self.path.write_bytes((FOLDER / f"{revision}.sqlite3").read_bytes())
         self.expected: dict[str, Any] = json.loads((FOLDER / f"{revision}.json").read_text())
         self.argon2_calls = 0
+        self.keep_the_pepper()
+        self.sign()
 
     @property
     def now(self) -> datetime:
@@ -172,6 +186,22 @@ class OldLedger:
 
     def keep_the_pepper(self) -> None:
         (self.data_dir / "pepper").write_bytes(bytes.fromhex(self.expected["pepper"]))
+
+    def lose_the_pepper(self) -> None:
+        (self.data_dir / "pepper").unlink()
+
+    def sign(self) -> None:
+        """Sign a checkpoint over all events into the file outside, as a program of then does."""
+        key = read_or_make_signing_key(self.data_dir / "signing-key", token_bytes)
+        growth = Growth(0, lambda _nodes: [])
+        columns = "id, topic, originator_id, originator_version, state"
+        for position, topic, uuid, version, state in sql(
+            file_address(self.path),
+            f"SELECT {columns} FROM events ORDER BY id",  # noqa: S608 - from above
+        ):
+            growth.append(entry_of(decode(position, topic, UUID(bytes=uuid), version, state)))
+        checkpoint = Checkpoint(key.name, growth.size, growth.root())
+        append_note(self.data_dir / "checkpoints.txt", sign_checkpoint(checkpoint, key))
 
     def check_answers(self, keys: Keys) -> None:
         """See that each key is listed and verified as it ever was; new fields may have come."""
@@ -208,11 +238,13 @@ def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedge
 
 
 def test_an_old_database_opens_and_says_what_it_always_said(old: OldLedger) -> None:
-    old.keep_the_pepper()
     events = rows_of(file_address(old.path), "events")
     with old.opened() as keys:
         old.check_answers(keys)
-        assert old.argon2_calls == 0, "the digests are good as well"
+        # A digest of then does not cover the lookup id; each secret is proved once more.
+        assert old.argon2_calls == len(old.expected["keys"])
+        old.check_answers(keys)
+        assert old.argon2_calls == len(old.expected["keys"])
         assert sql(keys.address, "SELECT version_num FROM alembic_version") == [(HEAD,)]
         live = view_rows(keys.address)
         for view in VIEWS:
@@ -220,7 +252,9 @@ def test_an_old_database_opens_and_says_what_it_always_said(old: OldLedger) -> N
             assert rebuild(keys.database, view, clock=lambda: NOON).differing == 0
         assert view_rows(keys.address) == live
         old.check_answers(keys)
-    assert rows_of(file_address(old.path), "events") == events
+    *_, seals = zip(*rows_of(file_address(old.path), "events"), strict=True)
+    assert [row[:-1] for row in rows_of(file_address(old.path), "events")] == events
+    assert None not in seals
 
 
 def test_uses_that_were_noted_by_key_id_are_kept_by_position(tmp_path: Path) -> None:
@@ -249,11 +283,29 @@ def test_uses_that_were_noted_by_key_id_are_kept_by_position(tmp_path: Path) -> 
 
 
 def test_without_its_pepper_an_old_database_says_the_same(old: OldLedger) -> None:
+    old.lose_the_pepper()
     with old.opened() as keys:
         old.check_answers(keys)
         assert old.argon2_calls == len(old.expected["keys"])
         old.check_answers(keys)
         assert old.argon2_calls == len(old.expected["keys"])
+
+
+def test_an_old_database_without_a_checkpoint_is_sealed_by_the_command_alone(
+    old: OldLedger,
+) -> None:
+    (old.data_dir / "checkpoints.txt").unlink()
+    with pytest.raises(LedgerNotSealed, match="keyledger audit seal"), old.opened():
+        pass
+    command = ["seal", "--reason", "an old ledger", "--yes", "--data-dir", str(old.data_dir)]
+    ended = CliRunner().invoke(audit.app, command)
+    assert ended.exit_code == 0, ended.output
+    with old.opened() as keys:
+        old.check_answers(keys)
+        assert differing_rows(keys) == {}
+        assert attest(keys.database, notes=[], keys=None).findings == ()
+        (newest,) = sql(keys.address, "SELECT topic FROM events ORDER BY id DESC LIMIT 1")
+        assert newest == ("AuditLog.Resealed",)
 
 
 def test_an_old_database_lives_on(old: OldLedger) -> None:

@@ -48,7 +48,7 @@ def test_a_file_of_another_length_is_refused_and_left_alone(path: Path, length: 
     ) as e:
         read_or_make_pepper(path, no_more_randomness)
     assert str(path) in str(e.value)
-    assert "restore the file, or remove it" in str(e.value)
+    assert "restore the file, which the ledger is sealed with" in str(e.value)
     assert path.read_bytes() == b"p" * length
 
 

@@ -20,6 +20,7 @@ from secrets import token_bytes
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from domain.errors import LedgerUnavailable
 from domain.judge import Code
@@ -27,6 +28,7 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.tokens import Token, mint
 from domain.verifiers import CHEAPEST, Argon2Gate
+from projections import auth_lookup
 from projections.authentication import Authentication
 from projections.fence import open_fence
 from projections.rebuild import rebuild
@@ -203,6 +205,18 @@ def restore_from(copy: Path, to: Path) -> None:
         source.backup(target)
 
 
+def plant_scopes(keys: Keys, made: Made) -> None:
+    """Give a row other scopes and the right seal, as only who has the pepper can."""
+    table = auth_lookup.table
+    mine = table.c.key_id == made.key_id
+    with keys.database.write() as connection:
+        row = dict(connection.execute(select(table).where(mine)).mappings().one())
+        del row["seal"]
+        row["scopes"] = '["mcp:read"]'
+        seal = keys.database.seals.auth_row(row.values())
+        connection.execute(update(table).where(mine).values(scopes=row["scopes"], seal=seal))
+
+
 def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
     """Make the key that is checked and another, ready for the change."""
     made, other = keys.create(), keys.create("other")
@@ -212,7 +226,7 @@ def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
         keys.rename(other.key_id, "what the older ledger does not know")
     if change is heal:
         narrow(keys, made)
-        sql(keys.address, """UPDATE auth_lookup SET scopes = '["mcp:read"]'""")
+        plant_scopes(keys, made)
     return made, other
 
 

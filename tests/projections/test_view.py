@@ -4,8 +4,10 @@ import pytest
 from sqlalchemy import Connection, Table, select
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, ProjectionNotFound
+from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
 from projections import auth_lookup, key_list
+from projections.seals import Seals
 from projections.stored_events import Recorded, decode_rows, read_rows
 from projections.view import Handlers, View, copy_of
 from projections.views import VIEWS, view_named
@@ -17,6 +19,9 @@ pytestmark = pytest.mark.only_on("sqlite")
 
 each_view = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 each_view_of_keys = pytest.mark.parametrize("view", KEY_VIEWS, ids=lambda view: view.name)
+
+
+SEALS = Seals(Pepper(bytes(32)))
 
 
 @pytest.mark.parametrize("handlers", [key_list.HANDLERS, auth_lookup.HANDLERS])
@@ -76,19 +81,19 @@ def rows_in(connection: Connection, table: Table) -> Rows:
 @each_view
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
 def test_events_give_the_same_rows_however_they_are_parted(
-    recorded: list[Recorded], writing: Connection, view: View, size: int
+    keys: Keys, recorded: list[Recorded], writing: Connection, view: View, size: int
 ) -> None:
     copy = copy_of(view.table, "parted")
     copy.create(writing)
     for start in range(0, len(recorded), size):
-        view.project(writing, copy, recorded[start : start + size])
+        view.project(writing, copy, recorded[start : start + size], keys.database.seals)
     assert rows_in(writing, copy) == rows_in(writing, view.table)
     assert len(rows_in(writing, copy)) >= 3, "one for each key, or more"
 
 
 @each_view
 def test_no_events_change_nothing(writing: Connection, view: View) -> None:
-    view.project(writing, view.table, [])
+    view.project(writing, view.table, [], SEALS)
     assert rows_in(writing, view.table) == []
 
 
@@ -100,9 +105,9 @@ def test_changing_a_key_that_has_no_row_is_refused(
     copy = copy_of(view.table, "incomplete")
     copy.create(writing)
     rest = [each for each in recorded if each.position > 2]
-    view.project(writing, copy, [each for each in recorded[:2] if each.position != missing])
+    view.project(writing, copy, [each for each in recorded[:2] if each.position != missing], SEALS)
     with pytest.raises(ProjectionInconsistent, match=r"1 (of . )?keys have no .* in incomplete"):
-        view.project(writing, copy, rest)
+        view.project(writing, copy, rest, SEALS)
 
 
 @each_view_of_keys
@@ -112,7 +117,7 @@ def test_an_event_that_a_handler_fails_on_is_named(
     broken = recorded[2]
     del vars(broken.event)["name"]
     with pytest.raises(PoisonEvent, match=f"{view.name} fails on it") as caught:
-        view.project(writing, view.table, recorded)
+        view.project(writing, view.table, recorded, SEALS)
     assert caught.value.position == 3
 
 

@@ -11,14 +11,13 @@ from sqlalchemy import URL
 from domain.judge import Code
 from domain.key_ids import to_uuid
 from projections import entries, key_list
-from projections.database import open_database
 from projections.rebuild import build_outdated_views, check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.status import projection_status
 from projections.view import View
 from projections.views import VIEWS
 from tests.conftest import NOON
-from tests.engines import Engine, address_of, fresh_copy
+from tests.engines import Engine, address_of, fresh_copy, sealed_database
 from tests.projections.ledgers import (
     HOUR,
     Keys,
@@ -215,7 +214,7 @@ def test_the_status_tells_of_the_live_table_alone(keys: Keys) -> None:
 def go_back_until(data_dir: Path, number: int) -> None:
     use_batches_of(2)
     die_at_statement(number, when="before_cursor_execute")
-    with closing(open_database(address_of(data_dir))) as database:
+    with closing(sealed_database(data_dir)) as database:
         build_outdated_views(database, VIEWS, clock=lambda: NOON, downgrade=True)
 
 
@@ -235,7 +234,7 @@ def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
         address = address_of(fresh_copy(whole, data_dir))
         if not run_until_killed(go_back_until, data_dir, number):
             break
-        database = open_database(address)
+        database = sealed_database(data_dir)
         reports = build_outdated_views(database, VIEWS, clock=lambda: NOON, downgrade=True)
         database.close()
         assert sum(report.events for report in reports) <= 5, "none of the first seven"

@@ -51,7 +51,7 @@ def give_the_checkpoint(
 ) -> Response:
     """Give the latest checkpoint as it was signed."""
     with ledger_of(request).database.read() as connection:
-        note = latest_note(connection)
+        note = latest_note(connection, ledger_of(request).signer.key.name)
     if note is None:
         raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
     headers = {"Content-Disposition": 'attachment; filename="checkpoint.txt"'}

@@ -32,6 +32,7 @@ from projections.key_names import names_of_keys
 from projections.last_attestation import LastAttestation, LastFinding, last_attestation
 from projections.merkle import leaf_hash, steps_to_root
 from projections.proofs import prove_inclusion
+from projections.unreadable_rows import readable
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
@@ -196,7 +197,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
     return Genuineness(
         signed=_signed(connection, ledger),
         doubt=ledger.signer.doubt,
-        last=last_attestation(ledger.database),
+        last=last_attestation(ledger.database, ledger.clock()),
         run=run,
         size=size_of(connection),
         public_key=str(ledger.signer.key.verifier_key),
@@ -204,7 +205,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
 
 
 def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
-    note = latest_note(connection)
+    note = latest_note(connection, ledger.signer.key.name)
     if note is None:
         return None
     key = ledger.signer.key.verifier_key
@@ -213,7 +214,8 @@ def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
     except ValueError:
         return None
     last = last_signed(connection, key.name)
-    at = from_text(last[1]) if last is not None and last[0] == checkpoint.size else None
+    with readable("checkpoints"):
+        at = from_text(last[1]) if last is not None and last[0] == checkpoint.size else None
     return Signed(checkpoint.size, checkpoint.root, at)
 
 

@@ -1,0 +1,145 @@
+"""``keyledger audit seal``: seal the ledger with this machine's pepper, after a full check."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from sqlalchemy import make_url
+
+from api.command_line.audit_verify import write_findings
+from api.command_line.confirmation import agreed, somebody_is_there
+from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.local_ledger import (
+    check_is_there,
+    checked_settings,
+    local_caller,
+    say_which_ledger,
+)
+from api.command_line.options import AsJson, DataDir
+from api.command_line.progress import ReplayProgress
+from api.command_line.terminal import counted, one_line, stderr_console, stdout_console, write_json
+from api.composition import LedgerToSeal, opened_to_seal, utc_now
+from domain.errors import HistoryInDoubt, Invalid
+from domain.names import checked_reason
+from domain.public_event import public_event
+from projections.attestation import Attestation, attest
+from projections.sealing import Proven, Record, seal_all
+from projections.views import VIEWS
+
+Reason = Annotated[
+    str, typer.Option("--reason", help="Reason; it is recorded in the audit log for good.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="No confirmation; needed in scripts.")]
+WithoutCheckpoints = Annotated[
+    bool,
+    typer.Option(
+        "--without-checkpoints",
+        help="No check against signed checkpoints, when the signing key is lost too. Run"
+        " `keyledger audit fork` afterwards.",
+    ),
+]
+
+
+def seal_ledger(
+    reason: Reason,
+    *,
+    yes: Yes = False,
+    without_checkpoints: WithoutCheckpoints = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal every event with the pepper of this machine, and record it in the audit log.
+
+    Use it when the pepper is lost, or when a ledger of an older version has no checkpoint that
+    covers all its events. It first runs the full integrity check, and refuses if that finds
+    anything. Stop all servers before; start them afterwards with this pepper.
+    """
+    why = checked_reason(reason)
+    if why is None:
+        raise Invalid("reason", "say why the ledger is sealed again")
+    settings = checked_settings(data_dir=data_dir)
+    check_is_there(settings)
+    if not as_json:
+        say_which_ledger(make_url(settings.url))
+    with ReplayProgress() as progress, opened_to_seal(settings, progress=progress) as ledger:
+        attestation = _checked(ledger, progress, without_checkpoints=without_checkpoints)
+        if attestation.findings:
+            write_findings(stderr_console(), attestation.findings, attestation.not_listed)
+            raise CommandFailed(
+                REFUSED,
+                "INTEGRITY_CHECK_FAILED",
+                f"the integrity check has {counted(attestation.found, 'finding')}; nothing was"
+                " sealed. Restore a backup without them",
+            )
+        if not yes:
+            _ask(ledger, attestation)
+        resealed = seal_all(
+            ledger.database,
+            VIEWS,
+            ledger.seals,
+            Proven(attestation.events, attestation.root or b""),
+            record=Record(why, local_caller(), utc_now()),
+            progress=progress,
+        )
+        assert resealed is not None  # noqa: S101 - it was asked for
+        ledger.finish(progress)
+    if as_json:
+        write_json(public_event(resealed))
+        return
+    _say(
+        stdout_console(),
+        f"{counted(resealed.events, 'event')} sealed with the secret {resealed.secret_id}."
+        " Copy the file `pepper` to every machine of this ledger, keep a backup of it, and start"
+        " the servers.",
+    )
+
+
+def _checked(
+    ledger: LedgerToSeal, progress: ReplayProgress, *, without_checkpoints: bool
+) -> Attestation:
+    """Run the full integrity check, but for the seals, of which there are none to rely on.
+
+    Raises:
+        HistoryInDoubt: the log is not the one that was signed.
+    """
+    if without_checkpoints:
+        return attest(ledger.database, notes=[], keys=None, progress=progress)
+    try:
+        ledger.signer.look()
+    except HistoryInDoubt as error:
+        message = f"{error}. If the signing key is lost too, add --without-checkpoints"
+        raise HistoryInDoubt(message) from error
+    return attest(
+        ledger.database,
+        notes=ledger.notes(),
+        keys=[ledger.signer.key.verifier_key],
+        progress=progress,
+    )
+
+
+def _ask(ledger: LedgerToSeal, attestation: Attestation) -> None:
+    """Ask a person to confirm.
+
+    Raises:
+        CommandFailed: nobody is there to be asked.
+        Exit: they do not want it.
+    """
+    if not somebody_is_there():
+        raise CommandFailed(
+            CALLED_WRONGLY, Invalid.code, "nobody is there to confirm this: add --yes"
+        )
+    console = stderr_console()
+    uncovered = attestation.events - ledger.covered(attestation.events)
+    _say(
+        console,
+        f"The integrity check has no finding. {counted(uncovered, 'event')} of"
+        f" {attestation.events} are covered by no signed checkpoint outside the database: nothing"
+        " proves that the ledger wrote them.",
+    )
+    if not agreed(f"Seal all events with the secret {ledger.seals.secret_id}?"):
+        _say(console, "nothing was changed")
+        raise typer.Exit(REFUSED)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(one_line(text), soft_wrap=True)

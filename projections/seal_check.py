@@ -1,0 +1,85 @@
+"""Checking the seals of rows beside the log: digests, sessions of the console, the secret's id."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, select, tuple_
+
+from projections.database import Database
+from projections.findings import Finding, Findings
+from projections.illegible_text import illegible_text
+from projections.log_check import OnBatch
+from projections.schema import console_sessions, key_digests, ledger_secret
+
+_AT_ONCE = 2_000
+_WHO = "find out who can write to the database past the ledger"
+_WRONG = "it has no right seal: the ledger did not write it like this"
+
+
+def check_seals(database: Database, findings: Findings, on_batch: OnBatch) -> None:
+    """Check every row that has a seal, beside those of the log and of the views."""
+    seals = database.seals
+    if not seals.checks:
+        return
+    _check_secret(database, findings)
+    _check_table(
+        database,
+        key_digests,
+        seals.is_digest,
+        lambda row: f"the digest of the lookup id {row.lookup_id}",
+        f"{_WHO}, and delete the row: the key's next check proves its secret by Argon2",
+        findings,
+        on_batch,
+    )
+    _check_table(
+        database,
+        console_sessions,
+        seals.is_session,
+        lambda row: f"the console session of {row.key_id}",
+        f"{_WHO}, and delete the row",
+        findings,
+        on_batch,
+    )
+
+
+def _check_secret(database: Database, findings: Findings) -> None:
+    seals = database.seals
+    with database.read() as connection, illegible_text(connection):
+        rows = connection.execute(select(ledger_secret)).all()
+    is_one = len(rows) == 1 and rows[0].secret_id == seals.secret_id
+    if is_one and seals.is_ledger_secret(rows[0].seal):
+        return
+    wrong = "it is missing" if not rows else "it is not as the ledger wrote it"
+    remedy = f"{_WHO}, and run: keyledger audit seal --reason WHY"
+    findings.add(Finding("seal", "the row of ledger_secret", wrong, remedy))
+
+
+def _check_table(  # noqa: PLR0917 - what differs between the tables
+    database: Database,
+    table: Table,
+    is_right: Callable[[Any, object], bool],
+    name: Callable[[Row[Any]], str],
+    remedy: str,
+    findings: Findings,
+    on_batch: OnBatch,
+) -> None:
+    done = 0
+    page = first = select(table).order_by(*table.primary_key).limit(_AT_ONCE)
+    while True:
+        with database.read() as connection:
+            rows = _read(connection, page)
+        for row in rows:
+            *values, seal = row
+            if not is_right(values, seal):
+                findings.add(Finding("seal", name(row)[:120], _WRONG, remedy))
+        if len(rows) < _AT_ONCE:
+            return
+        done += len(rows)
+        on_batch(done, done)
+        last = [rows[-1]._mapping[column] for column in table.primary_key]  # noqa: SLF001
+        page = first.where(tuple_(*table.primary_key) > tuple(last))
+
+
+def _read(connection: Connection, page: Any) -> list[Row[Any]]:  # noqa: ANN401 - Select is invariant
+    with illegible_text(connection):
+        return list(connection.execute(page).all())

@@ -1,0 +1,58 @@
+"""A ledger whose pepper was lost, sealed again at the command line."""
+
+from pathlib import Path
+from secrets import token_bytes
+
+import pytest
+
+from tests.api.command_line.commands import Run
+from tests.engines import address_of
+from tests.raw_sql import sql
+
+SEAL = ("audit", "seal", "--reason", "the pepper was lost", "--yes")
+
+
+@pytest.fixture
+def lost(data_dir: Path, keyledger: Run) -> Path:
+    """The folder of a ledger with two keys, whose pepper was lost."""
+    for name in ("a", "b"):
+        assert keyledger("keys", "create", "--name", name, "--scopes", "a:b").code == 0
+    (data_dir / "pepper").write_bytes(token_bytes(32))
+    return data_dir
+
+
+def test_a_ledger_with_a_lost_pepper_is_refused_until_it_is_sealed_again(
+    keyledger: Run, lost: Path
+) -> None:
+    refused = keyledger("keys", "list")
+    assert refused.code == 1
+    assert "this machine's pepper is not the ledger's" in refused.err
+    assert "keyledger audit seal --reason" in refused.err
+
+    sealed = keyledger(*SEAL, "--json")
+    assert sealed.code == 0, sealed.err
+    assert sealed.json["type"] == "AuditLog.Resealed"
+    assert sealed.json["data"]["events"] == 2
+    assert sealed.json["data"]["reason"] == "the pepper was lost"
+    assert sql(address_of(lost), "SELECT count(*) FROM events WHERE seal IS NULL") == [(0,)]
+    assert keyledger("keys", "list").code == 0
+    verified = keyledger("audit", "verify")
+    assert verified.code == 0, verified.out
+
+
+def test_a_ledger_with_findings_is_not_sealed(keyledger: Run, lost: Path) -> None:
+    sql(address_of(lost), "UPDATE auth_lookup SET scopes = '[\"*\"]'")
+    ended = keyledger(*SEAL)
+    assert ended.code == 1
+    assert "nothing was sealed" in ended.err
+    assert "auth_lookup" in ended.err
+    assert keyledger("keys", "list").code == 1
+
+
+def test_a_sealing_without_a_reason_or_a_confirmation_is_refused(
+    keyledger: Run, lost: Path
+) -> None:
+    assert keyledger("audit", "seal", "--reason", "  ", "--yes").code == 2
+    assert keyledger("audit", "seal", "--reason", "lost").code == 2
+    assert "OTHER_SECRET" in keyledger("keys", "list", "--json").err
+    assert lost.exists()

@@ -1,0 +1,249 @@
+"""Whoever changes the database by SQL gains no access, and what was changed is found and named."""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from api.attestations import attest_ledger
+from api.command_line import run
+from api.composition import OpenLedger, opened_ledger
+from api.console.installation import open_sessions
+from domain.errors import LedgerError
+from domain.judge import Code, Verified
+from domain.key_ledger import Changes
+from domain.tokens import Token, parse
+from domain.verifiers import CHEAPEST
+from projections.findings import Finding
+from projections.schema_check import TABLES, refuse_schema
+from tests.conftest import SettableClock
+from tests.engines import Engine, fresh_copy, settings_of, url_to_set
+from tests.projections.ledgers import HOUR, Keys, keys_in
+from tests.projections.manipulations import (
+    NAMED,
+    PLANTED,
+    Manipulation,
+    Victim,
+    of_every_column,
+)
+
+CASES = (*of_every_column(), *NAMED)
+NOW = SettableClock().advance(hours=2)
+_VALUE = b"a session that somebody has begu"
+LEGIT = urlsafe_b64encode(_VALUE).decode().rstrip("=")
+
+Answer = tuple[str, ...]
+
+
+@dataclass
+class Seen:
+    """What a program says of a manipulated ledger.
+
+    Args:
+        answers: to each token, a verdict and what it grants, or a refusal.
+        sessions: which of the sessions that were asked for go on, and of which key.
+        refusal: why the ledger could not be opened; ``None`` if it was.
+        said: findings and refusals, as people read them.
+        doctor: what ``keyledger doctor`` says is wrong.
+    """
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    refusal: str | None = None
+    said: str = ""
+    doctor: str = ""
+
+
+@pytest.fixture(scope="module")
+def sound(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Victim:
+    """A ledger with a row in every table, and keys of all kinds."""
+    place = engine.new_place(tmp_path_factory.mktemp("sound") / "keyledger-data")
+    clock = SettableClock()
+    with keys_in(place, clock=clock) as keys:
+        made = {
+            "root": keys.create("root", workspace="root", scopes=("*",)),
+            "mine": keys.create("mine"),
+            "other": keys.create("other", scopes=("mcp:write",)),
+            "narrowed": keys.create("narrowed", scopes=("mcp:read", "mcp:write")),
+            "revoked": keys.create("revoked"),
+            "expired": keys.create("expired", lives=HOUR),
+        }
+        keys.opened.signer.sign()
+        keys.update(made["narrowed"].key_id, Changes(scopes=["mcp:read"]))
+        keys.revoke(made["revoked"].key_id)
+        keys.opened.signer.sign()
+        keys.rename(made["mine"].key_id, "my own")
+        clock.advance(hours=2)
+        keys.expire_due()
+        keys.opened.signer.sign()
+        for each in made.values():
+            keys.verify(each.token)
+        keys.opened.last_uses.flush(keys.database)
+        victim = Victim(
+            place,
+            tokens={name: each.token for name, each in made.items()},
+            key_ids={name: each.key_id for name, each in made.items()},
+            positions={
+                name: keys.show(
+                    each.key_id, workspace="root" if name == "root" else "default"
+                ).position
+                for name, each in made.items()
+            },
+        )
+        begin_session(keys, victim)
+        assert attest_ledger(keys.opened).findings == ()
+        return victim
+
+
+def begin_session(keys: Keys, victim: Victim) -> None:
+    """Let somebody sign in to the console with a key that may do little."""
+    verdict = keys.opened.authentication.verify(victim.tokens["other"], (), now=keys.now).verdict
+    assert isinstance(verdict, Verified)
+    open_sessions(keys.opened, lambda _: _VALUE).begin(verdict.key, now=keys.now)
+
+
+@contextmanager
+def opened(place: Path, *, tolerant: list[Finding] | None = None) -> Iterator[OpenLedger]:
+    with opened_ledger(
+        settings_of(place),
+        clock=lambda: NOW,
+        argon2_profile=CHEAPEST,
+        on_schema=refuse_schema if tolerant is None else tolerant.extend,
+    ) as ledger:
+        yield ledger
+
+
+def forged(victim: Victim) -> dict[str, str]:
+    """Return the attacker's own secret under the lookup ids of others."""
+    mine = parse(victim.tokens["mine"])
+    assert mine is not None
+    return {
+        f"forged for {name}": Token("key", victim.lookup_id(name), mine.secret).reveal()
+        for name in victim.tokens
+        if name != "mine"
+    }
+
+
+def answer_to(ledger: OpenLedger, token: str) -> Answer:
+    try:
+        verdict = ledger.authentication.verify(token, (), now=NOW).verdict
+    except LedgerError as error:
+        return ("refused", error.code)
+    if not isinstance(verdict, Verified):
+        return (verdict.code,)
+    row = verdict.key
+    return (Code.VALID, row.key_id, row.workspace, row.role, *row.scopes)
+
+
+def ask(ledger: OpenLedger, victim: Victim, seen: Seen) -> None:
+    for name, token in {**victim.tokens, **forged(victim)}.items():
+        seen.answers[name] = answer_to(ledger, token)
+    sessions = open_sessions(ledger, bytes)
+    for value in (PLANTED, LEGIT):
+        try:
+            session = sessions.find(value, now=NOW)
+        except LedgerError:
+            continue
+        if session is not None:
+            seen.sessions[value] = session.key_id
+
+
+def look(victim: Victim, capsys: pytest.CaptureFixture[str]) -> Seen:
+    """Diagnose, restart and verify; then check everything, as somebody does who wants to know."""
+    seen = Seen()
+    capsys.readouterr()
+    run(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    seen.doctor = "\n".join(
+        f"{each['name']}: {each['found']}"
+        for each in checks
+        # A server of the tests is not as durable as one should be.
+        if each["result"] == "fail" and each["name"] != "durability"
+    )
+    try:
+        with opened(victim.place) as ledger:
+            ask(ledger, victim, seen)
+            if ledger.signer.doubt is not None:
+                seen.said += f"{ledger.signer.doubt}\n"
+    except LedgerError as error:
+        seen.refusal = str(error)
+        seen.said += f"{error}\n"
+    findings: list[Finding] = []
+    try:
+        with opened(victim.place, tolerant=findings) as ledger:
+            seen.said += "\n".join(map(str, attest_ledger(ledger).findings))
+    except LedgerError as error:
+        seen.said += "\n".join(map(str, findings)) + str(error)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projections.schema_check._SHOWN", 100)
+
+
+@pytest.fixture
+def victim(sound: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Victim:
+    place = fresh_copy(sound.place, tmp_path / "copy")
+    monkeypatch.setenv("KEYLEDGER_DATA_DIR", str(place))
+    url = url_to_set(place)
+    if url is not None:
+        monkeypatch.setenv("KEYLEDGER_DATABASE_URL", url)
+    return replace(sound, place=place)
+
+
+@pytest.fixture(scope="module")
+def granted(sound: Victim) -> dict[str, Answer]:
+    """What each token is good for before anything is changed."""
+    seen = Seen()
+    with opened(sound.place) as ledger:
+        ask(ledger, sound, seen)
+    assert {name for name, answer in seen.answers.items() if answer[0] == Code.VALID} == {
+        "root",
+        "mine",
+        "other",
+        "narrowed",
+    }
+    assert seen.sessions == {LEGIT: sound.key_ids["other"]}
+    return seen.answers
+
+
+def test_nothing_is_found_where_nothing_was_changed(
+    victim: Victim, granted: dict[str, Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = look(victim, capsys)
+    assert (seen.answers, seen.refusal, seen.said, seen.doctor) == (granted, None, "", "")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=str(case), marks=pytest.mark.only_on(*case.engines)) for case in CASES],
+)
+def test_a_change_by_sql_grants_nothing_and_is_found(
+    case: Manipulation,
+    victim: Victim,
+    granted: dict[str, Answer],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case.act(victim)
+    seen = look(victim, capsys)
+    for name, answer in seen.answers.items():
+        assert answer in (granted[name], answer[:1]) or answer[0] == "refused", (name, answer)
+        assert answer[0] != Code.VALID or answer == granted[name], (name, answer)
+    assert PLANTED not in seen.sessions
+    assert seen.sessions.get(LEGIT) in {None, victim.key_ids["other"]}
+    if case.harmless is None:
+        assert any(each in seen.said for each in case.named), seen.said or "nothing was found"
+    if case.by_doctor:
+        assert any(each in seen.doctor for each in case.named), seen.doctor or "nothing was found"
+
+
+def test_there_are_many_ways_and_none_is_forgotten() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert len(CASES) >= 60
+    columns = {f"change {table.name}.{column.name}" for table in TABLES for column in table.c}
+    assert {case.name for case in CASES} >= columns

@@ -1,0 +1,257 @@
+"""Whoever can write to the database, and does not have the pepper, gains no access."""
+
+from collections.abc import Callable
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
+
+import pytest
+
+from api.composition import OpenLedger
+from domain.errors import EventNotSealed, HistoryInDoubt, RowNotSealed
+from domain.judge import Code
+from domain.key_ids import to_uuid
+from domain.key_ledger import Changes
+from domain.pepper import Pepper
+from domain.stored_form import EVENT_CLASSES
+from domain.tokens import Token, parse
+from projections import auth_lookup
+from projections.attestation import attest
+from projections.rebuild import rebuild
+from projections.schema import console_sessions, events, key_digests, metadata
+from projections.seals import NoSeals, Seals
+from projections.views import VIEWS
+from tests.conftest import NOON
+from tests.engines import address_of
+from tests.projections.ledgers import Keys, Made, keys_in
+from tests.raw_sql import as_dicts, edit_rows, sql, with_field
+
+
+@pytest.fixture
+def keys(opened: OpenLedger) -> Keys:
+    return Keys(opened)
+
+
+def verified_anew(keys: Keys, token: str) -> Code:
+    """Verify a token as a process that has nothing in memory does."""
+    with keys_in(keys.data_dir) as again:
+        return again.verify(token)
+
+
+def token_with(lookup_of: Made, secret_of: Made) -> str:
+    """Return the token of one key with the secret of another, and the right checksum."""
+    public, secret = parse(lookup_of.token), parse(secret_of.token)
+    assert public is not None
+    assert secret is not None
+    return Token(public.prefix, public.lookup_id, secret.secret).reveal()
+
+
+def findings(keys: Keys) -> list[str]:
+    attestation = attest(keys.database, notes=[], keys=None)
+    return [f"{each.about} {each.wrong}" for each in attestation.findings]
+
+
+def test_a_digest_that_was_copied_to_another_key_opens_nothing(keys: Keys) -> None:
+    root, own = keys.create("root", workspace="root", scopes=("*",)), keys.create("own")
+    (theirs, ours) = (root.token[4:20], own.token[4:20])
+    sql(
+        keys.address,
+        "UPDATE key_digests SET digest = (SELECT digest FROM key_digests WHERE lookup_id = ?)"
+        " WHERE lookup_id = ?",
+        ours,
+        theirs,
+    )
+    for token in (token_with(root, own), root.token):
+        with pytest.raises(RowNotSealed):
+            verified_anew(keys, token)
+    assert verified_anew(keys, own.token) is Code.VALID
+    assert [each for each in findings(keys) if each.startswith("seal ")] != []
+
+
+def test_a_digest_copied_with_its_seal_opens_nothing(keys: Keys) -> None:
+    root, own = keys.create("root", workspace="root", scopes=("*",)), keys.create("own")
+    sql(
+        keys.address,
+        "UPDATE key_digests SET digest = own.digest, seal = own.seal FROM key_digests own"
+        " WHERE own.lookup_id = ? AND key_digests.lookup_id = ?",
+        own.token[4:20],
+        root.token[4:20],
+    )
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, token_with(root, own))
+
+
+def test_an_exchanged_verifier_opens_nothing(keys: Keys) -> None:
+    root, own = keys.create("root", workspace="root", scopes=("*",)), keys.create("own")
+    sql(keys.address, "DELETE FROM key_digests")
+    sql(
+        keys.address,
+        "UPDATE auth_lookup SET verifier ="
+        " (SELECT verifier FROM auth_lookup WHERE position = 2) WHERE position = 1",
+    )
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, token_with(root, own))
+
+
+def test_another_key_s_sealed_row_under_a_lookup_id_opens_nothing(keys: Keys) -> None:
+    root, own = keys.create("root", workspace="root", scopes=("*",)), keys.create("own")
+    sql(keys.address, "DELETE FROM key_digests")
+    sql(keys.address, "DELETE FROM auth_lookup WHERE position = 2")
+    edit_rows(keys.address, "auth_lookup", 1, lookup_id=own.token[4:20])
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, token_with(own, root))
+
+
+@pytest.mark.parametrize("change", ["revoke", "narrow", "rename"])
+def test_an_old_row_put_back_with_its_old_seal_opens_nothing(keys: Keys, change: str) -> None:
+    made = keys.create(scopes=("a:b", "c:d"))
+    (old,) = as_dicts(keys.address, "auth_lookup")
+    if change == "revoke":
+        keys.revoke(made.key_id)
+    elif change == "narrow":
+        keys.update(made.key_id, Changes(scopes=["a:b"]))
+    else:
+        keys.rename(made.key_id, "renamed")
+    edit_rows(keys.address, "auth_lookup", 1, **old)
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, made.token)
+    assert findings(keys) != []
+
+
+@pytest.mark.parametrize("column", [column.name for column in auth_lookup.table.c])
+def test_a_change_of_any_column_of_a_row_opens_nothing(keys: Keys, column: str) -> None:
+    made, other = keys.create("one"), keys.create("other")
+    keys.rename(made.key_id, "renamed")
+    (row, theirs) = as_dicts(keys.address, "auth_lookup")
+    if column == "lookup_id":
+        sql(keys.address, "DELETE FROM auth_lookup WHERE position = 2")
+    value = theirs[column] if theirs[column] != row[column] else None
+    if value is None and column in {"revoked", "expired"}:
+        value = 1
+    elif value is None:
+        value = {"workspace": "root", "role": "Root", "token_prefix": "other"}.get(column, '["*"]')
+    sql(
+        keys.address,
+        f"UPDATE auth_lookup SET {column} = ? WHERE position = 1",  # noqa: S608 - a column's name
+        value if column != "position" else 77,
+    )
+    token = token_with(other, made) if column == "lookup_id" else made.token
+    sql(keys.address, "DELETE FROM key_digests")
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, token)
+
+
+def test_a_tampered_row_is_changed_by_a_revocation_and_never_sealed(keys: Keys) -> None:
+    made = keys.create()
+    edit_rows(keys.address, "auth_lookup", 1, scopes='["*"]')
+    keys.revoke(made.key_id)
+    (row,) = as_dicts(keys.address, "auth_lookup")
+    assert (row["seal"], bool(row["revoked"])) == (None, True)
+    rebuild(keys.database, auth_lookup.VIEW, clock=lambda: NOON)
+    assert verified_anew(keys, made.token) is Code.REVOKED
+
+
+def plant_scopes(keys: Keys, made: Made, scopes: list[str]) -> None:
+    """Append an event, as whoever can write to the database can."""
+    keys.update(made.key_id, Changes(scopes=["x:y"]))
+    (position,) = sql(keys.address, "SELECT max(id) FROM events")[0]
+    (state,) = sql(keys.address, "SELECT state FROM events WHERE id = ?", position)[0]
+    planted = with_field("scopes", scopes)(state)
+    sql(keys.address, "UPDATE events SET state = ? WHERE id = ?", planted, position)
+
+
+def test_a_planted_event_is_not_rotated_into_a_new_key(keys: Keys) -> None:
+    made = keys.create()
+    plant_scopes(keys, made, ["*"])
+    for command in (keys.rotate, keys.revoke):
+        with pytest.raises(EventNotSealed) as caught:
+            command(made.key_id)
+        assert caught.value.code == "EVENT_NOT_SEALED"
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_planted_event_stops_a_rebuild_and_is_named(keys: Keys, view: object) -> None:
+    made = keys.create()
+    plant_scopes(keys, made, ["*"])
+    with pytest.raises(EventNotSealed) as caught:
+        rebuild(keys.database, view, clock=lambda: NOON)  # type: ignore[arg-type]
+    assert caught.value.position == 2
+    assert "event it has no right seal: the ledger did not write it like this" in findings(keys)
+
+
+def test_no_entry_of_a_planted_event_is_signed(keys: Keys) -> None:
+    made = keys.create()
+    keys.opened.signer.sign()
+    plant_scopes(keys, made, ["*"])
+    with pytest.raises(HistoryInDoubt, match="has an event without a right seal"):
+        keys.opened.signer.sign()
+    with pytest.raises(HistoryInDoubt):
+        keys.create("after it")
+
+
+def test_no_entry_that_its_event_does_not_say_is_signed(keys: Keys) -> None:
+    keys.create()
+    keys.opened.signer.sign()
+    keys.create("second")
+    edit_rows(keys.address, "entries", 2, entry=b"{}")
+    with pytest.raises(HistoryInDoubt, match="is not what its event says"):
+        keys.opened.signer.sign()
+
+
+@pytest.mark.parametrize("table", [events, key_digests, console_sessions], ids=lambda t: t.name)
+def test_what_is_sealed_has_a_seal_column(table: object) -> None:
+    assert "seal" in metadata.tables[table.name].c  # type: ignore[attr-defined]
+
+
+def test_every_kind_of_event_of_a_key_moves_the_version() -> None:
+    for kind, handler in auth_lookup.HANDLERS.items():
+        if kind.TOPIC.startswith("ApiKey."):
+            assert handler.__qualname__.startswith("_versioned"), kind.TOPIC
+    assert set(auth_lookup.HANDLERS) == set(EVENT_CLASSES.values())
+
+
+def test_seals_of_different_kinds_and_secrets_differ() -> None:
+    values = ["a", "b"]
+    seals = Seals(Pepper(bytes(32)))
+    made = [seals.auth_row(values), seals.digest(values), seals.session(values)]
+    made += [seals.last_check(values), Seals(Pepper(token_bytes(32))).digest(values)]
+    assert len(set(made)) == len(made)
+    assert seals.digest(["ab", ""]) != seals.digest(["a", "b"])
+    assert seals.digest([b"\x0a"]) != seals.digest(["0a"])
+    assert bytes(32).hex() not in repr(vars(seals))
+
+
+def test_what_is_made_without_the_secret_has_no_seal() -> None:
+    none = NoSeals(Pepper(bytes(32)))
+    made: list[Callable[..., object]] = [none.event, none.auth_row]
+    assert [made[0](b"", 1, "", b""), made[1]([1])] == [None, None]
+    assert none.is_event(b"", 1, "", b"", None)
+
+
+def test_an_event_s_seal_covers_each_of_its_columns() -> None:
+    seals = Seals(Pepper(bytes(32)))
+    key = to_uuid("apikey_00000000-0000-8000-8000-000000000000").bytes
+    right: list[Any] = [key, 1, "ApiKey.Created", b"{}"]
+    seal = seals.event(key, 1, "ApiKey.Created", b"{}")
+    assert seals.is_event(*[*right, seal])
+    for place, other in enumerate((key[::-1] + b"", 2, "ApiKey.Revoked", b"{} ")):
+        changed = [*right]
+        changed[place] = other if place else bytes([1]) + key[1:]
+        assert not seals.is_event(*[*changed, seal])
+    for wrong in (None, b"", seal[:-1] if seal else b"", "text", bytes(32)):
+        assert not seals.is_event(*[*right, wrong])
+    for planted in (
+        ["text", 1, "t", b""],
+        [key, "1", "t", b""],
+        [key, -1, "t", b""],
+        [key, 1, 7, 8],
+    ):
+        assert not seals.is_event(*[*planted, bytes(32)])
+
+
+def test_a_sound_ledger_has_no_findings(data_dir: Path) -> None:
+    with keys_in(data_dir) as keys:
+        made = keys.create()
+        keys.revoke(made.key_id)
+        assert findings(keys) == []
+    assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(0,)]
