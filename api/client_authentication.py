@@ -11,7 +11,7 @@ on `authenticated_call`.
 
 import binascii
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import parse_qs, unquote_plus
@@ -141,7 +141,7 @@ async def authenticated_call(
     else:
         requester = await require(request, scopes, None, None)
     if not is_form:
-        raise Invalid("content-type", f"send the token as {FORM} (RFC 7662, section 2.1)")
+        raise Invalid("content-type", f"send the request as {FORM}")
     return OAuthCall(requester, form)
 
 
@@ -150,7 +150,7 @@ def is_oauth_client(request: Request) -> bool:
     return bool(getattr(request.state, "is_oauth_client", False))
 
 
-def presented_client(headers: Iterable[tuple[bytes, bytes]], form: OAuthForm) -> ClientCredentials:
+def presented_client(headers: Sequence[tuple[bytes, bytes]], form: OAuthForm) -> ClientCredentials:
     """Return the credentials of the one method that an OAuth client uses.
 
     Args:
@@ -161,9 +161,8 @@ def presented_client(headers: Iterable[tuple[bytes, bytes]], form: OAuthForm) ->
         Invalid: more than one method is used, or a field occurs twice or is missing.
         Unauthenticated: the Basic credentials cannot be read, or there is no ``client_secret``.
     """
-    values = [value for _, value in headers]
     basic = [value for name, value in headers if _is_basic(name, value)]
-    if len(values) + form.has("client_secret") > 1:
+    if len(headers) + form.has("client_secret") > 1:
         raise Invalid("client_secret", "authenticate by one method only, and once")
     client_id = form.optional("client_id")
     secret = form.optional("client_secret")
