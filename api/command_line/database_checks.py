@@ -140,8 +140,8 @@ def _check_contents(database: Database, settings: Settings, no_ledger: str) -> I
         keys = next(each.rows for each in found.projections if each.name == key_list.VIEW.name)
         contents = f"{counted(found.events, 'event')}, {counted(keys, 'key')}"
         yield Check("contents", "ok", contents)
+        yield from _check_secret(_sealed(database, settings.pepper_path))
         sealed = _sealed(database, settings.pepper_path)
-        yield from _check_secret(sealed)
         yield from check_history(sealed, settings.signing_key_path, settings.checkpoint_path)
 
 
@@ -157,10 +157,12 @@ def _sealed(database: Database, pepper_path: Path) -> Database:
 def _check_secret(database: Database) -> Iterator[Check]:
     """Check that the ledger is sealed with the pepper of this machine."""
     name = "seals"
-    seals = database.seals
+    seals = database.given_seals
+    if seals is None:
+        return
     if isinstance(seals, NoSeals):
-        said = "they cannot be checked without the pepper"
-        yield Check(name, "fail", said, "restore the pepper, or see the check of its file")
+        remedy = f"restore the file `pepper`; if it is lost for good, run: {COMMAND}"
+        yield Check(name, "fail", "they cannot be checked without the pepper", remedy)
         return
     try:
         with database.read() as connection:
