@@ -215,9 +215,13 @@ class HttpConnection(Protocol):
 
     def end(self) -> None:
         """Stop sending, and ignore what the client sends until it closes the connection."""
-        if self._waits_for is _WaitsFor.END or self.transport.is_closing():
+        if self._waits_for is _WaitsFor.END:
             return
+        closing = self.transport.is_closing()
+        # It may be closing and still wait for a client that does not read: that has a limit, too.
         self._begin_end()
+        if closing:
+            return
         if self._client_ended:
             self.transport.close()
             return
