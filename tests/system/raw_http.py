@@ -132,6 +132,10 @@ class Wire:
             answer.body = self.rest()
         return answer
 
+    def interim(self) -> int:
+        """Read an interim answer; return its status."""
+        return self._head().status
+
     def rest(self) -> bytes:
         """Read until the server ends the connection; return what came.
 

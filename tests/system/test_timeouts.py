@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.clients import Client, answered
+from tests.system.clients import Client, Json, answered
 from tests.system.processes import PATIENCE, Server, eventually, servers_in
 from tests.system.raw_http import Answer, Wire, connected
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")
 
-SHORT = {"head_seconds": 1.0, "body_seconds": 1.0, "keep_alive_seconds": 3.0, "write_seconds": 1.0}
+SHORT: Json = {
+    "head_seconds": 1.0,
+    "body_seconds": 1.0,
+    "keep_alive_seconds": 3.0,
+    "write_seconds": 1.0,
+}
 DRIP_SECONDS = 0.1
 """Pause between two bytes of clients that are slow on purpose, shorter than each timeout."""
 
