@@ -229,9 +229,12 @@ class HttpConnection(Protocol):
         if self._client_ended:
             self.transport.close()
             return
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()
+        else:
+            # TLS tells the client that this is the end, and reads until the client agrees.
+            self.transport.close()
 
     def _close(self) -> None:
         """Close a connection on which nothing is under way."""
