@@ -109,7 +109,8 @@ def test_a_gateway_gets_the_same_answer(site: Site, scopes: tuple[str, ...]) -> 
 
 @pytest.mark.parametrize("scopes", SCOPES[:3], ids=repr)
 def test_verify_answers_the_same(site: Site, scopes: tuple[str, ...]) -> None:
-    fast, by_application = [], []
+    fast: list[str] = []
+    by_application: list[str] = []
     for caller, name in product(("verifier", "narrow"), TOKENS):
         found = []
         for more in ("", *BY_APPLICATION.values()):
