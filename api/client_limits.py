@@ -107,6 +107,8 @@ def client_limits(
             is one for reading and one for writing.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        descriptors = _DESCRIPTORS_WANTED
     kept = _DESCRIPTORS_FOR_FILES + 4 * database_connections
     allowed = max(_FEWEST_CONNECTIONS, descriptors - kept)
     total = min(allowed, _MOST_CONNECTIONS if total is None else total)
