@@ -13,6 +13,7 @@ _FEWEST_CONNECTIONS = 16
 _DESCRIPTORS_FOR_FILES = 128
 _DESCRIPTORS_WANTED = 65_536
 _IPV6_PREFIX = 64
+_MOST_TURNED_AWAY = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Connections:
         self._by_source: Counter[str] = Counter()
         self.total = 0
         """Number of connections that count."""
+        self._turned_away = 0
         # Bound to this object's limits, since the networks are part of what it computes.
         self._source = lru_cache(maxsize=4096)(self._find_source)
 
@@ -68,6 +70,21 @@ class Connections:
             if not self._by_source[source]:
                 del self._by_source[source]
 
+    def turn_away(self) -> bool:
+        """Tell whether a connection beyond the limits may stay open until it has its answer.
+
+        Only a few may at a time, since each has a file descriptor. `turned_away` ends the time of
+        one that may.
+        """
+        if self._turned_away >= _MOST_TURNED_AWAY:
+            return False
+        self._turned_away += 1
+        return True
+
+    def turned_away(self) -> None:
+        """Stop counting a connection beyond the limits."""
+        self._turned_away -= 1
+
     def _find_source(self, address: str) -> str:
         """Return the name under which a client is counted; empty if its address is exempt."""
         parsed = parsed_address(address)
@@ -84,14 +101,17 @@ def client_limits(
     """Return the limits of this process; what is ``None`` is derived from its file descriptors.
 
     Args:
+        total: of connections; no more than the file descriptors allow.
         trusted_proxies: addresses and networks, comma-separated.
         database_connections: of each pool; a pool has at most twice as many under load, and there
             is one for reading and one for writing.
     """
-    if total is None:
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        kept = _DESCRIPTORS_FOR_FILES + 4 * database_connections
-        total = max(_FEWEST_CONNECTIONS, min(descriptors - kept, _MOST_CONNECTIONS))
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        descriptors = _DESCRIPTORS_WANTED
+    kept = _DESCRIPTORS_FOR_FILES + 4 * database_connections
+    allowed = max(_FEWEST_CONNECTIONS, descriptors - kept)
+    total = min(allowed, _MOST_CONNECTIONS if total is None else total)
     if per_address is None:
         per_address = max(1, total // 4)
     return ClientLimits(total, per_address, parsed_networks(trusted_proxies))

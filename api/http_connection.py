@@ -90,6 +90,7 @@ class HttpConnection(Protocol):
         self._waits_for = _WaitsFor.FIRST_BYTE
         self._deadline = Deadline(self.loop, self._expire)
         self._counted_as: str | None = None
+        self._turned_away = False
         self._client_ended = False
         self._body_began = 0.0
         self._body_bytes = 0
@@ -107,7 +108,7 @@ class HttpConnection(Protocol):
         self.scheme = "https" if is_ssl(self.transport) else "http"
         self._counted_as = self._http.connections.enter(self.client and self.client[0])
         if self._counted_as is None:
-            self.refuse(Refused(503, "there are too many connections"))
+            self._turn_away()
         else:
             self._deadline.set_after(self._http.limits.head_seconds)
 
@@ -118,6 +119,9 @@ class HttpConnection(Protocol):
         if self._counted_as is not None:
             self._http.connections.leave(self._counted_as)
             self._counted_as = None
+        if self._turned_away:
+            self._http.connections.turned_away()
+            self._turned_away = False
         self._waits_for = _WaitsFor.END
         if self._exchange is not None:
             self._exchange.disconnected = not self._exchange.response_complete
@@ -215,15 +219,22 @@ class HttpConnection(Protocol):
 
     def end(self) -> None:
         """Stop sending, and ignore what the client sends until it closes the connection."""
-        if self._waits_for is _WaitsFor.END or self.transport.is_closing():
+        if self._waits_for is _WaitsFor.END:
             return
+        closing = self.transport.is_closing()
+        # It may be closing and still wait for a client that does not read: that has a limit, too.
         self._begin_end()
+        if closing:
+            return
         if self._client_ended:
             self.transport.close()
             return
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()
+        else:
+            # TLS tells the client that this is the end, and reads until the client agrees.
+            self.transport.close()
 
     def _close(self) -> None:
         """Close a connection on which nothing is under way."""
@@ -237,6 +248,15 @@ class HttpConnection(Protocol):
         self._unsent = self.transport.get_write_buffer_size()
         seconds = self._http.limits.write_seconds if self._unsent else DISCARD_SECONDS
         self._deadline.set_after(seconds)
+
+    def _turn_away(self) -> None:
+        """Answer that there are too many connections; in a flood of them, only close this one."""
+        self._turned_away = self._http.connections.turn_away()
+        if self._turned_away:
+            self.refuse(Refused(503, "there are too many connections"))
+        else:
+            self._waits_for = _WaitsFor.END
+            self.transport.abort()
 
     def _discard(self, count: int) -> None:
         self._discarded += count

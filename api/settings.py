@@ -111,8 +111,8 @@ class Settings(BaseSettings):
     max_connections: int | None = Field(
         default=None,
         ge=1,
-        description="Most connections of each process; unset, what its file descriptors allow, at"
-        " most 10,000.",
+        description="Most connections of each process, up to what its file descriptors allow;"
+        " unset, at most 10,000.",
     )
     max_connections_per_address: int | None = Field(
         default=None,

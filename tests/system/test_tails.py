@@ -155,6 +155,24 @@ class TestRefused:
         # Those that went have given their places back.
         eventually(lambda: _is_let_in(server), "there is room for another tail")
 
+    def test_a_workspace_with_many_credentials_leaves_half_of_the_tails_to_others(
+        self, servers: Servers
+    ) -> None:
+        server = servers.start(tails=4, **QUICK)
+        root = server.client()
+
+        def auditor(workspace: str) -> Client:
+            made = answered(root.create("auditor", ["audit:read"], workspace=workspace), 201)
+            return server.client(made["token"])
+
+        with Tail(auditor("acme"), {}).opened() as one, Tail(auditor("acme"), {}).opened() as two:
+            next(one), next(two)
+            answer = _asked_for_a_tail(auditor("acme"))
+            assert answered(answer, 429)["code"] == "TOO_MANY_READS"
+            assert "workspace" in answer.json()["detail"]
+            with Tail(auditor("other"), {}).opened() as others:
+                assert next(others)
+
 
 def _asked_for_a_tail(client: Client) -> httpx.Response:
     with client.http.stream(
