@@ -38,6 +38,9 @@ _log = structlog.get_logger()
 VERIFY_PATH = "/v1/verify"
 _VERIFY_TARGET = VERIFY_PATH.encode()
 _GATEWAY_TARGET = gateway.PATH.encode()
+_GATEWAY_QUERY = _GATEWAY_TARGET + b"?"
+_BEARER = b"Bearer "
+_API_KEY_HEADERS = frozenset(CREDENTIAL_HEADERS) - {b"authorization"}
 _VERIFY_SCOPES = ("api-keys:verify",)
 _LONGEST_USUAL_BODY = 1024  # the least that the limit on bodies can be set to
 _MOST_HEADS = 10_000
@@ -109,6 +112,8 @@ class FastLane:
         self._answered: list[Counted] = []
         # A row that was read anew is another object, and its head is written anew.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
+        self._default_headers: Headers = []
+        self._default_lines = b""
 
     def hold(self, held: Held, message: Message, loop: AbstractEventLoop) -> None:
         """Let a request that has arrived whole be answered before the loop looks for more.
@@ -136,33 +141,40 @@ class FastLane:
             return None
         return self._clock()
 
-    def answer(
-        self, target: bytes, headers: Headers, body: bytes, now: datetime
-    ) -> tuple[int, bytes] | None:
+    def default_lines(self, headers: Headers) -> bytes:
+        """Return the headers of every answer, such as the date, as they go over the wire.
+
+        Args:
+            headers: the server replaces the list, each second, and does not change it.
+        """
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._default_lines
+
+    def answer(self, message: Message, now: datetime) -> tuple[int, bytes] | None:
         """Answer a check, if it can be done at once and by what is usual.
 
         Args:
-            target: of the request, which `may_answer`.
-            headers: the names in lower case.
-            body: all of it.
+            message: a request that `may_answer`.
             now: what `catch_up` returned, after the request had arrived.
 
         Returns:
             The status, and the rest of the answer after the date as it goes over the wire; ``None``
             if it is for the application to answer.
         """
-        named = dict(headers)
-        if len(named) != len(headers):
+        head = message.head
+        if head.repeated is not None:
             return None
-        credentials = [(name, named[name]) for name in CREDENTIAL_HEADERS if name in named]
+        named = head.named
         given = named.get(b"x-request-id")
         request_id = (new_request_id() if given is None else checked_request_id(given)).encode()
         try:
-            token = presented_token(credentials)
-            if target == _VERIFY_TARGET:
-                answer = self._verify(token, named, body, now)
+            token = _token(named)
+            if head.target == _VERIFY_TARGET:
+                answer = self._verify(token, named, message.body, now)
             else:
-                answer = self._allow(token, target.partition(b"?")[2], request_id, now)
+                answer = self._allow(token, _wanted(head.target), request_id, now)
         except Exception:  # noqa: BLE001 - a damaged row must not leave all others of the turn waiting
             # The application asks again, and knows how to refuse, or to tell of a bug.
             return None
@@ -196,8 +208,9 @@ class FastLane:
         for counted, times in Counter(answered).items():
             self._metrics.checks(*counted, count=times, seconds=seconds)
 
-    def _allow(self, token: str, query: bytes, request_id: bytes, now: datetime) -> Answered | None:
-        wanted = gateway.wanted_scopes(gateway.PATH, query)
+    def _allow(
+        self, token: str, wanted: tuple[str, ...], request_id: bytes, now: datetime
+    ) -> Answered | None:
         answer = self._authentication.verify_caught_up(token, wanted, now=now)
         if answer is None:
             return None
@@ -240,8 +253,26 @@ def _give_up(held: Held) -> None:
 def may_answer(method: bytes, target: bytes) -> bool:
     """Tell by a request's first line whether the lane may have an answer to it."""
     if method == b"GET":
-        return target.partition(b"?")[0] == _GATEWAY_TARGET
+        return target.startswith(_GATEWAY_QUERY) or target == _GATEWAY_TARGET
     return method == b"POST" and target == _VERIFY_TARGET
+
+
+def _token(named: dict[bytes, bytes]) -> str:
+    """Return the one token that a request presents.
+
+    Raises:
+        LedgerError: as for `presented_token`, which does the same for any form of a credential.
+    """
+    usual = named.get(b"authorization")
+    if usual is not None and len(usual) > len(_BEARER) and usual.startswith(_BEARER):
+        if _API_KEY_HEADERS.isdisjoint(named):
+            return usual[len(_BEARER) :].strip().decode("latin-1")
+    return presented_token((name, named[name]) for name in CREDENTIAL_HEADERS if name in named)
+
+
+@lru_cache(maxsize=1024)
+def _wanted(target: bytes) -> tuple[str, ...]:
+    return gateway.wanted_scopes(gateway.PATH, target.partition(b"?")[2])
 
 
 class _Refusal(NamedTuple):

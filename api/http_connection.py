@@ -186,8 +186,12 @@ class HttpConnection(Protocol):
         if self._waits_for is _WaitsFor.END:
             return
         self._waits_for = _WaitsFor.NEXT
-        self.flow.resume_reading()
-        self._read()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._client_ended or self._reader.begun:
+            self._read()
+        else:
+            self._deadline.set_after(self._http.limits.idle_seconds)
 
     def refuse(self, refused: Refused) -> None:
         """Answer that a message is refused, and end the connection."""
