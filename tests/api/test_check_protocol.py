@@ -402,7 +402,7 @@ class TestLeftToTheApplication:
             wire = connect()
             wire.receive(house.get())
             await wire.answers(1)
-            statement = "INSERT INTO events VALUES (900, ?, 1, 'Nothing', ?)"
+            statement = "INSERT INTO events VALUES (900, ?, 1, 'Nothing', ?, NULL)"
             sql(house.ledger.database.url, statement, UUID(int=0), bytes(1))
             wire.receive(house.get())
             return [answer.status for answer in await wire.answers(2)]

@@ -345,8 +345,8 @@ def test_a_digest_that_the_database_refuses_changes_no_verdict(
 ) -> None:
     made = keys.create()
     forget_digests(keys)
-    stop_at(keys.address, "INSERT", "key_digests")
     with restarted(keys, clock, argon2) as again, structlog.testing.capture_logs() as logs:
+        stop_at(keys.address, "INSERT", "key_digests")
         assert again.verify(made.token) is Code.VALID
     assert [log["event"] for log in logs] == ["digest_not_kept"]
 

@@ -440,7 +440,7 @@ def _fail_to_write(everything: Everything, server: Server, client: Client) -> No
             assert client.create("never").status_code == 503
         for digest in digests:
             connection.execute(
-                "INSERT INTO key_digests VALUES (?, ?, ?) ON CONFLICT DO NOTHING", digest
+                "INSERT INTO key_digests VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", digest
             )
 
 
