@@ -16,7 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from api.fast_lane import FastLane, may_answer
+from api.fast_lane import FastLane
+from api.fast_requests import may_answer
 from api.http_connection import HttpConnection
 from api.http_messages import Message
 from api.http_refusals import Refused

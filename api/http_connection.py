@@ -14,6 +14,7 @@ import logging
 from asyncio import AbstractEventLoop, BaseTransport, Protocol, Transport, get_running_loop
 from enum import Enum
 from ipaddress import IPv6Address, ip_address
+from ssl import SSLContext
 from typing import Any, Literal, NamedTuple, cast
 
 import structlog
@@ -49,6 +50,7 @@ class Http(NamedTuple):
     limits: HttpLimits
     connections: Connections
     metrics: Metrics
+    tls: SSLContext | None = None
 
 
 class _WaitsFor(Enum):

@@ -61,7 +61,7 @@ class Head(NamedTuple):
     @property
     def headers(self) -> Headers:
         """All headers, with names in lower case, in the order of the message."""
-        return list(self.named.items()) if self.repeated is None else self.repeated
+        return list(self.named.items() if self.repeated is None else self.repeated)
 
 
 def parsed_head(head: bytes) -> Head:

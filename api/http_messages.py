@@ -21,6 +21,9 @@ _END_OF_HEAD = b"\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 _LONGEST_CHUNK_LINE = MAX_EXTENSION_BYTES + 16
+# A client with one credential sends the same head many times. The last one is kept, as in any case
+# the last bytes of a connection are.
+_LONGEST_KEPT_HEAD = 1024
 # The end of a head may be divided between two parts, so this much is looked at again.
 _OVERLAP = 3
 
@@ -46,8 +49,8 @@ class MessageReader:
     """Reads the messages of one connection."""
 
     __slots__ = (
-        "_at", "_body", "_buffer", "_chunks", "_extensions", "_left", "_limits", "_looked_at",
-        "_place", "_target_bytes", "_trailer_bytes", "_trailers", "head",
+        "_at", "_body", "_buffer", "_chunks", "_extensions", "_last", "_last_bytes", "_left",
+        "_limits", "_looked_at", "_place", "_target_bytes", "_trailer_bytes", "_trailers", "head",
     )  # fmt: skip
 
     def __init__(self, limits: HttpLimits) -> None:
@@ -56,6 +59,8 @@ class MessageReader:
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._looked_at = 0
+        self._last_bytes = b""
+        self._last: Head | None = None
         self.head: Head | None = None
         """The head of a message whose body has not arrived whole."""
 
@@ -132,12 +137,17 @@ class MessageReader:
             return None
         if end - start + len(_END_OF_LINE) > self._target_bytes:
             self._check_line(start)
-        try:
-            head = parsed_head(bytes(buffer[start:end]))
-        except Refused:
-            # Where the head arrives in parts, this is found first.
-            self._check_line_feeds(start, end)
-            raise
+        head_bytes = bytes(buffer[start:end])
+        head = self._last
+        if head is None or head_bytes != self._last_bytes:
+            try:
+                head = parsed_head(head_bytes)
+            except Refused:
+                # Where the head arrives in parts, this is found first.
+                self._check_line_feeds(start, end)
+                raise
+            if len(head_bytes) <= _LONGEST_KEPT_HEAD:
+                self._last_bytes, self._last = head_bytes, head
         self._at = self._looked_at = end + len(_END_OF_HEAD)
         return head
 
