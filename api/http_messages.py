@@ -146,8 +146,8 @@ class MessageReader:
                 # Where the head arrives in parts, this is found first.
                 self._check_line_feeds(start, end)
                 raise
-            if len(head_bytes) <= _LONGEST_KEPT_HEAD:
-                self._last_bytes, self._last = head_bytes, head
+            kept = len(head_bytes) <= _LONGEST_KEPT_HEAD
+            self._last_bytes, self._last = (head_bytes, head) if kept else (b"", None)
         self._at = self._looked_at = end + len(_END_OF_HEAD)
         return head
 
