@@ -32,6 +32,7 @@ from api.routes.documented import problem_schemas
 from api.settings import Settings
 from api.shared_question import asking
 from api.tails import tailing
+from api.tls import tls_of
 from api.work import Threads, WorkRoute, costly_reads_at_once
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
@@ -112,7 +113,10 @@ def create_app(
                     app.state.tails = tails
                     app.state.checks = Checks(ledger.authentication, clock, question, threads)
                     lane = FastLane(ledger.authentication, clock, metrics, question)
-                    http = Http(settings.http_limits, Connections(settings.client_limits), metrics)
+                    connections = Connections(settings.client_limits)
+                    tls = tls_of(settings)
+                    context = None if tls is None else tls.context
+                    http = Http(settings.http_limits, connections, metrics, context)
                     yield {HTTP: http, FAST_LANE: lane, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
             app.state.attestation_runs.stop()

@@ -16,7 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from api.fast_lane import FastLane, may_answer
+from api.fast_lane import FastLane
+from api.fast_requests import may_answer
 from api.http_connection import HttpConnection
 from api.http_messages import Message
 from api.http_refusals import Refused
@@ -80,18 +81,14 @@ class CheckProtocol(HttpConnection):
             return
         answer = None
         if now is not None:
-            head = message.head
-            answer = self._lane.answer(head.target, head.headers, message.body, now)
+            answer = self._lane.answer(message, now)
         if answer is None:
             self._leave_to_app(message)
             return
         status, rest = answer
-        sent = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            sent += (name, b": ", value, b"\r\n")
-        sent.append(rest)
         self._held = None
-        self.transport.write(b"".join(sent))
+        default = self._lane.default_lines(self.server_state.default_headers)
+        self.transport.write(b"%b%b%b" % (STATUS_LINE[status], default, rest))
         self.on_response_complete()
 
     def give_up(self) -> None:

@@ -11,7 +11,6 @@ the checks.
 """
 
 from asyncio import AbstractEventLoop
-from collections import Counter
 from datetime import datetime
 from functools import lru_cache
 from time import perf_counter
@@ -21,28 +20,22 @@ import orjson
 import structlog
 
 from api import gateway
-from api.credentials import CREDENTIAL_HEADERS, presented_token, refusal
+from api.credentials import refusal
+from api.fast_requests import VERIFY_PATH, VERIFY_TARGET, token_of, usual_request, wanted_by
 from api.http_messages import Message
 from api.metrics import Metrics
 from api.observed import checked_request_id, new_request_id
 from api.problems import refusal_answer
 from api.representations import verdict_as_json
 from api.shared_question import SharedQuestion
-from domain import scopes
-from domain.errors import Invalid
 from domain.judge import AuthRow, Code, Verified
 from projections.authentication import Authentication
 from projections.rebuild import Clock
 
 _log = structlog.get_logger()
-VERIFY_PATH = "/v1/verify"
-_VERIFY_TARGET = VERIFY_PATH.encode()
-_GATEWAY_TARGET = gateway.PATH.encode()
 _VERIFY_SCOPES = ("api-keys:verify",)
-_LONGEST_USUAL_BODY = 1024  # the least that the limit on bodies can be set to
 _MOST_HEADS = 10_000
 _ID_GOES_HERE = "the-id-of-the-request"
-_JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _HEAD_OF_VERDICT = (
     b"content-length: %d\r\n"
     b"content-type: application/json\r\n"
@@ -51,8 +44,6 @@ _HEAD_OF_VERDICT = (
 )
 
 Headers = list[tuple[bytes, bytes]]
-Asked = tuple[str, tuple[str, ...]]
-"""A token, and the scopes that it is to be used for."""
 
 
 class Counted(NamedTuple):
@@ -106,9 +97,11 @@ class FastLane:
         self._question = question
         self._turn: list[_Waiting] = []
         self._turn_began = 0.0
-        self._answered: list[Counted] = []
+        self._answered: dict[Counted, int] = {}
         # A row that was read anew is another object, and its head is written anew.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
+        self._default_headers: Headers = []
+        self._default_lines = b""
 
     def hold(self, held: Held, message: Message, loop: AbstractEventLoop) -> None:
         """Let a request that has arrived whole be answered before the loop looks for more.
@@ -136,40 +129,46 @@ class FastLane:
             return None
         return self._clock()
 
-    def answer(
-        self, target: bytes, headers: Headers, body: bytes, now: datetime
-    ) -> tuple[int, bytes] | None:
+    def default_lines(self, headers: Headers) -> bytes:
+        """Return the headers of every answer, such as the date, as they go over the wire.
+
+        Args:
+            headers: the server replaces the list, each second, and does not change it.
+        """
+        if headers is not self._default_headers:
+            lines = (b"%b: %b\r\n" % (name, value) for name, value in headers)
+            self._default_headers, self._default_lines = headers, b"".join(lines)
+        return self._default_lines
+
+    def answer(self, message: Message, now: datetime) -> tuple[int, bytes] | None:
         """Answer a check, if it can be done at once and by what is usual.
 
         Args:
-            target: of the request, which `may_answer`.
-            headers: the names in lower case.
-            body: all of it.
+            message: a request that `may_answer`.
             now: what `catch_up` returned, after the request had arrived.
 
         Returns:
             The status, and the rest of the answer after the date as it goes over the wire; ``None``
             if it is for the application to answer.
         """
-        named = dict(headers)
-        if len(named) != len(headers):
+        target, named = message.head.target, message.head.named
+        if message.head.repeated is not None:
             return None
-        credentials = [(name, named[name]) for name in CREDENTIAL_HEADERS if name in named]
         given = named.get(b"x-request-id")
         request_id = (new_request_id() if given is None else checked_request_id(given)).encode()
         try:
-            token = presented_token(credentials)
-            if target == _VERIFY_TARGET:
-                answer = self._verify(token, named, body, now)
+            token = token_of(named)
+            if target == VERIFY_TARGET:
+                answer = self._verify(token, named, message.body, now)
             else:
-                answer = self._allow(token, target.partition(b"?")[2], request_id, now)
+                answer = self._allow(token, wanted_by(target), request_id, now)
         except Exception:  # noqa: BLE001 - a damaged row must not leave all others of the turn waiting
             # The application asks again, and knows how to refuse, or to tell of a bug.
             return None
         if answer is None:
             return None
         counted, head, content = answer
-        self._answered.append(counted)
+        self._answered[counted] = self._answered.get(counted, 0) + 1
         return counted.status, b"%bx-request-id: %b\r\n\r\n%b" % (head, request_id, content)
 
     def _answer_turn(self) -> None:
@@ -192,12 +191,13 @@ class FastLane:
                 _log.exception("failed")
                 _give_up(held)
         seconds = perf_counter() - began
-        answered, self._answered = self._answered, []
-        for counted, times in Counter(answered).items():
+        answered, self._answered = self._answered, {}
+        for counted, times in answered.items():
             self._metrics.checks(*counted, count=times, seconds=seconds)
 
-    def _allow(self, token: str, query: bytes, request_id: bytes, now: datetime) -> Answered | None:
-        wanted = gateway.wanted_scopes(gateway.PATH, query)
+    def _allow(
+        self, token: str, wanted: tuple[str, ...], request_id: bytes, now: datetime
+    ) -> Answered | None:
         answer = self._authentication.verify_caught_up(token, wanted, now=now)
         if answer is None:
             return None
@@ -215,7 +215,7 @@ class FastLane:
     def _verify(
         self, token: str, named: dict[bytes, bytes], body: bytes, now: datetime
     ) -> Answered | None:
-        asked = _usual_request(named.get(b"content-type"), body)
+        asked = usual_request(named.get(b"content-type"), body)
         if asked is None:
             return None
         verify = self._authentication.verify_caught_up
@@ -235,13 +235,6 @@ def _give_up(held: Held) -> None:
         held.give_up()
     except Exception:  # noqa: BLE001 - as above
         _log.exception("failed")
-
-
-def may_answer(method: bytes, target: bytes) -> bool:
-    """Tell by a request's first line whether the lane may have an answer to it."""
-    if method == b"GET":
-        return target.partition(b"?")[0] == _GATEWAY_TARGET
-    return method == b"POST" and target == _VERIFY_TARGET
 
 
 class _Refusal(NamedTuple):
@@ -278,39 +271,3 @@ def _head_of_yes(key: AuthRow) -> bytes | None:
     if any(line.count(b"\n") + line.count(b"\r") > 2 for line in sent):  # noqa: PLR2004 - its end
         return None
     return b"".join(sent)
-
-
-def _usual_request(content_type: bytes | None, body: bytes) -> Asked | None:
-    """Return what a usual request asks; ``None`` if it is for the framework to read.
-
-    It is plain JSON in which neither name occurs twice, nothing is written as an escape, and the
-    values are of the right types; and it names no workspace.
-    """
-    if (
-        len(body) > _LONGEST_USUAL_BODY
-        or b"\\" in body
-        or body.count(b'"token"') != 1
-        or body.count(b'"scopes"') > 1
-        or content_type is None
-        or content_type.lower() not in _JSON_TYPES
-    ):
-        return None
-    try:
-        asked = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    if type(asked) is not dict or not asked.keys() <= {"token", "scopes"}:
-        return None
-    token, wanted = asked.get("token"), asked.get("scopes", [])
-    if type(token) is not str or type(wanted) is not list or {str} < {*map(type, wanted), str}:
-        return None
-    usual = _usual_scopes(tuple(wanted)) if len(wanted) <= scopes.MAX_SCOPES else None
-    return None if usual is None else (token, usual)
-
-
-@lru_cache(maxsize=1024)
-def _usual_scopes(wanted: tuple[str, ...]) -> tuple[str, ...] | None:
-    try:
-        return tuple(scopes.checked(wanted)) if wanted else ()
-    except Invalid:
-        return None

@@ -14,6 +14,7 @@ import logging
 from asyncio import AbstractEventLoop, BaseTransport, Protocol, Transport, get_running_loop
 from enum import Enum
 from ipaddress import IPv6Address, ip_address
+from ssl import SSLContext
 from typing import Any, Literal, NamedTuple, cast
 
 import structlog
@@ -49,6 +50,7 @@ class Http(NamedTuple):
     limits: HttpLimits
     connections: Connections
     metrics: Metrics
+    tls: SSLContext | None = None
 
 
 class _WaitsFor(Enum):
@@ -190,8 +192,12 @@ class HttpConnection(Protocol):
         if self._waits_for is _WaitsFor.END:
             return
         self._waits_for = _WaitsFor.NEXT
-        self.flow.resume_reading()
-        self._read()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self._client_ended or self._reader.begun:
+            self._read()
+        else:
+            self._deadline.set_after(self._http.limits.idle_seconds)
 
     def refuse(self, refused: Refused) -> None:
         """Answer that a message is refused, and end the connection."""

@@ -7,8 +7,10 @@ upgrade the protocol is no part of the framing and is ignored (RFC 9110, section
 
 import re
 from functools import lru_cache
+from string import ascii_letters, digits
 from typing import NamedTuple
 
+from api.http_header_names import COMMON_NAMES
 from api.http_limits import MAX_HEADERS
 from api.http_refusals import Refused
 
@@ -16,16 +18,16 @@ Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_HOST = re.compile(rb"[!$%&'()*+,.:;=\[\]_~0-9A-Za-z-]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?@]+)(/?[^?]*)(\?.*)?", re.IGNORECASE)
+_IN_HOSTS = b"!$%&'()*+,.:;=[]_~-" + ascii_letters.encode() + digits.encode()
 _IN_VALUES = b"\t" + bytes({*range(0x20, 0x100)} - {0x7F})
+_IN_HEADS = b"\r\n" + _IN_VALUES
 _BLANKS = b" \t"
+_LONGEST_LENGTH = 18
 _USUAL_NAME_BYTES = 64
-# Headers that decide how the message is framed, or what is done with the connection.
-_ABOUT_MESSAGE = frozenset(
-    {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"}
-)
+# Headers that are unusual and decide how the message is framed, or what the server does before
+# and after it.
+_UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding"})
 _ONCE = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
 
 CHUNKED = -1
@@ -39,7 +41,9 @@ class Head(NamedTuple):
         method: of the request.
         target: its path and query; ``*`` is possible for OPTIONS.
         version: of HTTP, ``1.1`` or ``1.0``.
-        headers: with names in lower case, in the order of the message.
+        named: the headers by their names, in lower case and in the order of the message. If a name
+            occurs more than once, its last value.
+        repeated: all headers, if a name occurs more than once.
         length: of the body; `CHUNKED` if it is sent in chunks.
         keep_alive: whether the client lets the connection stay open.
         expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
@@ -48,14 +52,23 @@ class Head(NamedTuple):
     method: bytes
     target: bytes
     version: str
-    headers: Headers
+    named: dict[bytes, bytes]
+    repeated: Headers | None
     length: int
     keep_alive: bool
     expects_continue: bool
 
+    @property
+    def headers(self) -> Headers:
+        """All headers, with names in lower case, in the order of the message."""
+        return list(self.named.items() if self.repeated is None else self.repeated)
+
 
 def parsed_head(head: bytes) -> Head:
     """Parse a head.
+
+    Each check of a request runs this, so the steps that all of them need are not functions of
+    their own.
 
     Args:
         head: without the empty line that ends it.
@@ -63,39 +76,38 @@ def parsed_head(head: bytes) -> Head:
     Raises:
         Refused: it is not well-formed, or asks for something that this server does not support.
     """
-    lines = head.split(b"\r\n")
-    method, target, version = _request_line(lines[0])
-    if len(lines) - 1 > MAX_HEADERS:
+    request_line, *lines = head.split(b"\r\n")
+    method, target, version = _request_line(request_line)
+    if len(lines) > MAX_HEADERS:
         raise Refused(431, f"send at most {MAX_HEADERS} headers")
-    headers: Headers = []
-    special: dict[bytes, bytes] = {}
-    for line in lines[1:]:
-        header = _header(line)
-        headers.append(header)
-        name = header[0]
-        if name in _ABOUT_MESSAGE:
-            if name in special:
-                if name in _ONCE:
-                    raise Refused(400, f"{name.decode()} occurs more than once")
-                special[name] += b"," + header[1]
-            else:
-                special[name] = header[1]
-    if version == "1.1" and b"host" not in special:
+    if (
+        head.translate(None, _IN_HEADS)
+        or head.count(b"\r") != len(lines)
+        or head.count(b"\n") != len(lines)
+    ):
+        raise Refused(400, "a header is not valid")
+    named: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise Refused(400, "a header is not valid")
+        named[COMMON_NAMES.get(name) or _lower_name(name)] = value.strip(_BLANKS)
+    repeated = None if len(named) == len(lines) else _repeated(lines, named)
+    host = named.get(b"host")
+    if host is None and version == "1.1":
         raise Refused(400, "the Host header is missing")
-    if not _HOST.fullmatch(special.get(b"host", b"")):
+    if host and host.translate(None, _IN_HOSTS):
         raise Refused(400, "the Host header is not valid")
     if target[0] != 47:  # noqa: PLR2004 - a slash
-        target = _other_target(method, target, headers)
-    length = _length(special, version)
-    return Head(
-        method,
-        target,
-        version,
-        headers,
-        length,
-        version == "1.1" and not _closes(special.get(b"connection")),
-        _expects_continue(special.get(b"expect"), version) and length != 0,
-    )
+        target, repeated = _other_target(method, target, named, repeated)
+    length = named.get(b"content-length")
+    if version == "1.1" and _UNUSUAL.isdisjoint(named):
+        size = 0 if length is None else _decimal(length)
+        return Head(method, target, version, named, repeated, size, True, False)  # noqa: FBT003
+    size = _length(length, named.get(b"transfer-encoding"), version)
+    keep_alive = version == "1.1" and not _closes(named, repeated)
+    waits = _expects_continue(named.get(b"expect"), version) and size != 0
+    return Head(method, target, version, named, repeated, size, keep_alive, waits)
 
 
 def checked_field(line: bytes) -> None:
@@ -104,7 +116,10 @@ def checked_field(line: bytes) -> None:
     Raises:
         Refused: it is not well-formed.
     """
-    _header(line)
+    name, colon, value = line.partition(b":")
+    if not colon or value.translate(None, _IN_VALUES):
+        raise Refused(400, "a header is not valid")
+    _lower_name(name)
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
@@ -122,12 +137,8 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
     return method, target, "1.0" if minor == b"0" else "1.1"
 
 
-def _header(line: bytes) -> tuple[bytes, bytes]:
-    name, colon, value = line.partition(b":")
-    if not colon or value.translate(None, _IN_VALUES):
-        raise Refused(400, "a header is not valid")
-    known = _usual_name(name) if len(name) <= _USUAL_NAME_BYTES else _name(name)
-    return known, value.strip(_BLANKS)
+def _lower_name(name: bytes) -> bytes:
+    return _usual_name(name) if len(name) <= _USUAL_NAME_BYTES else _name(name)
 
 
 def _name(name: bytes) -> bytes:
@@ -140,29 +151,50 @@ def _name(name: bytes) -> bytes:
 _usual_name = lru_cache(maxsize=1024)(_name)
 
 
-def _other_target(method: bytes, target: bytes, headers: Headers) -> bytes:
-    """Return the path and query of a target that does not begin with a slash."""
+def _repeated(lines: list[bytes], named: dict[bytes, bytes]) -> Headers:
+    """Return all headers, where a name occurs more than once; it may not be one of `_ONCE`."""
+    headers: Headers = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers.append((_lower_name(name), value.strip(_BLANKS)))
+    names = [name for name, _ in headers]
+    for name in _ONCE & named.keys():
+        if names.count(name) > 1:
+            raise Refused(400, f"{name.decode()} occurs more than once")
+    return headers
+
+
+def _other_target(
+    method: bytes, target: bytes, named: dict[bytes, bytes], repeated: Headers | None
+) -> tuple[bytes, Headers | None]:
+    """Return the path and query of a target that does not begin with a slash, and `repeated`.
+
+    The host of the target replaces the header (RFC 9112, section 3.2.2).
+    """
     if target == b"*" and method == b"OPTIONS":
-        return target
+        return target, repeated
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or not _HOST.fullmatch(absolute[1]):
+    if absolute is None or absolute[1].translate(None, _IN_HOSTS):
         raise Refused(400, "the request target is not valid")
     host, path, query = absolute.groups()
-    # The host of the target replaces the header (RFC 9112, section 3.2.2).
-    headers[:] = [each for each in headers if each[0] != b"host"]
-    headers.insert(0, (b"host", host))
-    return (path or b"/") + (query or b"")
+    others = {name: value for name, value in named.items() if name != b"host"}
+    named.clear()
+    named |= {b"host": host} | others
+    if repeated is not None:
+        repeated = [(b"host", host), *(each for each in repeated if each[0] != b"host")]
+    return (path or b"/") + (query or b""), repeated
 
 
-def _length(special: dict[bytes, bytes], version: str) -> int:
-    length = special.get(b"content-length")
-    coding = special.get(b"transfer-encoding")
+def _decimal(length: bytes) -> int:
+    # `isdigit` of bytes takes the digits of ASCII alone.
+    if len(length) > _LONGEST_LENGTH or not length.isdigit():
+        raise Refused(400, "Content-Length is not a number")
+    return int(length)
+
+
+def _length(length: bytes | None, coding: bytes | None, version: str) -> int:
     if coding is None:
-        if length is None:
-            return 0
-        if not _LENGTH.fullmatch(length):
-            raise Refused(400, "Content-Length is not a number")
-        return int(length)
+        return 0 if length is None else _decimal(length)
     if length is not None:
         raise Refused(400, "Content-Length and Transfer-Encoding exclude each other")
     if version == "1.0":
@@ -172,10 +204,12 @@ def _length(special: dict[bytes, bytes], version: str) -> int:
     return CHUNKED
 
 
-def _closes(connection: bytes | None) -> bool:
-    if connection is None:
+def _closes(named: dict[bytes, bytes], repeated: Headers | None) -> bool:
+    if b"connection" not in named:
         return False
-    return any(option.strip(_BLANKS) == b"close" for option in connection.lower().split(b","))
+    headers = named.items() if repeated is None else repeated
+    options = b",".join(value for name, value in headers if name == b"connection")
+    return any(option.strip(_BLANKS) == b"close" for option in options.lower().split(b","))
 
 
 def _expects_continue(expect: bytes | None, version: str) -> bool:

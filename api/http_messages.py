@@ -21,6 +21,9 @@ _END_OF_HEAD = b"\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 _LONGEST_CHUNK_LINE = MAX_EXTENSION_BYTES + 16
+# A client with one credential sends the same head many times. The last one is kept, as in any case
+# the last bytes of a connection are.
+_LONGEST_KEPT_HEAD = 1024
 # The end of a head may be divided between two parts, so this much is looked at again.
 _OVERLAP = 3
 
@@ -33,9 +36,8 @@ class Message(NamedTuple):
 
 
 class _At(Enum):
-    """What the next bytes are."""
+    """What the next bytes of a body are."""
 
-    HEAD = "head"
     BODY = "body of a known length"
     CHUNK_LINE = "line with the size of a chunk"
     CHUNK = "data of a chunk"
@@ -47,16 +49,18 @@ class MessageReader:
     """Reads the messages of one connection."""
 
     __slots__ = (
-        "_at", "_body", "_buffer", "_chunks", "_extensions", "_left", "_limits", "_looked_at",
-        "_place", "_trailer_bytes", "_trailers", "head",
+        "_at", "_body", "_buffer", "_chunks", "_extensions", "_last", "_last_bytes", "_left",
+        "_limits", "_looked_at", "_place", "_target_bytes", "_trailer_bytes", "_trailers", "head",
     )  # fmt: skip
 
     def __init__(self, limits: HttpLimits) -> None:
         self._limits = limits
+        self._target_bytes = limits.target_bytes
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._looked_at = 0
-        self._place = _At.HEAD
+        self._last_bytes = b""
+        self._last: Head | None = None
         self.head: Head | None = None
         """The head of a message whose body has not arrived whole."""
 
@@ -95,42 +99,56 @@ class MessageReader:
             Refused: what has arrived is no message, or exceeds a limit. Nothing may be read from
                 the connection after that.
         """
-        if self.head is None:
-            self.head = self._next_head()
-            if self.head is None:
-                return None
-            if self.head.length == 0:
-                return self._whole(b"")
-            self._begin_body(self.head.length)
+        if self.head is not None:
+            return self._next_body()
+        head = self._next_head()
+        if head is None:
+            return None
+        length = head.length
+        if length == 0:
+            return Message(head, b"")
+        start = self._at
+        if 0 < length <= min(self._limits.body_bytes, len(self._buffer) - start):
+            self._at = self._looked_at = start + length
+            return Message(head, bytes(self._buffer[start : start + length]))
+        self.head = head
+        self._begin_body(length)
         return self._next_body()
 
     def _whole(self, body: bytes) -> Message:
         assert self.head is not None  # noqa: S101 - the caller has it
         message = Message(self.head, body)
         self.head = None
-        self._place = _At.HEAD
         self._looked_at = self._at
         return message
 
     def _next_head(self) -> Head | None:
-        buffer, start = self._buffer, self._at
-        if buffer[start : start + 2] == _END_OF_LINE:
+        buffer, start, longest = self._buffer, self._at, self._limits.head_bytes
+        if start == len(buffer):
+            return None
+        looked_at = self._looked_at
+        if buffer[start] == 13 and buffer[start : start + 2] == _END_OF_LINE:  # noqa: PLR2004
             # One empty line may come before a request (RFC 9112, section 2.2).
             start += 2
-        end = buffer.find(
-            _END_OF_HEAD, max(start, self._looked_at), start + self._limits.head_bytes
-        )
+            looked_at = max(start, looked_at)
+        end = buffer.find(_END_OF_HEAD, looked_at, start + longest)
         if end < 0:
             self._check_unfinished(start)
             return None
-        self._check_line(start)
-        try:
-            head = parsed_head(bytes(buffer[start:end]))
-        except Refused:
-            # Where the head arrives in parts, this is found first.
-            self._check_line_feeds(start, end)
-            raise
-        self._at = end + len(_END_OF_HEAD)
+        if end - start + len(_END_OF_LINE) > self._target_bytes:
+            self._check_line(start)
+        head_bytes = bytes(buffer[start:end])
+        head = self._last
+        if head is None or head_bytes != self._last_bytes:
+            try:
+                head = parsed_head(head_bytes)
+            except Refused:
+                # Where the head arrives in parts, this is found first.
+                self._check_line_feeds(start, end)
+                raise
+            kept = len(head_bytes) <= _LONGEST_KEPT_HEAD
+            self._last_bytes, self._last = (head_bytes, head) if kept else (b"", None)
+        self._at = self._looked_at = end + len(_END_OF_HEAD)
         return head
 
     def _check_unfinished(self, start: int) -> None:
@@ -146,7 +164,7 @@ class MessageReader:
 
     def _check_line(self, start: int) -> None:
         """Refuse a request line that is too long, or that cannot become one."""
-        buffer, end = self._buffer, start + self._limits.target_bytes
+        buffer, end = self._buffer, start + self._target_bytes
         if not 65 <= buffer[start] <= 90:  # noqa: PLR2004 - a method begins with A to Z
             raise Refused(400, "the request line is not valid")
         if buffer.find(_END_OF_LINE, start, end) >= 0:

@@ -22,7 +22,8 @@ from api.logs import configure_logs
 from api.metrics import SHARED_FOLDER
 from api.processes import run_until_stopped, stop_on_hangup
 from api.settings import PREFIX, Settings, read_settings
-from api.tls import NoTls, context_of_worker, tls_of
+from api.tls import NoTls, tls_of
+from api.tls_connections import TlsConnection
 from domain.caller import system
 from domain.names import ROOT_WORKSPACE
 from projections.database import check_privileges
@@ -68,10 +69,9 @@ def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
         config = uvicorn.Config(
             "api.server:worker_app",
             factory=True,
-            http=CheckProtocol,
+            http=CheckProtocol if settings.tls_certificate is None else TlsConnection,
             # The application has no WebSocket route.
             ws="none",
-            ssl_context_factory=None if settings.tls_certificate is None else context_of_worker,
             workers=settings.workers,
             log_config=None,
             access_log=False,
@@ -81,7 +81,7 @@ def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
             timeout_worker_healthcheck=_WORKER_SILENT_SECONDS,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
         )
-        announce(sockets, settings.host, tls=config.is_ssl)
+        announce(sockets, settings.host, tls=settings.tls_certificate is not None)
         run_until_stopped(config, sockets)
 
 

@@ -2,11 +2,10 @@
 
 import ssl
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from api.settings import Settings, read_settings
+from api.settings import Settings
 from projections.file_modes import OpenToOthers, refuse_open_to_others
 
 _log = structlog.get_logger()
@@ -105,15 +104,3 @@ def tls_of(settings: Settings) -> RenewableTls | None:
     if certificate is None or key is None:
         raise NoTls("set both KEYLEDGER_TLS_CERTIFICATE and KEYLEDGER_TLS_KEY, or neither")
     return RenewableTls(certificate, key)
-
-
-def context_of_worker(_config: Any, _default: Any) -> ssl.SSLContext:  # noqa: ANN401 - uvicorn's own
-    """Return the context of a server process, whose settings are in the environment.
-
-    Raises:
-        NoTls: the certificate cannot be used.
-    """
-    tls = tls_of(read_settings())
-    if tls is None:
-        raise NoTls("no certificate is set")
-    return tls.context

@@ -25,6 +25,7 @@ NAMES = {
     "copy": "copying a ledger into another database",
     "on_postgresql": "checks, appends and rebuilds on PostgreSQL",
     "list_page": "pages of the key list, of many keys and of few",
+    "hostile_network": "long heads, and idle connections",
     "read_flood": "revocations during a flood of the slowest read",
 }
 

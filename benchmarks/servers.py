@@ -43,11 +43,16 @@ def keyledger(**settings: object) -> Iterator[Served]:
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         data_dir = Path(folder) / "data"
         with keyledger_on(data_dir, **settings) as started:
-            said = _said(data_dir).read_text()
-            token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said)
-            if token is None:
-                raise RuntimeError(f"the server printed no token: {said}")
-            yield Served(started.port, token[0], data_dir)
+            yield Served(started.port, root_token_of(data_dir), data_dir)
+
+
+def root_token_of(data_dir: Path) -> str:
+    """Return the token that a server has printed when it made a new ledger."""
+    said = _said(data_dir).read_text()
+    token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said)
+    if token is None:
+        raise RuntimeError(f"the server printed no token: {said}")
+    return token[0]
 
 
 @contextmanager

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
-from api.fast_lane import FastLane, may_answer
+from api.fast_lane import FastLane
+from api.fast_requests import may_answer
+from api.http_head import Head
+from api.http_messages import Message as HttpMessage
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
@@ -123,13 +126,17 @@ def through_the_lane(api: Api, asked: Asked) -> Answered | None:
     target = b"?".join(filter(None, (asked.path.encode(), asked.query)))
     if not may_answer(asked.method.encode(), target) or (now := lane.catch_up()) is None:
         return None
-    answer = lane.answer(target, list(asked.headers), b"".join(asked.chunks), now)
+    headers = list(asked.headers)
+    named = dict(headers)
+    repeated = None if len(named) == len(headers) else headers
+    head = Head(asked.method.encode(), target, "1.1", named, repeated, 0, True, False)  # noqa: FBT003
+    answer = lane.answer(HttpMessage(head, b"".join(asked.chunks)), now)
     if answer is None:
         return None
     status, rest = answer
-    head, _, content = rest.partition(b"\r\n\r\n")
+    lines, _, content = rest.partition(b"\r\n\r\n")
     headers = []
-    for line in head.split(b"\r\n"):
+    for line in lines.split(b"\r\n"):
         name, _, value = line.partition(b": ")
         headers.append((name, REQUEST_ID.sub(b"req", value)))
     return Answered(status, sorted(headers), REQUEST_ID.sub(b"req", content))

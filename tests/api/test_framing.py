@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.http_head import Head
 from api.http_limits import MAX_CHUNKS, MAX_EXTENSION_BYTES, MAX_HEADERS, HttpLimits
 from api.http_messages import MessageReader
 from api.http_refusals import Refused
@@ -152,6 +153,38 @@ def test_the_number_of_chunks_has_a_limit() -> None:
 
 
 ANY = [*WHOLE.values(), *(sent for _, sent in REFUSED.values())]
+
+
+def heads_read(sent: bytes) -> list[Head]:
+    """Return the heads of messages that arrive together."""
+    reader = MessageReader(HttpLimits())
+    reader.feed(sent)
+    heads = []
+    while (message := reader.next()) is not None:
+        heads.append(message.head)
+    return heads
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_repeated_head_is_read_as_if_it_were_the_first(name: str) -> None:
+    long = GET + b"a: " + b"b" * 2000 + b"\r\n\r\n"
+    other = WHOLE[name].replace(b"host: a", b"host: c")
+    for sent in (WHOLE[name], other, long, NEXT):
+        assert heads_read(sent * 2) == heads_read(sent) * 2
+    mixed = [WHOLE[name], other, WHOLE[name], long, WHOLE[name], NEXT, NEXT, other]
+    assert heads_read(b"".join(mixed)) == [heads_read(each)[0] for each in mixed]
+
+
+def test_the_application_cannot_change_the_next_head() -> None:
+    reader = MessageReader(HttpLimits())
+    for repeated in (GET + b"\r\n", GET + b"a: b\r\na: c\r\n\r\n"):
+        reader.feed(repeated * 2)
+        first = reader.next()
+        assert first is not None
+        first.head.headers.append((b"x-api-key", b"planted"))
+        second = reader.next()
+        assert second is not None
+        assert (b"x-api-key", b"planted") not in second.head.headers
 
 
 @given(
