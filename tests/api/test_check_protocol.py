@@ -376,7 +376,7 @@ class TestLeftToTheApplication:
                 wire.receive(house.get(token, "/v1/forward-auth"))
             return [(await wire.answers(1))[0].status for wire in wires]
 
-        assert house.run(scene) == [500, 204, 204]
+        assert house.run(scene) == [503, 204, 204]
 
     @pytest.mark.parametrize("long_target", [True, False])
     def test_an_error_of_one_connection_leaves_the_others_of_the_turn_alone(
