@@ -151,6 +151,48 @@ def test_a_tampered_row_is_changed_by_a_revocation_and_never_sealed(keys: Keys) 
     assert verified_anew(keys, made.token) is Code.REVOKED
 
 
+def put_back_what_was_before(keys: Keys, made: Made, *, entry: bool) -> None:
+    """Revoke a key, then delete its newest event and put its older row back."""
+    (old,) = as_dicts(keys.address, "auth_lookup")
+    keys.revoke(made.key_id)
+    assert keys.verify(made.token) is Code.REVOKED
+    later = keys.create("later")
+    assert keys.verify(later.token) is Code.VALID
+    keys.opened.signer.sign()
+    sql(keys.address, "DELETE FROM events WHERE id = 2")
+    if entry:
+        sql(keys.address, "DELETE FROM entries WHERE position = 2")
+    edit_rows(keys.address, "auth_lookup", 1, **old)
+
+
+@pytest.mark.parametrize("entry", [False, True])
+def test_a_process_that_knows_of_a_deleted_revocation_goes_on_refusing(
+    keys: Keys, *, entry: bool
+) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=entry)
+    assert keys.verify(made.token) is Code.REVOKED
+
+
+def test_a_deleted_event_with_the_older_row_is_found_by_its_entry(keys: Keys) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=False)
+    # What decision 0009 names among what remains.
+    assert verified_anew(keys, made.token) is Code.VALID
+    assert any(each.startswith("entry ") for each in findings(keys))
+
+
+def test_a_deleted_event_with_its_entry_and_the_older_row_is_found_by_the_signer(
+    keys: Keys,
+) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=True)
+    with pytest.raises(HistoryInDoubt):
+        keys.opened.signer.sign()
+    with pytest.raises(HistoryInDoubt):
+        keys.create("after it")
+
+
 def plant_scopes(keys: Keys, made: Made, scopes: list[str]) -> None:
     """Append an event, as whoever can write to the database can."""
     keys.update(made.key_id, Changes(scopes=["x:y"]))
