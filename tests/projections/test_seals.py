@@ -1,8 +1,10 @@
 """Whoever can write to the database, and does not have the pepper, gains no access."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_bytes
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
 from domain.tokens import Token, parse
-from projections import auth_lookup
+from projections import auth_lookup, seals
 from projections.attestation import attest
 from projections.rebuild import rebuild
 from projections.schema import console_sessions, events, key_digests, metadata
@@ -297,3 +299,25 @@ def test_a_sound_ledger_has_no_findings(data_dir: Path) -> None:
         keys.revoke(made.key_id)
         assert findings(keys) == []
     assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(0,)]
+
+
+def test_a_verification_from_memory_checks_no_seal(keys: Keys) -> None:
+    made = keys.create()
+    assert keys.verify(made.token) is Code.VALID
+    calls: list[str] = []
+
+    def note(frame: FrameType, kind: str, _: object) -> None:
+        if kind == "call" and frame.f_code.co_filename == seals.__file__:
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        code = keys.verify(made.token)
+        from_memory = list(calls)
+        calls.clear()
+        sql(keys.address, "UPDATE projection_states SET generation = generation + 1")
+        keys.verify(made.token)
+    finally:
+        sys.setprofile(None)
+    assert (code, from_memory) == (Code.VALID, [])
+    assert {"is_auth_row", "is_digest"} <= set(calls)
