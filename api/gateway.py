@@ -61,6 +61,7 @@ async def serve_gateway(scope: Scope, send: Send, checks: Checks, metrics: Metri
     await send({"type": "http.response.body", "body": body})
     seconds = perf_counter() - started
     metrics.checks(code, scope["method"], PATH, status, count=1, seconds=seconds)
+    metrics.outcome(code)
 
 
 async def _allow(checks: Checks, request: Scope) -> tuple[int, Headers]:

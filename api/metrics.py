@@ -229,6 +229,7 @@ class _LedgerCollector(Collector):
             return
         size, written = signed
         with readable("checkpoints"):
+            size = int(size)
             signed_at = from_text(written)
         yield GaugeMetricFamily(
             "keyledger_checkpoint_size",

@@ -56,46 +56,46 @@ GRANT USAGE, CREATE ON SCHEMA :"server" TO :"server";
 ALTER ROLE :"owner" IN DATABASE :"database" SET search_path = :"schema";
 ALTER ROLE :"server" IN DATABASE :"database" SET search_path = :"schema", :"server";
 
--- Adding to whatever table there will be; what else is granted by name is copied by a rebuild.
+-- A server reads every table. Writing is granted below, to each table by name and where possible to
+-- single columns; a rebuild of a projection copies these grants to the new table.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema"
-    GRANT SELECT, INSERT ON TABLES TO :"server";
+    REVOKE INSERT ON TABLES FROM :"server";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema"
+    GRANT SELECT ON TABLES TO :"server";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema"
     GRANT USAGE ON SEQUENCES TO :"server";
+-- To revoke a privilege on a table also revokes it on each of the table's columns.
+REVOKE ALL ON ALL TABLES IN SCHEMA :"schema" FROM :"server";
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"server";
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA :"schema" TO :"server";
 
--- The history, its entries and what was signed of them only grow.
-WITH grown AS (
+-- What the program writes, and nothing else. Events, entries and checkpoints can only be added, and the
+-- server does not choose the position of an event. No role but the owner writes alembic_version
+-- (the version of the tables) and ledger_secret (which secret the seals are made with).
+WITH written AS (
     SELECT * FROM (VALUES
-        ('events', 'INSERT'),
+        ('events', 'INSERT (originator_id, originator_version, topic, state, seal)'),
         ('entries', 'INSERT'),
         ('checkpoints', 'INSERT'),
-        ('key_list', 'INSERT, UPDATE'),
-        ('auth_lookup', 'INSERT, UPDATE'),
-        ('key_versions', 'INSERT, UPDATE'),
-        ('key_digests', 'INSERT, UPDATE'),
-        ('last_uses', 'INSERT, UPDATE'),
-        ('projection_states', 'INSERT, UPDATE, DELETE'),
-        ('console_sessions', 'INSERT, UPDATE, DELETE'),
-        ('last_attestation', 'INSERT, UPDATE, DELETE'),
-        -- Which secret the seals are made with is the owner's to say.
-        ('ledger_secret', 'SELECT')
+        ('key_list', 'INSERT, UPDATE (name, scopes, status, expires_at, revoked_at,'
+            ' revoked_by_type, revoked_by_id, revoke_reason, rotated_to, version)'),
+        ('auth_lookup', 'INSERT, UPDATE (name, scopes, expires_at, revoked, expired, version, seal)'),
+        ('key_versions', 'INSERT, UPDATE (held_until)'),
+        ('key_digests', 'INSERT, UPDATE (pepper_id, digest, seal)'),
+        ('last_uses', 'INSERT, UPDATE (used_at)'),
+        ('projection_states', 'INSERT (table_name, view_version, generation, position, filled_to),'
+            ' UPDATE (position, filled_to), DELETE'),
+        ('console_sessions', 'INSERT, UPDATE (used_at, seal), DELETE'),
+        ('last_attestation', 'INSERT, DELETE')
     ) AS may (name, privileges)
 )
-SELECT format(statement, schemaname, tablename, privileges, :'server')
-FROM grown
-JOIN pg_tables ON schemaname = :'schema' AND tablename = name,
-unnest(ARRAY[
-    'REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON %1$I.%2$I FROM %4$I',
-    'GRANT %3$s ON %1$I.%2$I TO %4$I'
-]) WITH ORDINALITY AS each (statement, place)
-ORDER BY name, place
-\gexec
-
--- The number that tells which version made the tables is the owner's to change.
-SELECT format('REVOKE INSERT ON %I.alembic_version FROM %I', schemaname, :'server')
-FROM pg_tables
-WHERE schemaname = :'schema' AND tablename = 'alembic_version'
+SELECT format(
+    'GRANT %s ON %I.%I TO %I',
+    regexp_replace(privileges, '\s+', ' ', 'g'), schemaname, tablename, :'server'
+)
+FROM written
+JOIN pg_tables ON schemaname = :'schema' AND tablename = name
+ORDER BY name
 \gexec
 
 COMMIT;

@@ -1,6 +1,7 @@
 """Checking signed checkpoints, kept in the database and outside it, against the tree."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -157,11 +158,19 @@ class _Source:
 
 
 def former_origins(connection: Connection) -> set[str]:
-    """Return what the log was called before it was forked, each time."""
+    """Return what the log was called before it was forked, each time.
+
+    A fork whose entry cannot be read is left out: then the checkpoints before it are findings.
+    """
     forks = connection.scalars(
         select(entries.table.c.entry).where(entries.table.c.type == Forked.TOPIC)
     )
-    return {orjson.loads(entry)["data"]["previous_origin"] for entry in forks}
+    origins = set()
+    for entry in forks:
+        # The check of the log names an entry that cannot be read.
+        with suppress(ValueError, TypeError, LookupError):
+            origins.add(str(orjson.loads(entry)["data"]["previous_origin"]))
+    return origins
 
 
 def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, text
 
+from domain.errors import ProjectionInconsistent
 from domain.times import to_text
 from projections.checkpoint import Checkpoint
 from projections.schema import checkpoints
@@ -27,6 +28,19 @@ def latest_note(connection: Connection, origin: str | None = None) -> str | None
     else:
         query = query.where(checkpoints.c.origin == origin).order_by(checkpoints.c.size.desc())
     note: str | None = connection.scalar(query.limit(1))
+    return note
+
+
+def shown_note(connection: Connection, origin: str) -> str | None:
+    """Return the note of a log's last checkpoint, to be shown; ``None`` if there is none yet.
+
+    Raises:
+        ProjectionInconsistent: what is stored is not text.
+    """
+    note: object = latest_note(connection, origin)
+    if note is not None and not isinstance(note, str):
+        message = "a row of checkpoints cannot be read; run: keyledger audit verify"
+        raise ProjectionInconsistent(message)
     return note
 
 

@@ -7,9 +7,9 @@ positions, which they know of every event.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Dialect, func, select
+from sqlalchemy import ColumnElement, Connection, Dialect, Row, func, select
 
 from domain.errors import Invalid, KeyNotFound
 from domain.key_ids import to_uuid
@@ -18,8 +18,11 @@ from domain.times import to_text
 from projections.database import POSTGRESQL, Database
 from projections.entries import size_of, table
 from projections.schema import events
+from projections.unreadable_rows import check_types, readable
 
 _BATCH = 500
+_LARGEST = 2**63 - 1
+"""The largest number that a column holds; a planted entry may have it as its leaf index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def leaf_indexes(connection: Connection, positions: Collection[int]) -> dict[int
 
 def span_of(connection: Connection, filters: FeedFilters, *, after: int) -> range:
     """Return leaf indexes among which are all that fit the filters and come after ``after``."""
-    rest = range(after + 1, size_of(connection))
+    rest = range(after + 1, min(size_of(connection), _LARGEST))
     if filters.since is filters.until is None:
         return rest
     # Times nearly always rise with the leaf index, and an index of them is all that is read here.
@@ -143,6 +146,9 @@ def read_feed(
         span: the leaf indexes that come into question.
         limit: how many entries at most.
         newest_first: read the last ones instead, in the opposite order.
+
+    Raises:
+        ProjectionInconsistent: a row has values of other types than the program writes.
     """
     order = table.c.leaf_index.desc() if newest_first else table.c.leaf_index
     rows = connection.execute(
@@ -155,7 +161,17 @@ def read_feed(
         .order_by(order)
         .limit(limit)
     )
-    return [FeedEntry._make(row) for row in rows]
+    return [_entry(row) for row in rows]
+
+
+def _entry(row: Row[Any]) -> FeedEntry:
+    with readable(table.name):
+        check_types(row, int, "leaf_index", "position")
+        check_types(row, str, "workspace")
+    entry: object = row.entry
+    # The pages of the console show the other entries, and that this one is damaged.
+    readable_entry = entry if isinstance(entry, bytes) else str(entry).encode()
+    return FeedEntry(row.leaf_index, row.position, row.workspace, readable_entry)
 
 
 def read_all(
@@ -193,7 +209,7 @@ def read_news(
     """
     with database.read() as connection:
         newest = newest_place(connection)
-        span = range(after.leaf_index + 1, newest.leaf_index + 1)
+        span = range(after.leaf_index + 1, min(newest.leaf_index + 1, _LARGEST))
         found = read_feed(connection, filters, span, limit=limit) if span else []
     if len(found) == limit:
         newest = Place(found[-1].leaf_index, found[-1].position)

@@ -19,10 +19,10 @@ _MAGIC = b"SQLite format 3\x00"
 _WAL = b"\x02\x02"
 
 _DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+_ON_ANY_COLUMN = "coalesce(has_any_column_privilege(to_regclass('{}'), 'UPDATE'), false)"
+_ON_TABLE = "coalesce(has_table_privilege(to_regclass('{}'), 'DELETE, TRUNCATE'), false)"
 _MAY_CHANGE = " OR ".join(
-    f"coalesce(has_table_privilege(to_regclass('{name}'), '{privilege}'), false)"
-    for name in ("events", "entries")
-    for privilege in ("UPDATE", "DELETE", "TRUNCATE")
+    each.format(name) for name in ("events", "entries") for each in (_ON_ANY_COLUMN, _ON_TABLE)
 )
 _SETTINGS = ", ".join(f"current_setting('{name}')" for name in _DURABLE)
 _SERVER = text(

@@ -2,6 +2,9 @@
 
 One result is kept, the last: it says how the ledger is. How it was before is told by the log and by
 whoever collects the metrics.
+
+The row has a seal over all its columns. A row without a right seal is not used: otherwise a planted
+row would hide findings and delay the next integrity check.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,9 +15,14 @@ from sqlalchemy import delete, insert, select
 
 from domain.times import from_text, to_text
 from projections.database import Database
+from projections.illegible_text import illegible_text
 from projections.schema import last_attestation as table
 from projections.stored_times import SKEW
 
+_ROWS_READ = 100
+"""Rows that are read to find one with a right seal; the program writes one row."""
+
+_SEALED = [column.name for column in table.c if column.name != "seal"]
 _NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
 
 
@@ -59,35 +67,31 @@ def keep_attestation(database: Database, last: LastAttestation) -> None:
         "finished_at": to_text(last.finished_at),
         "listed": orjson.dumps(last.listed),
     }
+    seal = database.seals.last_check(row[name] for name in _SEALED)
     with database.without_standby().write() as connection:
         connection.execute(delete(table))
-        connection.execute(insert(table).values(row))
+        connection.execute(insert(table).values(row | {"seal": seal}))
 
 
 def last_attestation(database: Database, now: datetime) -> LastAttestation | None:
-    """Return what came of the last attestation; ``None`` if there was none, or it is illegible.
+    """Return what came of the last attestation; ``None`` if there is no row that may be used.
 
-    A result of the future is none: somebody put it there, so that no other one would be due.
+    A row without a right seal is not used, and neither is a result of the future. Then the next
+    integrity check is due at once.
 
     Raises:
         LedgerUnavailable: the database cannot be asked.
     """
+    query = select(table).order_by(table.c.finished_at.desc()).limit(_ROWS_READ)
+    with database.read() as connection, illegible_text(connection):
+        rows = connection.execute(query).all()
     not_later = to_text(now + SKEW)
-    with database.read() as connection:
-        row = connection.execute(
-            select(table)
-            .where(table.c.finished_at <= not_later)
-            .order_by(table.c.finished_at.desc())
-            .limit(1)
-        ).first()
-    if row is None:
-        return None
-    try:
-        return LastAttestation(
-            from_text(row.finished_at),
-            **{name: int(row._mapping[name]) for name in _NUMBERS},  # noqa: SLF001
-            listed=tuple(LastFinding(**each) for each in orjson.loads(row.listed)),
-        )
-    except (ValueError, TypeError):
-        # The next one writes it anew, and comes at once since there seems to have been none.
-        return None
+    for row in rows:
+        *values, seal = row
+        if database.seals.is_last_check(values, seal) and row.finished_at <= not_later:
+            return LastAttestation(
+                from_text(row.finished_at),
+                **{name: row._mapping[name] for name in _NUMBERS},  # noqa: SLF001
+                listed=tuple(LastFinding(**each) for each in orjson.loads(row.listed)),
+            )
+    return None

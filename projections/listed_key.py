@@ -9,7 +9,26 @@ import orjson
 from domain.api_key import Status
 from domain.caller import Actor
 from domain.times import from_text
-from projections.unreadable_rows import readable
+from projections.unreadable_rows import check_types, readable
+
+_NUMBERS = ("position", "version")
+_TEXTS = (
+    "key_id",
+    "workspace",
+    "name",
+    "prefix",
+    "role",
+    "status",
+    "created_by_type",
+    "created_by_id",
+)
+_TEXTS_OR_NULL = (
+    "revoked_by_type",
+    "revoked_by_id",
+    "revoke_reason",
+    "rotated_from",
+    "rotated_to",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +71,9 @@ def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or it
 
 
 def _listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - as above
+    check_types(row, int, *_NUMBERS)
+    check_types(row, str, *_TEXTS)
+    check_types(row, str, *_TEXTS_OR_NULL, or_none=True)
     expires_at = _time_or_none(row.expires_at)
     status = row.status
     if status == "active" and expires_at is not None and now >= expires_at:

@@ -1,7 +1,8 @@
 """The tables of a ledger on a PostgreSQL server: who may do what with them, and filling them."""
 
+import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -17,33 +18,44 @@ _OWNS = (
     " WHERE oid = to_regclass('events')), has_schema_privilege(current_schema(), 'CREATE'), false)"
 )
 
-_NEEDED = {
-    "alembic_version": "SELECT",
-    "events": "SELECT, INSERT",
-    "entries": "SELECT, INSERT",
-    "checkpoints": "SELECT, INSERT",
-    "key_list": "SELECT, INSERT, UPDATE",
-    "auth_lookup": "SELECT, INSERT, UPDATE",
-    "key_versions": "SELECT, INSERT, UPDATE",
-    "key_digests": "SELECT, INSERT, UPDATE",
-    "last_uses": "SELECT, INSERT, UPDATE",
-    "projection_states": "SELECT, INSERT, UPDATE, DELETE",
-    "console_sessions": "SELECT, INSERT, UPDATE, DELETE",
-    "last_attestation": "SELECT, INSERT, UPDATE, DELETE",
-    "ledger_secret": "SELECT",
+_WRITTEN = {
+    "events": "INSERT (originator_id, originator_version, topic, state, seal)",
+    "entries": "INSERT",
+    "checkpoints": "INSERT",
+    "key_list": "INSERT, UPDATE (name, scopes, status, expires_at, revoked_at, revoked_by_type,"
+    " revoked_by_id, revoke_reason, rotated_to, version)",
+    "auth_lookup": "INSERT, UPDATE (name, scopes, expires_at, revoked, expired, version, seal)",
+    "key_versions": "INSERT, UPDATE (held_until)",
+    "key_digests": "INSERT, UPDATE (pepper_id, digest, seal)",
+    "last_uses": "INSERT, UPDATE (used_at)",
+    "projection_states": "INSERT (table_name, view_version, generation, position, filled_to),"
+    " UPDATE (position, filled_to), DELETE",
+    "console_sessions": "INSERT, UPDATE (used_at, seal), DELETE",
+    "last_attestation": "INSERT, DELETE",
+    "alembic_version": "",
+    "ledger_secret": "",
 }
-"""What a server does with which table; ``docs/postgresql-roles.sql`` grants that and no more."""
+"""What a server writes to each table; ``docs/postgresql-roles.sql`` grants that and no more."""
+
+
+def _needed() -> Iterator[tuple[str, str, str]]:
+    """Yield table, privilege and column of all that a server does; the column may be empty."""
+    for name, written in _WRITTEN.items():
+        yield name, "SELECT", ""
+        for privilege, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?(?:, |$)", written):
+            for column in columns.split(", "):
+                yield name, privilege, column
+
 
 _MISSING = (
-    "SELECT format('%%s on %%s', string_agg(privilege, ', ' ORDER BY privilege), name)"  # noqa: S608
+    "SELECT format('%%s on %%s', string_agg(DISTINCT privilege, ', ' ORDER BY privilege), name)"  # noqa: S608
     " FROM (VALUES "
-    + ", ".join(
-        f"('{name}', '{privilege}')"
-        for name, privileges in _NEEDED.items()
-        for privilege in privileges.split(", ")
-    )
-    + ") AS needed (name, privilege)"
-    " WHERE NOT has_table_privilege(to_regclass(name), privilege) GROUP BY name ORDER BY name"
+    + ", ".join(str(needed) for needed in _needed())
+    + ") AS needed (name, privilege, col) WHERE to_regclass(name) IS NOT NULL AND NOT CASE col"
+    " WHEN '' THEN has_table_privilege(to_regclass(name), privilege)"
+    " ELSE coalesce(has_column_privilege(to_regclass(name), (SELECT attname FROM pg_attribute"
+    " WHERE attrelid = to_regclass(name) AND attname = col), privilege), true) END"
+    " GROUP BY name ORDER BY name"
 )
 
 
@@ -119,13 +131,24 @@ def schema_for_new_tables(connection: Connection) -> str | None:
 
 
 def copy_grants(connection: Connection, of: Table, to: Table) -> None:
-    """Let everybody do with a table what they may do with another one."""
+    """Let everybody do with a table, and with each of its columns, what they may do with another.
+
+    Args:
+        to: has all columns for which something is granted; others are left out.
+    """
     granted = connection.exec_driver_sql(
-        "SELECT string_agg(a.privilege_type, ', '),"
+        "SELECT string_agg(a.privilege_type || columns, ', '),"
         " CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END"
-        " FROM pg_class c, aclexplode(c.relacl) a"
-        " WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner GROUP BY 2",
-        (of.name,),
+        " FROM ("
+        "SELECT relacl AS acl, '' AS columns FROM pg_class WHERE oid = to_regclass(%s)"
+        " UNION ALL"
+        " SELECT o.attacl, format(' (%%I)', o.attname) FROM pg_attribute o"
+        " JOIN pg_attribute n ON n.attrelid = to_regclass(%s) AND n.attname = o.attname"
+        " WHERE o.attrelid = to_regclass(%s) AND NOT o.attisdropped AND NOT n.attisdropped"
+        ") granted, aclexplode(acl) a"
+        " WHERE a.grantee <> (SELECT relowner FROM pg_class WHERE oid = to_regclass(%s))"
+        " GROUP BY 2",
+        (of.name, to.name, of.name, of.name),
     )
     for privileges, grantee in granted.all():
         connection.exec_driver_sql(f"GRANT {privileges} ON {to.name} TO {grantee}")

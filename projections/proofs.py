@@ -13,6 +13,7 @@ from projections.checkpoints import latest_note
 from projections.entries import reader, size_of, table
 from projections.merkle import Node, Read
 from projections.schema import events
+from projections.unreadable_rows import readable
 
 
 class InclusionProof(NamedTuple):
@@ -142,7 +143,11 @@ def _with_one_reading(read: Read, *questions: Callable[[Read], list[bytes]]) -> 
 
 
 def _size(connection: Connection, size: int | None, *, field: str, needed: int) -> int:
-    """Return the size of a tree that was asked for, or the one to be taken where none was."""
+    """Return the size of a tree that was asked for, or the one to be taken where none was.
+
+    Raises:
+        ProjectionInconsistent: the latest checkpoint cannot be read.
+    """
     there = size_of(connection)
     if size is not None:
         if size > there:
@@ -151,7 +156,8 @@ def _size(connection: Connection, size: int | None, *, field: str, needed: int) 
     note = latest_note(connection)
     if note is None:
         return there
-    signed = Checkpoint.from_text(note.rpartition("\n\n")[0] + "\n").size
+    with readable("checkpoints"):
+        signed = Checkpoint.from_text(note.rpartition("\n\n")[0] + "\n").size
     if signed > there:
         message = f"the tree has {there} entries, and a checkpoint was signed for {signed}"
         raise HistoryInDoubt(f"{message}; run: keyledger audit verify")

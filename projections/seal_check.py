@@ -1,4 +1,7 @@
-"""Checking the seals of rows beside the log: digests, sessions of the console, the secret's id."""
+"""Check the seals of rows beside the log.
+
+These are digests, sessions of the console, the last integrity check, and the id of the secret.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +12,12 @@ from projections.database import Database
 from projections.findings import Finding, Findings
 from projections.illegible_text import illegible_text
 from projections.log_check import OnBatch
-from projections.schema import console_sessions, key_digests, ledger_secret
+from projections.schema import (
+    console_sessions,
+    key_digests,
+    last_attestation,
+    ledger_secret,
+)
 
 _AT_ONCE = 2_000
 _WHO = "find out who can write to the database past the ledger"
@@ -37,6 +45,15 @@ def check_seals(database: Database, findings: Findings, on_batch: OnBatch) -> No
         seals.is_session,
         lambda row: f"the console session of {row.key_id}",
         f"{_WHO}, and delete the row",
+        findings,
+        on_batch,
+    )
+    _check_table(
+        database,
+        last_attestation,
+        seals.is_last_check,
+        lambda row: f"the row of {row.finished_at} in last_attestation",
+        f"{_WHO}, and run: keyledger audit verify, which writes the row again",
         findings,
         on_batch,
     )

@@ -9,7 +9,7 @@ from domain.times import from_text
 from projections.database import Database
 from projections.schema import events
 from projections.stored_events import last_position
-from projections.unreadable_rows import readable
+from projections.unreadable_rows import check_types, readable
 from projections.view import View
 from projections.view_state import read_state
 from projections.views import VIEWS, view_named
@@ -51,6 +51,7 @@ def projection_status(database: Database) -> list[ProjectionStatus]:
 
     Raises:
         LedgerUnavailable: the database cannot be asked.
+        ProjectionInconsistent: a row of the states cannot be read.
     """
     with database.read() as connection:
         return [_status(connection, view) for view in VIEWS]
@@ -61,12 +62,14 @@ def _status(connection: Connection, view: View) -> ProjectionStatus:
     there = inspect(connection).has_table(view.name)
     live = read_state(connection, view.name) if there else None
     rebuild = read_state(connection, f"{view.name}_rebuild")
-    position = 0 if live is None else live.position
     rows = 0 if live is None else _count_rows(connection, view)
     with readable("projection_states"):
+        for state in filter(None, (live, rebuild)):
+            check_types(state, int, "view_version", "generation", "position", "reached")
         completed_at = (
             None if live is None or live.completed_at is None else from_text(live.completed_at)
         )
+    position = 0 if live is None else live.position
     return ProjectionStatus(
         name=view.name,
         view_version=0 if live is None else live.view_version,

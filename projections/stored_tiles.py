@@ -5,6 +5,7 @@ from sqlalchemy import Connection, select
 from domain.errors import ProjectionInconsistent, TileNotFound
 from projections.entries import reader, size_of, table
 from projections.tiles import HashTile, parse_tile_path
+from projections.unreadable_rows import readable
 
 
 def read_tile(connection: Connection, path: str) -> bytes:
@@ -36,6 +37,7 @@ def read_tile(connection: Connection, path: str) -> bytes:
         if len(found) != end - start:
             message = f"entries are missing between {start} and {end - 1}"
             raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
-        return list(found)
+        with readable(table.name):
+            return [b"".join([entry]) for entry in found]
 
     return tile.content(read_entries)

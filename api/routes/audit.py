@@ -19,7 +19,7 @@ from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers, texts
 from api.work import Work, does
 from domain.errors import NoCheckpoint
-from projections.checkpoints import latest_note
+from projections.checkpoints import shown_note
 from projections.proofs import find_leaf, prove_consistency, prove_inclusion
 from projections.stored_tiles import read_tile
 
@@ -118,7 +118,7 @@ def read_the_tile(
 
 def _checkpoint(request: Request) -> Response:
     with ledger_of(request).database.read() as connection:
-        note = latest_note(connection, ledger_of(request).signer.key.name)
+        note = shown_note(connection, ledger_of(request).signer.key.name)
     if note is None:
         raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
     return PlainTextResponse(note)

@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from api.attestations import Pace, Stopping, attest_ledger
+from api.attestations import Pace, Stopping, attest_ledger, examine_ledger
 from api.background import attesting
 from api.composition import OpenLedger
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
+from domain.times import to_text
 from projections.exclusive import exclusively
+from projections.findings import Findings
 from projections.last_attestation import LastAttestation, LastFinding, last_attestation
+from projections.schema import last_attestation as table
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
 from tests.projections.ledgers import HOUR, Keys, keys_in
-from tests.raw_sql import sql
+from tests.projections.manipulations import change_value
+from tests.raw_sql import plant_row, sql
 
 AT_ONCE = 1e-7
 """Hours: a third of a millisecond."""
@@ -140,23 +144,45 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
     assert len(sql(opened.database.url, "SELECT * FROM last_attestation")) == 1
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "finished_at = 'noon'",
-        # PostgreSQL takes nothing but a number for it.
-        pytest.param("findings = 'none'", marks=pytest.mark.only_on("sqlite")),
-        "listed = 'none'",
-        "listed = x'ff'",
-        "listed = '7'",
-        "listed = '[7]'",
-        """listed = '[{"name": "a"}]'""",
-    ],
-)
-def test_a_damaged_result_is_none(opened: OpenLedger, damage: str) -> None:
+@pytest.mark.parametrize("column", [column.name for column in table.c])
+def test_a_result_that_was_changed_in_any_column_is_not_used(
+    opened: OpenLedger, column: str
+) -> None:
     attest_ledger(opened)
-    sql(opened.database.url, f"UPDATE last_attestation SET {damage}")  # noqa: S608 - from above
+    change_value(opened.database.url, table.name, column)
     assert last_attestation(opened.database, opened.clock()) is None
+    found = examine_ledger(opened, Findings()).findings
+    assert any("last_attestation" in each.name for each in found)
+    assert attest_ledger(opened).found == 1
+    assert attest_ledger(opened).found == 0
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_result_with_text_that_is_not_utf_8_is_not_used(opened: OpenLedger) -> None:
+    attest_ledger(opened)
+    sql(opened.database.url, "UPDATE last_attestation SET finished_at = CAST(x'ff' AS TEXT)")
+    assert last_attestation(opened.database, opened.clock()) is None
+
+
+def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
+    opened: OpenLedger, clock: SettableClock
+) -> None:
+    Keys(opened).create()
+    sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
+    assert attest_ledger(opened).found == 1
+    due_at = clock.advance(hours=24)
+    for planted_at in (due_at, due_at - HOUR, due_at + HOUR):
+        row = {"finished_at": to_text(planted_at), "findings": 0}
+        plant_row(opened.database.url, table.name, **row)
+    last = last_attestation(opened.database, due_at)
+    assert last is not None
+    assert (last.finished_at, last.findings) == (NOON, 1)
+
+
+def test_a_result_of_the_future_is_not_used_even_with_a_right_seal(opened: OpenLedger) -> None:
+    attest_ledger(replace(opened, clock=lambda: NOON + HOUR))
+    assert last_attestation(opened.database, NOON) is None
+    assert last_attestation(opened.database, NOON + HOUR) is not None
 
 
 def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:

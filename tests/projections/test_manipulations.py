@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
+from api.app import create_app
 from api.attestations import attest_ledger
 from api.command_line import run
 from api.composition import OpenLedger, opened_ledger
 from api.console.installation import open_sessions
+from api.work import Threads
 from domain.errors import LedgerError
 from domain.judge import Code, Verified
 from domain.key_ledger import Changes
@@ -44,7 +50,9 @@ class Seen:
     """What a program says of a manipulated ledger.
 
     Args:
-        answers: to each token, a verdict and what it grants, or a refusal.
+        answers: to each token after a restart, a verdict and what it grants, or a refusal.
+        running: the same of a server that was running when the database was changed.
+        signed_in: by which tokens somebody can sign in to the console of that server.
         sessions: which of the sessions that were asked for go on, and of which key.
         refusal: why the ledger could not be opened; ``None`` if it was.
         said: findings and refusals, as people read them.
@@ -52,6 +60,8 @@ class Seen:
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
+    running: dict[str, Answer] = field(default_factory=dict)
+    signed_in: set[str] = field(default_factory=set)
     sessions: dict[str, str] = field(default_factory=dict)
     refusal: str | None = None
     said: str = ""
@@ -139,9 +149,9 @@ def answer_to(ledger: OpenLedger, token: str) -> Answer:
     return (Code.VALID, row.key_id, row.workspace, row.role, *row.scopes)
 
 
-def ask(ledger: OpenLedger, victim: Victim, seen: Seen) -> None:
+def ask(ledger: OpenLedger, victim: Victim, answers: dict[str, Answer], seen: Seen) -> None:
     for name, token in {**victim.tokens, **forged(victim)}.items():
-        seen.answers[name] = answer_to(ledger, token)
+        answers[name] = answer_to(ledger, token)
     sessions = open_sessions(ledger, bytes)
     for value in (PLANTED, LEGIT):
         try:
@@ -152,9 +162,26 @@ def ask(ledger: OpenLedger, victim: Victim, seen: Seen) -> None:
             seen.sessions[value] = session.key_id
 
 
-def look(victim: Victim, capsys: pytest.CaptureFixture[str]) -> Seen:
+def sign_in(app: FastAPI, running: OpenLedger, victim: Victim, seen: Seen) -> None:
+    """Sign in to the console with each token, and visit it with the session that was planted."""
+    app.state.ledger = running
+    app.state.console_sessions = open_sessions(running, token_bytes)
+    tokens = {**victim.tokens, **forged(victim)}
+    for name, token in tokens.items():
+        client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+        sent = {"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}
+        answer = client.post("/console/sign-in", data={"token": token}, headers=sent)
+        assert answer.status_code in {303, 401, 503}, (name, answer.text)
+        if answer.status_code == 303:
+            seen.signed_in.add(name)
+    client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+    client.cookies.set("keyledger", PLANTED)
+    answer = client.get("/console/keys")
+    assert answer.status_code in {303, 503}, answer.text
+
+
+def look(victim: Victim, capsys: pytest.CaptureFixture[str], seen: Seen) -> None:
     """Diagnose, restart and verify; then check everything, as somebody does who wants to know."""
-    seen = Seen()
     capsys.readouterr()
     run(["doctor", "--json"])
     checks = json.loads(capsys.readouterr().out)["checks"]
@@ -166,9 +193,11 @@ def look(victim: Victim, capsys: pytest.CaptureFixture[str]) -> Seen:
     )
     try:
         with opened(victim.place) as ledger:
-            ask(ledger, victim, seen)
+            ask(ledger, victim, seen.answers, seen)
             if ledger.signer.doubt is not None:
                 seen.said += f"{ledger.signer.doubt}\n"
+            seen.said += "\n".join(map(str, attest_ledger(ledger).findings))
+            return
     except LedgerError as error:
         seen.refusal = str(error)
         seen.said += f"{error}\n"
@@ -178,7 +207,6 @@ def look(victim: Victim, capsys: pytest.CaptureFixture[str]) -> Seen:
             seen.said += "\n".join(map(str, attest_ledger(ledger).findings))
     except LedgerError as error:
         seen.said += "\n".join(map(str, findings)) + str(error)
-    return seen
 
 
 @pytest.fixture(autouse=True)
@@ -197,11 +225,19 @@ def victim(sound: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vi
 
 
 @pytest.fixture(scope="module")
+def app(sound: Victim) -> FastAPI:
+    """The routes of a server, without what it does in the background."""
+    app = create_app(settings_of(sound.place), clock=lambda: NOW)
+    app.state.threads = Threads(1)
+    return app
+
+
+@pytest.fixture(scope="module")
 def granted(sound: Victim) -> dict[str, Answer]:
     """What each token is good for before anything is changed."""
     seen = Seen()
     with opened(sound.place) as ledger:
-        ask(ledger, sound, seen)
+        ask(ledger, sound, seen.answers, seen)
     assert {name for name, answer in seen.answers.items() if answer[0] == Code.VALID} == {
         "root",
         "mine",
@@ -213,10 +249,16 @@ def granted(sound: Victim) -> dict[str, Answer]:
 
 
 def test_nothing_is_found_where_nothing_was_changed(
-    victim: Victim, granted: dict[str, Answer], capsys: pytest.CaptureFixture[str]
+    app: FastAPI, victim: Victim, granted: dict[str, Answer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = look(victim, capsys)
+    seen = Seen()
+    with opened(victim.place) as running:
+        look(victim, capsys, seen)
+        # To write a traceback for each refusal takes seconds.
+        with capture_logs():
+            sign_in(app, running, victim, seen)
     assert (seen.answers, seen.refusal, seen.said, seen.doctor) == (granted, None, "", "")
+    assert seen.signed_in == {name for name, answer in granted.items() if answer[0] == Code.VALID}
 
 
 @pytest.mark.parametrize(
@@ -225,15 +267,25 @@ def test_nothing_is_found_where_nothing_was_changed(
 )
 def test_a_change_by_sql_grants_nothing_and_is_found(
     case: Manipulation,
+    app: FastAPI,
     victim: Victim,
     granted: dict[str, Answer],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    case.act(victim)
-    seen = look(victim, capsys)
-    for name, answer in seen.answers.items():
+    seen = Seen()
+    with opened(victim.place) as running:
+        case.act(victim)
+        ask(running, victim, seen.running, seen)
+        look(victim, capsys, seen)
+        # To write a traceback for each refusal takes seconds.
+        with capture_logs():
+            sign_in(app, running, victim, seen)
+    assert set(seen.running) == set(granted)
+    for name, answer in (*seen.running.items(), *seen.answers.items()):
         assert answer in (granted[name], answer[:1]) or answer[0] == "refused", (name, answer)
         assert answer[0] != Code.VALID or answer == granted[name], (name, answer)
+    for name in seen.signed_in:
+        assert granted[name][0] == Code.VALID, name
     assert PLANTED not in seen.sessions
     assert seen.sessions.get(LEGIT) in {None, victim.key_ids["other"]}
     if case.harmless is None:

@@ -1,8 +1,10 @@
 """Whoever can write to the database, and does not have the pepper, gains no access."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_bytes
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
 from domain.tokens import Token, parse
-from projections import auth_lookup
+from projections import auth_lookup, seals
 from projections.attestation import attest
 from projections.rebuild import rebuild
 from projections.schema import console_sessions, events, key_digests, metadata
@@ -151,6 +153,48 @@ def test_a_tampered_row_is_changed_by_a_revocation_and_never_sealed(keys: Keys) 
     assert verified_anew(keys, made.token) is Code.REVOKED
 
 
+def put_back_what_was_before(keys: Keys, made: Made, *, entry: bool) -> None:
+    """Revoke a key, then delete its newest event and put its older row back."""
+    (old,) = as_dicts(keys.address, "auth_lookup")
+    keys.revoke(made.key_id)
+    assert keys.verify(made.token) is Code.REVOKED
+    later = keys.create("later")
+    assert keys.verify(later.token) is Code.VALID
+    keys.opened.signer.sign()
+    sql(keys.address, "DELETE FROM events WHERE id = 2")
+    if entry:
+        sql(keys.address, "DELETE FROM entries WHERE position = 2")
+    edit_rows(keys.address, "auth_lookup", 1, **old)
+
+
+@pytest.mark.parametrize("entry", [False, True])
+def test_a_process_that_knows_of_a_deleted_revocation_goes_on_refusing(
+    keys: Keys, *, entry: bool
+) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=entry)
+    assert keys.verify(made.token) is Code.REVOKED
+
+
+def test_a_deleted_event_with_the_older_row_is_found_by_its_entry(keys: Keys) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=False)
+    # What decision 0009 names among what remains.
+    assert verified_anew(keys, made.token) is Code.VALID
+    assert any(each.startswith("entry ") for each in findings(keys))
+
+
+def test_a_deleted_event_with_its_entry_and_the_older_row_is_found_by_the_signer(
+    keys: Keys,
+) -> None:
+    made = keys.create()
+    put_back_what_was_before(keys, made, entry=True)
+    with pytest.raises(HistoryInDoubt):
+        keys.opened.signer.sign()
+    with pytest.raises(HistoryInDoubt):
+        keys.create("after it")
+
+
 def plant_scopes(keys: Keys, made: Made, scopes: list[str]) -> None:
     """Append an event, as whoever can write to the database can."""
     keys.update(made.key_id, Changes(scopes=["x:y"]))
@@ -255,3 +299,25 @@ def test_a_sound_ledger_has_no_findings(data_dir: Path) -> None:
         keys.revoke(made.key_id)
         assert findings(keys) == []
     assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(0,)]
+
+
+def test_a_verification_from_memory_checks_no_seal(keys: Keys) -> None:
+    made = keys.create()
+    assert keys.verify(made.token) is Code.VALID
+    calls: list[str] = []
+
+    def note(frame: FrameType, kind: str, _: object) -> None:
+        if kind == "call" and frame.f_code.co_filename == seals.__file__:
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        code = keys.verify(made.token)
+        from_memory = list(calls)
+        calls.clear()
+        sql(keys.address, "UPDATE projection_states SET generation = generation + 1")
+        keys.verify(made.token)
+    finally:
+        sys.setprofile(None)
+    assert (code, from_memory) == (Code.VALID, [])
+    assert {"is_auth_row", "is_digest"} <= set(calls)

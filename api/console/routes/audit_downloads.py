@@ -18,7 +18,7 @@ from api.event_streams import as_csv, as_ndjson
 from api.requests import ledger_of
 from api.work import Work, WorkRoute, does, threads_of
 from domain.errors import NoCheckpoint
-from projections.checkpoints import latest_note
+from projections.checkpoints import shown_note
 from projections.feed import FeedEntry, read_all, span_of
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
@@ -51,7 +51,7 @@ def give_the_checkpoint(
 ) -> Response:
     """Give the latest checkpoint as it was signed."""
     with ledger_of(request).database.read() as connection:
-        note = latest_note(connection, ledger_of(request).signer.key.name)
+        note = shown_note(connection, ledger_of(request).signer.key.name)
     if note is None:
         raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
     headers = {"Content-Disposition": 'attachment; filename="checkpoint.txt"'}

@@ -25,7 +25,7 @@ from domain.errors import EntryNotFound
 from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text
 from projections.checkpoint import open_checkpoint
-from projections.checkpoints import last_signed, latest_note
+from projections.checkpoints import last_signed, shown_note
 from projections.entries import size_of
 from projections.feed import FeedFilters, read_feed
 from projections.key_names import names_of_keys
@@ -205,7 +205,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
 
 
 def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
-    note = latest_note(connection, ledger.signer.key.name)
+    note = shown_note(connection, ledger.signer.key.name)
     if note is None:
         return None
     key = ledger.signer.key.verifier_key

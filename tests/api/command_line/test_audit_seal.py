@@ -56,3 +56,43 @@ def test_a_sealing_without_a_reason_or_a_confirmation_is_refused(
     assert keyledger("audit", "seal", "--reason", "lost").code == 2
     assert "OTHER_SECRET" in keyledger("keys", "list", "--json").err
     assert lost.exists()
+
+
+def test_a_ledger_whose_signing_key_is_lost_too_is_sealed_without_checkpoints(
+    keyledger: Run, lost: Path
+) -> None:
+    (lost / "signing-key").unlink()
+    refused = keyledger(*SEAL)
+    assert refused.code == 1
+    assert "add --without-checkpoints" in refused.err
+
+    sealed = keyledger(*SEAL, "--without-checkpoints", "--json")
+    assert sealed.code == 0, sealed.err
+    assert sealed.json["data"]["events"] == 2
+    assert sql(address_of(lost), "SELECT count(*) FROM events WHERE seal IS NULL") == [(0,)]
+    assert keyledger("keys", "list").code == 0
+    doubted = keyledger("keys", "create", "--name", "c", "--scopes", "a:b")
+    assert doubted.code == 1
+    assert "keyledger audit fork" in doubted.err
+
+    forked = keyledger("audit", "fork", "--reason", "the signing key was lost", "--yes")
+    assert forked.code == 0, forked.err
+    assert keyledger("keys", "create", "--name", "c", "--scopes", "a:b").code == 0
+    verified = keyledger("audit", "verify")
+    assert verified.code == 0, verified.out
+
+
+def test_a_log_that_differs_from_its_checkpoints_is_not_sealed_with_them(
+    keyledger: Run, lost: Path
+) -> None:
+    for statement in (
+        "DELETE FROM entries WHERE position = 2",
+        "DELETE FROM events WHERE id = 2",
+        "DELETE FROM key_list WHERE position = 2",
+        "DELETE FROM auth_lookup WHERE position = 2",
+        "DELETE FROM key_versions WHERE position = 2",
+    ):
+        sql(address_of(lost), statement)
+    refused = keyledger(*SEAL)
+    assert refused.code == 1
+    assert keyledger("keys", "list").code == 1

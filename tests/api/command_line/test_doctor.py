@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from api.command_line.program_checks import check_sqlite
+from domain.pepper import Pepper
 from projections.signed_note import SigningKey
 from projections.sqlite_driver import driver as sqlite3
 from projections.views import VIEWS
@@ -101,6 +102,41 @@ def test_a_pepper_of_another_length_fails(keyledger: Run, database: Path) -> Non
     pepper = checks(keyledger, code=1)["pepper"]
     assert pepper["result"] == "fail"
     assert "short" not in pepper["found"]
+
+
+def test_the_secret_of_the_seals_is_named(keyledger: Run, database: Path) -> None:
+    pepper = Pepper(database.with_name("pepper").read_bytes())
+    found = checks(keyledger, code=0)["seals"]
+    assert found["found"] == f"sealed with the secret {pepper.pepper_id}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE ledger_secret SET seal = x'00'",
+        "UPDATE ledger_secret SET secret_id = '0000000000000000'",
+        "INSERT INTO ledger_secret VALUES ('0000000000000000', x'00')",
+    ],
+)
+def test_a_changed_row_of_the_secret_fails(keyledger: Run, database: Path, change: str) -> None:
+    execute(database, change)
+    found = checks(keyledger, code=1)["seals"]
+    assert (found["result"], found["found"]) == ("fail", "the ledger is sealed with another secret")
+    assert "keyledger audit seal" in found["remedy"]
+
+
+def test_a_missing_row_of_the_secret_fails(keyledger: Run, database: Path) -> None:
+    execute(database, "DELETE FROM ledger_secret")
+    found = checks(keyledger, code=1)["seals"]
+    assert (found["result"], found["found"]) == ("fail", "the row in ledger_secret is missing")
+    assert "keyledger audit seal" in found["remedy"]
+
+
+def test_a_pepper_of_another_ledger_fails(keyledger: Run, database: Path) -> None:
+    database.with_name("pepper").write_bytes(bytes(32))
+    found = checks(keyledger, code=1)["seals"]
+    assert (found["result"], found["found"]) == ("fail", "the ledger is sealed with another secret")
+    assert "Copy the file `pepper`" in found["remedy"]
 
 
 def test_the_peppers_bytes_are_never_shown(keyledger: Run, database: Path) -> None:
