@@ -302,7 +302,7 @@ OUTDATED: dict[str, tuple[str, str, str]] = {
     ),
     "the tables": (
         "UPDATE alembic_version SET version_num = '0001'",
-        f"UPDATE alembic_version SET version_num = '{HEAD}'",
+        f"UPDATE alembic_version SET version_num = '{HEAD}'",  # noqa: S608 - ours
         "keyledger projections status",
     ),
 }
