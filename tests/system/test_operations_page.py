@@ -159,7 +159,11 @@ def _copy_a_ledger(walk: Walk, machine: Machine) -> str:
         " were stopped"
     )
     for copied in (1, 0):
-        assert f"copied {copied} event" in walk.by_the_service(copy, data_dir)
+        said = walk.by_the_service(copy, data_dir)
+        assert f"copied {copied} event" in said
+        # The servers are not to be run as the owner.
+        assert "set KEYLEDGER_DATABASE_URL=postgresql+psycopg://keyledger_server@" in said
+        assert "docs/postgresql-roles.sql" in said
     walk.sh(machine, "on db-1, as postgres: grant what servers may do with the copied tables")
     return token
 
