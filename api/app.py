@@ -136,6 +136,7 @@ def create_app(
     for router in (
         keys.router,
         verify.router,
+        verify.oauth_router,
         events.router,
         audit.router,
         projections.router,

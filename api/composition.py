@@ -22,10 +22,12 @@ from domain.verifiers import (
 from projections.authentication import Authentication
 from projections.checkpoint_file import notes_in
 from projections.database import Database, check_owner, open_database
+from projections.file_modes import OnRepair, keep_database_private, log_repair
 from projections.findings import Finding
 from projections.last_used import LastUses
 from projections.ledger_secret import COMMAND, accept_secret
 from projections.pepper_file import read_or_make_pepper
+from projections.private_file import FileOwner, make_private_folder, owner_of
 from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.schema import has_ledger, upgrade_schema
@@ -94,6 +96,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def owner_of_files(settings: Settings) -> FileOwner | None:
+    """Return the owner of a ledger's files: of its database, or else of its data folder.
+
+    The database's owner is the account that the server runs as. Where the database is on a server,
+    or is not there yet, the data folder's owner is.
+    """
+    path = settings.database_path
+    return (None if path is None else owner_of(path)) or owner_of(settings.data_dir)
+
+
 OnSchema = Callable[[Sequence[Finding]], None]
 
 
@@ -109,6 +121,7 @@ def opened_ledger(
     progress: Progress = ignore_progress,
     downgrade: bool = False,
     on_schema: OnSchema = refuse_schema,
+    on_repair: OnRepair = log_repair,
 ) -> Iterator[OpenLedger]:
     """Open the ledger that the settings name, making or upgrading its database where needed.
 
@@ -116,13 +129,16 @@ def opened_ledger(
         downgrade: whether to replace the tables of views that a newer version has made.
         on_schema: is called with what is wrong with the tables of the database, and refuses it or
             returns.
+        on_repair: is called with what was done about a file that others could open.
 
     Raises:
         LedgerError: it cannot be opened; the message says why and what to do.
     """
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    pepper = read_or_make_pepper(settings.pepper_path, random)
-    opened = open_database(settings.url, settings.connection_limits)
+    make_private_folder(settings.data_dir)
+    owner = owner_of_files(settings)
+    pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)
+    keep_database_private(settings.database_path, on_repair)
+    opened = open_database(settings.url, settings.connection_limits, owner)
     database = opened.sealed_by(Seals(pepper))
     with ExitStack() as closing:
         closing.callback(database.close)
@@ -130,7 +146,9 @@ def opened_ledger(
         findings = schema_findings(database)
         # A table of another version of a view is as that version made it, until it is built.
         on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
-        signing_key = read_or_make_signing_key(settings.signing_key_path, random)
+        signing_key = read_or_make_signing_key(
+            settings.signing_key_path, random, owner=opened.owner, on_repair=on_repair
+        )
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
         accept_secret(database, VIEWS, signer, progress=progress)
         built = build_outdated_views(
@@ -184,14 +202,20 @@ def opened_to_seal(
     clock: Clock = utc_now,
     random: RandomSource = secrets.token_bytes,
     progress: Progress = ignore_progress,
+    on_repair: OnRepair = log_repair,
 ) -> Iterator[LedgerToSeal]:
     """Open a ledger whatever it is sealed with, to check it and to seal it.
+
+    Args:
+        on_repair: is called with what was done about a file that others could open.
 
     Raises:
         LedgerError: it cannot be opened, or there is none.
     """
-    pepper = read_or_make_pepper(settings.pepper_path, random)
-    opened = open_database(settings.url, settings.connection_limits)
+    owner = owner_of_files(settings)
+    pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)
+    keep_database_private(settings.database_path, on_repair)
+    opened = open_database(settings.url, settings.connection_limits, owner)
     with ExitStack() as closing:
         closing.callback(opened.close)
         if not has_ledger(opened):
@@ -202,6 +226,8 @@ def opened_to_seal(
         upgrade_schema(opened)
         database = opened.sealed_by(NoSeals(pepper))
         build_outdated_views(database, VIEWS, clock=clock, progress=progress)
-        signing_key = read_or_make_signing_key(settings.signing_key_path, random)
+        signing_key = read_or_make_signing_key(
+            settings.signing_key_path, random, owner=opened.owner, on_repair=on_repair
+        )
         signer = Signer(database, signing_key, settings.checkpoint_path, clock)
         yield LedgerToSeal(database, Seals(pepper), signer, clock)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -29,8 +30,8 @@ Judge = Callable[[], Awaitable[object]]
 CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
 
 # For the OpenAPI document alone: both would overlook a header that is there twice.
-_bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)
-_api_key = APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)
+bearer_scheme = HTTPBearer(scheme_name="Bearer", auto_error=False)
+api_key_scheme = APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,8 @@ def _bearer_token(value: bytes) -> bytes:
 async def require(
     request: Request,
     scopes: SecurityScopes,
-    _bearer: Annotated[object, Security(_bearer)],
-    _api_key: Annotated[object, Security(_api_key)],
+    _bearer: Annotated[object, Security(bearer_scheme)],
+    _api_key: Annotated[object, Security(api_key_scheme)],
 ) -> Requester:
     """Let in who presents a live key with the scopes that the route asks for.
 
@@ -133,7 +134,23 @@ async def require(
         InsufficientScope: a good one with too small a scope.
         LedgerUnavailable, Overloaded: it cannot be told now.
     """
-    key = await _proved_key(request, scopes.scopes)
+    return await requester_with(request, presented_token(request.headers.raw), scopes.scopes)
+
+
+async def requester_with(
+    request: Request, token: str, scopes: list[str], *, key_id: str | None = None
+) -> Requester:
+    """Return the requester that a token belongs to.
+
+    Args:
+        token: as presented; it is verified here.
+        scopes: the scopes that the route needs.
+        key_id: the key that the token must belong to, where the request names one.
+
+    Raises:
+        LedgerError: as for `require`; a token of another key is refused like an unknown one.
+    """
+    key = await _proved_key(request, token, scopes, key_id)
     caller = Caller(
         Actor("key", key.key_id),
         holds=key.scopes,
@@ -149,18 +166,26 @@ async def require_still(request: Request, scope: str) -> None:
     Raises:
         LedgerError: as for `require`.
     """
-    await _proved_key(request, [scope])
+    await _proved_key(request, presented_token(request.headers.raw), [scope])
 
 
-async def _proved_key(request: Request, scopes: list[str]) -> AuthRow:
-    token = presented_token(request.headers.raw)
+async def _proved_key(
+    request: Request, token: str, scopes: list[str], key_id: str | None = None
+) -> AuthRow:
     verdict = (await checks_of(request).verdict(token, scopes, _source(request))).verdict
     if verdict.key is not None:
+        if key_id is not None and not _same(key_id, verdict.key.key_id):
+            raise refusal(Code.NOT_FOUND, "")
         request.state.actor = verdict.key.key_id
         request.state.workspace = verdict.key.workspace
     if not isinstance(verdict, Verified):
         raise refusal(verdict.code, " ".join(scopes))
     return verdict.key
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare in a time that does not depend on where they differ."""
+    return compare_digest(one.encode("utf-8", "replace"), other.encode())
 
 
 def _source(request: Request) -> str | None:

@@ -1,5 +1,6 @@
 """Logs: structured lines on standard error, uvicorn's and the libraries' among them."""
 
+import io
 import logging
 import sys
 from typing import Literal
@@ -54,6 +55,13 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # It would write paths and queries, where somebody may have put a token by mistake.
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def log_to_stderr() -> None:
+    """Write the log lines of a command to standard error; standard output is for its result."""
+    structlog.configure(
+        logger_factory=lambda *_arguments: structlog.PrintLogger(sys.stderr or io.StringIO())
+    )
 
 
 def without_tokens(

@@ -155,13 +155,15 @@ async def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 async def _not_valid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
-    return _invalid_answer(
-        request,
-        [
-            {"field": _field(each), "message": _message(each)}
-            for each in error.errors()[:_ERRORS_SHOWN]
-        ],
-    )
+    return _invalid_answer(request, validation_problems(error))
+
+
+def validation_problems(error: RequestValidationError) -> list[Wrong]:
+    """Return what is wrong with a request that FastAPI refuses, at most the first twenty errors."""
+    return [
+        {"field": _field(each), "message": _message(each)}
+        for each in error.errors()[:_ERRORS_SHOWN]
+    ]
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -138,9 +138,7 @@ def make_root_key(ledger: OpenLedger) -> None:
         # A log that lost its events is not a new one.
         if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return
-        show_on_stderr(
-            "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
-        )
+        show_on_stderr(_NEW)
         issued = ledger.ledger.create_key(
             workspace=ROOT_WORKSPACE,
             name="root",

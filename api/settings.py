@@ -2,12 +2,13 @@
 
 import difflib
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from api.addresses import parsed_networks
@@ -17,10 +18,12 @@ from api.http_limits import HttpLimits
 from api.kubernetes import is_of_kubernetes
 from domain import names
 from domain.errors import Invalid
-from projections.database import KINDS_OF_URL
+from projections.database import KINDS_OF_URL, SQLITE
 from projections.postgresql import ConnectionLimits
 
 PREFIX = "KEYLEDGER_"
+
+_NOT_IN_PATHS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class SettingsError(Exception):
@@ -218,6 +221,20 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return folder
 
+    @field_validator(
+        "data_dir",
+        "signing_key",
+        "checkpoint_file",
+        "tls_certificate",
+        "tls_key",
+        "scope_catalogue",
+    )
+    @classmethod
+    def _on_one_line(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            check_path(str(path))
+        return path
+
     @field_validator("signing_key", "checkpoint_file", "tls_certificate", "tls_key", mode="before")
     @classmethod
     def _file(cls, path: object) -> object:
@@ -253,9 +270,17 @@ class Settings(BaseSettings):
         return None if url is None else checked_database_url(url)
 
     @property
-    def url(self) -> str:
-        """The URL of the database."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'keyledger.sqlite3').absolute()}"
+    def url(self) -> URL:
+        """The URL of the database; its path is as it is in the file system, without any escapes."""
+        if self.database_url is not None:
+            return make_url(self.database_url)
+        return URL.create("sqlite", database=str((self.data_dir / "keyledger.sqlite3").absolute()))
+
+    @property
+    def database_path(self) -> Path | None:
+        """The file of the database; ``None`` if it is on a server."""
+        url = self.url
+        return Path(url.database or "") if url.get_backend_name() == SQLITE else None
 
     @property
     def http_limits(self) -> HttpLimits:
@@ -304,13 +329,38 @@ class Settings(BaseSettings):
         return self.data_dir / "pepper"
 
 
+def check_path(path: str) -> None:
+    """Refuse a path that cannot be written on one line of text, in UTF-8.
+
+    Paths are in messages and in commands to copy. All other characters can be used.
+
+    Raises:
+        ValueError: it has a control character or a line separator, or is not UTF-8.
+    """
+    if any(unicodedata.category(character) in _NOT_IN_PATHS for character in path):
+        message = (
+            "the path has a line break, another control character or a character that is not UTF-8;"
+            " use another path"
+        )
+        raise ValueError(message)
+
+
 def checked_database_url(url: str) -> str:
     """Return the URL of a database if a ledger can be kept there.
 
     Raises:
         ValueError: it cannot; the message says where it can.
     """
-    if url.partition("?")[0].count("@") > 1:
+    check_path(url)
+    is_a_file = url.startswith(f"{SQLITE}:")
+    if is_a_file and "?" in url:
+        # SQLAlchemy would drop what follows, and open another file.
+        message = (
+            "the path of an SQLite database in a URL cannot contain `?`; use another path, or set"
+            " KEYLEDGER_DATA_DIR alone, which can contain it"
+        )
+        raise ValueError(message)
+    if not is_a_file and url.partition("?")[0].count("@") > 1:
         # Taken apart at the wrong place, its password would be shown as a part of something else.
         message = "write @, / and : in a user's name or password as %40, %2F and %3A"
         raise ValueError(message)

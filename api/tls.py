@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from api.settings import Settings, read_settings
+from projections.file_modes import OpenToOthers, refuse_open_to_others
 
 _log = structlog.get_logger()
 
@@ -66,6 +67,10 @@ class RenewableTls:
             except OSError as error:
                 raise NoTls(f"cannot read {path}: {error.strerror}") from None
         try:
+            refuse_open_to_others(self._key)
+        except (OpenToOthers, OSError) as error:
+            raise NoTls(str(error)) from None
+        try:
             # Without a password it would ask for one, on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
         except (ssl.SSLError, ValueError) as error:
@@ -84,7 +89,8 @@ def _state_of(path: Path) -> tuple[int, int, int]:
         found = path.stat()
     except OSError:
         return (0, 0, 0)
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # The time of the last change of the content, or of the mode.
+    return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def tls_of(settings: Settings) -> RenewableTls | None:

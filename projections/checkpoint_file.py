@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from projections.private_file import sync_folder
+from projections.private_file import FileOwner, open_private_file, sync_folder
 
 _END = b"\n\n"
 _SIGNATURE = "\N{EM DASH} ".encode()
@@ -62,17 +62,20 @@ def notes_in(path: Path) -> Iterator[str]:
                 lines, length = [], 0
 
 
-def append_note(path: Path, note: str) -> None:
+def append_note(path: Path, note: str, owner: FileOwner | None = None) -> None:
     """Write a note at the end; it is on the disk when this returns. One process at a time does it.
 
     What a crash has left of a note that was being written is written over; nothing else ever is.
+
+    Args:
+        owner: of a new file; ``None`` for the owner of its folder.
 
     Raises:
         OSError: it cannot be written.
         ValueError: it is no file of notes, or ends with something else than a note's beginning.
     """
     content = note.encode() + b"\n"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_private_file(path, owner)
     with os.fdopen(handle, "r+b") as file:
         start, tail = _read_tail(path)
         whole = _whole(tail)

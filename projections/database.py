@@ -19,6 +19,7 @@ from domain.errors import LedgerUnavailable
 from projections import postgresql, postgresql_locks, postgresql_tables, sqlite
 from projections.known_history import KnownHistory
 from projections.postgresql import ConnectionLimits
+from projections.private_file import FileOwner, owner_of
 from projections.seals import Seals
 
 SQLITE = "sqlite"
@@ -40,6 +41,7 @@ class Database:
         waits_for_standby: whether a commit waits for a synchronous standby, if there is to be one.
         given_seals: the keys of the ledger's seals; ``None`` where nothing sealed is read or
             written.
+        owner: of the files that are made for it; ``None`` for the owner of their folders.
     """
 
     url: URL
@@ -50,6 +52,7 @@ class Database:
     known: KnownHistory = field(default_factory=KnownHistory)
     waits_for_standby: bool = True
     given_seals: Seals | None = None
+    owner: FileOwner | None = None
 
     def sealed_by(self, seals: Seals) -> "Database":
         """Return the same database, with the keys of its ledger's seals."""
@@ -223,12 +226,18 @@ def take_statistics(database: Database, table: Table) -> None:
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
 
-def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits()) -> Database:  # noqa: B008 - a frozen value
+def open_database(
+    url: str | URL,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - a frozen value
+    owner: FileOwner | None = None,
+) -> Database:
     """Open a database; the file of a new one is made readable to its owner alone.
 
     Args:
         url: where it is.
         limits: for a server's; a file has its own.
+        owner: of a new file, and of the files beside a server's database; ``None`` for the owner of
+            their folders.
 
     Raises:
         LedgerUnavailable: it cannot be opened, or does not give the durability demanded.
@@ -239,11 +248,12 @@ def open_database(url: str | URL, limits: ConnectionLimits = ConnectionLimits())
         if parsed.drivername == "postgresql+psycopg":
             known = KnownHistory()
             engines = postgresql.open_engines(parsed, limits, known)
-            return Database(parsed, *engines, None, limits, known)
+            return Database(parsed, *engines, None, limits, known, owner=owner)
         if parsed.get_backend_name() == SQLITE and sqlite.names_a_file(parsed):
-            reader, writer = sqlite.open_engines(parsed)
-            file_id = sqlite.file_id_of(Path(parsed.database or ""))
-            return Database(parsed, reader, writer, file_id, limits)
+            reader, writer = sqlite.open_engines(parsed, owner)
+            path = Path(parsed.database or "")
+            file_id = sqlite.file_id_of(path)
+            return Database(parsed, reader, writer, file_id, limits, owner=owner_of(path))
     message = f"{url_for_people(parsed)}: give the URL of a database, {KINDS_OF_URL}"
     raise ValueError(message)
 

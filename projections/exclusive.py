@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from projections import postgresql_locks
 from projections.database import Database
+from projections.private_file import open_private_file
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def exclusively(database: Database, task: str) -> Iterator[bool]:
             yield alone
         return
     path = database.path.with_name(f"{database.path.name}.{task}.lock")
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    handle = open_private_file(path, database.owner)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -71,7 +71,7 @@ def fork(
         raise Invalid("reason", "say why the log cannot go on as it was")
     new_path = key_path.with_name(f"{key_path.name}.new")
     with _while_nobody_signs(database):
-        key = read_or_make_signing_key(new_path, random)
+        key = read_or_make_signing_key(new_path, random, owner=database.owner)
         forked = _begun(database, key)
         if forked is None:
             last = _last(database, signer)

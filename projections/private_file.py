@@ -1,26 +1,131 @@
-"""Files that only their owner may read, and that are there whole or not at all."""
+"""Make the files and folders of a ledger: the one place where the program makes any.
 
+Every file has mode 0600 and no new folder can be written by others, whatever the umask. A file
+belongs to the owner of the ledger, also if root makes it: otherwise the service could not open it
+afterwards.
+
+Root may work in a folder that another account can write to. So no symbolic link is followed when a
+file is made, and only a file that was made here gets another owner.
+"""
+
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import BinaryIO, NamedTuple
+
+_FILE_MODE = 0o600
+_FOLDER_MODE = 0o700
+_PARENT_MODE = 0o755
 
 
-def make_private_file(path: Path, content: bytes) -> None:
-    """Make a file that is on the disk when this returns; leave one that is there as it is.
+class FileOwner(NamedTuple):
+    """The account and the group that a file belongs to, by their numbers."""
+
+    uid: int
+    gid: int
+
+
+def owner_of(path: Path) -> FileOwner | None:
+    """Return the owner of a file or folder; ``None`` if it is not there or cannot be reached."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return FileOwner(found.st_uid, found.st_gid)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can use, and the folders above it; leave one that is there.
+
+    If root makes it, it belongs to the owner of the folder above it.
 
     Raises:
         OSError: it cannot be made.
     """
+    for parent in reversed(path.parents):
+        if not parent.exists():
+            _make_folder(parent, _PARENT_MODE)
+    if not path.is_dir():
+        _make_folder(path, _FOLDER_MODE)
+
+
+def make_private_file(path: Path, content: bytes, owner: FileOwner | None = None) -> None:
+    """Make a file that is on the disk when this returns; leave one that is there as it is.
+
+    Args:
+        owner: of the new file; ``None`` for the owner of its folder.
+
+    Raises:
+        OSError: it cannot be made; or it is a symbolic link to a file that is not there.
+    """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-        os.fchmod(file.fileno(), 0o600)
+        _give(file.fileno(), path, owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
         try:
             os.link(file.name, path)
         except FileExistsError:
+            _check_not_dangling(path)
             return
     sync_folder(path.parent)
+
+
+@contextmanager
+def new_private_file(path: Path, owner: FileOwner | None = None) -> Iterator[tuple[BinaryIO, Path]]:
+    """Write a file that appears under its name, in place of any other, when it is complete.
+
+    Args:
+        owner: of the new file; ``None`` for the owner of its folder.
+
+    Yields:
+        The file, and the name that it has until then.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            _give(file.fileno(), path, owner)
+            # Its inner file, whose type is what it is.
+            yield file.file, Path(file.name)  # type: ignore[misc]
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).rename(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def open_private_file(path: Path, owner: FileOwner | None = None) -> int:
+    """Open a file to read and write it; make it if it is not there.
+
+    Args:
+        owner: of a new file; ``None`` for the owner of its folder.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: it cannot be opened or made; or it is a symbolic link to a file that is not there.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        # With O_EXCL, a symbolic link is never followed.
+        handle = os.open(path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    except FileExistsError:
+        _check_not_dangling(path)
+        return os.open(path, flags)
+    try:
+        _give(handle, path, owner)
+    except BaseException:
+        os.close(handle)
+        path.unlink()
+        raise
+    return handle
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,3 +139,41 @@ def sync_folder(folder: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _make_folder(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        # Another process made it at the same time.
+        if not path.is_dir():
+            raise
+        return
+    owner = owner_of(path.parent)
+    if owner is not None and os.geteuid() == 0:
+        os.chown(path, *owner, follow_symlinks=False)
+
+
+def _check_not_dangling(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(
+            errno.ENOENT, "it is a symbolic link to a file that is not there", str(path)
+        )
+
+
+def _give(handle: int, path: Path, owner: FileOwner | None) -> None:
+    """Set the mode and the owner of a file that was made just now.
+
+    Only root can give a file away; the files of other accounts stay theirs.
+    """
+    os.fchmod(handle, _FILE_MODE)
+    owner = owner or owner_of(path.parent)
+    found = os.fstat(handle)
+    if owner is None or (found.st_uid, found.st_gid) == owner:
+        return
+    if os.geteuid() == 0:
+        os.fchown(handle, *owner)
+    elif found.st_uid == owner.uid:
+        # The account may not be a member of the group.
+        with suppress(PermissionError):
+            os.fchown(handle, -1, owner.gid)

@@ -183,7 +183,7 @@ class Signer:
             if not looked.outside:
                 # What the database had before is taken on trust, this once.
                 _log.warning("checkpoint_file_begun", origin=self._key.name, size=looked.last.size)
-            append_note(self._path, looked.note)
+            append_note(self._path, looked.note, self._database.owner)
         if looked.note is not None and looked.kept < looked.last.size:
             # A crash came between the file and the database, and perhaps before the disk.
             sync_notes(self._path)
@@ -191,7 +191,7 @@ class Signer:
         if looked.now.size == looked.last.size:
             return None
         note = sign_checkpoint(looked.now, self._key)
-        append_note(self._path, note)
+        append_note(self._path, note, self._database.owner)
         self._keep(looked.now, note)
         return looked.now
 

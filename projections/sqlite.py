@@ -6,12 +6,12 @@ whose transactions begin with ``BEGIN IMMEDIATE`` (threads of this process queue
 processes wait for the file's lock); one reads, and cannot write.
 """
 
-import os
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from domain.errors import LedgerUnavailable
+from projections.private_file import FileOwner, make_private_file
 from projections.sqlite_driver import driver
 
 BUSY_TIMEOUT_SECONDS = 10
@@ -57,8 +57,11 @@ def file_id_of(path: Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
-def open_engines(url: URL) -> tuple[Engine, Engine]:
+def open_engines(url: URL, owner: FileOwner | None = None) -> tuple[Engine, Engine]:
     """Open a file, made readable to its owner alone if it is new.
+
+    Args:
+        owner: of a new file; ``None`` for the owner of its folder.
 
     Returns:
         An engine that reads, and one that writes.
@@ -67,7 +70,9 @@ def open_engines(url: URL) -> tuple[Engine, Engine]:
         DBAPIError, OSError: it cannot be opened.
         LedgerUnavailable: it does not give what is demanded.
     """
-    _create_private_file(Path(url.database or ""))
+    path = Path(url.database or "")
+    if not path.exists():
+        make_private_file(path, b"", owner)
     writer = create_engine(
         url,
         module=driver,
@@ -108,13 +113,6 @@ def checkpoint_wal(connection: Connection) -> None:
         connection: has read nothing yet in its transaction; it need not be able to write.
     """
     connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def _create_private_file(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return
 
 
 def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:

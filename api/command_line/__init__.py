@@ -20,7 +20,7 @@ def main() -> None:
         code = run(sys.argv[1:])
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    why = finish_output()
+    why = finish_output(interrupted=code == INTERRUPTED)
     if why is not None and code == 0:
         code = _reported(OutputFailed(why), as_json="--json" in sys.argv)
     sys.exit(code)

@@ -1,14 +1,11 @@
 """``keyledger audit export`` and ``verify-pack``: the history in a file, and what it proves."""
 
-import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Annotated, BinaryIO, get_args
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -26,6 +23,7 @@ from projections.access_report import ALL_KEYS, Review, accesses, reviewed
 from projections.checkpoint import Checkpoint
 from projections.offline_verifier import PublicKey, Report, verify_pack
 from projections.pack_export import export_pack
+from projections.private_file import new_private_file
 
 _SOON = timedelta(days=30)
 _LONG = timedelta(days=90)
@@ -48,7 +46,8 @@ def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False)
         ledger.signer.sign()
         signed = ledger.signer.look().last
         public_key = str(ledger.signer.key.verifier_key)
-        with _new_file(pack) as (target, written):
+        _check_new(pack)
+        with new_private_file(pack, ledger.database.owner) as (target, written):
             with ledger.database.read() as connection:
                 checkpoint = export_pack(
                     connection,
@@ -125,28 +124,14 @@ def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[byt
     return reports
 
 
-@contextmanager
-def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a file that appears under its name when it is complete, and for its owner alone.
-
-    Yields:
-        The file, and the name that it has until then.
+def _check_new(path: Path) -> None:
+    """Refuse to write over a file.
 
     Raises:
         CommandFailed: there is one already.
     """
     if path.exists():
         raise CommandFailed(REFUSED, "FILE_EXISTS", f"{path} is there already; name another file")
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            # Its inner file, whose type is what it is.
-            yield file.file, Path(file.name)  # type: ignore[misc]
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
 
 
 def _public_key(given: str) -> str:

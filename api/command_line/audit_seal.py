@@ -13,6 +13,7 @@ from api.command_line.local_ledger import (
     check_is_there,
     checked_settings,
     local_caller,
+    say_repaired,
     say_which_ledger,
 )
 from api.command_line.options import AsJson, DataDir
@@ -61,7 +62,10 @@ def seal_ledger(
     check_is_there(settings)
     if not as_json:
         say_which_ledger(make_url(settings.url))
-    with ReplayProgress() as progress, opened_to_seal(settings, progress=progress) as ledger:
+    with (
+        ReplayProgress() as progress,
+        opened_to_seal(settings, progress=progress, on_repair=say_repaired) as ledger,
+    ):
         attestation = _checked(ledger, progress, without_checkpoints=without_checkpoints)
         if attestation.findings:
             write_findings(stderr_console(), attestation.findings, attestation.not_listed)

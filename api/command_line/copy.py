@@ -16,14 +16,16 @@ from api.command_line.local_ledger import (
     checked_settings,
     database_path,
     is_on_a_server,
+    say_repaired,
     say_which_ledger,
 )
 from api.command_line.options import AsJson, DataDir
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
-from api.composition import utc_now
+from api.composition import owner_of_files, utc_now
 from api.settings import Settings, checked_database_url
 from domain.errors import Invalid
+from domain.pepper import Pepper
 from projections.database import Database, open_database, url_for_people
 from projections.inspection import kind_of_file
 from projections.ledger_copy import CopyReport, copy_ledger
@@ -82,16 +84,27 @@ def copy(
         if not as_json:
             say_which_ledger(source.url)
         with (
-            closing(open_database(target_url, settings.connection_limits)) as target,
+            closing(
+                open_database(target_url, settings.connection_limits, owner_of_files(settings))
+            ) as target,
             ReplayProgress() as progress,
         ):
-            seals = Seals(read_or_make_pepper(settings.pepper_path, token_bytes))
+            seals = Seals(_pepper(settings))
             copied_to = target.sealed_by(seals)
             report = copy_ledger(source, copied_to, clock=utc_now, progress=progress)
     if as_json:
         write_json(_as_json(report))
     else:
         _write(stdout_console(), report, settings)
+
+
+def _pepper(settings: Settings) -> Pepper:
+    return read_or_make_pepper(
+        settings.pepper_path,
+        token_bytes,
+        owner=owner_of_files(settings),
+        on_repair=say_repaired,
+    )
 
 
 @contextmanager

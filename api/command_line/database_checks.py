@@ -172,6 +172,10 @@ def _check_secret(database: Database) -> Iterator[Check]:
     seals = database.given_seals
     if seals is None:
         return
+    if isinstance(seals, NoSeals):
+        remedy = f"restore the file `pepper`; if it is lost for good, run: {COMMAND}"
+        yield Check(name, "fail", "they cannot be checked without the pepper", remedy)
+        return
     try:
         with database.read() as connection:
             found = check_secret(connection, seals)

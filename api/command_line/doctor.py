@@ -22,6 +22,7 @@ from api.command_line.local_ledger import (
     say_which_ledger,
 )
 from api.command_line.options import AsJson, DataDir
+from api.command_line.owner_checks import check_files
 from api.command_line.program_checks import check_program, check_python, check_sqlite
 from api.command_line.signing_checks import check_signing
 from api.command_line.terminal import one_line, stdout_console, write_json
@@ -49,6 +50,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         # The files' modes are looked at before the database is opened, which makes more files.
         [check_folder(settings.data_dir), check_pepper(settings.pepper_path)],
         check_signing(settings.signing_key_path, settings.checkpoint_path),
+        check_files(settings),
         _check_database(settings),
     )
     found = list(checks)

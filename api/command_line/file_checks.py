@@ -1,6 +1,7 @@
 """Checks of the ledger's files and of the disk that they are on."""
 
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from api.command_line.checks import Check
 from api.command_line.local_ledger import NO_LEDGER
 from domain.pepper import Pepper
+from projections.file_modes import open_to_others
 
 OWNER = "run as the ledger's owner"
 
@@ -27,16 +29,19 @@ def check_folder(folder: Path) -> Check:
     found, is_private = _mode(folder)
     if is_private:
         return Check(name, "ok", found)
-    return Check(name, "warn", f"{found}: others can see into it", f"chmod 700 {folder}")
+    remedy = f"chmod 700 {shlex.quote(str(folder))}"
+    if folder.stat().st_mode & stat.S_IWOTH:
+        return Check(name, "fail", f"{found}: others can replace the files in it", remedy)
+    return Check(name, "warn", f"{found}: others can see into it", remedy)
 
 
 def check_private_file(name: str, path: Path, about: str) -> Check:
     """Check that nobody else can read or write a file, ``about`` which something is known."""
-    found, is_private = _mode(path)
-    found = f"{found}, {about}"
-    if is_private:
+    found = f"{_mode(path)[0]}, {about}"
+    if not open_to_others(path.stat()):
         return Check(name, "ok", found)
-    return Check(name, "fail", f"{found}: others can open it", f"chmod 600 {path}")
+    remedy = f"chmod 600 {shlex.quote(str(path))}"
+    return Check(name, "fail", f"{found}: others can open it", remedy)
 
 
 def check_pepper(path: Path) -> Check:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from api.command_line.confirmation import agreed, somebody_is_there
-from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.failures import CALLED_WRONGLY, INTERRUPTED, REFUSED, CommandFailed
 from api.command_line.key_display import write_key
 from api.command_line.key_queries import shown
 from api.command_line.local_ledger import local_caller, local_ledger
@@ -163,10 +163,14 @@ def revoke(
 
 
 def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json: bool) -> None:
-    """Write a new key and its token: the one time that the token is written anywhere."""
-    key = shown(ledger, workspace, issued.key_id)
-    token = None if issued.token is None else issued.token.reveal()
-    with _naming_the_key(key):
+    """Write a new key and its token: the one time that the token is written anywhere.
+
+    Raises:
+        CommandFailed: it could not be written.
+    """
+    with _naming_the_key(issued.key_id, workspace):
+        key = shown(ledger, workspace, issued.key_id)
+        token = None if issued.token is None else issued.token.reveal()
         if as_json:
             write_json(key_as_json(key) | {"token": token})
             return
@@ -177,25 +181,32 @@ def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json
 
 
 @contextmanager
-def _naming_the_key(key: ListedKey) -> Iterator[None]:
-    """Say which key was made and what to do, where its token cannot be written.
+def _naming_the_key(key_id: str, workspace: str) -> Iterator[None]:
+    """Say which key was made and what to do, if its token cannot be shown for any reason.
 
     Raises:
-        CommandFailed: it could not be written.
+        CommandFailed: it could not be shown.
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise _not_shown(key_id, workspace, "interrupted", INTERRUPTED) from error
     except OutputFailed as error:
-        options = f"{key.key_id} --workspace {key.workspace}"
-        raise CommandFailed(
-            REFUSED,
-            "TOKEN_NOT_SHOWN",
-            f"the key {key.key_id} was made, but its token could not be shown: standard output:"
-            f" {error}\n"
-            "nobody has the token, and it cannot be shown again; do one of these:\n"
-            f"for a key with a new token: keyledger keys rotate {options}\n"
-            f"to end the key: keyledger keys revoke {options}",
-        ) from error
+        raise _not_shown(key_id, workspace, f"standard output: {error}") from error
+    except Exception as error:
+        raise _not_shown(key_id, workspace, str(error) or type(error).__name__) from error
+
+
+def _not_shown(key_id: str, workspace: str, why: str, exit_code: int = REFUSED) -> CommandFailed:
+    options = f"{key_id} --workspace {workspace}"
+    return CommandFailed(
+        exit_code,
+        "TOKEN_NOT_SHOWN",
+        f"the key {key_id} was made, but its token could not be shown: {one_line(why)}\n"
+        "nobody has the token, and it cannot be shown again; do one of these:\n"
+        f"for a key with a new token: keyledger keys rotate {options}\n"
+        f"to end the key: keyledger keys revoke {options}",
+    )
 
 
 def _write_changed(ledger: OpenLedger, workspace: str, key_id: str, *, as_json: bool) -> None:

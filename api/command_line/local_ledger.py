@@ -12,6 +12,7 @@ from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import one_line, stderr_console
 from api.composition import OnSchema, OpenLedger, opened_ledger
+from api.logs import log_to_stderr
 from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
@@ -31,6 +32,7 @@ def checked_settings(**given: object) -> Settings:
     Raises:
         CommandFailed: they cannot be used.
     """
+    log_to_stderr()
     try:
         return read_settings(**given)
     except SettingsError as error:
@@ -67,7 +69,11 @@ def local_ledger(
     with (
         ReplayProgress() as progress,
         opened_ledger(
-            settings, progress=progress, downgrade=downgrade, on_schema=on_schema
+            settings,
+            progress=progress,
+            downgrade=downgrade,
+            on_schema=on_schema,
+            on_repair=say_repaired,
         ) as ledger,
     ):
         yield ledger
@@ -118,6 +124,11 @@ def database_path(url: URL) -> Path:
 def say_which_ledger(url: URL) -> None:
     """Tell people which database a command is about."""
     stderr_console().print(one_line(f"ledger: {url_for_people(url)}"), style="dim", soft_wrap=True)
+
+
+def say_repaired(said: str) -> None:
+    """Write a warning about a file that others could open."""
+    stderr_console().print(one_line(f"warning: {said}"), style="yellow", soft_wrap=True)
 
 
 def local_caller() -> Caller:

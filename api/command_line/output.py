@@ -70,8 +70,11 @@ def keep_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def finish_output() -> str | None:
+def finish_output(*, interrupted: bool = False) -> str | None:
     """Write what is buffered, so that nothing is left for the end of the process.
+
+    Args:
+        interrupted: whether to drop it, since a reader that does not read would hold up the end.
 
     Returns:
         Why it could not be written; ``None`` if it was. What is left is dropped.
@@ -80,6 +83,9 @@ def finish_output() -> str | None:
     for stream in (sys.stderr, sys.stdout):
         if stream is None:
             continue
+        if interrupted and stream is sys.stdout:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         try:
             stream.flush()
         except (OSError, ValueError) as error:

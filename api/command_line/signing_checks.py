@@ -1,5 +1,6 @@
 """Checks of what proves the history from outside the database: signing key and checkpoints."""
 
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,8 @@ def _check_last(path: Path, mode: int, note: str, key: SigningKey | None) -> Che
         found += f", signed up to entry {size - 1:,}"
     # Everybody may read it: that is what it is for.
     if mode & _OTHERS_WRITE:
-        return Check(_CHECKPOINTS, "fail", f"{found}: others can write it", f"chmod go-w {path}")
+        remedy = f"chmod go-w {shlex.quote(str(path))}"
+        return Check(_CHECKPOINTS, "fail", f"{found}: others can write it", remedy)
     return Check(_CHECKPOINTS, "ok", found)
 
 

@@ -5,6 +5,7 @@ from hmac import compare_digest
 from typing import Annotated
 from urllib.parse import parse_qsl
 
+import structlog
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
@@ -14,6 +15,8 @@ from domain.errors import Invalid
 CSRF_FIELD = "csrf_token"
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 300
+_LONGEST_LOGGED = 200
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,26 @@ def check_sender(request: Request) -> None:
             raise _forged()
         return
     origin = request.headers.get("origin")
+    host = request.headers.get("host")
     # The scheme is left out: behind a proxy that ends TLS it may be told wrongly.
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise _forged()
+    if origin is not None and origin.partition("://")[2] != host:
+        _log.warning(
+            "form_of_another_origin",
+            origin=origin[:_LONGEST_LOGGED],
+            host=host and host[:_LONGEST_LOGGED],
+            request_id=request.state.request_id,
+        )
+        raise _other_origin()
+
+
+def _other_origin() -> HTTPException:
+    """Return the refusal where the cause may be a proxy; only the log has the two names."""
+    return HTTPException(
+        403,
+        "the form was sent by a page of another address than this server's; if a proxy is in front"
+        " of this server, let it pass on the Host header of the browser (nginx:"
+        " proxy_set_header Host $http_host; Apache: ProxyPreserveHost On), see docs/gateways.md",
+    )
 
 
 def _forged() -> HTTPException:

@@ -7,6 +7,7 @@ from api.answers import ProblemAnswer
 from api.problems import CONTENT_TYPE
 
 _MEANINGS = {
+    400: "The message is not valid HTTP.",
     401: "No credential, or none that is good; see `WWW-Authenticate`.",
     403: "The credential is good, and may not do this.",
     404: "There is no such thing in the workspace.",

@@ -1,28 +1,30 @@
 """Verifying tokens on behalf of other services, at the doors that they already know."""
 
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.answers import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
 from api.bodies import TOKEN_EXAMPLE, NoQuery, VerifyToken, VerifyTokens
+from api.client_authentication import CLIENT_FIELDS, FORM, OAuthCall, authenticated_call
 from api.credentials import Requester, require
 from api.metrics import Metrics
+from api.oauth_errors import OAuthRoute, oauth_answers
 from api.representations import JsonObject, page_as_json, verdict_as_json
 from api.requests import StrictRoute, checks_of
 from api.routes.documented import answers
 from api.work import Work, does
 from domain import scopes
-from domain.errors import Invalid
 from domain.judge import Verified
 from projections.authentication import Answer
 
 router = APIRouter(tags=["verify"], route_class=StrictRoute)
 
+oauth_router = APIRouter(tags=["verify"], route_class=OAuthRoute)
+
 Verifying = Annotated[Requester, Security(require, scopes=["api-keys:verify"])]
-_FORM = "application/x-www-form-urlencoded"
+Introspecting = Annotated[OAuthCall, Security(authenticated_call, scopes=["api-keys:verify"])]
 
 
 @router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
@@ -55,14 +57,14 @@ async def verify_tokens(
     return JSONResponse(page_as_json([verdict_as_json(answer) for answer in verdicts], None))
 
 
-@router.post(
+@oauth_router.post(
     "/v1/introspect",
-    responses=answers(413, ok=IntrospectionAnswer),
+    responses=oauth_answers(ok=IntrospectionAnswer),
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
-                _FORM: {
+                FORM: {
                     "schema": {
                         "type": "object",
                         "required": ["token"],
@@ -70,6 +72,7 @@ async def verify_tokens(
                             "token": {"type": "string", "examples": [TOKEN_EXAMPLE]},
                             "token_type_hint": {"type": "string"},
                             "workspace": {"type": "string"},
+                            **CLIENT_FIELDS,
                         },
                     }
                 }
@@ -78,20 +81,18 @@ async def verify_tokens(
     },
 )
 @does(Work.VERIFY)
-async def introspect_token(request: Request, requester: Verifying, _query: NoQuery) -> Response:
+async def introspect_token(request: Request, call: Introspecting, _query: NoQuery) -> Response:
     """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
 
     Of a token that is not good, for whatever reason, it says `{"active": false}` and nothing else.
+
+    An OAuth client can authenticate by HTTP Basic, or with `client_id` and `client_secret` in the
+    form, instead of Bearer. The `client_id` is the id of a key, and the `client_secret` is its
+    token. Errors then have the form of RFC 6749, section 5.2.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise Invalid("content-type", f"send the token as {_FORM} (RFC 7662, section 2.1)")
-    fields = parse_qs((await request.body()).decode("latin-1"), keep_blank_values=True)
-    if len(fields.get("token", [])) != 1:
-        raise Invalid("token", "give it, once")
-    if len(fields.get("workspace", [])) > 1:
-        raise Invalid("workspace", "give it once, or not at all")
-    workspace = requester.acting_in(fields.get("workspace", [None])[0])
-    answer = await _verdict(request, requester, fields["token"][0], [], workspace)
+    token = call.form.required("token")
+    workspace = call.requester.acting_in(call.form.optional("workspace"))
+    answer = await _verdict(request, call.requester, token, [], workspace)
     return JSONResponse(_introspection(answer))
 
 

@@ -6,8 +6,9 @@ What a route's path and body need is taken from the document's own examples.
 
 import random
 import re
+from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -29,26 +30,35 @@ ABOUT_THE_CALLER = "GET /v1/forward-auth"
 ABOUT_THE_WHOLE_TREE = {"GET /v1/checkpoint", "GET /v1/proofs/consistency"}
 
 REALM = 'Bearer realm="keyledger"'
+BASIC_REALM = 'Basic realm="keyledger"'
+OAUTH_ERRORS = {401: "invalid_client", 403: "unauthorized_client"}
 DOCUMENT: Json = create_app(Settings()).openapi()
 
 
 @dataclass(frozen=True)
 class Route:
-    """A guarded operation of the document."""
+    """A guarded operation of the document, and the method by which callers authenticate there."""
 
     method: str
     path: str
     operation: Json
+    authentication: str = "Bearer"
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path}"
+        other = "" if self.authentication == "Bearer" else f" by {self.authentication}"
+        return f"{self.method} {self.path}{other}"
 
     @property
     def scope(self) -> str:
-        """The scope that it needs, which the document says of both ways to present a token."""
+        """The scope that it needs, which the document says of each way to present a token."""
         demanded = [*(each for way in self.operation["security"] for each in way.values())]
-        assert demanded.count(demanded[0]) == len(demanded) == 2
+        assert demanded.count(demanded[0]) == len(demanded) == (3 if self.is_for_clients else 2)
         return " ".join(demanded[0])
+
+    @property
+    def is_for_clients(self) -> bool:
+        """Whether OAuth clients can authenticate there."""
+        return any("Basic" in each for each in self.operation["security"])
 
     @property
     def demanded(self) -> str:
@@ -75,7 +85,34 @@ class Route:
         """Send a request that lacks nothing but, perhaps, a good credential."""
         values = {"key_id": key_id, "name": "key_list", "tile": "0/000.p/1"}
         path = self.path.format(**values) + (query or self.demanded)
+        if by is not None and self.authentication != "Bearer":
+            client = by if isinstance(by, Key) else Key(api.root.key_id, by, {})
+            sent, fields = self._client(client)
+            by, headers, body = None, {**(headers or {}), **sent}, {**body, **fields}
         return api.send(self.method, path, by=by, headers=headers, **self._body(body))
+
+    def _client(self, client: Key) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the headers and the fields of a form by which a client authenticates."""
+        if self.authentication == "form":
+            return {}, {"client_id": client.key_id, "client_secret": client.token}
+        encoded = b64encode(f"{client.key_id}:{client.token}".encode()).decode()
+        return {"Authorization": f"Basic {encoded}"}, {}
+
+    def refused(self, answer: Response, status: int, code: str, challenge: str = "") -> None:
+        """Hold a refusal of somebody who presented a credential to its form.
+
+        An OAuth client is told by RFC 6749, section 5.2; everybody else by a problem document.
+        """
+        if self.authentication == "Bearer":
+            refused(answer, status, code)
+            assert re.fullmatch(challenge, answer.headers.get("WWW-Authenticate", ""))
+            return
+        assert answer.status_code == status, answer.text
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json().keys() == {"error", "error_description"}
+        assert answer.json()["error"] == OAUTH_ERRORS[status]
+        said = answer.headers.get("WWW-Authenticate", "")
+        assert said == (BASIC_REALM if status == 401 else "")
 
     def _body(self, more: Json) -> Json:
         content: Json = self.operation.get("requestBody", {}).get("content", {})
@@ -122,7 +159,11 @@ def operations() -> Iterator[tuple[str, str, Json]]:
 
 
 GUARDED = [Route(*each) for each in operations() if each[2].get("security")]
-for_every_guarded_route = pytest.mark.parametrize("route", GUARDED, ids=str)
+FOR_CLIENTS = [each for each in GUARDED if each.is_for_clients]
+BY_EACH_METHOD = GUARDED + [
+    replace(each, authentication=method) for each in FOR_CLIENTS for method in ("Basic", "form")
+]
+for_every_guarded_route = pytest.mark.parametrize("route", BY_EACH_METHOD, ids=str)
 
 
 @dataclass(frozen=True)
@@ -169,6 +210,7 @@ def test_every_route_is_either_guarded_or_public_on_purpose() -> None:
     unguarded = {f"{method} {path}" for method, path, op in operations() if not op.get("security")}
     assert unguarded == PUBLIC
     assert len(GUARDED) >= 19
+    assert "POST /v1/introspect" in map(str, FOR_CLIENTS)
 
 
 def test_the_document_knows_every_route_of_the_app() -> None:
@@ -201,19 +243,22 @@ def flat(routes: list[Any]) -> Iterator[Any]:
 class TestNobodyPasses:
     """No request without a good credential does anything, or learns more than that it has none."""
 
-    def refused(self, world: World, answer: Response, code: str) -> str:
-        problem = refused(answer, 401, code)
-        for key in world.credentials():
-            assert key.key_id not in answer.text
-            assert key.token not in str(answer.headers) + answer.text
+    def refused(self, world: World, answer: Response) -> str:
+        problem = refused(answer, 401, "UNAUTHENTICATED")
+        self.hold_silent(world, answer)
         assert "errors" not in problem
         challenge: str = answer.headers["WWW-Authenticate"]
         return challenge
 
+    def hold_silent(self, world: World, answer: Response) -> None:
+        for key in world.credentials():
+            assert key.key_id not in answer.text
+            assert key.token not in str(answer.headers) + answer.text
+
     def test_no_credential(self, world: World, route: Route) -> None:
         answer = route.send(world.api, None, key_id=world.key.key_id)
         # RFC 6750, section 3.1: who presented nothing gets no error code.
-        assert self.refused(world, answer, "UNAUTHENTICATED") == REALM
+        assert self.refused(world, answer) == REALM
 
     @pytest.mark.parametrize(
         "token",
@@ -222,24 +267,24 @@ class TestNobodyPasses:
     )
     def test_malformed(self, world: World, route: Route, token: str) -> None:
         answer = route.send(world.api, token, key_id=world.key.key_id)
-        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+        self.hold_invalid(world, route, answer, "UNAUTHENTICATED")
 
     def test_unknown(self, world: World, route: Route) -> None:
         token = mint("key", random.Random(99).randbytes).reveal()
         answer = route.send(world.api, token, key_id=world.key.key_id)
-        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+        self.hold_invalid(world, route, answer, "UNAUTHENTICATED")
 
     def test_wrong_secret(self, world: World, route: Route) -> None:
         answer = route.send(world.api, world.wrong_secret(), key_id=world.key.key_id)
-        self.hold_invalid(world, answer, "UNAUTHENTICATED")
+        self.hold_invalid(world, route, answer, "UNAUTHENTICATED")
 
     def test_revoked(self, world: World, route: Route) -> None:
         answer = route.send(world.api, world.revoked, key_id=world.key.key_id)
-        self.hold_invalid(world, answer, "REVOKED")
+        self.hold_invalid(world, route, answer, "REVOKED")
 
     def test_expired(self, world: World, route: Route) -> None:
         answer = route.send(world.api, world.expired, key_id=world.key.key_id)
-        self.hold_invalid(world, answer, "EXPIRED")
+        self.hold_invalid(world, route, answer, "EXPIRED")
 
     def test_token_in_the_query_or_a_cookie(self, world: World, route: Route) -> None:
         token = world.root.token
@@ -250,13 +295,13 @@ class TestNobodyPasses:
             query=f"?token={token}&api_key={token}&access_token={token}",
             headers={"Cookie": f"token={token}; Authorization={token}"},
         )
-        assert self.refused(world, answer, "UNAUTHENTICATED") == REALM
+        assert self.refused(world, answer) == REALM
 
-    def hold_invalid(self, world: World, answer: Response, code: str) -> None:
-        challenge = self.refused(world, answer, code)
-        assert re.fullmatch(
-            rf'{REALM}, error="invalid_token", error_description="[ -!#-\[\]-~]+"', challenge
-        )
+    def hold_invalid(self, world: World, route: Route, answer: Response, code: str) -> None:
+        invalid = rf'{REALM}, error="invalid_token", error_description="[ -!#-\[\]-~]+"'
+        route.refused(answer, 401, code, invalid)
+        self.hold_silent(world, answer)
+        assert "errors" not in answer.json()
 
 
 @for_every_guarded_route
@@ -270,9 +315,8 @@ class TestTooSmallAScope:
         holder = world.api.make(*sorted(others - {wanted}))
         before = world.api.position()
         answer = route.send(world.api, holder, key_id=world.key.key_id, query=route.narrower)
-        refused(answer, 403, "INSUFFICIENT_SCOPE")
-        challenge = f'{REALM}, error="insufficient_scope", scope="{wanted}"'
-        assert answer.headers["WWW-Authenticate"] == challenge
+        challenge = f'{REALM}, error="insufficient_scope", scope="{re.escape(wanted)}"'
+        route.refused(answer, 403, "INSUFFICIENT_SCOPE", challenge)
         assert world.api.position() == before
 
     @pytest.mark.parametrize("held", ["{}", "{resource}:*", "*:{action}", "*:*", "*"])
@@ -325,7 +369,7 @@ class TestAnotherWorkspacesCredential:
                 query="?workspace=acme" if where == "query" else "",
                 **(named if where == "body" else {}),
             )
-            refused(answer, 403, "WORKSPACE_FORBIDDEN")
+            route.refused(answer, 403, "WORKSPACE_FORBIDDEN")
         if "{key_id}" in route.path:
             answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id)
             refused(answer, 404, "KEY_NOT_FOUND")

@@ -171,9 +171,11 @@ class TestSection31:
 
     @EACH_DOOR
     def test_without_authentication_there_is_no_error_code(self, api: Api, door: Door) -> None:
+        # An OAuth client can authenticate by Basic at the introspection endpoint.
+        other = "Negotiate" if "introspect" in door[1] else "Basic"
         for headers in (
             [],
-            [("Authorization", "Basic YWRhOmFkYQ==")],
+            [("Authorization", f"{other} YWRhOmFkYQ==")],
             [("Authorization", "Digest username=ada")],
             [("Authorization", api.root.token)],
             [("Cookie", f"token={api.root.token}")],

@@ -201,10 +201,11 @@ class TestRead:
 
     def test_the_database_is_in_the_data_folder_unless_told_otherwise(self, tmp_path: Path) -> None:
         settings = read_settings(data_dir=tmp_path)
-        assert settings.url == f"sqlite:///{tmp_path}/keyledger.sqlite3"
+        assert str(settings.url) == f"sqlite:///{tmp_path}/keyledger.sqlite3"
         assert settings.pepper_path == tmp_path / "pepper"
         elsewhere = read_settings(data_dir=tmp_path, database_url="sqlite:////srv/keys.db")
-        assert elsewhere.url == "sqlite:////srv/keys.db"
+        assert str(elsewhere.url) == "sqlite:////srv/keys.db"
+        assert elsewhere.database_path == Path("/srv/keys.db")
         assert elsewhere.pepper_path == tmp_path / "pepper"
 
     def test_so_are_the_signing_key_and_the_checkpoints(self, tmp_path: Path) -> None:
@@ -219,7 +220,8 @@ class TestRead:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        assert read_settings().url == f"sqlite:///{tmp_path}/keyledger-data/keyledger.sqlite3"
+        url = str(read_settings().url)
+        assert url == f"sqlite:///{tmp_path}/keyledger-data/keyledger.sqlite3"
 
 
 class TestRefused:

@@ -51,6 +51,7 @@ def write_certificate(
     (folder / KEY).write_bytes(
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
     )
+    (folder / KEY).chmod(0o600)
 
 
 def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
@@ -111,13 +112,33 @@ class TestRenewal:
             assert [shaken(tls), shaken(tls)] == ["first", "first"]
             (tmp_path / KEY).unlink()
             assert shaken(tls) == "first"
+            (tmp_path / KEY).touch(0o600)
             (tmp_path / KEY).write_bytes(new_key)
             assert shaken(tls) == "second"
         events = [line["event"] for line in logged]
         assert events == ["certificate_not_renewed"] * 2 + ["certificate_renewed"]
 
+    def test_a_new_key_is_used_as_soon_as_others_cannot_open_it(
+        self, tls: RenewableTls, tmp_path: Path
+    ) -> None:
+        write_certificate(tmp_path, "second")
+        (tmp_path / KEY).chmod(0o640)
+        assert [shaken(tls), shaken(tls)] == ["first", "first"]
+        (tmp_path / KEY).chmod(0o600)
+        assert shaken(tls) == "second"
+
 
 class TestRefused:
+    @pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o777])
+    def test_a_key_that_others_can_open(self, tmp_path: Path, mode: int) -> None:
+        write_certificate(tmp_path, "first")
+        key = tmp_path / KEY
+        key.chmod(mode)
+        with pytest.raises(NoTls, match=rf"other accounts can open .*; run: chmod 6.0 {key}"):
+            RenewableTls(tmp_path / CERTIFICATE, key)
+        # It belongs to somebody else's program, such as certbot.
+        assert key.stat().st_mode & 0o777 == mode
+
     @pytest.mark.parametrize("missing", [CERTIFICATE, KEY])
     def test_a_file_that_is_not_there(self, tmp_path: Path, missing: str) -> None:
         write_certificate(tmp_path, "first")

@@ -26,11 +26,12 @@ from tests.domain.tokens_in_text import WAYS, Way
 
 TOKEN = mint("key", a_random_source(4711)).reveal()
 DOCUMENT: Json = create_app(Settings()).openapi()
-FOR_A_TOKEN = {"token"}
+FOR_A_TOKEN = {"token", "client_secret"}
 """Names of the fields that are meant for one."""
 ANSWERED_WITHOUT_BEING_KEPT = {
     "header If-Match": 412,
     "body token_type_hint": 200,
+    "body client_id": 200,
     "GET /v1/forward-auth query scope": 403,
 }
 """Texts that are only compared or not read; the status of the answer to one with a token."""

@@ -96,6 +96,11 @@ def verdict(api: Api, key: Key) -> str:
     return code
 
 
+def as_client(key: Key) -> dict[str, str]:
+    """Return the form by which an OAuth client asks about its own token."""
+    return {"client_id": key.key_id, "client_secret": key.token, "token": key.token}
+
+
 def overwrite(api: Api) -> None:
     """Overwrite the database's files where they are, as a bad disk or a bad script does."""
     for path in database_files(api):
@@ -128,6 +133,7 @@ class TestDestroyed:
             lambda: api.post("/v1/verify", json={"token": keys[0].token} | ACME),
             lambda: api.post("/v1/verify/batch", json={"tokens": [{"token": keys[0].token}]}),
             lambda: api.post("/v1/introspect", data={"token": keys[0].token}),
+            lambda: api.post("/v1/introspect", by=None, data=as_client(api.root)),
             lambda: api.get("/v1/forward-auth", by=keys[0]),
             lambda: api.get("/v1/projections"),
             lambda: api.get("/readyz", by=None),

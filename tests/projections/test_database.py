@@ -234,7 +234,7 @@ def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LedgerUnavailable, match=r"No such file or directory: .*nowhere/x\.sqlite3"):
+    with pytest.raises(LedgerUnavailable, match=r"No such file or directory: .*nowhere/.x"):
         open_database(f"sqlite:///{tmp_path}/nowhere/x.sqlite3")
 
 

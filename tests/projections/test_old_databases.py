@@ -13,10 +13,8 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from secrets import token_bytes
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
@@ -29,26 +27,21 @@ from domain.errors import LedgerUnavailable
 from domain.judge import Code
 from domain.key_ids import to_uuid
 from domain.key_ledger import Changes, Idempotency
-from domain.public_event import entry_of
 from domain.times import from_text, to_text
 from domain.verifiers import CHEAPEST
 from projections.attestation import attest
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.checkpoint_file import append_note
 from projections.database import open_database
 from projections.ledger_secret import LedgerNotSealed
 from projections.listed_key import ListedKey
-from projections.merkle import Growth
 from projections.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.schema import HEAD, upgrade_schema
-from projections.signing_key_file import read_or_make_signing_key
 from projections.sqlite_driver import driver as sqlite3
-from projections.stored_events import decode
 from projections.views import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address
 from tests.projections.ledgers import ADA, HOUR, Keys, Made, differing_rows, keys_in, made
+from tests.projections.old_ledgers import sign_all_events
 from tests.projections.processes import die_at_statement, run_until_killed
 from tests.raw_sql import count_events, dump, rows_of, sql, tables_of, view_rows
 
@@ -192,16 +185,7 @@ class OldLedger:
 
     def sign(self) -> None:
         """Sign a checkpoint over all events into the file outside, as a program of then does."""
-        key = read_or_make_signing_key(self.data_dir / "signing-key", token_bytes)
-        growth = Growth(0, lambda _nodes: [])
-        columns = "id, topic, originator_id, originator_version, state"
-        for position, topic, uuid, version, state in sql(
-            file_address(self.path),
-            f"SELECT {columns} FROM events ORDER BY id",  # noqa: S608 - from above
-        ):
-            growth.append(entry_of(decode(position, topic, UUID(bytes=uuid), version, state)))
-        checkpoint = Checkpoint(key.name, growth.size, growth.root())
-        append_note(self.data_dir / "checkpoints.txt", sign_checkpoint(checkpoint, key))
+        sign_all_events(self.path, self.data_dir)
 
     def check_answers(self, keys: Keys) -> None:
         """See that each key is listed and verified as it ever was; new fields may have come."""

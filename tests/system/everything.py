@@ -322,6 +322,9 @@ def _verify(everything: Everything, clients: list[Client]) -> None:
             client.http.post("/v1/verify", json={"token": token, "workspace": "default"})
             client.http.get("/v1/forward-auth", headers=bearer, params={"scope": "mcp:read"})
             client.http.get("/v1/forward-auth/scopes/mcp:read/more", headers=bearer)
+            by_form = {"client_id": token, "client_secret": token, "token": token}
+            client.http.post("/v1/introspect", data=by_form)
+            client.http.post("/v1/introspect", auth=(token, token), data={"token": token})
             client.http.get("/v1/keys", headers=bearer, params={"limit": 1})
             client.http.post("/v1/verify", headers=bearer, json={"token": token})
         codes = {name: client.verify(everything.tokens[name]) for name in MISUSED}

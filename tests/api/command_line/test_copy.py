@@ -31,8 +31,8 @@ def test_people_are_told_what_was_copied_and_what_to_do_next(
     first, second, third, *rest = ended.out.splitlines()
     assert re.fullmatch(rf"copied 2 events in \d+\.\d\d s to {url}", first)
     assert second == (
-        "there are 2 events, the last at position 2, and 1 key digest, 0 last uses, 2 checkpoints;"
-        " the same on both sides, each event byte for byte"
+        "there are 2 events, the last at position 2, and 1 key digest, 0 last uses, 2 checkpoints,"
+        " 1 ledger secret; the same on both sides, each event byte for byte"
     )
     assert re.fullmatch(r"root of 2 entries on both sides: [0-9A-Za-z+/]{43}=", third)
     said = "\n".join(rest)
@@ -61,6 +61,7 @@ def test_programs_get_one_document(keyledger: Run, key_id: str, url: str, data_d
         "key_digests": 1,
         "last_uses": 0,
         "checkpoints": 2,
+        "ledger_secret": 1,
         "appended_since": 0,
     }
     assert list(told["projections"]) == [view.name for view in VIEWS]

@@ -70,11 +70,12 @@ def test_nothing_is_made_or_changed_in_a_ledger(keyledger: Run, database: Path) 
     (database.parent / "pepper").unlink()
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _files(database)}
 
-    found = checks(keyledger, code=0)
+    found = checks(keyledger, code=1)
 
     after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _files(database)}
     assert after == before
     assert found["pepper"]["result"] == "warn"
+    assert found["seals"]["found"] == "they cannot be checked without the pepper"
 
 
 def _files(database: Path) -> list[Path]:

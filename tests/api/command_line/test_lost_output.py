@@ -1,10 +1,12 @@
 """A command whose output is lost says so, and never ends with 0; a lost token names its key."""
 
 import os
+import platform
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,11 +15,16 @@ import pytest
 from api.composition import opened_ledger
 from tests.api.command_line.commands import COMMAND, Run
 from tests.engines import settings_of
+from tests.system.processes import eventually
 
-pytestmark = pytest.mark.only_on("sqlite")
+ROOT = Path(__file__).parents[3]
+on_sqlite = pytest.mark.only_on("sqlite")
 
 KEY_ID = re.compile(r"apikey_[0-9a-f-]{36}")
 TOKEN = re.compile(r"[a-z]+_[0-9A-Za-z]{65}")
+
+WRITES = {"x86_64": ["1"], "aarch64": ["64"]}.get(platform.machine(), [])
+"""The number of the system call."""
 
 Sink = Callable[[], AbstractContextManager[IO[bytes] | None]]
 
@@ -40,6 +47,22 @@ def closed_pipe() -> Iterator[IO[bytes] | None]:
 def closed() -> Iterator[IO[bytes] | None]:
     """Give nothing: the descriptor is closed before the command starts."""
     yield None
+
+
+@contextmanager
+def full_pipe() -> Iterator[IO[bytes] | None]:
+    """Give a pipe that is full, and whose writers do not wait."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(reading), os.fdopen(writing, "wb", buffering=0) as sink:
+        fill(writing)
+        yield sink
+
+
+def fill(pipe: int) -> None:
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(4096))
 
 
 SINKS = {"full disk": full_disk, "closed pipe": closed_pipe, "closed": closed}
@@ -69,7 +92,8 @@ def key_ids(data_dir: Path) -> list[str]:
         return [*connection.exec_driver_sql("SELECT key_id FROM key_list").scalars()]
 
 
-@every_sink
+@on_sqlite
+@pytest.mark.parametrize("sink", [*SINKS.values(), full_pipe], ids=[*SINKS, "full pipe"])
 def test_a_token_that_could_not_be_shown_names_its_key_and_what_to_do(
     data_dir: Path, process: Run, sink: Sink
 ) -> None:
@@ -97,6 +121,50 @@ def test_a_token_that_could_not_be_shown_names_its_key_and_what_to_do(
         assert "Traceback" not in said
 
 
+@on_sqlite
+@pytest.mark.skipif(
+    not WRITES or not Path("/proc/self/syscall").exists(),
+    reason="this system does not tell in which call a process waits",
+)
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["for people", "for programs"])
+def test_an_interrupted_command_names_the_key_whose_token_nobody_read(
+    data_dir: Path, process: Run, options: tuple[str, ...]
+) -> None:
+    assert process("keys", "create", "--name", "first", "--scopes", "a:b").code == 0
+    before = set(key_ids(data_dir))
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "wb", buffering=0) as sink:
+        os.set_blocking(writing, False)
+        fill(writing)
+        os.set_blocking(writing, True)
+        with subprocess.Popen(
+            [COMMAND, "keys", "create", "--name", "lost", "--scopes", "a:b", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "KEYLEDGER_DATA_DIR": str(data_dir)},
+            text=True,
+        ) as running:
+            try:
+                eventually(lambda: writes_to_stdout(running.pid), "it waits for its reader")
+                running.send_signal(signal.SIGINT)
+                _, said = running.communicate(timeout=60)
+            finally:
+                running.kill()
+    (made,) = set(key_ids(data_dir)) - before
+    assert running.returncode == 130
+    assert f"the key {made} was made, but its token could not be shown: interrupted" in said
+    assert f"keyledger keys revoke {made} --workspace default" in said
+    assert "Traceback" not in said
+
+
+def writes_to_stdout(process: int) -> bool:
+    """Tell whether a process waits in a write to its standard output."""
+    call, *arguments = Path(f"/proc/{process}/syscall").read_text().split()
+    return call in WRITES and arguments[0] == "0x1"
+
+
+@on_sqlite
 @every_sink
 def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
     data_dir: Path, process: Run, sink: Sink
@@ -116,6 +184,7 @@ def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
         assert "Exception ignored" not in said
 
 
+@on_sqlite
 @every_sink
 def test_a_ledger_whose_first_token_could_not_be_shown_gets_no_first_key(
     data_dir: Path, sink: Sink
@@ -124,3 +193,28 @@ def test_a_ledger_whose_first_token_could_not_be_shown_gets_no_first_key(
 
     assert code == 1
     assert key_ids(data_dir) == []
+
+
+def test_one_function_of_the_command_line_shows_tokens() -> None:
+    """A command that shows a token in another way has to name the key of a lost one, too."""
+    showing = {
+        str(path.relative_to(ROOT)): path.read_text().count("reveal()")
+        for path in [*(ROOT / "api/command_line").rglob("*.py"), ROOT / "api/server.py"]
+    }
+    found = {path: count for path, count in showing.items() if count}
+    assert found == {"api/command_line/key_changes.py": 1, "api/server.py": 1}
+
+
+@pytest.mark.only_on("postgresql")
+def test_a_log_line_is_not_mixed_into_the_output_of_a_command(
+    data_dir: Path, keyledger: Run
+) -> None:
+    create = ("keys", "create", "--name", "a", "--scopes", "a:b", "--json")
+    assert keyledger(*create).code == 0
+    # As on a second machine; then the file is begun with what the database has.
+    (data_dir / "checkpoints.txt").unlink()
+
+    ended = keyledger(*create)
+
+    assert ended.json["token"]
+    assert "checkpoint_file_begun" in ended.err

@@ -8,7 +8,7 @@ import pytest
 from projections.views import VIEWS
 from tests.api.command_line.commands import Run
 from tests.engines import address_of
-from tests.raw_sql import sql
+from tests.raw_sql import seal_events, sql
 
 NAMES = [view.name for view in VIEWS]
 
@@ -24,6 +24,7 @@ def plant_poison(data_dir: Path) -> None:
         " VALUES (?, 1, 'ApiKey.Unheard', x'7b7d')",
         UUID(int=0),
     )
+    seal_events(data_dir)
 
 
 def test_status_says_how_far_each_projection_has_come(keyledger: Run, key_id: str) -> None:

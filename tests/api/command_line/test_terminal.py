@@ -67,11 +67,16 @@ def test_what_looks_like_markup_is_shown_as_it_is(terminal: Run, keyledger: Run)
     assert "[red]a[/red] [/] :boom: [link=x]" in shown
 
 
-def test_what_drives_a_terminal_is_shown_and_not_done(terminal: Run) -> None:
-    shown = terminal("keys", "show", "apikey_\x1b]0;owned\x07", "--data-dir", "\x1b[2Jnowhere")
-    assert shown.code == 1
-    assert "\x1b]" not in shown.out
-    assert "\x1b[2J" not in shown.out
+def test_what_drives_a_terminal_is_shown_and_not_done(terminal: Run, key_id: str) -> None:
+    for arguments in (
+        ("keys", "show", "apikey_\x1b]0;owned\x07"),
+        ("audit", "replay", key_id, "--pack", "\x1b[2Jnowhere"),
+    ):
+        shown = terminal(*arguments)
+        assert shown.code == 1
+        assert "\\x1b" in shown.out
+        assert "\x1b]" not in shown.out
+        assert "\x1b[2J" not in shown.out
 
 
 def test_an_error_is_a_red_line(terminal: Run, key_id: str) -> None:

@@ -13,7 +13,7 @@ from httpx2 import Response
 from api.app import create_app
 from api.settings import Settings
 from tests.api.console.doors import DOORS, Door
-from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in
+from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in, words_in
 from tests.api.served import Api, Key
 from tests.api.test_every_route import flat
 from tests.raw_sql import raw
@@ -191,6 +191,9 @@ class TestForgedForms:
         for path in ("/console/sign-out", SIGN_IN):
             answer = visit.client.post(path, data=fields, headers={"Origin": origin})
             is_page(answer, 403)
+            # A proxy that changes Host looks the same from here.
+            assert "proxy_set_header Host $http_host" in words_in(answer)
+            assert origin not in answer.text
         assert visit.is_signed_in()
 
     def test_nobody_is_signed_in_by_another_site(self, world: World) -> None:
