@@ -207,8 +207,9 @@ class ReadinessAnswer(BaseModel):
     position: int = Field(examples=[1200])
     behind: list[str] = Field(description="The projections that are not.", examples=[[]])
     changes_refused: bool = Field(
-        description="Whether the log is not the one that was signed, so that nothing may be"
-        " changed. Reading and verifying go on; the server's log says why.",
+        description="Whether nothing may be changed: the log is not the one that was signed, or"
+        " a projection is of another version. Reading and verifying go on; the server's log says"
+        " why.",
         examples=[False],
     )
     attestation: AttestationAnswer | None = Field(description="Null before the first one.")

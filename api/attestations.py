@@ -26,11 +26,17 @@ def attest_ledger(
 ) -> Attestation:
     """Attest a ledger by its own key and the checkpoints outside its database; keep the result.
 
+    A result that cannot be kept is returned all the same, and the log says why.
+
     Raises:
         LedgerUnavailable: the database or the file of the checkpoints cannot be read.
     """
     attestation = examine_ledger(ledger, Findings(), progress=progress, pause=pause)
-    keep_result(ledger, attestation)
+    try:
+        keep_result(ledger, attestation)
+    except LedgerUnavailable as error:
+        # What was found is told all the same, and the next attestation tries again.
+        _log.error("attestation_not_kept", code=error.code, detail=str(error))
     return attestation
 
 
@@ -58,7 +64,11 @@ def examine_ledger(
 
 
 def keep_result(ledger: OpenLedger, attestation: Attestation) -> None:
-    """Write down what came of an attestation, or log why that failed; wait for no standby."""
+    """Write down what came of an attestation; wait for no standby.
+
+    Raises:
+        LedgerUnavailable: it cannot be written.
+    """
     last = LastAttestation(
         ledger.clock(),
         position=attestation.position,
@@ -71,11 +81,7 @@ def keep_result(ledger: OpenLedger, attestation: Attestation) -> None:
             LastFinding(each.name, each.wrong, each.remedy) for each in attestation.findings
         ),
     )
-    try:
-        keep_attestation(ledger.database, last)
-    except LedgerUnavailable as error:
-        # What was found is told all the same, and the next attestation tries again.
-        _log.error("attestation_not_kept", code=error.code, detail=str(error))
+    keep_attestation(ledger.database, last)
 
 
 def log_attestation(attestation: Attestation) -> None:

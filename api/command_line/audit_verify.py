@@ -13,9 +13,16 @@ from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.output import standard_output
 from api.command_line.progress import ReplayProgress
-from api.command_line.terminal import counted, one_line, stdout_console, write_json
+from api.command_line.terminal import (
+    counted,
+    one_line,
+    stderr_console,
+    stdout_console,
+    write_json,
+)
+from api.composition import OpenLedger
 from api.representations import attestation_as_json
-from domain.errors import LedgerError
+from domain.errors import LedgerError, LedgerUnavailable
 from projections.attestation import Attestation
 from projections.findings import Finding, Findings
 from projections.schema_check import refuse_schema
@@ -51,13 +58,22 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 _write(stdout_console(), attestation)
             # Only now: the database may be slow, or refuse.
             standard_output().flush()
-            keep_result(ledger, attestation)
+            _record(ledger, attestation)
     except LedgerError:
         # In tables of another shape nothing else can be checked.
         refuse_schema(schema)
         raise
     if attestation.found:
         raise typer.Exit(REFUSED)
+
+
+def _record(ledger: OpenLedger, attestation: Attestation) -> None:
+    """Record the result for the console and the metrics, or say on stderr why that failed."""
+    try:
+        keep_result(ledger, attestation)
+    except LedgerUnavailable as error:
+        said = f"The result was not recorded in the database: {error}"
+        stderr_console().print(one_line(said), soft_wrap=True)
 
 
 def write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:

@@ -1,13 +1,20 @@
 """``/healthz``, ``/readyz``, ``/metrics`` and ``/docs``: for anybody, and without a secret."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from api.attestations import attest_ledger
 from projections.view import View
 from projections.views import VIEWS
 from tests.api.served import Api, refused
 from tests.raw_sql import raw
+from tests.system.processes import eventually
+
+ROOT = Path(__file__).parents[2]
+ROLES = {"keyledger_owner", "keyledger_server"}
+"""Of PostgreSQL, whose names look like those of metrics."""
 
 
 class TestHealth:
@@ -74,6 +81,16 @@ class TestMetrics:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         assert "# HELP keyledger_position " in answer.text
         assert "# TYPE keyledger_append_seconds histogram" in answer.text
+
+    def test_each_metric_that_the_documents_name_is_there(self, api: Api) -> None:
+        api.make()
+        signed = api.app.state.ledger.signer.sign
+        eventually(lambda: signed() is None, "all is signed")
+        attest_ledger(api.app.state.ledger)
+        text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/operations.md"))
+        documented = set(re.findall(r"`(keyledger_[a-z_]+)`", text)) - ROLES
+        assert len(documented) > 5
+        assert documented <= {series.partition("{")[0] for series in api.metrics()}
 
     def test_positions_and_appends_move_with_each_change(self, api: Api) -> None:
         before = api.metrics()

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.postgresql import administration, create_database, initdb
+from tests.postgresql import administration, connected, create_database, initdb
 from tests.programs import needs
 from tests.system.clients import LOST, Client, Json, answered, types
 from tests.system.postgresql_pair import Pair, running_pair
@@ -119,6 +119,23 @@ def two(pair: Pair, tmp_path: Path) -> Iterator[Servers]:
         yield servers
 
 
+def a_commit_waits(pair: Pair) -> bool:
+    """Tell whether a commit has waited for longer than any statement of these tests may take."""
+    with administration(pair.primary.url("postgres")) as connection:
+        rows = connection.execute(
+            b"SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            b" AND now() - query_start > interval '2 seconds'"
+        ).fetchall()
+    return bool(rows)
+
+
+def recorded_findings(pair: Pair) -> list[object]:
+    """Return how many findings the last recorded integrity check had."""
+    with connected(pair.primary.url("ledger")) as connection:
+        rows = connection.execute(b"SELECT findings FROM last_attestation").fetchall()
+    return [findings for (findings,) in rows]
+
+
 def promote_the_standby(pair: Pair) -> None:
     pair.standby.promote()
 
@@ -178,16 +195,7 @@ def test_nothing_is_acknowledged_while_the_standby_is_away_however_long_that_tak
         pair.standby.kill()
         creating = pool.submit(client.create, "waits for the standby")
 
-        def has_waited() -> bool:
-            """Tell whether a commit has waited for longer than any statement may take."""
-            with administration(pair.primary.url("postgres")) as connection:
-                rows = connection.execute(
-                    b"SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-                    b" AND now() - query_start > interval '2 seconds'"
-                ).fetchall()
-            return bool(rows)
-
-        eventually(has_waited, "the commit waits for the standby")
+        eventually(lambda: a_commit_waits(pair), "the commit waits for the standby")
         assert not creating.done()
         pair.standby.start()
         made = answered(creating.result(), 201)
@@ -252,3 +260,44 @@ def test_a_former_primary_that_comes_back_is_never_asked_about_a_key(
         eventually(is_ready, "it is ready again")
         assert "keyledger_ledger_went_back 0.0" in client.http.get("/metrics").text
         assert len([line for line in server.log_lines if line["event"] == "ledger_went_back"]) == 1
+
+
+def test_audit_verify_ends_with_its_findings_while_the_standby_is_away(
+    pair: Pair, tmp_path: Path
+) -> None:
+    data_dir, url = tmp_path / "keyledger-data", pair.url("ledger")
+    given = {"database_url": url, "database_lock_seconds": 1}
+    create = ("keys", "create", "--scopes", "a:b", "--name")
+    assert run(data_dir, *create, "first", **given).code == 0
+    with connected(pair.primary.url("ledger")) as connection:
+        damaged = connection.execute(b"UPDATE key_digests SET seal = sha256('forged')")
+        assert damaged.rowcount == 1
+    pair.standby.kill()
+
+    verified = run(data_dir, "audit", "verify", **given)
+    assert verified.code == 1
+    assert "1 finding" in verified.output
+    assert "it has no right seal" in verified.output
+    assert recorded_findings(pair) == [1], "the result is recorded without the standby"
+
+    with (
+        connected(pair.primary.url("ledger")) as connection,
+        # A commit would wait for the standby.
+        connection.transaction(force_rollback=True),
+    ):
+        connection.execute(b"LOCK TABLE last_attestation IN EXCLUSIVE MODE")
+        verified = run(data_dir, "audit", "verify", **given)
+    assert verified.code == 1
+    assert "1 finding" in verified.output
+    assert "The result was not recorded in the database: " in verified.errors
+
+    with ThreadPoolExecutor() as pool, ExitStack() as ending:
+        ending.callback(pair.standby.start)
+        creating = pool.submit(run, data_dir, *create, "waits", **given)
+        eventually(lambda: a_commit_waits(pair), "the commit waits for the standby")
+        verified = run(data_dir, "audit", "verify", **given)
+        assert verified.code == 1
+        assert "it has no right seal" in verified.output, "what was found before it had to wait"
+        assert "error: " in verified.errors
+        ending.close()
+        assert creating.result().code == 0

@@ -137,6 +137,13 @@ def test_a_pooler_of_sessions_is_used(postgresql: Server, database: str) -> None
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
 
 
+def test_a_pooler_refuses_a_url_with_options(postgresql: Server, database: str) -> None:
+    with pooled(postgresql, database, "session") as url:
+        searching = url.update_query_dict({"options": "-csearch_path=public"})
+        with pytest.raises(LedgerUnavailable, match="unsupported startup parameter"):
+            open_database(searching)
+
+
 def test_a_pooler_that_is_gone_is_said_to_be_unavailable(postgresql: Server, database: str) -> None:
     with pooled(postgresql, database, "session") as url:
         pass
