@@ -23,7 +23,7 @@ from projections.findings import Finding, Findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
-from projections.schema_check import schema_findings
+from projections.schema_check import changed_tables, schema_findings
 from projections.seal_check import check_seals
 from projections.signed_note import VerifierKey
 from projections.stored_times import check_states, check_stored_times
@@ -102,9 +102,11 @@ def attest(
         return on_batch
 
     findings = Findings() if findings is None else findings
+    schema = schema_findings(database) if now is not None else []
+    for finding in schema:
+        findings.add(finding)
     if now is not None:
-        for finding in _beside_the_log(database, now):
-            findings.add(finding)
+        _check_beside_the_log(database, now, findings)
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)
@@ -118,7 +120,7 @@ def attest(
         for key in keys if now is not None else ():
             for finding in compare_places(database, key.name, sizes.get(key.name, [])):
                 findings.add(finding)
-    check_seals(database, findings, telling("seals"))
+    check_seals(database, findings, telling("seals"), changed=changed_tables(schema))
     # Views cannot be compared with events that cannot be read.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))
@@ -135,15 +137,14 @@ def attest(
     )
 
 
-def _beside_the_log(database: Database, now: datetime) -> list[Finding]:
-    schema = schema_findings(database)
+def _check_beside_the_log(database: Database, now: datetime, findings: Findings) -> None:
     try:
-        return [*schema, *check_states(database), *check_stored_times(database, now)]
+        for finding in (*check_states(database), *check_stored_times(database, now)):
+            findings.add(finding)
     except LedgerUnavailable:
         # A table that is missing cannot be read, and is named already.
-        if not schema:
+        if not findings.listed:
             raise
-        return schema
 
 
 def _check_view(database: Database, view: View, findings: Findings, on_batch: OnBatch) -> None:

@@ -6,7 +6,7 @@ expected follows from the definitions of the tables: it is what the same kind of
 them, so that nothing about it is written down twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, text
@@ -30,6 +30,7 @@ TABLES = (_REVISION, *metadata.sorted_tables, *(view.table for view in VIEWS))
 _VIEW_NAMES = frozenset(view.name for view in VIEWS)
 _SHOWN = 3
 
+_THE_TABLE = "the table "
 _REBUILD = "run: keyledger projections rebuild "
 _WHO = "find out who can change the database past the ledger"
 _RESTORE = f"{_WHO}, and restore a backup in which the tables are as the program made them"
@@ -92,6 +93,11 @@ def is_mended_by_rebuild(finding: Finding) -> bool:
     return finding.remedy.startswith(_REBUILD)
 
 
+def changed_tables(findings: Iterable[Finding]) -> set[str]:
+    """Return the names of the tables that findings about the schema are about."""
+    return {finding.name.removeprefix(_THE_TABLE) for finding in findings}
+
+
 def _compared(expected: Shapes, found: Shapes) -> Iterator[Finding]:
     for name, right in expected.items():
         there = found.get(name)
@@ -126,7 +132,7 @@ def _differences(name: str, right: Shape, there: Shape) -> Iterator[Finding]:
 
 
 def _finding(table: str, wrong: str, remedy: str) -> Finding:
-    return Finding("schema", f"the table {table}", wrong, remedy)
+    return Finding("schema", f"{_THE_TABLE}{table}", wrong, remedy)
 
 
 def _remedy(name: str) -> str:

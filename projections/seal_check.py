@@ -3,11 +3,13 @@
 These are digests, sessions of the console, the last integrity check, and the id of the secret.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Table, select, tuple_
 
+from domain.errors import LedgerUnavailable
 from projections.database import Database
 from projections.findings import Finding, Findings
 from projections.illegible_text import illegible_text
@@ -24,39 +26,69 @@ _WHO = "find out who can write to the database past the ledger"
 _WRONG = "it has no right seal: the ledger did not write it like this"
 
 
-def check_seals(database: Database, findings: Findings, on_batch: OnBatch) -> None:
-    """Check every row that has a seal, beside those of the log and of the views."""
+class _Sealed(NamedTuple):
+    """A table whose rows have seals.
+
+    Args:
+        is_right: tells whether the seal of some values is right.
+        name: names a row.
+        remedy: what to do about a row whose seal is not.
+    """
+
+    table: Table
+    is_right: Callable[[Any, object], bool]
+    name: Callable[[Row[Any]], str]
+    remedy: str
+
+
+def check_seals(
+    database: Database, findings: Findings, on_batch: OnBatch, *, changed: Collection[str] = ()
+) -> None:
+    """Check every row that has a seal, beside those of the log and of the views.
+
+    Args:
+        changed: names of the tables that are not as the program made them. One of these that
+            cannot be read is passed over: there is a finding about it.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
     seals = database.seals
     if not seals.checks:
         return
-    _check_secret(database, findings)
-    _check_table(
-        database,
-        key_digests,
-        seals.is_digest,
-        lambda row: f"the digest of the lookup id {row.lookup_id}",
-        f"{_WHO}, and delete the row: the key's next check proves its secret by Argon2",
-        findings,
-        on_batch,
-    )
-    _check_table(
-        database,
-        console_sessions,
-        seals.is_session,
-        lambda row: f"the console session of {row.key_id}",
-        f"{_WHO}, and delete the row",
-        findings,
-        on_batch,
-    )
-    _check_table(
-        database,
-        last_attestation,
-        seals.is_last_check,
-        lambda row: f"the row of {row.finished_at} in last_attestation",
-        f"{_WHO}, and run: keyledger audit verify, which writes the row again",
-        findings,
-        on_batch,
-    )
+    with _passing_over(ledger_secret, changed):
+        _check_secret(database, findings)
+    for sealed in (
+        _Sealed(
+            key_digests,
+            seals.is_digest,
+            lambda row: f"the digest of the lookup id {row.lookup_id}",
+            f"{_WHO}, and delete the row: the key's next check proves its secret by Argon2",
+        ),
+        _Sealed(
+            console_sessions,
+            seals.is_session,
+            lambda row: f"the console session of {row.key_id}",
+            f"{_WHO}, and delete the row",
+        ),
+        _Sealed(
+            last_attestation,
+            seals.is_last_check,
+            lambda row: f"the row of {row.finished_at} in last_attestation",
+            f"{_WHO}, and run: keyledger audit verify, which writes the row again",
+        ),
+    ):
+        with _passing_over(sealed.table, changed):
+            _check_table(database, sealed, findings, on_batch)
+
+
+@contextmanager
+def _passing_over(table: Table, changed: Collection[str]) -> Iterator[None]:
+    try:
+        yield
+    except LedgerUnavailable:
+        if table.name not in changed:
+            raise
 
 
 def _check_secret(database: Database, findings: Findings) -> None:
@@ -71,15 +103,10 @@ def _check_secret(database: Database, findings: Findings) -> None:
     findings.add(Finding("seal", "the row of ledger_secret", wrong, remedy))
 
 
-def _check_table(  # noqa: PLR0917 - what differs between the tables
-    database: Database,
-    table: Table,
-    is_right: Callable[[Any, object], bool],
-    name: Callable[[Row[Any]], str],
-    remedy: str,
-    findings: Findings,
-    on_batch: OnBatch,
+def _check_table(
+    database: Database, sealed: _Sealed, findings: Findings, on_batch: OnBatch
 ) -> None:
+    table = sealed.table
     done = 0
     page = first = select(table).order_by(*table.primary_key).limit(_AT_ONCE)
     while True:
@@ -87,8 +114,8 @@ def _check_table(  # noqa: PLR0917 - what differs between the tables
             rows = _read(connection, page)
         for row in rows:
             *values, seal = row
-            if not is_right(values, seal):
-                findings.add(Finding("seal", name(row)[:120], _WRONG, remedy))
+            if not sealed.is_right(values, seal):
+                findings.add(Finding("seal", sealed.name(row)[:120], _WRONG, sealed.remedy))
         if len(rows) < _AT_ONCE:
             return
         done += len(rows)
