@@ -1,23 +1,41 @@
 """One request and its answer, between a connection and the application."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from logging import Logger
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import unquote
 
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
 from api.http_messages import Message
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPScope
 
-    from api.http_connection import HttpConnection
+
+class Connection(Protocol):
+    """What an exchange needs of the connection on which the request arrived."""
+
+    config: Config
+    server_state: ServerState
+    app_state: dict[str, Any]
+    logger: Logger
+    flow: FlowControl
+    server: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    scheme: Literal["http", "https"]
+
+    def on_response_complete(self) -> None:
+        """Read the next request."""
 
 
 class Exchange(RequestResponseCycle):
     """A request that has arrived whole, as the application sees it."""
 
-    def __init__(self, connection: "HttpConnection", message: Message) -> None:
+    def __init__(self, connection: Connection, message: Message) -> None:
         super().__init__(
             scope=_scope(connection, message),
             # The exchange writes and closes by the connection, which closes in an orderly way.
@@ -60,7 +78,7 @@ class Exchange(RequestResponseCycle):
         await super().send(message)
 
 
-def _scope(connection: "HttpConnection", message: Message) -> "HTTPScope":
+def _scope(connection: Connection, message: Message) -> "HTTPScope":
     head = message.head
     raw_path, _, query = head.target.partition(b"?")
     path = raw_path.decode("ascii")
