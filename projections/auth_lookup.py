@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
-from uuid import UUID
 
 import orjson
 from sqlalchemy import (
@@ -30,6 +29,7 @@ from domain.api_key import ApiKey
 from domain.audit_log import Forked, Resealed
 from domain.errors import RowNotSealed
 from domain.judge import AuthRow
+from domain.key_ids import to_key_id
 from domain.times import from_text, to_text
 from projections.column_types import big_integer, text
 from projections.illegible_text import illegible_text
@@ -131,23 +131,26 @@ HANDLERS: Handlers = {
 
 
 def _write(connection: Connection, written: Table, folded: Folded, seals: Seals) -> None:
-    made, changed = folded
+    made, changed, _ = folded
     for values in made.values():
         values["seal"] = seals.auth_row(_sealed_values(values))
     insert_rows(connection, written, made.values())
     if changed:
-        changes = _sealed_changes(connection, written, changed, seals)
+        changes = _sealed_changes(connection, written, folded, seals)
         update_rows(table.name, connection, written, changes)
 
 
 def _sealed_changes(
-    connection: Connection, written: Table, changed: dict[UUID, Values], seals: Seals
+    connection: Connection, written: Table, folded: Folded, seals: Seals
 ) -> list[Values]:
     """Return the changes with the seals of the rows after them.
 
     A row whose seal is wrong is changed all the same, so that a revocation always succeeds, and
-    loses its seal: what somebody wrote into it must not be sealed.
+    loses its seal: what somebody wrote into it must not be sealed. So does an old row that was put
+    back with its seal, or the row of another key in this key's place: with the version of the next
+    change it would be a current row that says what no event said.
     """
+    _, changed, before = folded
     positions = first_positions(connection, changed)
     rows = _rows_at(connection, written, list(positions.values()))
     changes = []
@@ -155,7 +158,12 @@ def _sealed_changes(
         position = positions.get(uuid)
         row = rows.get(position)
         seal = None
-        if row is not None and seals.is_auth_row(_sealed_values(row), row["seal"]):
+        if (
+            row is not None
+            and seals.is_auth_row(_sealed_values(row), row["seal"])
+            and row["version"] == before[uuid]
+            and row["key_id"] == to_key_id(uuid)
+        ):
             seal = seals.auth_row(_sealed_values(row | values))
         changes.append(values | {"seal": seal, "_position": position})
     return changes

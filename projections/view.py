@@ -163,14 +163,21 @@ def rows_missing(name: str, table: Table, missing: int, keys: int) -> Projection
 
 
 class Folded(NamedTuple):
-    """Rows to insert, and changes to rows that are there, by key."""
+    """What events make of the rows of a view.
+
+    Args:
+        made: rows to insert, by the number behind the key's UUID.
+        changed: changes to rows that are there, by key.
+        before: for each key in ``changed``, its version before these changes.
+    """
 
     made: dict[int, Values]
     changed: dict[UUID, Values]
+    before: dict[UUID, int]
 
 
 def _write(name: str, connection: Connection, table: Table, folded: Folded, _seals: Seals) -> None:
-    made, changed = folded
+    made, changed, _ = folded
     insert_rows(connection, table, made.values())
     if changed:
         positions = first_positions(connection, changed)
@@ -201,6 +208,7 @@ def update_rows(name: str, connection: Connection, table: Table, changes: Iterab
 def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded:
     made: dict[int, Values] = {}
     changed: dict[UUID, Values] = {}
+    before: dict[UUID, int] = {}
     for position, event in recorded:
         # The number behind a UUID, for hashing a UUID takes longer than all else here.
         number = event.originator_id.int
@@ -210,8 +218,9 @@ def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded
         elif number in made:
             made[number].update(values)
         elif values:
+            before.setdefault(event.originator_id, event.originator_version - 1)
             changed.setdefault(event.originator_id, {}).update(values)
-    return Folded(made, changed)
+    return Folded(made, changed, before)
 
 
 Prepared = tuple[str, Callable[[Values], Any]]

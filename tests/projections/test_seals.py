@@ -143,6 +143,40 @@ def test_a_change_of_any_column_of_a_row_opens_nothing(keys: Keys, column: str) 
         verified_anew(keys, token)
 
 
+def test_an_old_row_put_back_is_never_sealed_by_the_next_change(keys: Keys) -> None:
+    made = keys.create(scopes=("a:b", "c:d"))
+    (old,) = as_dicts(keys.address, "auth_lookup")
+    keys.update(made.key_id, Changes(scopes=["a:b"]))
+    edit_rows(keys.address, "auth_lookup", 1, **old)
+    keys.rename(made.key_id, "renamed")
+    assert as_dicts(keys.address, "auth_lookup")[0]["seal"] is None
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, made.token)
+    rebuild(keys.database, auth_lookup.VIEW, clock=lambda: NOON)
+    assert as_dicts(keys.address, "auth_lookup")[0]["scopes"] == '["a:b"]'
+    assert verified_anew(keys, made.token) is Code.VALID
+
+
+def test_a_row_is_never_sealed_with_the_change_of_another_key(keys: Keys) -> None:
+    own, other = keys.create("own", scopes=("a:b",)), keys.create("other", scopes=("c:d",))
+    (old, _) = as_dicts(keys.address, "auth_lookup")
+    keys.rename(own.key_id, "renamed")
+    edit_rows(keys.address, "auth_lookup", 1, **old)
+    # What would refuse the change for another reason.
+    sql(keys.address, "DELETE FROM key_versions WHERE position = 1 AND version = 2")
+    _exchange_positions(keys)
+    keys.update(other.key_id, Changes(scopes=["*"]))
+    _exchange_positions(keys)
+    with pytest.raises(RowNotSealed):
+        verified_anew(keys, own.token)
+
+
+def _exchange_positions(keys: Keys) -> None:
+    """Let the first events of two keys change places."""
+    for old, new in ((1, -1), (2, 1), (-1, 2)):
+        sql(keys.address, "UPDATE events SET id = ? WHERE id = ?", new, old)
+
+
 def test_a_tampered_row_is_changed_by_a_revocation_and_never_sealed(keys: Keys) -> None:
     made = keys.create()
     edit_rows(keys.address, "auth_lookup", 1, scopes='["*"]')
