@@ -20,6 +20,7 @@ from projections.checkpoint_places import compare_places, noting_sizes
 from projections.comparison import Difference
 from projections.database import Database
 from projections.findings import Finding, Findings
+from projections.index_check import index_findings
 from projections.life_check import check_lives
 from projections.log_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.rebuild import Progress, check, ignore_progress
@@ -112,6 +113,8 @@ def attest(
     log = LogCheck(database, findings)
     log.run(extent, telling("log"))
     lives = check_lives(database, extent.position, findings, telling("lives of keys"))
+    for finding in index_findings(database, telling("indexes")):
+        findings.add(finding)
     checkpoints = 0
     if keys is not None:
         keys, sizes = tuple(keys), dict[str, list[int]]()

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 from domain.errors import LedgerError
 from projections.database import Database
 from projections.findings import Finding
+from projections.index_check import problems_of_file
 from projections.postgresql_tables import privileges_missing
 from projections.schema import HEAD, current_revision, events
 from projections.schema_check import schema_findings
@@ -116,12 +117,7 @@ def inspect_file(database: Database) -> FileInspection:
     with database.read() as connection:
         return FileInspection(
             synchronous=connection.scalar(text("PRAGMA synchronous")) or 0,
-            problems=tuple(
-                line
-                for lines in connection.scalars(text("PRAGMA quick_check"))
-                for line in lines.splitlines()
-                if line != "ok"
-            ),
+            problems=tuple(problems_of_file(connection)),
         )
 
 

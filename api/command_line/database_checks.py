@@ -198,8 +198,8 @@ def _check_durability(found: FileInspection) -> Check:
 
 def _check_soundness(found: FileInspection) -> Check:
     if not found.problems:
-        return Check("quick_check", "ok", "no damage in the file")
-    return Check("quick_check", "fail", "; ".join(found.problems[:3]), _RESTORE)
+        return Check("integrity_check", "ok", "no damage in the file")
+    return Check("integrity_check", "fail", "; ".join(found.problems[:3]), _RESTORE)
 
 
 def _check_revision(found: Contents, no_ledger: str) -> Check:

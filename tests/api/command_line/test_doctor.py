@@ -251,8 +251,8 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
         file.seek(2 * 4096)
         file.write(b"\xff" * 4096)
     found = checks(keyledger, code=1)
-    assert found["quick_check"]["result"] == "fail"
-    assert "restore a backup" in found["quick_check"]["remedy"]
+    assert found["integrity_check"]["result"] == "fail"
+    assert "restore a backup" in found["integrity_check"]["remedy"]
 
 
 @pytest.mark.parametrize(

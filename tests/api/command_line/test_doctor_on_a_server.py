@@ -29,7 +29,7 @@ def test_the_server_the_role_and_what_is_in_the_tables_are_told(
     assert found["contents"]["found"] == "1 event, 1 key"
     for view in VIEWS:
         assert found[view.name]["found"] == f"version {view.version}, position 1, lag 0"
-    assert not found.keys() & {"sqlite", "disk", "quick_check"}
+    assert not found.keys() & {"sqlite", "disk", "integrity_check"}
 
 
 def test_an_absent_ledger_is_reported_and_not_made(keyledger: Run, data_dir: Path) -> None:
