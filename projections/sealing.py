@@ -76,6 +76,27 @@ def write_secret(connection: Connection, seals: Seals) -> None:
     )
 
 
+def events_not_sealed(database: Database, seals: Seals) -> list[int]:
+    """Return the positions of events without a right seal, in a ledger that has right ones.
+
+    Where no event at all has a right seal, the ledger has another secret, or is of a version
+    without seals: then nothing is known of a single event, and none is returned.
+    """
+    wrong: list[int] = []
+    right = position = 0
+    while True:
+        with database.read() as connection:
+            rows = read_rows(connection, after=position, limit=_AT_ONCE)
+        if not rows:
+            return wrong if right else []
+        for place, *columns in rows:
+            if seals.is_event(*columns):
+                right += 1
+            else:
+                wrong.append(place)
+        position = rows[-1].id
+
+
 def seal_all(
     database: Database,
     views: Sequence[View],

@@ -24,7 +24,7 @@ from domain.errors import HistoryInDoubt, Invalid
 from domain.names import checked_reason
 from domain.public_event import public_event
 from projections.attestation import Attestation, attest
-from projections.sealing import Proven, Record, seal_all
+from projections.sealing import Proven, Record, events_not_sealed, seal_all
 from projections.views import VIEWS
 
 Reason = Annotated[
@@ -39,6 +39,8 @@ WithoutCheckpoints = Annotated[
         " `keyledger audit fork` afterwards.",
     ),
 ]
+
+_SHOWN = 3
 
 
 def seal_ledger(
@@ -75,8 +77,10 @@ def seal_ledger(
                 f"the integrity check has {counted(attestation.found, 'finding')}; nothing was"
                 " sealed. Restore a backup without them",
             )
+        _refuse_planted(ledger)
+        _say_uncovered(ledger, attestation)
         if not yes:
-            _ask(ledger, attestation)
+            _ask(ledger)
         resealed = seal_all(
             ledger.database,
             VIEWS,
@@ -121,7 +125,36 @@ def _checked(
     )
 
 
-def _ask(ledger: LedgerToSeal, attestation: Attestation) -> None:
+def _refuse_planted(ledger: LedgerToSeal) -> None:
+    """Refuse to seal events that somebody else wrote into a ledger whose secret is here.
+
+    Raises:
+        CommandFailed: some events have right seals, and others have not.
+    """
+    wrong = events_not_sealed(ledger.database, ledger.seals)
+    if wrong:
+        shown = ", ".join(map(str, wrong[:_SHOWN])) + (", …" if len(wrong) > _SHOWN else "")
+        raise CommandFailed(
+            REFUSED,
+            "INTEGRITY_CHECK_FAILED",
+            "the ledger is sealed with this machine's pepper, and"
+            f" {counted(len(wrong), 'event')}, at position {shown}, without a right seal: the"
+            " ledger did not write that. Nothing was sealed. Restore a backup without it",
+        )
+
+
+def _say_uncovered(ledger: LedgerToSeal, attestation: Attestation) -> None:
+    """Say how much of the log nothing proves, also where nobody is asked."""
+    uncovered = attestation.events - ledger.covered(attestation.events)
+    _say(
+        stderr_console(),
+        f"The integrity check has no finding. {counted(uncovered, 'event')} of"
+        f" {attestation.events} are covered by no signed checkpoint outside the database: nothing"
+        " proves that the ledger wrote them.",
+    )
+
+
+def _ask(ledger: LedgerToSeal) -> None:
     """Ask a person to confirm.
 
     Raises:
@@ -132,16 +165,8 @@ def _ask(ledger: LedgerToSeal, attestation: Attestation) -> None:
         raise CommandFailed(
             CALLED_WRONGLY, Invalid.code, "nobody is there to confirm this: add --yes"
         )
-    console = stderr_console()
-    uncovered = attestation.events - ledger.covered(attestation.events)
-    _say(
-        console,
-        f"The integrity check has no finding. {counted(uncovered, 'event')} of"
-        f" {attestation.events} are covered by no signed checkpoint outside the database: nothing"
-        " proves that the ledger wrote them.",
-    )
     if not agreed(f"Seal all events with the secret {ledger.seals.secret_id}?"):
-        _say(console, "nothing was changed")
+        _say(stderr_console(), "nothing was changed")
         raise typer.Exit(REFUSED)
 
 

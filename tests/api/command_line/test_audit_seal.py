@@ -49,6 +49,26 @@ def test_a_ledger_with_findings_is_not_sealed(keyledger: Run, lost: Path) -> Non
     assert keyledger("keys", "list").code == 1
 
 
+def test_a_planted_event_is_not_sealed_where_the_pepper_is_not_lost(
+    keyledger: Run, data_dir: Path
+) -> None:
+    for name in ("a", "b"):
+        assert keyledger("keys", "create", "--name", name, "--scopes", "a:b").code == 0
+    sql(address_of(data_dir), "UPDATE events SET seal = NULL WHERE id = 2")
+    sql(address_of(data_dir), "DELETE FROM ledger_secret")
+    ended = keyledger(*SEAL)
+    assert ended.code == 1
+    assert "1 event, at position 2, without a right seal" in ended.err
+    assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(1,)]
+
+
+def test_a_sealing_that_asks_nobody_says_what_nothing_proves(keyledger: Run, lost: Path) -> None:
+    assert lost.exists()
+    ended = keyledger(*SEAL)
+    assert ended.code == 0
+    assert "of 2 are covered by no signed checkpoint" in ended.err
+
+
 def test_a_sealing_without_a_reason_or_a_confirmation_is_refused(
     keyledger: Run, lost: Path
 ) -> None:
