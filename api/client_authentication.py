@@ -44,6 +44,7 @@ CLIENT_FIELDS = {
 }
 """Fields of a form with client authentication, for the OpenAPI document."""
 _BASIC = b"basic"
+_MOST_FIELDS = 100
 
 
 class _BasicScheme(HTTPBasic):
@@ -129,8 +130,9 @@ async def authenticated_call(
         LedgerUnavailable, Overloaded: the credential cannot be verified now.
     """
     is_form = _content_type(request) == FORM
-    form = OAuthForm(_parsed(await request.body()) if is_form else {})
     headers = [each for each in request.headers.raw if each[0] in CREDENTIAL_HEADERS]
+    request.state.is_oauth_client = any(_is_basic(*each) for each in headers)
+    form = OAuthForm(_parsed(await request.body()) if is_form else {})
     if _is_of_client(headers, form):
         # From here on, errors have the form that OAuth clients expect.
         request.state.is_oauth_client = True
@@ -193,7 +195,16 @@ def _content_type(request: Request) -> str:
 
 
 def _parsed(body: bytes) -> dict[str, list[str]]:
-    return parse_qs(body.decode("latin-1"), keep_blank_values=True)
+    """Parse a form.
+
+    Raises:
+        Invalid: it has more fields than anybody sends. The caller is not known yet, and to parse
+            thousands of fields would keep everybody else waiting.
+    """
+    try:
+        return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise Invalid("body", f"send at most {_MOST_FIELDS} fields") from error
 
 
 def _is_basic(name: bytes, value: bytes) -> bool:

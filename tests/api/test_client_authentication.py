@@ -270,6 +270,17 @@ class TestSection52:
         answer = shared_api.post(PATH, by=None, content=content, headers=headers)
         oauth_error(answer, 400, "invalid_request")
 
+    def test_a_form_of_very_many_fields_is_refused_before_it_is_parsed(
+        self, shared_api: Api, client: Key
+    ) -> None:
+        content = "a&" * 32_000
+        headers = {"Content-Type": FORM}
+        answer = shared_api.post(PATH, by=None, content=content, headers=headers)
+        refused(answer, 422, "INVALID")
+        headers |= dict(basic(*client_of(client)).headers)
+        answer = shared_api.post(PATH, by=None, content=content, headers=headers)
+        oauth_error(answer, 400, "invalid_request")
+
     def test_a_body_that_is_no_form_is_invalid(self, shared_api: Api, client: Key) -> None:
         headers = dict(basic(*client_of(client)).headers)
         answer = shared_api.post(PATH, by=None, json={"token": "x"}, headers=headers)
