@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z_-]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ABSOLUTE = re.compile(rb"https?://([^/?@]+)(/?[^?]*)(\?.*)?", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?@]+)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 _IN_HOSTS = b"!$%&'()*+,.:;=[]_~-" + ascii_letters.encode() + digits.encode()
 _IN_VALUES = b"\t" + bytes({*range(0x20, 0x100)} - {0x7F})
 _IN_HEADS = b"\r\n" + _IN_VALUES

@@ -62,6 +62,7 @@ REFUSED = {
     "no host": (400, b"GET / HTTP/1.1\r\n\r\n"),
     "two hosts": (400, GET + b"host: a\r\n\r\n"),
     "asterisk": (400, b"GET * HTTP/1.1\r\nhost: a\r\n\r\n"),
+    "user information": (400, b"GET http://a@b/c HTTP/1.1\r\nhost: a\r\n\r\n"),
     "fragment": (400, b"GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n"),
     "byte beyond ASCII in the target": (400, b"GET /\xff HTTP/1.1\r\nhost: a\r\n\r\n"),
     "same length twice": (400, POST + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc"),
