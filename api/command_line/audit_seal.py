@@ -134,12 +134,13 @@ def _ask(ledger: LedgerToSeal, attestation: Attestation) -> None:
         )
     console = stderr_console()
     uncovered = attestation.events - ledger.covered(attestation.events)
-    _say(
-        console,
-        f"The integrity check has no finding. {counted(uncovered, 'event')} of"
-        f" {attestation.events} are covered by no signed checkpoint outside the database: nothing"
-        " proves that the ledger wrote them.",
+    covered = (
+        f"{uncovered} of {counted(attestation.events, 'event')} are not covered by a signed"
+        " checkpoint outside the database: nothing proves that the ledger wrote them."
+        if uncovered
+        else "Signed checkpoints outside the database cover all events."
     )
+    _say(console, f"The integrity check has no finding. {covered}")
     if not agreed(f"Seal all events with the secret {ledger.seals.secret_id}?"):
         _say(console, "nothing was changed")
         raise typer.Exit(REFUSED)
