@@ -89,7 +89,7 @@ class OAuthForm:
         """
         values = self.fields.get(name, [])
         if len(values) != 1:
-            raise Invalid(name, "give it, once")
+            raise Invalid(name, "give this field exactly once")
         return values[0]
 
     def has(self, name: str) -> bool:

@@ -131,7 +131,9 @@ def _checked(wanted: list[str]) -> tuple[str, ...]:
 
 
 def _misconfigured() -> InsufficientScope:
-    return InsufficientScope("", "the gateway demands what is no scope, so nobody may pass")
+    return InsufficientScope(
+        "", "the gateway asks for a scope that is not valid: correct its configuration"
+    )
 
 
 def documented() -> dict[str, Any]:

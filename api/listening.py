@@ -98,10 +98,15 @@ def _name(address: tuple[object, ...]) -> str:
 
 def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, UnicodeError):
-        return "this is no name of a host"
+        return "this is not a valid host name"
     reason = (error.strerror or str(error)).lower()
     if error.errno == errno.EADDRINUSE:
-        return f"{reason}; stop the program that listens there, or choose another port"
+        return (
+            f"{reason}; stop the program that listens there, or choose another port with --port or"
+            " KEYLEDGER_PORT"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{reason}; choose an address of this machine with --host or KEYLEDGER_HOST"
     if error.errno == errno.EACCES and os.name == "posix":
         return f"{reason}; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
     return reason

@@ -175,12 +175,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return _invalid_answer(request, [{"field": "body", "message": message}])
     code = _HTTP_CODES.get(status, errors.Invalid.code)
     title = HTTPStatus(status).phrase
+    detail = error.detail
     headers = dict(error.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": headers["Allow"]})
-    return _answer(request, status, code, title, error.detail, headers=headers)
+        detail = f"this path supports {headers['Allow']}"
+    elif status == HTTPStatus.NOT_FOUND and detail == title:
+        detail = "no such path; GET /openapi.json lists all paths"
+    return _answer(request, status, code, title, detail, headers=headers)
 
 
 def _invalid_answer(request: Request, wrong: Sequence[Wrong]) -> JSONResponse:
@@ -245,5 +249,7 @@ def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "extra_forbidden":
-        return "there is nothing of this name here"
+        return "no such field or parameter"
+    if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
+        return "send a JSON object, with the header Content-Type: application/json"
     return str(error["msg"])

@@ -54,7 +54,10 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
-        default=8080, ge=0, le=65535, description="Port that the server listens on; 0 for any."
+        default=8080,
+        ge=0,
+        le=65535,
+        description="Port that the server listens on; 0 for any free port.",
     )
     tls_certificate: Path | None = Field(
         default=None,
@@ -65,14 +68,12 @@ class Settings(BaseSettings):
         description="PEM file of the certificate's private key, without a password.",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Number of server processes.")
-    token_prefix: str = Field(
-        default="key", description="What new tokens begin with, where a request says nothing."
-    )
+    token_prefix: str = Field(default="key", description="Default token prefix.")
     argon2_waiting: int = Field(
         default=16,
         ge=0,
         le=1000,
-        description="Argon2id calls that may wait for a core; beyond, callers get 503.",
+        description="Argon2id calls that may wait for a CPU core; beyond that, callers get 503.",
     )
     max_body_bytes: int = Field(
         default=65_536, ge=1024, le=16_777_216, description="Longest request body, in bytes."
@@ -123,83 +124,86 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         default="",
         description="IP addresses and networks of proxies, comma-separated, whose X-Forwarded-For"
-        " and X-Forwarded-Proto are believed.",
+        " and X-Forwarded-Proto are trusted.",
     )
     expirer_seconds: float = Field(
-        default=1.0, gt=0, le=3600, description="Pause between two looks for keys that are due."
+        default=1.0, gt=0, le=3600, description="Interval between expiry scans, in seconds."
     )
     last_used_seconds: float = Field(
         default=30.0,
         gt=0,
         le=60,
-        description="Pause between writing down when keys were last used; a crash loses that much.",
+        description="Interval between writes of last-use times, in seconds; a crash loses at most"
+        " this much.",
     )
     attestation_hours: float = Field(
         default=24.0,
         ge=0,
         le=8760,
-        description="Pause between two attestations of all there is, at a tenth of a core; 0 for"
-        " none.",
+        description="Interval between integrity checks, in hours; a check uses a tenth of a core."
+        " 0 turns them off.",
     )
     verify_staleness_seconds: float = Field(
         default=0.0,
         ge=0,
         le=60,
-        description="How old what a check relies on may be, for a database that is far away: within"
-        " that time a revoked key may still be let in. 0 asks the database for each check.",
+        description="Maximum staleness of a verification, in seconds, for a distant database: a"
+        " revoked key may be accepted for this long. 0 asks the database each time.",
     )
     database_connections: int = Field(
         default=8,
         ge=2,
         le=1000,
-        description="Connections to PostgreSQL that each process keeps for reading, and as many for"
+        description="PostgreSQL connections that each process keeps for reading, and as many for"
         " writing; at most twice as many under load.",
     )
     database_statement_seconds: float = Field(
         default=30.0,
         gt=0,
         le=3600,
-        description="After which PostgreSQL gives a statement up; rebuilds take what they need.",
+        description="Timeout for a PostgreSQL statement, in seconds; does not apply to rebuilds.",
     )
     database_lock_seconds: float = Field(
         default=10.0,
         gt=0,
         le=3600,
-        description="After which a wait for a lock, or for a connection, is given up.",
+        description="Timeout for a database lock, or for a free connection, in seconds.",
     )
     tails: int = Field(
         default=100,
         ge=0,
         le=10_000,
-        description="Live tails of the events at once, in each process; beyond, callers get 503.",
+        description="Maximum number of live event streams in each process; beyond that, callers"
+        " get 503.",
     )
     tail_seconds: float = Field(
         default=0.25,
         gt=0,
         le=60,
-        description="Pause between two looks for new events, on behalf of all live tails.",
+        description="Interval between polls for new events, for all live event streams, in"
+        " seconds.",
     )
     tail_heartbeat_seconds: float = Field(
         default=15.0,
         gt=0,
         le=3600,
-        description="Longest silence of a live tail; then it says that it is still there.",
+        description="Interval between heartbeats of an idle live event stream, in seconds.",
     )
     console_session_hours: float = Field(
-        default=8.0, gt=0, le=720, description="How long one stays signed in to the console."
+        default=8.0, gt=0, le=720, description="Maximum lifetime of console sessions, in hours."
     )
     console_idle_minutes: float = Field(
-        default=60.0, gt=0, le=43_200, description="The same, for who does nothing in it."
+        default=60.0, gt=0, le=43_200, description="Idle timeout of console sessions, in minutes."
     )
     scope_catalogue: Path | None = Field(
         default=None,
         description="TOML file of the scopes that the console offers; unset, Keyledger's own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least important log lines that are written."
+        default="info", description="Lowest level of log lines that are written."
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="Form of the log; auto is text on a terminal, else JSON."
+        default="auto", description="Log format; auto is text on a terminal, else JSON."
     )
 
     @model_validator(mode="before")

@@ -74,8 +74,10 @@ class RenewableTls:
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
         except (ssl.SSLError, ValueError) as error:
             why = getattr(error, "reason", None) or "they are not in PEM form, or have a password"
+            if why == "KEY_VALUES_MISMATCH":
+                why = "the key does not belong to the certificate"
             raise NoTls(
-                f"{self._certificate} and {self._key} are no certificate and its key: {why}"
+                f"cannot use the certificate {self._certificate} with the key {self._key}: {why}"
             ) from None
         return context
 

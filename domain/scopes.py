@@ -33,8 +33,9 @@ def checked(scopes: Iterable[str], *, field: str = "scopes") -> list[str]:
         if len(scope) > MAX_SCOPE_LENGTH or not _SCOPE.fullmatch(scope):
             raise Invalid(
                 field,
-                f"{scope[:MAX_SCOPE_LENGTH]!r} is no scope: write resource:action in the characters"
-                f" a-z 0-9 . _ -, with * for any, at most {MAX_SCOPE_LENGTH} characters long",
+                f"{scope[:MAX_SCOPE_LENGTH]!r} is not a valid scope: write resource:action in the"
+                " characters a-z 0-9 . _ -, with * for any, at most"
+                f" {MAX_SCOPE_LENGTH} characters long",
             )
         without_token(field, scope)
     return unique

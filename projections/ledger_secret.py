@@ -56,8 +56,9 @@ def check_secret(connection: Connection, seals: Seals) -> bool:
     named = " and ".join(str(row.secret_id)[:16] for row in rows)
     message = (
         f"this machine's pepper is not the ledger's: the ledger is sealed with the secret {named},"
-        f" and the pepper in the data folder is {seals.secret_id}. Copy the file `pepper` from a"
-        f" machine that has the ledger's, or from a backup; if it is lost for good, run: {COMMAND}"
+        f" and the pepper in the data folder is {seals.secret_id} (made by this program if the file"
+        " was missing). Copy the file `pepper` from a machine that has the ledger's, or from a"
+        f" backup; if it is lost for good, run: {COMMAND}"
     )
     raise OtherSecret(message)
 

@@ -59,7 +59,7 @@ def fork_log(
             soft_wrap=True,
         )
         console.print(f"Public key: {ledger.signer.key.verifier_key}", soft_wrap=True)
-        console.print("Give it to your auditors, and start the servers anew.", soft_wrap=True)
+        console.print("Give it to your auditors, and restart the servers.", soft_wrap=True)
 
 
 def _ask(ledger: OpenLedger) -> None:
@@ -77,7 +77,7 @@ def _ask(ledger: OpenLedger) -> None:
         )
     console = stderr_console()
     if ledger.signer.doubt is None:
-        console.print("Nothing speaks against the log as it is.", soft_wrap=True)
+        console.print("The log agrees with its checkpoints: no fork is needed.", soft_wrap=True)
     else:
         console.print(one_line(f"Now changes are refused: {ledger.signer.doubt}"), soft_wrap=True)
     folder = ledger.settings.signing_key_path.parent

@@ -146,12 +146,13 @@ def _refuse_planted(ledger: LedgerToSeal) -> None:
 def _say_uncovered(ledger: LedgerToSeal, attestation: Attestation) -> None:
     """Say how much of the log nothing proves, also where nobody is asked."""
     uncovered = attestation.events - ledger.covered(attestation.events)
-    _say(
-        stderr_console(),
-        f"The integrity check has no finding. {counted(uncovered, 'event')} of"
-        f" {attestation.events} are covered by no signed checkpoint outside the database: nothing"
-        " proves that the ledger wrote them.",
+    covered = (
+        f"{uncovered} of {counted(attestation.events, 'event')} are not covered by a signed"
+        " checkpoint outside the database: nothing proves that the ledger wrote them."
+        if uncovered
+        else "Signed checkpoints outside the database cover all events."
     )
+    _say(stderr_console(), f"The integrity check has no finding. {covered}")
 
 
 def _ask(ledger: LedgerToSeal) -> None:

@@ -88,6 +88,12 @@ class TestNotValid:
         problem = invalid(shared_api.post("/v1/keys", headers=headers, content=b"{"), "body")
         assert "not valid JSON" in problem["detail"]
 
+    def test_a_body_that_is_not_said_to_be_json_is_told_what_to_send(self, shared_api: Api) -> None:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = b'{"name": "a", "scopes": ["a:b"]}'
+        problem = invalid(shared_api.post("/v1/keys", headers=headers, content=body), "body")
+        assert "Content-Type: application/json" in problem["detail"]
+
 
 class TestRequestIds:
     @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_after_a_fork_it_goes_on(
     origin, *_ = (ledger / "checkpoints.txt").read_text().splitlines()
     assert f"It goes on as {origin}." in forked.out
     assert f"Public key: {origin}+" in forked.out
-    assert "start the servers anew" in forked.out
+    assert "restart the servers" in forked.out
     assert keyledger(*CREATE).code == 0
 
 

@@ -89,7 +89,7 @@ def test_an_end_may_be_given_with_any_offset(keyledger: Run) -> None:
         (("--prefix", "Key"), "--prefix: start with a-z"),
         (("--workspace", "A b"), "--workspace: start with a-z"),
         (("--name", "\u202eevil"), "--name: leave out the character U+202E"),
-        (("--scopes", "mcp"), "--scopes: 'mcp' is no scope"),
+        (("--scopes", "mcp"), "--scopes: 'mcp' is not a valid scope"),
         (("--scoops", "a:b"), "no such option: --scoops"),
         (("--name", "\udcff"), "write it in UTF-8"),
     ],

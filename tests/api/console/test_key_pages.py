@@ -173,7 +173,7 @@ class TestMaking:
         [
             ({"name": " "}, "give the key a name"),
             ({"scope": []}, "at least one scope"),
-            ({"more_scopes": "nonsense"}, "is no scope"),
+            ({"more_scopes": "nonsense"}, "is not a valid scope"),
             ({"expiration": "date", "day": ""}, "choose a day"),
             ({"expiration": "date", "day": "2026-03-01"}, "a time after now"),
             ({"expiration": "soon"}, "choose when"),
