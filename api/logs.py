@@ -59,6 +59,7 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
 
 def log_to_stderr() -> None:
     """Write the log lines of a command to standard error; standard output is for its result."""
+    structlog.reset_defaults()
     structlog.configure(
         logger_factory=lambda *_arguments: structlog.PrintLogger(sys.stderr or io.StringIO())
     )

@@ -66,9 +66,11 @@ table = Table(
     Column("version", big_integer, nullable=False),
     Column("seal", LargeBinary(32)),
 )
-_SEALED = [column.name for column in table.c if column.name != "seal"]
-_TRUTHS = [_SEALED.index(name) for name in ("revoked", "expired")]
-_sealed_values = itemgetter(*_SEALED)
+SEALED = [column.name for column in table.c if column.name != "seal"]
+"""The columns that the seal of a row covers, in their order."""
+
+_TRUTHS = [SEALED.index(name) for name in ("revoked", "expired")]
+_sealed_values = itemgetter(*SEALED)
 
 
 def _created(event: ApiKey.Created) -> Values:
@@ -259,7 +261,7 @@ def _found(rows: Sequence[Sequence[Any]], lookup_id: str, seals: Seals) -> Found
         return None
     values, seal = list(rows[0][: _WIDTH - 1]), rows[0][_WIDTH - 1]
     version, *digest = rows[0][_WIDTH:]
-    named = dict(zip(_SEALED, values, strict=True))
+    named = dict(zip(SEALED, values, strict=True))
     if (
         len(rows) > 1
         or not seals.is_auth_row(_as_sealed(values), seal)

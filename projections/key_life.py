@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 import orjson
 
 from domain.api_key import ApiKey
-from domain.errors import DamagedHistory, Invalid
+from domain.errors import DamagedHistory, Invalid, ProjectionInconsistent
 from domain.key_ids import to_key_id, to_uuid
 from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text
@@ -44,7 +44,13 @@ def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
             elif row is not None:
                 row |= values
             key = listed(SimpleNamespace(**row or {}), event.timestamp)
-        except (LookupError, AttributeError, TypeError, ValueError) as error:
+        except (
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            ProjectionInconsistent,
+        ) as error:
             raise DamagedHistory(
                 f"the event at {position} cannot be replayed: {error!r}"
             ) from error

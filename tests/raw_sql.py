@@ -16,6 +16,7 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from sqlalchemy import URL
 
 from domain.pepper import Pepper
+from projections import auth_lookup
 from projections.database import open_database
 from projections.seals import Seals
 from projections.sqlite_driver import driver as sqlite3
@@ -176,6 +177,20 @@ def seal_events(data_dir: Path) -> None:
         if [type(each) for each in columns] == [bytes, int, str, bytes]:
             seal = seals.event(*columns)
             sql(address, "UPDATE events SET seal = ? WHERE id = ?", seal, position)
+
+
+def seal_auth_rows(data_dir: Path) -> None:
+    """Give each row of the auth lookup the seal that the ledger would give it."""
+    address = address_of(data_dir)
+    seals = Seals(Pepper((data_dir / "pepper").read_bytes()))
+    rows = as_dicts(address, "auth_lookup")
+    with raw(address) as connection:
+        for row in rows:
+            position = row["position"]
+            seal = seals.auth_row([row[name] for name in auth_lookup.SEALED])
+            connection.execute(
+                "UPDATE auth_lookup SET seal = ? WHERE position = ?", (seal, position)
+            )
 
 
 def delete_rows(address: URL, table: str, *positions: int) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import NOON
 from tests.engines import Engine, address_of, fresh_copy
 from tests.projections.ledgers import HOUR, Keys, keys_in, use_batches_of
 from tests.projections.processes import die_at_statement, run_until_killed
-from tests.raw_sql import Rows, count_events, edit_rows, rows_of, sql, tables_of
+from tests.raw_sql import Rows, count_events, edit_rows, rows_of, seal_auth_rows, sql, tables_of
 
 # Kills of rebuilds on a server are among those of test_rebuild.
 pytestmark = pytest.mark.only_on("sqlite")
@@ -93,7 +93,9 @@ def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(
     right = rows_of(address_of(whole), view.name)
     # Rows that a rebuild heals tell the old table from the new one.
     wrong_dir = fresh_copy(whole, tmp_path / "wrong")
-    edit_rows(address_of(wrong_dir), view.name, key_id="wrong")
+    wrong_value = {"name" if view is auth_lookup.VIEW else "key_id": "wrong"}
+    edit_rows(address_of(wrong_dir), view.name, **wrong_value)
+    seal_auth_rows(wrong_dir)
     wrong = rows_of(address_of(wrong_dir), view.name)
 
     data_dir = tmp_path / "data"

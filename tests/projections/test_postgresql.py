@@ -158,7 +158,9 @@ class TestConnections:
     ) -> None:
         keys.create("payments")
         monkeypatch.setattr("projections.postgresql._GRACE_SECONDS", 0.2)
-        database = open_database(keys.database.url, ConnectionLimits(statement_seconds=0.2))
+        database = open_database(
+            keys.database.url, ConnectionLimits(statement_seconds=0.2)
+        ).sealed_by(keys.database.seals)
         fence = ServerFence(database)
         count = text("SELECT count(*) FROM key_list")
         hung: list[int] = []
@@ -267,7 +269,9 @@ class TestLocks:
         other.close()
 
     def test_a_question_that_was_given_up_is_not_asked_again(self, keys: Keys) -> None:
-        database = open_database(keys.database.url, ConnectionLimits(lock_seconds=0.1))
+        database = open_database(keys.database.url, ConnectionLimits(lock_seconds=0.1)).sealed_by(
+            keys.database.seals
+        )
         fence = ServerFence(database)
         with connected(keys.database.url) as other, other.transaction():
             other.execute("LOCK TABLE auth_lookup IN ACCESS EXCLUSIVE MODE")

@@ -12,7 +12,7 @@ from threading import Semaphore
 from domain.names import ROOT_WORKSPACE
 from tests.engines import address_of
 from tests.projections.ledgers import KEY_VIEWS
-from tests.raw_sql import raw, tables_of
+from tests.raw_sql import raw, seal_auth_rows, tables_of
 from tests.system.clients import LOST, Client, answered
 from tests.system.ledgers import (
     MAKER,
@@ -116,6 +116,7 @@ def _mark_as_old(data_dir: Path, view: str) -> None:
         connection.execute(
             f"UPDATE {view} SET name = '{OLD}' || name WHERE name NOT LIKE '{OLD}%'"  # noqa: S608 - ours
         )
+    seal_auth_rows(data_dir)
 
 
 def _rebuilt(client: Client, view: str) -> bool:

@@ -10,7 +10,7 @@ from projections.database import Database, open_database
 from projections.entries import size_of
 from projections.exclusive import exclusively
 from projections.last_attestation import last_attestation
-from tests.engines import address_of
+from tests.engines import address_of, sealed_database
 from tests.projections.processes import CONTEXT, start
 from tests.raw_sql import raw
 from tests.system.clients import Client, answered
@@ -58,7 +58,7 @@ def test_who_signs_expires_and_attests_is_followed_by_another_when_it_is_killed(
         answered(client.create("short-lived", expires_at=to_text(end)), 201)
         seconds_later = end + timedelta(seconds=2)
         eventually(lambda: datetime.now(UTC) > seconds_later, "the key has ended for a while")
-        with closing(open_database(address_of(servers.data_dir))) as database:
+        with closing(sealed_database(servers.data_dir)) as database:
             assert (ends_recorded(database), signed(client)) == (0, 0)
             assert last_attestation(database, datetime.now(UTC)) is None
             holder.kill()

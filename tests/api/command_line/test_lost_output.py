@@ -206,15 +206,13 @@ def test_one_function_of_the_command_line_shows_tokens() -> None:
 
 
 @pytest.mark.only_on("postgresql")
-def test_a_log_line_is_not_mixed_into_the_output_of_a_command(
-    data_dir: Path, keyledger: Run
-) -> None:
+def test_a_log_line_is_not_mixed_into_the_output_of_a_command(data_dir: Path, process: Run) -> None:
     create = ("keys", "create", "--name", "a", "--scopes", "a:b", "--json")
-    assert keyledger(*create).code == 0
+    assert process(*create).code == 0
     # As on a second machine; then the file is begun with what the database has.
     (data_dir / "checkpoints.txt").unlink()
 
-    ended = keyledger(*create)
+    ended = process(*create)
 
     assert ended.json["token"]
     assert "checkpoint_file_begun" in ended.err
