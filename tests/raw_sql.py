@@ -187,6 +187,8 @@ def seal_auth_rows(data_dir: Path) -> None:
     with raw(address) as connection:
         for row in rows:
             position = row["position"]
+            # SQLite has numbers for truths.
+            row |= {name: bool(row[name]) for name in ("revoked", "expired")}
             seal = seals.auth_row([row[name] for name in auth_lookup.SEALED])
             connection.execute(
                 "UPDATE auth_lookup SET seal = ? WHERE position = ?", (seal, position)
