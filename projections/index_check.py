@@ -16,6 +16,7 @@ from projections.log_check import OnBatch
 from projections.schema_check import TABLES
 
 _SHOWN = 3
+_TABLES_THERE = text("SELECT name FROM sqlite_master WHERE type = 'table'")
 _REMEDY = (
     "find out who can change the database past the ledger, and keep a copy of the file as evidence;"
     " then restore a backup, or run: REINDEX {}"
@@ -37,14 +38,18 @@ def problems_of_file(connection: Connection, table: str | None = None) -> list[s
 
 
 def index_findings(database: Database, on_batch: OnBatch) -> Iterator[Finding]:
-    """Check the pages and the indexes of each table.
+    """Check the pages and the indexes of each table that is there.
 
     Raises:
         LedgerUnavailable: the database cannot be asked.
     """
     if database.url.get_backend_name() == POSTGRESQL:
         return
-    for done, table in enumerate(TABLES, start=1):
+    with database.read() as connection:
+        there = set(connection.scalars(_TABLES_THERE))
+    # That a table is missing is a finding about the schema.
+    tables = [table for table in TABLES if table.name in there]
+    for done, table in enumerate(tables, start=1):
         with database.read() as connection:
             problems = problems_of_file(connection, table.name)
         if problems:
