@@ -91,7 +91,9 @@ def _listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - as above
         created_at=from_text(row.created_at),
         created_by=Actor(row.created_by_type, row.created_by_id),
         revoked_at=_time_or_none(row.revoked_at),
-        revoked_by=row.revoked_by_type and Actor(row.revoked_by_type, row.revoked_by_id),
+        revoked_by=(
+            None if row.revoked_by_type is None else Actor(row.revoked_by_type, row.revoked_by_id)
+        ),
         revoke_reason=row.revoke_reason,
         rotated_from=row.rotated_from,
         rotated_to=row.rotated_to,

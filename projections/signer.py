@@ -218,6 +218,11 @@ class Signer:
                 self._check_not_from_before(note, forked=forked)
                 last = self._agreed(connection, note, _OUTSIDE)
             outside, size = last.size, 0 if kept is None else kept[0]
+            if type(size) is not int:
+                raise HistoryInDoubt(
+                    "the size of a checkpoint in the database is no number: somebody has changed"
+                    f" it; {_WAY_ON}"
+                )
             if size > outside and not self._database.is_a_file:
                 note = note_of(connection, self._key.name, size)
                 last = self._agreed(connection, note, _IN_THE_DATABASE)

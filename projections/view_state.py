@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select
 
 from domain.errors import LedgerUnavailable
 from projections.schema import projection_states
+from projections.unreadable_rows import check_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,10 @@ class ViewState:
 
 
 def read_state(connection: Connection, table_name: str) -> ViewState | None:
-    """Return the state of a table, live or shadow; ``None`` if it has none."""
+    """Return the state of a table, live or shadow; ``None`` if it has none that can be read.
+
+    A table without a state is made anew when the ledger is opened, as one that is not there.
+    """
     row = connection.execute(
         select(
             projection_states.c.view_version,
@@ -35,7 +39,15 @@ def read_state(connection: Connection, table_name: str) -> ViewState | None:
             projection_states.c.filled_to,
         ).where(projection_states.c.table_name == table_name)
     ).one_or_none()
-    return None if row is None else ViewState(*row)
+    if row is None:
+        return None
+    try:
+        check_types(row, int, "view_version", "generation", "position")
+        check_types(row, str, "completed_at", or_none=True)
+        check_types(row, int, "filled_to", or_none=True)
+    except TypeError:
+        return None
+    return ViewState(*row)
 
 
 def check_not_newer(connection: Connection, name: str, version: int) -> None:
