@@ -6,7 +6,7 @@ from datetime import datetime
 from api.csv_records import csv_records
 from domain.caller import Actor
 from domain.times import to_text
-from projections.access_report import Access
+from projections.queries.access_report import Access
 
 COLUMNS = (
     "workspace",

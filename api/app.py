@@ -36,7 +36,7 @@ from api.tls import tls_of
 from api.work import Threads, WorkRoute, costly_reads_at_once
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
-from projections.rebuild import Clock
+from projections.rebuild.rebuild import Clock
 
 DESCRIPTION = """\
 An API key ledger: every key's life as a history that cannot be changed, and the fastest way to

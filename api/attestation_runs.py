@@ -9,8 +9,8 @@ import structlog
 from api.attestations import Pace, Stopping, attest_ledger, log_attestation
 from api.composition import OpenLedger
 from domain.errors import LedgerError
-from projections.exclusive import exclusively
-from projections.views import VIEWS
+from projections.store.locks import exclusively
+from projections.views.registry import VIEWS
 
 LOCK = "attestation"
 STAGES = ("log", "lives of keys", "checkpoints", *(view.name for view in VIEWS))

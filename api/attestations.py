@@ -9,11 +9,11 @@ import structlog
 
 from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable
-from projections.attestation import Attestation, attest, go_on
-from projections.checkpoint_file import notes_in
-from projections.findings import Findings
-from projections.last_attestation import LastAttestation, LastFinding, keep_attestation
-from projections.rebuild import Progress, ignore_progress
+from projections.audit_log.checkpoint_file import notes_in
+from projections.integrity.findings import Findings
+from projections.integrity.last_result import LastAttestation, LastFinding, keep_attestation
+from projections.integrity.verify import Attestation, attest, go_on
+from projections.rebuild.rebuild import Progress, ignore_progress
 
 _log = structlog.get_logger()
 

@@ -13,9 +13,9 @@ from api.attestations import Pace, Stopping, attest_ledger, log_attestation
 from api.causes import first_cause
 from api.composition import OpenLedger
 from domain.errors import LedgerError
-from projections.exclusive import exclusively
 from projections.expirer import expire_due_keys
-from projections.last_attestation import last_attestation
+from projections.integrity.last_result import last_attestation
+from projections.store.locks import exclusively
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5

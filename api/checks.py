@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from api.shared_question import SharedQuestion
 from api.work import Threads, Work
-from projections.authentication import Answer, Authentication
-from projections.rebuild import Clock
+from projections.auth.authentication import Answer, Authentication
+from projections.rebuild.rebuild import Clock
 
 
 class Checks:

@@ -19,23 +19,23 @@ from domain.verifiers import (
     OnChange,
     ignore_change,
 )
-from projections.authentication import Authentication
-from projections.checkpoint_file import notes_in
-from projections.database import Database, check_owner, open_database
-from projections.file_modes import OnRepair, keep_database_private, log_repair
-from projections.findings import Finding
-from projections.last_used import LastUses
-from projections.ledger_secret import COMMAND, accept_secret
-from projections.pepper_file import read_or_make_pepper
-from projections.private_file import FileOwner, make_private_folder, owner_of
-from projections.rebuild import Clock, Progress, build_outdated_views, ignore_progress
+from projections.audit_log.checkpoint_file import notes_in
+from projections.audit_log.signer import Signer
+from projections.audit_log.signing_key_file import read_or_make_signing_key
+from projections.auth.authentication import Authentication
+from projections.auth.pepper_file import read_or_make_pepper
+from projections.integrity.findings import Finding
+from projections.integrity.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
+from projections.rebuild.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
-from projections.schema import has_ledger, upgrade_schema
-from projections.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
-from projections.seals import NoSeals, Seals
-from projections.signer import Signer
-from projections.signing_key_file import read_or_make_signing_key
-from projections.views import VIEWS
+from projections.sealing.ledger_secret import COMMAND, accept_secret
+from projections.store.database import Database, check_owner, open_database
+from projections.store.file_modes import OnRepair, keep_database_private, log_repair
+from projections.store.last_uses import LastUses
+from projections.store.private_files import FileOwner, make_private_folder, owner_of
+from projections.store.schema import has_ledger, upgrade_schema
+from projections.store.seals import NoSeals, Seals
+from projections.views.registry import VIEWS
 
 
 @dataclass(frozen=True, slots=True)

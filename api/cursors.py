@@ -10,7 +10,7 @@ import orjson
 
 from domain.errors import Invalid
 from domain.times import to_text
-from projections.key_filters import Filters
+from projections.queries.filters import Filters
 
 _LONGEST = 200
 

@@ -12,7 +12,7 @@ import orjson
 from api.csv_records import csv_records
 from api.representations import JsonObject
 from domain.errors import ProjectionInconsistent
-from projections.feed import FeedEntry
+from projections.queries.feed import FeedEntry
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -14,7 +14,7 @@ from api.credentials import Judge
 from api.event_forms import CSV, NDJSON, header, lines, records
 from api.work import Threads, Work
 from domain.errors import LedgerError
-from projections.feed import FeedEntry
+from projections.queries.feed import FeedEntry
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -29,8 +29,8 @@ from api.problems import refusal_answer
 from api.representations import verdict_as_json
 from api.shared_question import SharedQuestion
 from domain.judge import AuthRow, Code, Verified
-from projections.authentication import Authentication
-from projections.rebuild import Clock
+from projections.auth.authentication import Authentication
+from projections.rebuild.rebuild import Clock
 
 _log = structlog.get_logger()
 _VERIFY_SCOPES = ("api-keys:verify",)

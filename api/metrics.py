@@ -24,10 +24,10 @@ from api.composition import OpenLedger
 from domain.errors import EventNotSealed, RowNotSealed
 from domain.judge import Code
 from domain.times import from_text
-from projections.checkpoints import last_signed
-from projections.last_attestation import last_attestation
-from projections.status import projection_status
-from projections.unreadable_rows import readable
+from projections.audit_log.checkpoint_table import last_signed
+from projections.integrity.last_result import last_attestation
+from projections.rebuild.status import projection_status
+from projections.store.unreadable_rows import readable
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""

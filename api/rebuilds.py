@@ -7,9 +7,9 @@ from typing import Literal
 import structlog
 
 from domain.errors import LedgerError, RebuildRunning
-from projections.database import Database
-from projections.rebuild import Clock, check_may_rebuild, rebuild
-from projections.view import View
+from projections.rebuild.rebuild import Clock, check_may_rebuild, rebuild
+from projections.store.database import Database
+from projections.views.view import View
 
 _log = structlog.get_logger()
 

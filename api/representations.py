@@ -10,15 +10,15 @@ from domain.caller import Actor
 from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
-from projections.access_report import Access
-from projections.attestation import Attestation
-from projections.authentication import Answer
-from projections.comparison import Difference
-from projections.listed_key import ListedKey
-from projections.proofs import ConsistencyProof, InclusionProof
-from projections.rebuild import ReplayReport
-from projections.status import ProjectionStatus
-from projections.stored_events import Recorded
+from projections.audit_log.proofs import ConsistencyProof, InclusionProof
+from projections.auth.authentication import Answer
+from projections.integrity.verify import Attestation
+from projections.queries.access_report import Access
+from projections.queries.key_summary import ListedKey
+from projections.rebuild.comparison import Difference
+from projections.rebuild.rebuild import ReplayReport
+from projections.rebuild.status import ProjectionStatus
+from projections.store.events import Recorded
 
 JsonObject = dict[str, Any]
 

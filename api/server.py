@@ -26,9 +26,9 @@ from api.tls import NoTls, tls_of
 from api.tls_connections import TlsConnection
 from domain.caller import system
 from domain.names import ROOT_WORKSPACE
-from projections.database import check_privileges
-from projections.exclusive import exclusively
-from projections.stored_events import last_position
+from projections.store.database import check_privileges
+from projections.store.events import last_position
+from projections.store.locks import exclusively
 
 _log = structlog.get_logger()
 _STOP_SECONDS = timedelta(seconds=10)

@@ -18,8 +18,8 @@ from api.http_limits import HttpLimits
 from api.kubernetes import is_of_kubernetes
 from domain import names
 from domain.errors import Invalid
-from projections.database import KINDS_OF_URL, SQLITE
-from projections.postgresql import ConnectionLimits
+from projections.store.database import KINDS_OF_URL, SQLITE
+from projections.store.postgresql import ConnectionLimits
 
 PREFIX = "KEYLEDGER_"
 

@@ -15,9 +15,9 @@ import structlog
 
 from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable
-from projections.authentication import Authentication
-from projections.database import Database
-from projections.open_question import OpenQuestion
+from projections.auth.authentication import Authentication
+from projections.auth.freshness_async import OpenQuestion
+from projections.store.database import Database
 
 _log = structlog.get_logger()
 _PATIENCE_SECONDS = 5.0

@@ -20,9 +20,9 @@ from api.credentials import Judge
 from api.event_forms import EVENT_STREAM, messages
 from api.work import Threads, Work
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, TooManyReads
-from projections.database import Database
-from projections.feed import FeedFilters, Place, read_news
-from projections.fence import NOTHING_SEEN, Fence, open_fence
+from projections.auth.freshness import NOTHING_SEEN, Fence, open_fence
+from projections.queries.feed import FeedFilters, Place, read_news
+from projections.store.database import Database
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from api.settings import Settings
-from projections.file_modes import OpenToOthers, refuse_open_to_others
+from projections.store.file_modes import OpenToOthers, refuse_open_to_others
 
 _log = structlog.get_logger()
 

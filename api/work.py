@@ -25,7 +25,7 @@ from fastapi.routing import APIRoute
 from api.read_limits import ReadLimits
 from api.routes.documented import refusal
 from api.settings import Settings
-from projections.database import Database
+from projections.store.database import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")

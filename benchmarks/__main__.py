@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.claims import show
-from projections.sqlite_driver import driver
+from projections.store.sqlite_driver import driver
 
 NAMES = {
     "verify": "checks of tokens over HTTP",

@@ -33,13 +33,13 @@ from domain.credential import issue
 from domain.key_ledger import KeyLedger
 from domain.names import DEFAULT_WORKSPACE
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections import entries
-from projections.database import Database
-from projections.pepper_file import read_or_make_pepper
+from projections.auth.pepper_file import read_or_make_pepper
 from projections.recorder import LedgerRecorder
-from projections.schema import events
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.store.database import Database
+from projections.store.schema import events
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views import entries
+from projections.views.registry import VIEWS
 
 _STORED_BEFORE = 10_000
 _ROUNDS = 9

@@ -20,11 +20,11 @@ from benchmarks.claims import Row
 from benchmarks.databases import new_database, server
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import SEALS, make_ledger
-from projections.database import Database, open_database
-from projections.ledger_copy import AT_ONCE, copy_ledger
-from projections.rebuild import build_outdated_views
-from projections.stored_events import read_rows
-from projections.views import VIEWS
+from projections.ledger_copy.copy import AT_ONCE, copy_ledger
+from projections.rebuild.rebuild import build_outdated_views
+from projections.store.database import Database, open_database
+from projections.store.events import read_rows
+from projections.views.registry import VIEWS
 
 _EVENTS = 200_000
 _ROUNDS = 3

@@ -20,9 +20,9 @@ from benchmarks.servers import keyledger_on
 from domain.api_key import ApiKey
 from domain.caller import system
 from domain.verifiers import CHEAPEST
-from projections.database import Database
-from projections.entries import size_of
-from projections.proofs import prove_consistency, prove_inclusion
+from projections.audit_log.proofs import prove_consistency, prove_inclusion
+from projections.store.database import Database
+from projections.views.entries import size_of
 
 _MANY, _FEW = 1_000_000, 1_000
 _PROOFS = 1000

@@ -24,7 +24,7 @@ from benchmarks.made_keys import SCOPE, make_keys
 from benchmarks.servers import keyledger_on
 from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.authentication import Authentication
+from projections.auth.authentication import Authentication
 
 _KEYS = 1_000
 _ROUNDS = 13

@@ -24,13 +24,13 @@ from benchmarks.databases import new_database, server
 from benchmarks.made_history import START, WORKSPACES, MadeHistory
 from benchmarks.made_ledger import store_at
 from domain.api_key import ApiKey
-from projections import key_list, key_versions
-from projections.database import Database
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.key_past import list_keys_at
-from projections.last_used import LastUses
-from projections.rebuild import build_outdated_views
+from projections.queries.filters import Filters
+from projections.queries.keys_as_of import list_keys_at
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import build_outdated_views
+from projections.store.database import Database
+from projections.store.last_uses import LastUses
+from projections.views import key_list, key_versions
 from tests.engines import file_address
 
 _MANY, _FEW = 1_000_000, 1_000

@@ -13,7 +13,7 @@ from domain.key_ids import derived_uuid
 from domain.names import DEFAULT_WORKSPACE
 from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate, Argon2Profile
-from projections.pepper_file import read_or_make_pepper
+from projections.auth.pepper_file import read_or_make_pepper
 
 SCOPE = "mcp:read"
 _AT_ONCE = 500

@@ -11,10 +11,10 @@ from benchmarks.made_history import MadeHistory
 from domain.api_key import ApiKey
 from domain.pepper import PEPPER_LENGTH, Pepper
 from domain.stored_form import EventMapper
-from projections.database import Database, open_database
-from projections.schema import events, upgrade_schema
-from projections.sealing import write_secret
-from projections.seals import Seals
+from projections.sealing.reseal import write_secret
+from projections.store.database import Database, open_database
+from projections.store.schema import events, upgrade_schema
+from projections.store.seals import Seals
 
 _AT_ONCE = 10_000
 SEALS = Seals(Pepper(bytes(range(PEPPER_LENGTH))))

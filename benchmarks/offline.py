@@ -14,11 +14,11 @@ from typing import Any
 from benchmarks.claims import Row, at_most
 from benchmarks.made_history import MadeHistory
 from domain.public_event import entry_of
-from projections.audit_pack import write_pack
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.merkle import Growth
-from projections.offline_verifier import verify_pack
-from projections.signed_note import SigningKey
+from projections.tlog.audit_pack import write_pack
+from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
+from projections.tlog.merkle import Growth
+from projections.tlog.notes import SigningKey
+from projections.tlog.offline_verifier import verify_pack
 
 _ENTRIES = 1_000_000
 _SECONDS = 15

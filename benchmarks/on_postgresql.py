@@ -28,9 +28,9 @@ from domain.judge import Code
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
 from domain.verifiers import CHEAPEST
-from projections.database import open_database
-from projections.rebuild import build_outdated_views
-from projections.views import VIEWS
+from projections.rebuild.rebuild import build_outdated_views
+from projections.store.database import open_database
+from projections.views.registry import VIEWS
 
 _ROUNDS = 5
 _SECONDS = 2.0

@@ -17,11 +17,11 @@ from sqlalchemy import URL
 from benchmarks.claims import Row, at_least, at_most
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import SEALS, make_ledger
-from projections import auth_lookup, key_list
-from projections.database import Database, open_database
-from projections.rebuild import ReplayReport, build_outdated_views, rebuild
-from projections.stored_events import decoded, read_rows
-from projections.views import VIEWS
+from projections.rebuild.rebuild import ReplayReport, build_outdated_views, rebuild
+from projections.store.database import Database, open_database
+from projections.store.events import decoded, read_rows
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS
 
 _EVENTS = 1_000_000
 _ROUNDS = 3

@@ -9,11 +9,11 @@ from benchmarks.claims import Row, at_most
 from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import SEALS, make_ledger
 from domain.pepper import PEPPER_LENGTH, Pepper
-from projections.database import Database
-from projections.rebuild import build_outdated_views, rebuild
-from projections.seals import NoSeals, Seals
-from projections.view import View
-from projections.views import VIEWS
+from projections.rebuild.rebuild import build_outdated_views, rebuild
+from projections.store.database import Database
+from projections.store.seals import NoSeals, Seals
+from projections.views.registry import VIEWS
+from projections.views.view import View
 
 _EVENTS = 200_000
 _ROUNDS = 6

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from domain.caller import system
 from domain.key_ledger import KeyLedger
-from projections.database import Database
-from projections.due_keys import keys_due
+from projections.queries.overdue_keys import keys_due
+from projections.store.database import Database
 
 BATCH = 100
 """Keys to a transaction: under a second of work, for which a stop waits, as does who appends."""

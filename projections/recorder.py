@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.credential import Digest
 from domain.errors import EventNotSealed, LedgerUnavailable, ProjectionInconsistent
-from projections.database import Database, check_granted, take_append_lock
-from projections.digests import keep_digests
-from projections.schema import events, projection_states
-from projections.seals import Seals
-from projections.stored_events import Recorded, decode
-from projections.view import View
+from projections.store.database import Database, check_granted, take_append_lock
+from projections.store.events import Recorded, decode
+from projections.store.key_digests import keep_digests
+from projections.store.schema import events, projection_states
+from projections.store.seals import Seals
+from projections.views.view import View
 
 OnAppend = Callable[[int, float], None]
 """Told after each append how many events it had, and how many seconds it took."""

@@ -17,9 +17,9 @@ from typing import Protocol
 from sqlalchemy import URL, make_url
 
 from api.settings import Settings, read_settings
-from projections.database import Database, open_database
-from projections.pepper_file import read_or_make_pepper
-from projections.seals import Seals
+from projections.auth.pepper_file import read_or_make_pepper
+from projections.store.database import Database, open_database
+from projections.store.seals import Seals
 from tests.postgresql import Server, create_database, databases, drop_databases, running_server
 
 SQLITE = "sqlite"

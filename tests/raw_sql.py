@@ -16,11 +16,11 @@ from psycopg.adapt import Buffer, Dumper, Loader
 from sqlalchemy import URL
 
 from domain.pepper import Pepper
-from projections import auth_lookup
-from projections.database import open_database
-from projections.seals import Seals
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.store.database import open_database
+from projections.store.seals import Seals
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views import auth_lookup
+from projections.views.registry import VIEWS
 from tests.engines import SQLITE, address_of
 from tests.postgresql import connected
 

@@ -13,8 +13,8 @@ from api.command_line.terminal import one_line, stderr_console, stdout_console, 
 from api.composition import OpenLedger
 from domain.errors import Invalid
 from domain.public_event import public_event
-from projections.fork import fork
-from projections.views import VIEWS
+from projections.audit_log.fork import fork
+from projections.views.registry import VIEWS
 
 Reason = Annotated[
     str, typer.Option("--reason", help="Why; everybody who will ever read the log reads it.")

@@ -19,11 +19,11 @@ from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
 from domain.errors import HistoryInDoubt, Invalid
-from projections.access_report import ALL_KEYS, Review, accesses, reviewed
-from projections.checkpoint import Checkpoint
-from projections.offline_verifier import PublicKey, Report, verify_pack
-from projections.pack_export import export_pack
-from projections.private_file import new_private_file
+from projections.audit_log.pack_export import export_pack
+from projections.queries.access_report import ALL_KEYS, Review, accesses, reviewed
+from projections.store.private_files import new_private_file
+from projections.tlog.checkpoint import Checkpoint
+from projections.tlog.offline_verifier import PublicKey, Report, verify_pack
 
 _SOON = timedelta(days=30)
 _LONG = timedelta(days=90)

@@ -17,9 +17,9 @@ from api.representations import key_as_json, page_as_json
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.public_event import public_event
-from projections.database import Database
-from projections.key_life import Moment, history_in_pack, lived
-from projections.stored_events import Recorded, read_history
+from projections.queries.key_replay import Moment, history_in_pack, lived
+from projections.store.database import Database
+from projections.store.events import Recorded, read_history
 
 _AT_ONCE = 500
 _COLUMNS = (

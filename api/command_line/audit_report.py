@@ -24,7 +24,7 @@ from api.representations import access_as_json
 from domain.errors import Invalid
 from domain.names import checked_workspace
 from domain.times import to_text
-from projections.access_report import CALLERS, Access, Review, Selection, accesses, reviewed
+from projections.queries.access_report import CALLERS, Access, Review, Selection, accesses, reviewed
 
 _AT_ONCE = 500
 _IN_MEMORY = 1 << 20

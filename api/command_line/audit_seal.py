@@ -23,9 +23,9 @@ from api.composition import LedgerToSeal, opened_to_seal, utc_now
 from domain.errors import HistoryInDoubt, Invalid
 from domain.names import checked_reason
 from domain.public_event import public_event
-from projections.attestation import Attestation, attest
-from projections.sealing import Proven, Record, events_not_sealed, seal_all
-from projections.views import VIEWS
+from projections.integrity.verify import Attestation, attest
+from projections.sealing.reseal import Proven, Record, events_not_sealed, seal_all
+from projections.views.registry import VIEWS
 
 Reason = Annotated[
     str, typer.Option("--reason", help="Reason; it is recorded in the audit log for good.")

@@ -23,9 +23,9 @@ from api.command_line.terminal import (
 from api.composition import OpenLedger
 from api.representations import attestation_as_json
 from domain.errors import LedgerError, LedgerUnavailable
-from projections.attestation import Attestation
-from projections.findings import Finding, Findings
-from projections.schema_check import refuse_schema
+from projections.integrity.findings import Finding, Findings
+from projections.integrity.schema_check import refuse_schema
+from projections.integrity.verify import Attestation
 
 _COLUMNS = (
     Column("WHERE", wraps=True),

@@ -26,11 +26,11 @@ from api.composition import owner_of_files, utc_now
 from api.settings import Settings, checked_database_url
 from domain.errors import Invalid
 from domain.pepper import Pepper
-from projections.database import Database, open_database, url_for_people
-from projections.inspection import kind_of_file
-from projections.ledger_copy import CopyReport, copy_ledger
-from projections.pepper_file import read_or_make_pepper
-from projections.seals import Seals
+from projections.auth.pepper_file import read_or_make_pepper
+from projections.integrity.inspection import kind_of_file
+from projections.ledger_copy.copy import CopyReport, copy_ledger
+from projections.store.database import Database, open_database, url_for_people
+from projections.store.seals import Seals
 
 app = typer.Typer(add_completion=False)
 

@@ -13,9 +13,7 @@ from api.command_line.terminal import counted
 from api.settings import Settings
 from domain.errors import LedgerError
 from domain.pepper import PEPPER_LENGTH, Pepper
-from projections import key_list
-from projections.database import Database, open_database
-from projections.inspection import (
+from projections.integrity.inspection import (
     Contents,
     FileInspection,
     ServerInspection,
@@ -24,13 +22,15 @@ from projections.inspection import (
     inspect_server,
     kind_of_file,
 )
-from projections.ledger_secret import COMMAND, OtherSecret, check_secret
-from projections.postgresql_pooling import TransactionPooling
-from projections.postgresql_tables import is_not_granted
-from projections.schema import HEAD
-from projections.seals import NoSeals, Seals
-from projections.status import ProjectionStatus
-from projections.views import VIEWS
+from projections.rebuild.status import ProjectionStatus
+from projections.sealing.ledger_secret import COMMAND, OtherSecret, check_secret
+from projections.store.database import Database, open_database
+from projections.store.postgresql_pooling import TransactionPooling
+from projections.store.postgresql_tables import is_not_granted
+from projections.store.schema import HEAD
+from projections.store.seals import NoSeals, Seals
+from projections.views import key_list
+from projections.views.registry import VIEWS
 
 _FULL = 2
 _NAME = "database"

@@ -9,7 +9,7 @@ from pathlib import Path
 from api.command_line.checks import Check
 from api.command_line.local_ledger import NO_LEDGER
 from domain.pepper import Pepper
-from projections.file_modes import open_to_others
+from projections.store.file_modes import open_to_others
 
 OWNER = "run as the ledger's owner"
 

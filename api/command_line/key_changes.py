@@ -32,7 +32,7 @@ from api.representations import key_as_json
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
-from projections.listed_key import ListedKey
+from projections.queries.key_summary import ListedKey
 
 
 def create(

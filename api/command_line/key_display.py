@@ -14,8 +14,8 @@ from domain.audit_log import LedgerEvent
 from domain.caller import Actor
 from domain.public_event import public_event
 from domain.times import from_text
-from projections.listed_key import ListedKey
-from projections.stored_events import Recorded
+from projections.queries.key_summary import ListedKey
+from projections.store.events import Recorded
 
 _STATUS_STYLES = {"active": "green", "revoked": "red", "expired": "yellow"}
 _KEY_COLUMNS = (

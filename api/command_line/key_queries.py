@@ -15,10 +15,10 @@ from api.representations import event_as_json, key_as_json, page_as_json
 from domain import scopes
 from domain.api_key import Status
 from domain.names import DEFAULT_WORKSPACE
-from projections.key_filters import Filters
-from projections.key_pages import list_keys, show_key
-from projections.listed_key import ListedKey
-from projections.stored_events import Recorded, read_history
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_now import list_keys, show_key
+from projections.store.events import Recorded, read_history
 
 _HISTORY_BATCH = 500
 

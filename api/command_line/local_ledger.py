@@ -17,9 +17,9 @@ from api.settings import Settings, SettingsError, read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError
 from domain.token_text import contains_token
-from projections.database import SQLITE, open_database, url_for_people
-from projections.schema import has_ledger
-from projections.schema_check import refuse_schema
+from projections.integrity.schema_check import refuse_schema
+from projections.store.database import SQLITE, open_database, url_for_people
+from projections.store.schema import has_ledger
 
 NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
 NO_LEDGER_ON_SERVER = "name its database with KEYLEDGER_DATABASE_URL, or make one: keyledger serve"

@@ -13,8 +13,8 @@ from api.command_line.checks import Check, Result
 from api.command_line.file_checks import check_private_file
 from api.composition import owner_of_files
 from api.settings import Settings
-from projections.file_modes import is_for_a_service, open_to_others
-from projections.private_file import FileOwner, owner_of
+from projections.store.file_modes import is_for_a_service, open_to_others
+from projections.store.private_files import FileOwner, owner_of
 
 _NAME = "files"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

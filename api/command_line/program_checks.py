@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 
 from api.command_line.checks import Check
-from projections.sqlite_driver import driver, driver_name
+from projections.store.sqlite_driver import driver, driver_name
 
 _OLDEST_PYTHON = (3, 11)
 # https://sqlite.org/wal.html#walresetbug: repaired in 3.51.3, and in these older lines.

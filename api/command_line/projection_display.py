@@ -8,9 +8,9 @@ from rich.text import Text
 from api.command_line.listing import Column, write_listing
 from api.command_line.moments import readable
 from api.command_line.terminal import counted, one_line
-from projections.comparison import Difference
-from projections.rebuild import ReplayReport
-from projections.status import ProjectionStatus
+from projections.rebuild.comparison import Difference
+from projections.rebuild.rebuild import ReplayReport
+from projections.rebuild.status import ProjectionStatus
 
 _STATUS_COLUMNS = (
     Column("NAME"),

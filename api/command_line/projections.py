@@ -14,12 +14,12 @@ from api.command_line.projection_display import write_check, write_rebuild, writ
 from api.command_line.terminal import stdout_console, write_json
 from api.representations import page_as_json, report_as_json, status_as_json
 from domain.errors import Invalid
-from projections import rebuild as replay
-from projections.rebuild import ReplayReport
-from projections.schema_check import refuse_what_no_rebuild_mends
-from projections.status import projection_status
-from projections.view import View
-from projections.views import VIEWS, view_named
+from projections.integrity.schema_check import refuse_what_no_rebuild_mends
+from projections.rebuild import rebuild as replay
+from projections.rebuild.rebuild import ReplayReport
+from projections.rebuild.status import projection_status
+from projections.views.registry import VIEWS, view_named
+from projections.views.view import View
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -9,11 +9,11 @@ from api.command_line.checks import Check
 from api.command_line.file_checks import OWNER, check_private_file
 from api.composition import utc_now
 from domain.errors import HistoryInDoubt
-from projections.checkpoint import open_checkpoint
-from projections.checkpoint_file import last_note_in
-from projections.database import Database
-from projections.signed_note import SigningKey
-from projections.signer import Signer
+from projections.audit_log.checkpoint_file import last_note_in
+from projections.audit_log.signer import Signer
+from projections.store.database import Database
+from projections.tlog.checkpoint import open_checkpoint
+from projections.tlog.notes import SigningKey
 
 _KEY = "signing key"
 _CHECKPOINTS = "checkpoint file"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from projections.merkle import Step
+from projections.tlog.merkle import Step
 
 _SCRIPT = """\
 from base64 import b64encode

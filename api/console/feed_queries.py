@@ -18,7 +18,7 @@ from domain.caller import Actor
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.times import from_text
-from projections.feed import FeedEntry, FeedFilters, read_feed, span_of
+from projections.queries.feed import FeedEntry, FeedFilters, read_feed, span_of
 
 PAGE_LENGTH = 50
 

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from domain.caller import Actor
-from projections.feed import leaf_indexes
-from projections.stored_events import Recorded, read_history
+from projections.queries.feed import leaf_indexes
+from projections.store.events import Recorded, read_history
 
 Value = str | datetime | list[str] | None
 """What a field of a key says; a time and a list are written by the page."""

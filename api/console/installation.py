@@ -22,7 +22,7 @@ from api.console.scope_catalogue import read_catalogue
 from api.settings import Settings
 from api.work import Work, does
 from domain.tokens import RandomSource
-from projections.console_sessions import ConsoleSessions
+from projections.store.console_sessions import ConsoleSessions
 
 
 def install_console(app: FastAPI, settings: Settings) -> None:

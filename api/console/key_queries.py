@@ -15,11 +15,11 @@ from api.free_text import refuse_token
 from domain import names, scopes
 from domain.errors import Invalid
 from domain.times import to_text
-from projections.key_filters import Filters
-from projections.key_order import Order, list_keys_by
-from projections.key_pages import list_keys
-from projections.key_past import list_keys_at
-from projections.listed_key import ListedKey
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at
+from projections.queries.keys_now import list_keys
+from projections.queries.keys_sorted import Order, list_keys_by
 
 Sort = Literal[
     "-created", "created", "name", "-name", "used", "-used", "expires", "-expires"

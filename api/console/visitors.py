@@ -22,7 +22,7 @@ from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScop
 from domain.judge import Code, Verified
 from domain.scopes import cover
 from domain.tokens import display_prefix
-from projections.console_sessions import ConsoleSessions
+from projections.store.console_sessions import ConsoleSessions
 
 # A browser takes a __Host- cookie over TLS alone, for this host alone (RFC 6265bis, 4.1.3.2).
 _COOKIE_BEHIND_TLS = "__Host-keyledger"

@@ -19,9 +19,9 @@ from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers, texts
 from api.work import Work, does
 from domain.errors import NoCheckpoint
-from projections.checkpoints import shown_note
-from projections.proofs import find_leaf, prove_consistency, prove_inclusion
-from projections.stored_tiles import read_tile
+from projections.audit_log.checkpoint_table import shown_note
+from projections.audit_log.proofs import find_leaf, prove_consistency, prove_inclusion
+from projections.audit_log.tile_reader import read_tile
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute)
 

@@ -27,8 +27,7 @@ from api.tails import Tails
 from api.work import Work, admit_export, does, threads_of
 from domain.errors import Invalid
 from domain.times import checked, to_text
-from projections.database import Database
-from projections.feed import (
+from projections.queries.feed import (
     FeedEntry,
     FeedFilters,
     Place,
@@ -38,6 +37,7 @@ from projections.feed import (
     read_feed,
     span_of,
 )
+from projections.store.database import Database
 
 router = APIRouter(tags=["audit"], route_class=StrictRoute)
 

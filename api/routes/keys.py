@@ -30,11 +30,11 @@ from domain import scopes
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.times import checked, to_text
-from projections.key_filters import Filters
-from projections.key_pages import list_keys, show_key
-from projections.key_past import list_keys_at, show_key_at
-from projections.listed_key import ListedKey
-from projections.stored_events import read_history
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at, show_key_at
+from projections.queries.keys_now import list_keys, show_key
+from projections.store.events import read_history
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 

@@ -9,8 +9,8 @@ from api.requests import ledger_of
 from api.routes.documented import refusal
 from api.work import Work, WorkRoute, does
 from domain.times import to_text
-from projections.last_attestation import last_attestation
-from projections.status import projection_status
+from projections.integrity.last_result import last_attestation
+from projections.rebuild.status import projection_status
 
 router = APIRouter(tags=["probes"], route_class=WorkRoute)
 

@@ -12,8 +12,8 @@ from api.rebuilds import Rebuilds
 from api.representations import status_as_json
 from api.requests import StrictRoute, ledger_of
 from api.routes.documented import answers
-from projections.status import ProjectionStatus, projection_status
-from projections.views import view_named
+from projections.rebuild.status import ProjectionStatus, projection_status
+from projections.views.registry import view_named
 
 router = APIRouter(prefix="/v1/projections", tags=["projections"], route_class=StrictRoute)
 

@@ -17,7 +17,7 @@ from api.routes.documented import answers
 from api.work import Work, does
 from domain import scopes
 from domain.judge import Verified
-from projections.authentication import Answer
+from projections.auth.authentication import Answer
 
 router = APIRouter(tags=["verify"], route_class=StrictRoute)
 

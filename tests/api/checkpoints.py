@@ -1,8 +1,8 @@
 """Checkpoints of the ledgers that the tests serve."""
 
-from projections.checkpoint import Checkpoint, open_checkpoint
-from projections.checkpoints import latest_note
-from projections.entries import size_of
+from projections.audit_log.checkpoint_table import latest_note
+from projections.tlog.checkpoint import Checkpoint, open_checkpoint
+from projections.views.entries import size_of
 from tests.api.served import Api
 from tests.system.processes import eventually
 

@@ -16,10 +16,10 @@ from api.composition import OpenLedger
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from domain.times import to_text
-from projections.exclusive import exclusively
-from projections.findings import Findings
-from projections.last_attestation import LastAttestation, LastFinding, last_attestation
-from projections.schema import last_attestation as table
+from projections.integrity.findings import Findings
+from projections.integrity.last_result import LastAttestation, LastFinding, last_attestation
+from projections.store.locks import exclusively
+from projections.store.schema import last_attestation as table
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of

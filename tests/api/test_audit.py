@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from projections.exclusive import exclusively
+from projections.store.locks import exclusively
 from tests.api import rfc_9162
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, NewLedger, invalid, refused, served

@@ -26,7 +26,7 @@ from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
 from domain.verifiers import CHEAPEST
-from projections.authentication import Authentication
+from projections.auth.authentication import Authentication
 from tests.api.served import NewLedger
 from tests.conftest import SettableClock
 from tests.raw_sql import sql

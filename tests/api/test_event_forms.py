@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from api.event_forms import entry_as_json, header, lines, messages, records
 from domain.errors import ProjectionInconsistent
-from projections.feed import FeedEntry
+from projections.queries.feed import FeedEntry
 
 
 def entry(**values: object) -> FeedEntry:

@@ -26,7 +26,7 @@ from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
 from domain.tokens import Token, mint, parse
-from projections.authentication import Authentication
+from projections.auth.authentication import Authentication
 from tests.api.served import SOURCE, Api, Key, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
-from projections.authentication import Authentication
+from projections.auth.authentication import Authentication
 from tests.api.served import Api, Key, refused
 
 PATH = "/v1/forward-auth"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from projections.sqlite_driver import driver as sqlite3
+from projections.store.sqlite_driver import driver as sqlite3
 from tests.api.served import Api, Key, NewLedger, refused, served
 from tests.conftest import SettableClock
 from tests.projections.ledgers import keys_in

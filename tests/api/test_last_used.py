@@ -15,8 +15,8 @@ from api.composition import OpenLedger
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
-from projections.key_pages import show_key
-from projections.last_used import LastUses
+from projections.queries.keys_now import show_key
+from projections.store.last_uses import LastUses
 from tests.api.served import Api, Json, Key, NewLedger, invalid, served
 from tests.conftest import NOON, SettableClock
 from tests.system.clients import Client, answered

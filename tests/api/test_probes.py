@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from api.attestations import attest_ledger
-from projections.view import View
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.api.served import Api, refused
 from tests.raw_sql import raw
 from tests.system.processes import eventually

@@ -3,7 +3,7 @@
 import pytest
 from httpx2 import Response
 
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.api.served import Api, Json, invalid, refused
 from tests.raw_sql import appends_locked, raw
 from tests.system.processes import eventually

@@ -11,8 +11,8 @@ from api.shared_question import SharedQuestion
 from domain.judge import Code
 from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.authentication import Authentication
-from projections.open_question import OpenQuestion
+from projections.auth.authentication import Authentication
+from projections.auth.freshness_async import OpenQuestion
 from tests.postgresql import administration, connected
 from tests.projections.ledgers import Keys, Made
 
@@ -95,7 +95,7 @@ def test_with_more_news_than_it_looks_at_everything_is_forgotten(
 ) -> None:
     made = keys.create("payments")
     assert keys.verify(made.token) is Code.VALID
-    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 3)
+    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 3)
 
     async def work(question: SharedQuestion) -> None:
         assert await question.answered()

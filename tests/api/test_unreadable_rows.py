@@ -21,9 +21,9 @@ from structlog.testing import capture_logs
 
 from api.attestations import attest_ledger
 from api.problems import STATUSES
-from projections.schema import events
-from projections.schema_check import TABLES
-from projections.sqlite_driver import driver as sqlite3
+from projections.integrity.schema_check import TABLES
+from projections.store.schema import events
+from projections.store.sqlite_driver import driver as sqlite3
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.doors import DOORS
 from tests.api.console.visits import Visit

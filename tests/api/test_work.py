@@ -17,7 +17,7 @@ from api.settings import Settings
 from api.tails import Tails
 from api.work import Work, WorkRoute
 from domain.errors import LedgerError, Overloaded, TooManyReads
-from projections.feed import Place
+from projections.queries.feed import Place
 from tests.api.console.doors import DOORS
 from tests.api.served import Api, Json, Key, refused
 

@@ -44,7 +44,7 @@ def keys(opened: OpenLedger) -> Keys:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Make replays take a few events at a time, so that a small ledger needs several batches."""
     size = 4
-    monkeypatch.setattr("projections.shadow.BATCH", size)
-    monkeypatch.setattr("projections.shadow.KEYS", 2)
-    monkeypatch.setattr("projections.rebuild.BATCH", size)
+    monkeypatch.setattr("projections.rebuild.shadow_table.BATCH", size)
+    monkeypatch.setattr("projections.rebuild.shadow_table.KEYS", 2)
+    monkeypatch.setattr("projections.rebuild.rebuild.BATCH", size)
     return size

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-import projections.ledger_copy
+import projections.ledger_copy.copy
 from domain.judge import Code
-from projections.database import open_database
-from projections.ledger_copy import CopyReport, copy_ledger
-from projections.rebuild import Progress, ignore_progress
-from projections.schema import console_sessions
-from projections.views import VIEWS
+from projections.ledger_copy.copy import CopyReport, copy_ledger
+from projections.rebuild.rebuild import Progress, ignore_progress
+from projections.store.database import open_database
+from projections.store.schema import console_sessions
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, sealed_database
 from tests.projections.histories import VERBS, History, Step
@@ -80,7 +80,7 @@ def move_in(source: Path, target: Path) -> None:
 
 def copy_in_batches_of(events: int, source: Path, target: Path) -> CopyReport:
     """Copy in small batches, in a process of its own."""
-    projections.ledger_copy.AT_ONCE = events
+    projections.ledger_copy.copy.AT_ONCE = events
     use_batches_of(events)
     return copy(source, target)
 

@@ -16,7 +16,7 @@ from domain.pepper import Pepper
 from domain.tokens import Token
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.recorder import LedgerRecorder
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.conftest import SettableClock
 from tests.projections.ledgers import ADA, Keys, Made
 

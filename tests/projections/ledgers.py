@@ -8,20 +8,20 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-import projections.rebuild
-import projections.shadow
+import projections.rebuild.rebuild
+import projections.rebuild.shadow_table
 from api.composition import OpenLedger, opened_ledger
 from domain.caller import Actor, Caller
 from domain.judge import Code
 from domain.key_ledger import Changes, Issued
 from domain.verifiers import CHEAPEST, OnChange, ignore_change
-from projections import auth_lookup, key_list
-from projections.database import Database
 from projections.expirer import expire_due_keys
-from projections.key_pages import show_key
-from projections.listed_key import ListedKey
-from projections.rebuild import Clock, check
-from projections.views import VIEWS
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_now import show_key
+from projections.rebuild.rebuild import Clock, check
+from projections.store.database import Database
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import settings_of
 
@@ -159,9 +159,9 @@ def keys_in(
 
 def use_batches_of(events: int) -> None:
     """Make replays take small batches, for as long as this process lives."""
-    for module in (projections.shadow, projections.rebuild):
+    for module in (projections.rebuild.shadow_table, projections.rebuild.rebuild):
         vars(module)["BATCH"] = events
-    projections.shadow.KEYS = max(1, events // 2)
+    projections.rebuild.shadow_table.KEYS = max(1, events // 2)
 
 
 def differing_rows(keys: Keys) -> dict[str, int]:

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import URL, Column, Integer, LargeBinary
 
 from domain.tokens import parse
-from projections.schema_check import TABLES
+from projections.integrity.schema_check import TABLES
 from tests.engines import POSTGRESQL, SQLITE, address_of
 from tests.raw_sql import as_dicts, edit_row, last_row_at, plant_row, raw, sql
 

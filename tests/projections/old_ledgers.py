@@ -5,11 +5,11 @@ from secrets import token_bytes
 from uuid import UUID
 
 from domain.public_event import entry_of
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.checkpoint_file import append_note
-from projections.merkle import Growth
-from projections.signing_key_file import read_or_make_signing_key
-from projections.stored_events import decode
+from projections.audit_log.checkpoint_file import append_note
+from projections.audit_log.signing_key_file import read_or_make_signing_key
+from projections.store.events import decode
+from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
+from projections.tlog.merkle import Growth
 from tests.engines import file_address
 from tests.raw_sql import sql
 

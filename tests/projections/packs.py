@@ -10,11 +10,11 @@ from zlib import crc32
 
 from benchmarks.made_history import MadeHistory
 from domain.public_event import entry_of
-from projections.audit_pack import write_pack
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.merkle import Growth
-from projections.offline_verifier import Member, Report, directory, verify_pack
-from projections.signed_note import SigningKey
+from projections.tlog.audit_pack import write_pack
+from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
+from projections.tlog.merkle import Growth
+from projections.tlog.notes import SigningKey
+from projections.tlog.offline_verifier import Member, Report, directory, verify_pack
 
 KEY = SigningKey("ledger.example/audit", bytes(range(32)))
 PUBLIC_KEY = str(KEY.verifier_key)

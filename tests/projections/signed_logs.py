@@ -4,9 +4,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from projections.checkpoint_file import notes_in
-from projections.offline_verifier import PublicKey, open_checkpoint
-from projections.signed_note import SigningKey
+from projections.audit_log.checkpoint_file import notes_in
+from projections.tlog.notes import SigningKey
+from projections.tlog.offline_verifier import PublicKey, open_checkpoint
 from tests.engines import address_of
 from tests.raw_sql import sql
 

@@ -6,7 +6,7 @@ import pytest
 
 from domain.errors import Invalid
 from domain.key_ledger import Changes
-from projections.access_report import (
+from projections.queries.access_report import (
     ALL_KEYS,
     CALLERS,
     Access,
@@ -15,8 +15,8 @@ from projections.access_report import (
     accesses,
     reviewed,
 )
-from projections.last_used import minute_of
-from projections.schema import last_uses
+from projections.store.last_uses import minute_of
+from projections.store.schema import last_uses
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import ADA, HOUR, Keys
 
@@ -75,7 +75,7 @@ def test_the_last_change_is_the_one_before_the_time(keys: Keys, clock: SettableC
 def test_keys_come_by_workspace_however_many_there_are(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, at: datetime | None
 ) -> None:
-    monkeypatch.setattr("projections.access_report._PAGE", 2)
+    monkeypatch.setattr("projections.queries.access_report._PAGE", 2)
     for number in range(5):
         keys.create(f"{number}", workspace="b")
     keys.create("other", workspace="a")

@@ -12,20 +12,20 @@ from hypothesis import example, given, settings
 from sqlalchemy import update
 
 from domain.key_ledger import Changes
-from projections.attestation import Attestation, attest
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.checkpoint_file import last_note_in, notes_in
-from projections.checkpoints import keep_note
-from projections.database import Database
-from projections.entries import reader, size_of
-from projections.findings import MAX_FINDINGS, About, Findings
-from projections.fork import fork
-from projections.log_check import LogCheck, extent_of
-from projections.merkle import leaf_hash, root
-from projections.rebuild import rebuild
-from projections.schema import events
-from projections.signed_note import SigningKey
-from projections.views import VIEWS
+from projections.audit_log.checkpoint_file import last_note_in, notes_in
+from projections.audit_log.checkpoint_table import keep_note
+from projections.audit_log.fork import fork
+from projections.integrity.entries_check import LogCheck, extent_of
+from projections.integrity.findings import MAX_FINDINGS, About, Findings
+from projections.integrity.verify import Attestation, attest
+from projections.rebuild.rebuild import rebuild
+from projections.store.database import Database
+from projections.store.schema import events
+from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
+from projections.tlog.merkle import leaf_hash, root
+from projections.tlog.notes import SigningKey
+from projections.views.entries import reader, size_of
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import Engine, address_of, database_file, fresh_copy, sealed_database
 from tests.projections.histories import History, Step, steps

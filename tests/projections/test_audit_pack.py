@@ -13,11 +13,11 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 
-from projections import offline_verifier
-from projections.audit_pack import HOW_TO_CHECK, write_pack
-from projections.checkpoint import open_checkpoint
-from projections.offline_verifier import FIXED_NAMES, MANIFEST
-from projections.signed_note import open_note
+from projections.tlog import offline_verifier
+from projections.tlog.audit_pack import HOW_TO_CHECK, write_pack
+from projections.tlog.checkpoint import open_checkpoint
+from projections.tlog.notes import open_note
+from projections.tlog.offline_verifier import FIXED_NAMES, MANIFEST
 from tests.projections.packs import (
     ANOTHER_KEY,
     KEY,

@@ -6,8 +6,8 @@ from typing import Any
 from domain.judge import AuthRow
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
-from projections.auth_lookup import Found
-from projections.fence import open_fence
+from projections.auth.freshness import open_fence
+from projections.views.auth_lookup import Found
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
 from tests.raw_sql import sql

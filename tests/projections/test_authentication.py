@@ -17,13 +17,13 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.authentication import Authentication
-from projections.fence import FileFence, ServerFence
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.listed_key import ListedKey
-from projections.rebuild import rebuild
-from projections.views import VIEWS, view_named
+from projections.auth.authentication import Authentication
+from projections.auth.freshness import FileFence, ServerFence
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import rebuild
+from projections.views.registry import VIEWS, view_named
 from tests.conftest import SettableClock
 from tests.projections.ledgers import HOUR, Keys, Made, keys_in
 from tests.projections.processes import CONTEXT, start

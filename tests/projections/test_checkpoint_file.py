@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from projections import checkpoint_file
-from projections.checkpoint import Checkpoint, sign_checkpoint
-from projections.checkpoint_file import append_note, last_note_in, notes_in, put_aside
-from projections.signed_note import SigningKey
+from projections.audit_log import checkpoint_file
+from projections.audit_log.checkpoint_file import append_note, last_note_in, notes_in, put_aside
+from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
+from projections.tlog.notes import SigningKey
 from tests.projections.processes import run
 
 KEY = SigningKey("ledger.example/log", bytes(range(32)))

@@ -19,7 +19,7 @@ from domain.judge import Code
 from domain.pepper import Pepper
 from domain.tokens import Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.cold_proofs import MOST_OF_A_KEY, MOST_OF_A_SOURCE, ColdProofs
+from projections.auth.argon2_limits import MOST_OF_A_KEY, MOST_OF_A_SOURCE, ColdProofs
 from tests.engines import address_of
 from tests.projections.ledgers import Keys, Made, keys_in
 from tests.raw_sql import sql
@@ -156,8 +156,8 @@ def test_a_disproved_secret_is_not_tried_again(crowd: Crowd) -> None:
 def test_what_is_remembered_of_wrong_secrets_is_bounded(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.cold_proofs._MOST_DISPROVED", 3)
-    monkeypatch.setattr("projections.cold_proofs._MOST_IN_DOUBT", 3)
+    monkeypatch.setattr("projections.auth.argon2_limits._MOST_DISPROVED", 3)
+    monkeypatch.setattr("projections.auth.argon2_limits._MOST_IN_DOUBT", 3)
     for number in range(5):
         crowd.end(*crowd.begin(f"{number}", source=f"192.0.2.{number}"))
     for number in (2, 3, 4):
@@ -340,7 +340,7 @@ def test_an_unknown_key_and_a_wrong_secret_take_the_same_computations(
         return hmac.compare_digest(one, other)
 
     monkeypatch.setattr(Pepper, "digest", digest)
-    monkeypatch.setattr("projections.authentication.same_digest", same)
+    monkeypatch.setattr("projections.auth.authentication.same_digest", same)
     for token in (next(wrong_secrets(warm.token)), next(unknown_tokens(""))):
         done.clear()
         assert ledger.verify(token) is Code.NOT_FOUND

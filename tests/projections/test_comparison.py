@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Boolean, Column, Integer, String
 
-from projections import auth_lookup, key_list
-from projections.comparison import Difference
-from projections.rebuild import ReplayReport, check, rebuild
-from projections.view import View
-from projections.views import VIEWS
+from projections.rebuild.comparison import Difference
+from projections.rebuild.rebuild import ReplayReport, check, rebuild
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys, Made, differing_rows
 from tests.raw_sql import (
@@ -220,7 +220,7 @@ def test_an_emptied_table_and_a_filled_one_are_found_whole(keys: Keys) -> None:
 def test_a_long_list_of_differences_is_cut_and_counted(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.rebuild.DIFFERENCES_SHOWN", 2)
+    monkeypatch.setattr("projections.rebuild.rebuild.DIFFERENCES_SHOWN", 2)
     for _ in range(5):
         keys.create()
     edit_rows(keys.address, "key_list", name="x")

@@ -8,7 +8,7 @@ import pytest
 
 from api.composition import OpenLedger
 from domain.judge import AuthRow, Verified
-from projections.console_sessions import ConsoleSessions
+from projections.store.console_sessions import ConsoleSessions
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys
 from tests.raw_sql import sql

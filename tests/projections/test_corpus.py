@@ -5,10 +5,10 @@ from itertools import groupby
 
 import pytest
 
-from projections import key_versions
-from projections.rebuild import rebuild
+from projections.rebuild.rebuild import rebuild
 from projections.recorder import LedgerRecorder
-from projections.views import VIEWS
+from projections.views import key_versions
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.domain.stored_corpus import stored_events
 from tests.projections.ledgers import KEY_VIEWS, Keys, use_batches_of

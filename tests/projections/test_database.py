@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, make_url, text
 
-import projections.sqlite
+import projections.store.sqlite
 from domain.errors import LedgerError, LedgerUnavailable, ProjectionInconsistent
-from projections.database import Database, open_database, url_for_people
-from projections.schema import key_digests, upgrade_schema
-from projections.sqlite import READ_CONNECTIONS
+from projections.store.database import Database, open_database, url_for_people
+from projections.store.schema import key_digests, upgrade_schema
+from projections.store.sqlite import READ_CONNECTIONS
 from tests.engines import file_address
 from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import CONTEXT, run, start
@@ -77,7 +77,7 @@ def test_a_connection_that_does_not_comply_is_refused(
 ) -> None:
     # A database keeps the encoding it was made with, whatever is asked for later.
     sql(file_address(path), "CREATE TABLE made (in_utf8)")
-    monkeypatch.setitem(vars(projections.sqlite)["_PRAGMAS"], "encoding", "'UTF-16'")
+    monkeypatch.setitem(vars(projections.store.sqlite)["_PRAGMAS"], "encoding", "'UTF-16'")
     with pytest.raises(LedgerUnavailable, match="encoding = UTF-8; the ledger needs 'UTF-16'"):
         open_database(f"sqlite:///{path}")
 
@@ -174,8 +174,8 @@ def test_a_writer_that_waits_too_long_for_another_process_is_refused(
 def test_whoever_waits_too_long_for_a_thread_of_this_process_is_refused(
     how: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr("projections.sqlite.READ_CONNECTIONS", 1)
+    monkeypatch.setattr("projections.store.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("projections.store.sqlite.READ_CONNECTIONS", 1)
     database = open_database(f"sqlite:///{path}")
     transaction = getattr(database, how)
     with ExitStack() as stack:

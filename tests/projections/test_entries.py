@@ -17,15 +17,15 @@ from domain.caller import Actor, Caller
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_uuid
 from domain.public_event import MAX_ENTRY_LENGTH, entry_of
-from projections import entries
-from projections.comparison import Difference
-from projections.database import Database
-from projections.entries import reader, size_of
-from projections.merkle import root
-from projections.rebuild import check, rebuild
+from projections.rebuild.comparison import Difference
+from projections.rebuild.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
-from projections.stored_events import decode_rows, read_rows
-from projections.views import VIEWS
+from projections.store.database import Database
+from projections.store.events import decode_rows, read_rows
+from projections.tlog.merkle import root
+from projections.views import entries
+from projections.views.entries import reader, size_of
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
@@ -132,10 +132,10 @@ def test_entries_are_counted_without_gaps_though_positions_have_some(keys: Keys)
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask for the workspaces of few keys at once, and put the size of batches back afterwards."""
-    monkeypatch.setattr("projections.entries._AT_ONCE", 2)
+    monkeypatch.setattr("projections.views.entries._AT_ONCE", 2)
     for module in ("shadow", "rebuild"):
         monkeypatch.setattr(f"projections.{module}.BATCH", 1)
-    monkeypatch.setattr("projections.shadow.KEYS", 1)
+    monkeypatch.setattr("projections.rebuild.shadow_table.KEYS", 1)
 
 
 def stored_in(keys: Keys) -> list[StoredEvent]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from projections.database import Database, open_database
-from projections.exclusive import exclusively
+from projections.store.database import Database, open_database
+from projections.store.locks import exclusively
 from tests.projections.processes import CONTEXT, start
 
 

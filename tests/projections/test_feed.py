@@ -18,9 +18,7 @@ from benchmarks.made_history import MadeHistory
 from benchmarks.made_ledger import make_ledger
 from domain.errors import Invalid
 from domain.times import from_text
-from projections.database import Database
-from projections.entries import VIEW, size_of
-from projections.feed import (
+from projections.queries.feed import (
     BEGINNING,
     FeedEntry,
     FeedFilters,
@@ -33,7 +31,9 @@ from projections.feed import (
     read_news,
     span_of,
 )
-from projections.rebuild import build_outdated_views
+from projections.rebuild.rebuild import build_outdated_views
+from projections.store.database import Database
+from projections.views.entries import VIEW, size_of
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps

@@ -7,9 +7,9 @@ from secrets import token_bytes
 
 import pytest
 
-from projections.file_modes import OpenToOthers, keep_private, log_repair
-from projections.pepper_file import read_or_make_pepper
-from projections.signing_key_file import read_or_make_signing_key
+from projections.audit_log.signing_key_file import read_or_make_signing_key
+from projections.auth.pepper_file import read_or_make_pepper
+from projections.store.file_modes import OpenToOthers, keep_private, log_repair
 from tests.accounts import NOBODY, needs_root
 
 LOOSE = [0o604, 0o640, 0o602, 0o620, 0o666, 0o777]

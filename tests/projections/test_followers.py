@@ -12,13 +12,13 @@ from sqlalchemy import select
 
 from domain.errors import LedgerError
 from domain.key_ledger import KeyLedger
-from projections import entries
-from projections.database import Database
-from projections.feed import BEGINNING, FeedFilters, read_news
-from projections.fence import NOTHING_SEEN, open_fence
+from projections.auth.freshness import NOTHING_SEEN, open_fence
+from projections.queries.feed import BEGINNING, FeedFilters, read_news
 from projections.recorder import LedgerRecorder
-from projections.schema import events
-from projections.views import VIEWS
+from projections.store.database import Database
+from projections.store.schema import events
+from projections.views import entries
+from projections.views.registry import VIEWS
 from tests.engines import POSTGRESQL, Engine
 from tests.projections.ledgers import ADA, Keys
 

@@ -14,11 +14,11 @@ from domain.caller import Caller
 from domain.errors import HistoryInDoubt, Invalid, KeyNotFound, LedgerUnavailable
 from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
-from projections.checkpoint_file import notes_in
-from projections.exclusive import exclusively
-from projections.fork import fork
-from projections.rebuild import check, rebuild
-from projections.views import VIEWS
+from projections.audit_log.checkpoint_file import notes_in
+from projections.audit_log.fork import fork
+from projections.rebuild.rebuild import check, rebuild
+from projections.store.locks import exclusively
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, fresh_copy
 from tests.projections.ledgers import ADA, Keys, keys_in
@@ -248,7 +248,7 @@ class TestRefused:
     def test_while_somebody_signs_all_the_time(
         self, data_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("projections.fork._PAUSE_SECONDS", 0)
+        monkeypatch.setattr("projections.audit_log.fork._PAUSE_SECONDS", 0)
         with keys_in(data_dir) as keys, exclusively(keys.database, "signing"):
             events = rows_of(keys.address, "events")
             with pytest.raises(LedgerUnavailable, match="a server is signing checkpoints; stop it"):

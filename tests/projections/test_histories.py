@@ -12,8 +12,8 @@ from domain.api_key import ApiKey
 from domain.errors import AlreadyRotated, ConcurrentChange, KeyExpired, KeyRevoked
 from domain.judge import Code
 from domain.key_ids import to_uuid
-from projections.rebuild import check, rebuild
-from projections.views import VIEWS
+from projections.rebuild.rebuild import check, rebuild
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, fresh_copy
 from tests.projections.histories import History, Step, steps
@@ -27,7 +27,7 @@ def any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back the size of the batches after a test that changes it."""
     for module in ("shadow", "rebuild"):
         monkeypatch.setattr(f"projections.{module}.BATCH", 1)
-    monkeypatch.setattr("projections.shadow.KEYS", 1)
+    monkeypatch.setattr("projections.rebuild.shadow_table.KEYS", 1)
 
 
 def check_against_aggregates(keys: Keys, history: History) -> None:

@@ -12,13 +12,13 @@ import pytest
 from domain.errors import HistoryInDoubt
 from domain.judge import Code
 from domain.key_ledger import Changes
-from projections.checkpoint_file import notes_in
-from projections.exclusive import exclusively
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.rebuild import check, rebuild
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.audit_log.checkpoint_file import notes_in
+from projections.queries.filters import Filters
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import check, rebuild
+from projections.store.locks import exclusively
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, empty_database, fresh_copy
 from tests.projections.ledgers import Keys, Made, keys_in
@@ -425,7 +425,7 @@ def test_the_place_of_the_difference_is_looked_for_once(
         read.append(path)
         return notes_in(path)
 
-    monkeypatch.setattr("projections.log_difference.notes_in", counted)
+    monkeypatch.setattr("projections.audit_log.divergence.notes_in", counted)
     with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
         for _ in range(3):

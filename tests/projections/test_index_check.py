@@ -5,8 +5,8 @@ from contextlib import closing
 import pytest
 
 from domain.judge import Code
-from projections.attestation import attest
-from projections.sqlite_driver import driver as sqlite3
+from projections.integrity.verify import attest
+from projections.store.sqlite_driver import driver as sqlite3
 from tests.projections.ledgers import Keys, keys_in
 from tests.raw_sql import as_dicts, edit_rows, sql
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from api.composition import OpenLedger
-from projections.inspection import contents_of, inspect_file, kind_of_file
-from projections.schema import HEAD
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.integrity.inspection import contents_of, inspect_file, kind_of_file
+from projections.store.schema import HEAD
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.registry import VIEWS
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("wal", "wal"), ("delete", "rollback journal")])

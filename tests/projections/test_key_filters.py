@@ -3,10 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.last_used import minute_of
-from projections.listed_key import ListedKey
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_now import list_keys
+from projections.store.last_uses import minute_of
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
 from tests.projections.test_key_list import LAST_USE, plans
@@ -99,7 +99,7 @@ def test_the_filters_mean_in_sql_what_they_mean_in_python_on_every_page(
     seed: int,
     looked_at: int,
 ) -> None:
-    monkeypatch.setattr("projections.key_pages._LOOKED_AT", looked_at)
+    monkeypatch.setattr("projections.queries.keys_now._LOOKED_AT", looked_at)
     chance = random.Random(seed)
     for number in range(40):
         made = keys.create(f"{number}", lives=chance.choice([None, HOUR]))
@@ -152,7 +152,7 @@ def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters
 def test_rare_unused_keys_are_looked_for_in_the_order_of_both_tables(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, filters: Filters
 ) -> None:
-    monkeypatch.setattr("projections.key_pages._LOOKED_AT", 0)
+    monkeypatch.setattr("projections.queries.keys_now._LOOKED_AT", 0)
     keys.verify(keys.create().token)
     flush(keys)
     *_, rest = plans(keys, lambda: listed(keys, filters))

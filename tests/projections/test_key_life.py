@@ -9,9 +9,9 @@ from sqlalchemy import Connection, select
 
 from domain.errors import DamagedHistory, Invalid
 from domain.key_ledger import Changes
-from projections import entries
-from projections.key_life import history_in_pack, lived
-from projections.stored_events import read_history
+from projections.queries.key_replay import history_in_pack, lived
+from projections.store.events import read_history
+from projections.views import entries
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps

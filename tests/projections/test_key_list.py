@@ -14,11 +14,11 @@ from domain.errors import KeyNotFound
 from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
 from domain.scopes import cover
-from projections.due_keys import keys_due
-from projections.key_filters import Filters
-from projections.key_pages import list_keys, show_key
-from projections.key_past import list_keys_at
-from projections.listed_key import ListedKey
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at
+from projections.queries.keys_now import list_keys, show_key
+from projections.queries.overdue_keys import keys_due
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import ADA, HOUR, Keys
 from tests.raw_sql import rows_of, sql
@@ -470,7 +470,7 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
 def test_keys_whose_end_has_come_are_all_listed_however_many_there_are(
     keys: Keys, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.due_keys._AT_ONCE", 2)
+    monkeypatch.setattr("projections.queries.overdue_keys._AT_ONCE", 2)
     ended = [keys.create(f"{number}", lives=HOUR).key_id for number in range(7)]
     keys.create("goes on")
     clock.advance(hours=2)

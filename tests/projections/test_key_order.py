@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 
 from api.composition import OpenLedger
-from projections.key_filters import Filters
-from projections.key_names import names_of_keys
-from projections.key_order import Order, list_keys_by
-from projections.key_pages import list_keys
-from projections.listed_key import ListedKey
-from projections.workspaces import list_workspaces
+from projections.queries.filters import Filters
+from projections.queries.key_names import names_of_keys
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_now import list_keys
+from projections.queries.keys_sorted import Order, list_keys_by
+from projections.queries.workspaces import list_workspaces
 from tests.conftest import SettableClock
 from tests.projections.ledgers import HOUR, Keys
 

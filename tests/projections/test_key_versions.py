@@ -15,10 +15,10 @@ from domain.api_key import ApiKey, Status
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.times import from_text
-from projections.key_filters import Filters
-from projections.key_past import list_keys_at, show_key_at
-from projections.listed_key import ListedKey
-from projections.stored_events import Recorded, decode_rows, read_rows
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at, show_key_at
+from projections.store.events import Recorded, decode_rows, read_rows
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
@@ -147,7 +147,7 @@ def check_versions(keys: Keys) -> None:
 
 def use_portions_of(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
     for name in ("CREATED_IN_ONE_LOOK", "ENDED_IN_ONE_LOOK"):
-        monkeypatch.setattr(f"projections.key_past.{name}", positions)
+        monkeypatch.setattr(f"projections.queries.keys_as_of.{name}", positions)
 
 
 # Each kind of event, at times that come in order and not.

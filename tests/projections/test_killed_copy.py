@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from projections.database import open_database
-from projections.ledger_copy import CopyReport, CopyRunning
-from projections.schema import upgrade_schema
+from projections.ledger_copy.copy import CopyReport, CopyRunning
+from projections.store.database import open_database
+from projections.store.schema import upgrade_schema
 from tests.engines import (
     POSTGRESQL,
     SQLITE,

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-import projections.view_tables
+import projections.rebuild.view_tables
 from domain.judge import Code
-from projections import auth_lookup, entries, key_list
-from projections.rebuild import check, rebuild
-from projections.schema import metadata
-from projections.view import View
-from projections.views import VIEWS, view_named
+from projections.rebuild.rebuild import check, rebuild
+from projections.store.schema import metadata
+from projections.views import auth_lookup, entries, key_list
+from projections.views.registry import VIEWS, view_named
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, fresh_copy
 from tests.projections.ledgers import HOUR, Keys, keys_in, use_batches_of
@@ -55,7 +55,7 @@ def tokens_and_ledger(
 
 def rebuild_until(data_dir: Path, view: str, number: int, when: str) -> None:
     use_batches_of(BATCH)
-    projections.view_tables.ROWS = BATCH
+    projections.rebuild.view_tables.ROWS = BATCH
     with keys_in(data_dir) as keys:
         die_at_statement(number, when=when)
         rebuild(keys.database, view_named(view), clock=lambda: NOON)

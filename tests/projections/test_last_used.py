@@ -9,19 +9,19 @@ from threading import Event
 import pytest
 from sqlalchemy import URL
 
-import projections.last_used
+import projections.store.last_uses
 from domain.errors import LedgerUnavailable
 from domain.judge import Code
 from domain.times import to_text
-from projections import auth_lookup
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.key_past import list_keys_at, show_key_at
-from projections.last_used import LastUses
-from projections.listed_key import ListedKey
-from projections.rebuild import check, rebuild
-from projections.schema import HEAD
-from projections.views import VIEWS
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at, show_key_at
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import check, rebuild
+from projections.store.last_uses import LastUses
+from projections.store.schema import HEAD
+from projections.views import auth_lookup
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, database_file
 from tests.projections.ledgers import HOUR, Keys, differing_rows, keys_in
@@ -226,7 +226,7 @@ def test_a_use_noted_while_a_flush_fails_outranks_the_one_put_back(keys: Keys) -
 def test_portions_that_were_written_are_done_and_the_others_are_kept(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projections.last_used, "_AT_ONCE", 2)
+    monkeypatch.setattr(projections.store.last_uses, "_AT_ONCE", 2)
     uses = LastUses()
     for position in range(1, 7):
         uses.touch(position, NOON)

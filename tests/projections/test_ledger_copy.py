@@ -9,15 +9,15 @@ import pytest
 from sqlalchemy import Connection, event
 
 from domain.errors import PoisonEvent
-from projections import entries
-from projections.attestation import attest
-from projections.checkpoint_file import notes_in
-from projections.copy_check import CopyDiffers, CopyRefused
-from projections.database import open_database
-from projections.exclusive import exclusively
-from projections.ledger_copy import BESIDE_EVENTS, CopyRunning, copy_ledger
-from projections.schema import UnknownSchema, metadata
-from projections.views import VIEWS
+from projections.audit_log.checkpoint_file import notes_in
+from projections.integrity.verify import attest
+from projections.ledger_copy.copy import BESIDE_EVENTS, CopyRunning, copy_ledger
+from projections.ledger_copy.verify_copy import CopyDiffers, CopyRefused
+from projections.store.database import open_database
+from projections.store.locks import exclusively
+from projections.store.schema import UnknownSchema, metadata
+from projections.views import entries
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import (
     POSTGRESQL,

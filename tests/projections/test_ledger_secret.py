@@ -7,7 +7,7 @@ from secrets import token_bytes
 import pytest
 
 from domain.judge import Code
-from projections.ledger_secret import LedgerNotSealed, OtherSecret
+from projections.sealing.ledger_secret import LedgerNotSealed, OtherSecret
 from tests.engines import address_of
 from tests.projections.ledgers import keys_in
 from tests.projections.processes import die_at_statement, run_until_killed

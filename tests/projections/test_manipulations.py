@@ -24,8 +24,8 @@ from domain.judge import Code, Verified
 from domain.key_ledger import Changes
 from domain.tokens import Token, parse
 from domain.verifiers import CHEAPEST
-from projections.findings import Finding
-from projections.schema_check import TABLES, refuse_schema
+from projections.integrity.findings import Finding
+from projections.integrity.schema_check import TABLES, refuse_schema
 from tests.conftest import SettableClock
 from tests.engines import Engine, fresh_copy, settings_of, url_to_set
 from tests.projections.ledgers import HOUR, Keys, keys_in
@@ -211,7 +211,7 @@ def look(victim: Victim, capsys: pytest.CaptureFixture[str], seen: Seen) -> None
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.schema_check._SHOWN", 100)
+    monkeypatch.setattr("projections.integrity.schema_check._SHOWN", 100)
 
 
 @pytest.fixture

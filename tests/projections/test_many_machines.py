@@ -13,11 +13,11 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import read_settings
 from domain.errors import HistoryInDoubt
 from domain.verifiers import CHEAPEST
-from projections.checkpoint import open_checkpoint
-from projections.checkpoint_file import notes_in
-from projections.exclusive import exclusively
-from projections.fork import fork
-from projections.views import VIEWS
+from projections.audit_log.checkpoint_file import notes_in
+from projections.audit_log.fork import fork
+from projections.store.locks import exclusively
+from projections.tlog.checkpoint import open_checkpoint
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.postgresql import Server, connected, create_database, initdb, running_server
 from tests.programs import needs

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.merkle import (
+from projections.tlog.merkle import (
     EMPTY_ROOT,
     Growth,
     Node,

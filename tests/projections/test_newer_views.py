@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from domain.errors import LedgerUnavailable
-from projections.rebuild import build_outdated_views, check, rebuild
-from projections.view import View
-from projections.views import VIEWS
+from projections.rebuild.rebuild import build_outdated_views, check, rebuild
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.projections.ledgers import Keys, keys_in
 from tests.raw_sql import sql, tables_of

@@ -4,7 +4,7 @@ import pytest
 
 from api.composition import OpenLedger
 from domain.errors import HistoryInDoubt
-from projections.attestation import attest
+from projections.integrity.verify import attest
 from tests.projections.ledgers import Keys, keys_in
 from tests.raw_sql import sql
 

@@ -24,10 +24,10 @@ from domain.api_key import ApiKey
 from domain.audit_log import Forked, fork_uuid
 from domain.errors import LedgerError
 from domain.public_event import entry_of
-from projections import offline_verifier
-from projections.merkle import Growth
-from projections.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
-from projections.signed_note import SigningKey, sign_note
+from projections.tlog import offline_verifier
+from projections.tlog.merkle import Growth
+from projections.tlog.notes import SigningKey, sign_note
+from projections.tlog.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
 from tests.domain.builders import ADA, NOON, PATIENT, a_credential, a_new_key
 from tests.projections.packs import (
     ANOTHER_KEY,

@@ -29,15 +29,15 @@ from domain.key_ids import to_uuid
 from domain.key_ledger import Changes, Idempotency
 from domain.times import from_text, to_text
 from domain.verifiers import CHEAPEST
-from projections.attestation import attest
-from projections.database import open_database
-from projections.ledger_secret import LedgerNotSealed
-from projections.listed_key import ListedKey
-from projections.rebuild import check, rebuild
+from projections.integrity.verify import attest
+from projections.queries.key_summary import ListedKey
+from projections.rebuild.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
-from projections.schema import HEAD, upgrade_schema
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.sealing.ledger_secret import LedgerNotSealed
+from projections.store.database import open_database
+from projections.store.schema import HEAD, upgrade_schema
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address
 from tests.projections.ledgers import ADA, HOUR, Keys, Made, differing_rows, keys_in, made

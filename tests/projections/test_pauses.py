@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from projections import auth_lookup
-from projections.rebuild import rebuild
-from projections.view import View
-from projections.views import VIEWS
+from projections.rebuild.rebuild import rebuild
+from projections.views import auth_lookup
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.projections.ledgers import Keys
 from tests.raw_sql import sql
@@ -37,7 +37,7 @@ def frames_to_be_copied(path: Path) -> int:
 def test_no_commit_has_to_empty_the_log_least_of_all_the_one_that_cuts_over(
     keys: Keys, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.sqlite.LONG_WAL", 0)
+    monkeypatch.setattr("projections.store.sqlite.LONG_WAL", 0)
     for number in range(9):
         keys.create(f"{number}")
     waiting = [frames_to_be_copied(keys.database.path)]
@@ -83,7 +83,7 @@ def test_a_replaced_table_is_dropped_an_index_at_a_time_then_some_rows_at_a_time
 ) -> None:
     for number in range(9):
         keys.create(f"{number}")
-    monkeypatch.setattr("projections.view_tables.ROWS", 4)
+    monkeypatch.setattr("projections.rebuild.view_tables.ROWS", 4)
     left = left_after_each_commit(keys, view)
     indexes = len(view.table.indexes)
     assert left[0] == (indexes, 9)
@@ -97,7 +97,7 @@ def test_a_table_with_an_index_that_has_to_stay_is_dropped_at_once(
 ) -> None:
     for number in range(9):
         keys.create(f"{number}")
-    monkeypatch.setattr("projections.view_tables.ROWS", 4)
+    monkeypatch.setattr("projections.rebuild.view_tables.ROWS", 4)
     assert {rows for _, rows in left_after_each_commit(keys, auth_lookup.VIEW)} == {9}
 
 

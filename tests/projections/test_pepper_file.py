@@ -8,7 +8,7 @@ from secrets import token_bytes
 import pytest
 
 from domain.errors import LedgerUnavailable
-from projections.pepper_file import read_or_make_pepper
+from projections.auth.pepper_file import read_or_make_pepper
 from tests.projections.processes import CONTEXT, die_at_system_call, run, run_until_killed, start
 
 

@@ -15,18 +15,19 @@ from sqlalchemy import text
 
 from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable, RebuildRunning
-from projections import key_list, postgresql
-from projections.database import open_database
-from projections.exclusive import exclusively
-from projections.fence import ServerFence
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.postgresql import ConnectionLimits
-from projections.postgresql_locks import shut_out_readers
-from projections.rebuild import rebuild
-from projections.shadow import Shadow
-from projections.view import View
-from projections.views import VIEWS
+from projections.auth.freshness import ServerFence
+from projections.queries.filters import Filters
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import rebuild
+from projections.rebuild.shadow_table import Shadow
+from projections.store import postgresql
+from projections.store.database import open_database
+from projections.store.locks import exclusively
+from projections.store.postgresql import ConnectionLimits
+from projections.store.postgresql_locks import shut_out_readers
+from projections.views import key_list
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.engines import PostgreSQL
 from tests.postgresql import administration, connected, running_server
@@ -157,7 +158,7 @@ class TestConnections:
         self, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         keys.create("payments")
-        monkeypatch.setattr("projections.postgresql._GRACE_SECONDS", 0.2)
+        monkeypatch.setattr("projections.store.postgresql._GRACE_SECONDS", 0.2)
         database = open_database(
             keys.database.url, ConnectionLimits(statement_seconds=0.2)
         ).sealed_by(keys.database.seals)
@@ -191,7 +192,7 @@ class TestConnections:
     def test_what_takes_long_and_may_is_waited_for(
         self, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("projections.postgresql._GRACE_SECONDS", 0.1)
+        monkeypatch.setattr("projections.store.postgresql._GRACE_SECONDS", 0.1)
         database = open_database(keys.database.url, ConnectionLimits(statement_seconds=0.1))
         with database.read() as connection:
             postgresql.lift_timeouts(connection)
@@ -290,14 +291,14 @@ class TestExchange:
         self, keys: Keys, mode: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         names = made_five(keys)
-        monkeypatch.setattr("projections.rebuild._PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("projections.rebuild.rebuild._PAUSE_SECONDS", 0.01)
         tried = threading.Semaphore(0)
 
         def noted(*arguments: Any) -> None:  # noqa: ANN401 - what it is given
             tried.release()
             shut_out_readers(*arguments)
 
-        monkeypatch.setattr("projections.shadow.shut_out_readers", noted)
+        monkeypatch.setattr("projections.rebuild.shadow_table.shut_out_readers", noted)
         with ThreadPoolExecutor(1) as pool, connected(keys.database.url) as other:
             with other.transaction():
                 other.execute(f"LOCK TABLE key_list IN {mode} MODE".encode())
@@ -347,7 +348,7 @@ class TestExchange:
         self, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         keys.create("before")
-        monkeypatch.setattr("projections.rebuild._PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr("projections.rebuild.rebuild._PAUSE_SECONDS", 0.01)
         with ThreadPoolExecutor(1) as pool, ExitStack() as reading:
             reading.enter_context(keys.database.read())
             done = pool.submit(rebuild, keys.database, key_list.VIEW, clock=noon)

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import event
 
 from benchmarks.list_page import PAGES, Listed, made
-from projections import entries
-from projections.database import Database
-from projections.due_keys import keys_due
-from projections.feed import FeedFilters, read_feed
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.rebuild import build_outdated_views
+from projections.queries.feed import FeedFilters, read_feed
+from projections.queries.filters import Filters
+from projections.queries.keys_now import list_keys
+from projections.queries.overdue_keys import keys_due
+from projections.rebuild.rebuild import build_outdated_views
+from projections.store.database import Database
+from projections.views import entries
 from tests.engines import Engine, address_of
 
 pytestmark = pytest.mark.only_on("postgresql")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from projections.private_file import (
+from projections.store.private_files import (
     FileOwner,
     make_private_file,
     make_private_folder,
@@ -20,16 +20,16 @@ from tests.accounts import NOBODY, needs_root
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
     # The one place.
-    ("projections/private_file.py", None),
+    ("projections/store/private_files.py", None),
     # A folder in TMPDIR, for metrics, and a file without a name there.
     ("api/server.py", "TemporaryDirectory"),
     ("api/command_line/audit_report.py", "SpooledTemporaryFile"),
     # The null device.
     ("api/command_line/output.py", "open"),
     # Repairs a mode; reads.
-    ("projections/file_modes.py", "open"),
+    ("projections/store/file_modes.py", "open"),
     # Gives a file that was made there a second name.
-    ("projections/fork.py", "hardlink_to"),
+    ("projections/audit_log/fork.py", "hardlink_to"),
 }
 MAKES_FILES = {
     "mkdir", "makedirs", "mkstemp", "mkdtemp", "touch", "write_text", "write_bytes", "symlink",
@@ -174,4 +174,4 @@ def test_no_other_place_in_the_program_makes_files() -> None:
         if (path, name) not in ALLOWED and (path, None) not in ALLOWED
     }
     assert elsewhere == set()
-    assert ("projections/private_file.py", "open") in calls
+    assert ("projections/store/private_files.py", "open") in calls

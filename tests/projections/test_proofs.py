@@ -3,8 +3,8 @@
 import pytest
 
 from domain.errors import HistoryInDoubt, ProjectionInconsistent
-from projections.proofs import prove_consistency, prove_inclusion
-from projections.stored_tiles import read_tile
+from projections.audit_log.proofs import prove_consistency, prove_inclusion
+from projections.audit_log.tile_reader import read_tile
 from tests.projections.ledgers import Keys
 from tests.raw_sql import delete_rows, value_at
 

@@ -17,13 +17,13 @@ from domain.errors import (
     RowNotSealed,
 )
 from domain.judge import Code
-from projections import auth_lookup, key_list
-from projections.database import Database
-from projections.rebuild import ReplayReport, build_outdated_views, check, rebuild
-from projections.schema import metadata
-from projections.shadow import Shadow
-from projections.view import View
-from projections.views import VIEWS, view_named
+from projections.rebuild.rebuild import ReplayReport, build_outdated_views, check, rebuild
+from projections.rebuild.shadow_table import Shadow
+from projections.store.database import Database
+from projections.store.schema import metadata
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS, view_named
+from projections.views.view import View
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys, differing_rows, keys_in, use_batches_of
 from tests.projections.processes import CONTEXT, start

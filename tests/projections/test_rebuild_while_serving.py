@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from domain.judge import Code
-from projections.key_filters import Filters
-from projections.key_pages import list_keys
-from projections.rebuild import check, rebuild
-from projections.views import VIEWS
+from projections.queries.filters import Filters
+from projections.queries.keys_now import list_keys
+from projections.rebuild.rebuild import check, rebuild
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.projections.ledgers import Keys, Made, keys_in, use_batches_of
 from tests.projections.processes import CONTEXT, Running, start

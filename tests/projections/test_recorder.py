@@ -25,11 +25,11 @@ from domain.key_ledger import KeyLedger
 from domain.pepper import Pepper
 from domain.tokens import Token
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.digests import keep_digests
-from projections.rebuild import rebuild
+from projections.rebuild.rebuild import rebuild
 from projections.recorder import LedgerRecorder
-from projections.view import View
-from projections.views import VIEWS
+from projections.store.key_digests import keep_digests
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.engines import fresh_copy
 from tests.projections.ledgers import ADA, KEY_VIEWS, Keys, differing_rows, keys_in

@@ -28,13 +28,13 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.tokens import Token, mint
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections import auth_lookup
-from projections.authentication import Authentication
-from projections.fence import open_fence
-from projections.rebuild import rebuild
-from projections.remembered import RememberedKey
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import view_named
+from projections.auth.authentication import Authentication
+from projections.auth.cache import RememberedKey
+from projections.auth.freshness import open_fence
+from projections.rebuild.rebuild import rebuild
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views import auth_lookup
+from projections.views.registry import view_named
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys, Made, keys_in
 from tests.projections.processes import CONTEXT, start
@@ -131,7 +131,9 @@ def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
             pepper = Pepper((keys.data_dir / "pepper").read_bytes())
             with monkeypatch.context() as patched:
                 # Only here: another ledger that is opened later has a fence of its own.
-                patched.setattr("projections.authentication.open_fence", lambda _database: fence)
+                patched.setattr(
+                    "projections.auth.authentication.open_fence", lambda _database: fence
+                )
                 authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
             return Checker(keys, watched, authentication)
 
@@ -278,7 +280,7 @@ def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
     memory: Memory,
 ) -> None:
     """The change is committed at each step of a check in turn; the loop ends when it fell after."""
-    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 10)
+    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 10)
     clock = SettableClock()
     fell_between = 0
     at = 0
@@ -308,7 +310,7 @@ def test_an_older_ledger_is_refused_at_the_check_after_it_wherever_it_fell(
     data_dir: Path, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch, memory: Memory
 ) -> None:
     """It takes the place of the newer one at each step of a check; the loop ends after the last."""
-    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 10)
+    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 10)
     at = 0
     fell_between = True
     while fell_between:
@@ -415,7 +417,7 @@ def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: M
 def test_with_more_news_than_it_looks_at_it_forgets_everything(
     keys: Keys, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.fence.EVENTS_LOOKED_AT", 5)
+    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 5)
     made = [keys.create(f"{number}") for number in range(8)]
     checker = checker_of(keys)
     for events, read_again in [(4, made[:1]), (5, made), (4, made[:1]), (12, made), (1, made[:1])]:

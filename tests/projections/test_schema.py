@@ -11,13 +11,13 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing_sqlalchemy.recorders import SQLAlchemyApplicationRecorder
 from sqlalchemy import Table, inspect, select
 
-import projections.schema
+import projections.store.schema
 from domain.api_key import ApiKey
 from domain.errors import EventNotSealed
 from domain.stored_form import EventMapper
-from projections.database import Database, open_database
 from projections.recorder import LedgerRecorder
-from projections.schema import (
+from projections.store.database import Database, open_database
+from projections.store.schema import (
     HEAD,
     UnknownSchema,
     current_revision,
@@ -25,7 +25,7 @@ from projections.schema import (
     metadata,
     upgrade_schema,
 )
-from projections.sqlite_driver import driver as sqlite3
+from projections.store.sqlite_driver import driver as sqlite3
 from tests.engines import file_address, fresh_copy
 from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import (
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_head_is_the_newest_migration_and_there_is_one_line_of_them() -> None:
     config = Config()
-    migrations = Path(projections.schema.__file__).with_name("migrations")
+    migrations = Path(projections.store.schema.__file__).with_name("migrations")
     config.set_main_option("script_location", str(migrations))
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 

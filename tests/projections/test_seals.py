@@ -17,12 +17,13 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
 from domain.tokens import Token, parse
-from projections import auth_lookup, seals
-from projections.attestation import attest
-from projections.rebuild import rebuild
-from projections.schema import console_sessions, events, key_digests, metadata
-from projections.seals import NoSeals, Seals
-from projections.views import VIEWS
+from projections.integrity.verify import attest
+from projections.rebuild.rebuild import rebuild
+from projections.store import seals
+from projections.store.schema import console_sessions, events, key_digests, metadata
+from projections.store.seals import NoSeals, Seals
+from projections.views import auth_lookup
+from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import address_of
 from tests.projections.ledgers import Keys, Made, keys_in

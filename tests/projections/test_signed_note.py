@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from projections.signed_note import (
+from projections.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from projections.tlog.notes import (
     MAX_SIGNATURES,
     SigningKey,
     VerifierKey,

@@ -12,10 +12,10 @@ from api.settings import read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
 from domain.verifiers import CHEAPEST
-from projections.exclusive import exclusively
-from projections.rebuild import rebuild
-from projections.signer import Signer
-from projections.views import VIEWS
+from projections.audit_log.signer import Signer
+from projections.rebuild.rebuild import rebuild
+from projections.store.locks import exclusively
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, fresh_copy
 from tests.projections.ledgers import Keys, keys_in

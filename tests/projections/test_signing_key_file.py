@@ -10,8 +10,8 @@ from secrets import token_bytes
 import pytest
 
 from domain.errors import LedgerUnavailable
-from projections.signed_note import SigningKey
-from projections.signing_key_file import read_or_make_signing_key
+from projections.audit_log.signing_key_file import read_or_make_signing_key
+from projections.tlog.notes import SigningKey
 from tests.projections.processes import CONTEXT, die_at_system_call, run, run_until_killed, start
 
 

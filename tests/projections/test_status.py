@@ -2,10 +2,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from projections import auth_lookup, key_list
-from projections.rebuild import rebuild
-from projections.status import ProjectionStatus, projection_status
-from projections.views import VIEWS
+from projections.rebuild.rebuild import rebuild
+from projections.rebuild.status import ProjectionStatus, projection_status
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import Keys
 from tests.raw_sql import rows_of, sql

@@ -3,7 +3,7 @@ import pytest
 from domain.api_key import ApiKey
 from domain.errors import KeyNotFound, PoisonEvent
 from domain.key_ids import to_uuid
-from projections.stored_events import decode_rows, last_position, read_history, read_rows
+from projections.store.events import decode_rows, last_position, read_history, read_rows
 from tests.projections.ledgers import Keys, Made
 from tests.raw_sql import sql
 

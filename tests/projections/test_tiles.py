@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.merkle import Growth, Node, hash_at, leaf_that_completes, root
-from projections.tiles import EntryBundle, HashTile, parse_tile_path
+from projections.tlog.merkle import Growth, Node, hash_at, leaf_that_completes, root
+from projections.tlog.tiles import EntryBundle, HashTile, parse_tile_path
 from tests.domain.builders import PATIENT
 
 SIZE = 70_000

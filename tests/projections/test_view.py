@@ -6,11 +6,11 @@ from sqlalchemy import Connection, Table, select
 from domain.errors import PoisonEvent, ProjectionInconsistent, ProjectionNotFound
 from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
-from projections import auth_lookup, key_list
-from projections.seals import Seals
-from projections.stored_events import Recorded, decode_rows, read_rows
-from projections.view import Handlers, View, copy_of
-from projections.views import VIEWS, view_named
+from projections.store.events import Recorded, decode_rows, read_rows
+from projections.store.seals import Seals
+from projections.views import auth_lookup, key_list
+from projections.views.registry import VIEWS, view_named
+from projections.views.view import Handlers, View, copy_of
 from tests.projections.ledgers import HOUR, KEY_VIEWS, Keys
 from tests.raw_sql import Rows
 

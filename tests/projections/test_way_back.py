@@ -10,12 +10,12 @@ from sqlalchemy import URL
 
 from domain.judge import Code
 from domain.key_ids import to_uuid
-from projections import entries, key_list
-from projections.rebuild import build_outdated_views, check, rebuild
+from projections.rebuild.rebuild import build_outdated_views, check, rebuild
+from projections.rebuild.status import projection_status
 from projections.recorder import LedgerRecorder
-from projections.status import projection_status
-from projections.view import View
-from projections.views import VIEWS
+from projections.views import entries, key_list
+from projections.views.registry import VIEWS
+from projections.views.view import View
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, fresh_copy, sealed_database
 from tests.projections.ledgers import (

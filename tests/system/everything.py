@@ -22,7 +22,7 @@ import httpx
 from api.event_forms import CSV, EVENT_STREAM, JSON, NDJSON
 from domain.times import to_text
 from domain.tokens import Token, mint, parse
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.engines import address_of
 from tests.raw_sql import raw
 from tests.system.clients import Client, Json, answered

@@ -14,9 +14,9 @@ from domain.credential import issue
 from domain.key_ids import derived_uuid
 from domain.names import DEFAULT_WORKSPACE
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.pepper_file import read_or_make_pepper
-from projections.rebuild import check
-from projections.views import VIEWS
+from projections.auth.pepper_file import read_or_make_pepper
+from projections.rebuild.rebuild import check
+from projections.views.registry import VIEWS
 from tests.engines import settings_of
 
 MAKER = Caller(Actor("cli", "maker"), holds=("*",))

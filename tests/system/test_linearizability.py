@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from domain.names import ROOT_WORKSPACE
 from domain.times import to_text
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.engines import address_of
 from tests.raw_sql import raw
 from tests.system.ledgers import SOUND, admin_token, differences, make_keys

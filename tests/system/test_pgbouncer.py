@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import URL
 
 from domain.errors import LedgerUnavailable
-from projections.database import open_database
-from projections.postgresql_pooling import TransactionPooling
+from projections.store.database import open_database
+from projections.store.postgresql_pooling import TransactionPooling
 from tests.postgresql import Server, create_database, free_port, initdb, plain_user, running_server
 from tests.programs import needs
 from tests.system.processes import eventually, run

@@ -17,8 +17,8 @@ from api.settings import Settings, read_settings
 from domain.judge import Verified
 from domain.key_ledger import Changes
 from domain.verifiers import CHEAPEST
-from projections.last_attestation import last_attestation
-from projections.schema_check import TABLES
+from projections.integrity.last_result import last_attestation
+from projections.integrity.schema_check import TABLES
 from tests.conftest import SettableClock
 from tests.postgresql import connected, create_database, initdb, running_server
 from tests.programs import needs

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import URL
 
 from domain.times import to_text
-from projections.schema import HEAD, metadata
-from projections.views import VIEWS
+from projections.store.schema import HEAD, metadata
+from projections.views.registry import VIEWS
 from tests.postgresql import Server, connected, create_database, initdb, running_server
 from tests.programs import needs
 from tests.system.clients import Client, answered, types

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from projections.sqlite_driver import driver as sqlite3
+from projections.store.sqlite_driver import driver as sqlite3
 from tests.system.secret_search import Search
 
 SECRET = "hT4kPz0QvW7yLr2NbXc9MfGs1DjAaEeIiOoUu3568KB"

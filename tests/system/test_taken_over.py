@@ -6,10 +6,10 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 from domain.times import to_text
-from projections.database import Database, open_database
-from projections.entries import size_of
-from projections.exclusive import exclusively
-from projections.last_attestation import last_attestation
+from projections.integrity.last_result import last_attestation
+from projections.store.database import Database, open_database
+from projections.store.locks import exclusively
+from projections.views.entries import size_of
 from tests.engines import address_of, sealed_database
 from tests.projections.processes import CONTEXT, start
 from tests.raw_sql import raw

@@ -18,8 +18,8 @@ from api.event_streams import as_csv, as_ndjson
 from api.requests import ledger_of
 from api.work import Work, WorkRoute, does, threads_of
 from domain.errors import NoCheckpoint
-from projections.checkpoints import shown_note
-from projections.feed import FeedEntry, read_all, span_of
+from projections.audit_log.checkpoint_table import shown_note
+from projections.queries.feed import FeedEntry, read_all, span_of
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -24,15 +24,15 @@ from api.work import WorkRoute
 from domain.errors import EntryNotFound
 from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text
-from projections.checkpoint import open_checkpoint
-from projections.checkpoints import last_signed, shown_note
-from projections.entries import size_of
-from projections.feed import FeedFilters, read_feed
-from projections.key_names import names_of_keys
-from projections.last_attestation import LastAttestation, LastFinding, last_attestation
-from projections.merkle import leaf_hash, steps_to_root
-from projections.proofs import prove_inclusion
-from projections.unreadable_rows import readable
+from projections.audit_log.checkpoint_table import last_signed, shown_note
+from projections.audit_log.proofs import prove_inclusion
+from projections.integrity.last_result import LastAttestation, LastFinding, last_attestation
+from projections.queries.feed import FeedFilters, read_feed
+from projections.queries.key_names import names_of_keys
+from projections.store.unreadable_rows import readable
+from projections.tlog.checkpoint import open_checkpoint
+from projections.tlog.merkle import leaf_hash, steps_to_root
+from projections.views.entries import size_of
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -19,7 +19,7 @@ from api.routes.preconditions import idempotency
 from api.work import Work, WorkRoute, does
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
-from projections.key_pages import show_key
+from projections.queries.keys_now import show_key
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -15,11 +15,11 @@ from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
 from api.requests import ledger_of
 from api.work import WorkRoute
-from projections.key_names import names_of_keys
-from projections.key_pages import show_key
-from projections.key_past import show_key_at
-from projections.listed_key import ListedKey
-from projections.workspaces import list_workspaces
+from projections.queries.key_names import names_of_keys
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import show_key_at
+from projections.queries.keys_now import show_key
+from projections.queries.workspaces import list_workspaces
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -12,8 +12,8 @@ from api.console.visitors import Visitor, enter
 from api.rebuilds import Rebuilds, RebuildState
 from api.requests import ledger_of
 from api.work import WorkRoute
-from projections.status import ProjectionStatus, projection_status
-from projections.views import view_named
+from projections.rebuild.status import ProjectionStatus, projection_status
+from projections.views.registry import view_named
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

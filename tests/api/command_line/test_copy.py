@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.registry import VIEWS
 from tests.api.command_line.commands import Run
 from tests.engines import SQLITE, database_file
 

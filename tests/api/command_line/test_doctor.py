@@ -9,9 +9,9 @@ import pytest
 
 from api.command_line.program_checks import check_sqlite
 from domain.pepper import Pepper
-from projections.signed_note import SigningKey
-from projections.sqlite_driver import driver as sqlite3
-from projections.views import VIEWS
+from projections.store.sqlite_driver import driver as sqlite3
+from projections.tlog.notes import SigningKey
+from projections.views.registry import VIEWS
 from tests.api.command_line.commands import Run
 
 # None of these rules depends on where the ledger is kept.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.api.command_line.commands import Run
 from tests.api.command_line.test_doctor import checks
 from tests.engines import address_of

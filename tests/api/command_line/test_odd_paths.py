@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from api.settings import Settings, SettingsError, checked_database_url, read_settings
-from projections.offline_verifier import verify_pack
+from projections.tlog.offline_verifier import verify_pack
 from tests.api.command_line.commands import Run
 from tests.system.processes import Server
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from projections.views import VIEWS
+from projections.views.registry import VIEWS
 from tests.api.command_line.commands import Run
 from tests.engines import address_of
 from tests.raw_sql import seal_events, sql

@@ -14,7 +14,7 @@ import pytest
 
 from api.attestations import attest_ledger
 from domain.errors import HistoryInDoubt
-from projections.exclusive import exclusively
+from projections.store.locks import exclusively
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.visits import Visit, form_in, forms_in, words_in
 from tests.api.served import Api, Key

@@ -1,0 +1,1 @@
+"""Sign checkpoints, prove entries, and export audit packs."""

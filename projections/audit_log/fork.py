@@ -1,0 +1,145 @@
+"""Going on with a log that is not the one that was signed, for all to see.
+
+The log gets another name and another key, and an event that says so, with the last checkpoint that
+was signed under the old name. Whoever holds a checkpoint of the old log can tell from it where the
+two part; nobody can take the new log for the old one. It is the way to another key as well, where
+somebody else may have got hold of the old one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from time import sleep
+
+from eventsourcing.persistence import PersistenceError, StoredEvent
+
+from domain.audit_log import Forked, fork_uuid
+from domain.caller import Caller
+from domain.errors import Invalid, LedgerUnavailable, PoisonEvent, ProjectionInconsistent
+from domain.names import checked_reason
+from domain.stored_form import EventTranscoder
+from domain.tokens import RandomSource
+from projections.audit_log.checkpoint_file import last_note_in, put_aside
+from projections.audit_log.checkpoint_table import latest_note
+from projections.audit_log.signer import Signer
+from projections.audit_log.signing_key_file import read_or_make_signing_key
+from projections.recorder import LedgerRecorder
+from projections.store.database import Database
+from projections.store.locks import exclusively
+from projections.store.private_files import sync_folder
+from projections.tlog.checkpoint import Checkpoint
+from projections.tlog.merkle import EMPTY_ROOT
+from projections.tlog.notes import SigningKey, text_of
+from projections.views.entries import last_fork
+from projections.views.view import View
+
+_ATTEMPTS = 50
+_PAUSE_SECONDS = 0.1
+
+
+def fork(
+    database: Database,
+    views: Sequence[View],
+    signer: Signer,
+    *,
+    key_path: Path,
+    random: RandomSource,
+    reason: str,
+    by: Caller,
+    at: datetime,
+) -> Forked:
+    """Begin a new log with all that the database has; killed anywhere, it can be called again.
+
+    Args:
+        signer: of the old log; afterwards it signs for the new one.
+        key_path: the signing key's file. The old key stays beside it, and the old checkpoints
+            beside their file, both named ``before-`` and the id of the new key.
+        random: where the new key comes from.
+        reason: why, for everybody who will ever read the log.
+
+    Returns:
+        The event that says so; the first checkpoint of the new log comes after it.
+
+    Raises:
+        Invalid: the reason is empty, too long, or has characters that cannot be shown.
+        LedgerUnavailable: the database or a file cannot be written, or somebody is signing all the
+            time.
+    """
+    why = checked_reason(reason)
+    if why is None:
+        raise Invalid("reason", "say why the log cannot go on as it was")
+    new_path = key_path.with_name(f"{key_path.name}.new")
+    with _while_nobody_signs(database):
+        key = read_or_make_signing_key(new_path, random, owner=database.owner)
+        forked = _begun(database, key)
+        if forked is None:
+            last = _last(database, signer)
+            forked = Forked(
+                originator_id=fork_uuid(key.name),
+                originator_version=1,
+                timestamp=at,
+                actor=by.actor.as_json(),
+                request_id=by.request_id,
+                source_ip=by.source_ip,
+                reason=why,
+                origin=key.name,
+                previous_origin=last.origin,
+                previous_size=last.size,
+                previous_root=last.root.hex(),
+            )
+            LedgerRecorder(database, views).insert_events([_stored(forked)])
+        # Named by the new key, which nobody had before: what an earlier fork left stays as it is.
+        aside = f"before-{key.verifier_key.key_id.hex()}"
+        put_aside(signer.path, aside)
+        with suppress(FileExistsError):
+            key_path.with_name(f"{key_path.name}.{aside}").hardlink_to(key_path)
+        new_path.replace(key_path)
+        sync_folder(key_path.parent)
+        signer.adopt(key)
+    return forked
+
+
+@contextmanager
+def _while_nobody_signs(database: Database) -> Iterator[None]:
+    """Wait for the turn to sign, and hold it; what cannot be written meanwhile is a refusal."""
+    for _ in range(_ATTEMPTS):
+        try:
+            with exclusively(database, "signing") as alone:
+                if alone:
+                    yield
+                    return
+        except (OSError, PersistenceError) as error:
+            raise LedgerUnavailable(f"cannot write the fork down: {error}") from error
+        sleep(_PAUSE_SECONDS)
+    raise LedgerUnavailable("a server is signing checkpoints; stop it, and try again")
+
+
+def _begun(database: Database, key: SigningKey) -> Forked | None:
+    """Return the event of a fork to this key that was killed after it."""
+    # Where the events do not have it, the history is not the one in which it was begun.
+    with suppress(PoisonEvent, ProjectionInconsistent), database.read() as connection:
+        forked = last_fork(connection)
+        if forked is not None and forked.origin == key.name:
+            return forked
+    return None
+
+
+def _last(database: Database, signer: Signer) -> Checkpoint:
+    """Return the last checkpoint there is, whoever signed it: what it says is only repeated."""
+    # Whatever the file is, it is put aside with the rest.
+    with suppress(ValueError):
+        return Checkpoint.from_text(text_of(last_note_in(signer.path) or ""))
+    with suppress(ValueError), database.read() as connection:
+        return Checkpoint.from_text(text_of(latest_note(connection) or ""))
+    return Checkpoint(signer.key.name, 0, EMPTY_ROOT)
+
+
+def _stored(forked: Forked) -> StoredEvent:
+    state = dict(vars(forked))
+    return StoredEvent(
+        originator_id=state.pop("originator_id"),
+        originator_version=state.pop("originator_version"),
+        topic=forked.TOPIC,
+        state=EventTranscoder().encode(state),
+    )

@@ -1,0 +1,71 @@
+"""Checking new entries before they are signed: is each one of an event that the ledger wrote?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from domain.errors import ProjectionInconsistent
+from domain.public_event import entry_of
+from projections.integrity.entries_check import read_event
+from projections.store.invalid_utf8 import illegible_text
+from projections.store.schema import events
+from projections.store.seals import Seals
+from projections.tlog.merkle import Growth
+from projections.views import entries
+
+_AT_ONCE = 1_000
+
+
+def check_entries(connection: Connection, seals: Seals, since: int, until: int) -> bytes | str:
+    """Check the entries from one size of the log to another.
+
+    Each one's event has to have a right seal and to say what the entry says.
+
+    Args:
+        since: the size whose root is known to be right.
+        until: the size to which to check.
+
+    Returns:
+        The root of the tree over the checked entries, made of the events; or, in words, what is
+        wrong with the first entry that is not right.
+    """
+    try:
+        growth = Growth(since, entries.reader(connection))
+    except ProjectionInconsistent as error:
+        return str(error)
+    size = since
+    while size < until:
+        query = (
+            select(entries.table.c.entry, entries.table.c.position, *events.c)
+            .outerjoin(events, events.c.id == entries.table.c.position)
+            .where(
+                entries.table.c.leaf_index >= size,
+                entries.table.c.leaf_index < min(until, size + _AT_ONCE),
+            )
+            .order_by(entries.table.c.leaf_index)
+        )
+        with illegible_text(connection):
+            rows = connection.execute(query).all()
+        if not rows:
+            return f"entry {size} is not there"
+        for entry, position, *event in rows:
+            wrong = _wrong(seals, entry, event)
+            if wrong is not None:
+                return f"entry {size}, of position {str(position)[:20]}, {wrong}"
+            growth.append(entry)
+            size += 1
+    return growth.root()
+
+
+def _wrong(seals: Seals, entry: object, event: Sequence[Any]) -> str | None:
+    position, *columns = event
+    if position is None:
+        return "has no event"
+    if not seals.is_event(*columns):
+        return "has an event without a right seal: the ledger did not write it"
+    try:
+        right = entry_of(read_event(event))
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        return f"has an event that cannot be read: {error}"
+    return None if right == entry else "is not what its event says"

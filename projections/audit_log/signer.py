@@ -1,0 +1,355 @@
+"""Signing checkpoints, and holding the log to those that are outside the database.
+
+What a checkpoint says can be held against the ledger for ever. So none is signed that contradicts
+the last one outside, and none for what is not yet on the disk: only committed entries are read,
+and a commit is on the disk before anybody can read it. The note goes into the file first; what a
+crash leaves undone after that, the next call does.
+
+Of a ledger on a server each machine has a file of its own, and whichever has the turn signs. What
+another machine has signed is then in the database and not in the file; where it was signed by the
+ledger's key, and the log agrees with it, it is taken over into the file.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Connection
+
+from domain.errors import (
+    HistoryInDoubt,
+    LedgerUnavailable,
+    PoisonEvent,
+    ProjectionInconsistent,
+)
+from projections.audit_log.checkpoint_file import append_note, last_note_in, sync_notes
+from projections.audit_log.checkpoint_table import keep_note, last_signed, latest_note, note_of
+from projections.audit_log.divergence import root_at, where_it_differs
+from projections.audit_log.new_entries_check import check_entries
+from projections.store.database import Database
+from projections.store.locks import exclusively
+from projections.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from projections.tlog.merkle import EMPTY_ROOT, root
+from projections.tlog.notes import SigningKey
+from projections.views.entries import last_fork, reader, size_of
+
+_log = structlog.get_logger()
+
+_FORK = "go on with this one for all to see by: keyledger audit fork --reason WHY"
+_WAY_ON = (
+    "if the events are as they were, this puts the entries right: keyledger projections rebuild"
+    f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
+)
+_SEALED_WAY_ON = (
+    "find out who can write to the database, run keyledger audit verify, and restore a backup in"
+    " which this is as it was"
+)
+_OUTSIDE = "outside"
+_IN_THE_DATABASE = "in the database"
+
+
+class Looked(NamedTuple):
+    """What a look found.
+
+    Args:
+        note: the last one; ``None`` if there is none yet.
+        last: the checkpoint in it, with which the log agrees.
+        outside: the size of the last checkpoint in the file; 0 if there is none yet.
+        kept: the size of the last checkpoint in the database; 0 if there is none yet.
+        now: what the log has come to.
+    """
+
+    note: str | None
+    last: Checkpoint
+    outside: int
+    kept: int
+    now: Checkpoint
+
+
+class Signer:
+    """Signs what the log has come to, and says whether it is still the log that was signed.
+
+    Any number of processes on any number of machines have one; one of them signs at a time.
+    """
+
+    def __init__(
+        self, database: Database, key: SigningKey, path: Path, clock: Callable[[], datetime]
+    ) -> None:
+        """Sign with ``key`` and keep what was signed in the file at ``path``."""
+        self._database = database
+        self._key = key
+        self._path = path
+        self._clock = clock
+        self._doubt: str | None = None
+        self._difference: tuple[str, bytes | None, str] | None = None
+        self._checked = Checkpoint("", 0, EMPTY_ROOT)
+
+    @property
+    def key(self) -> SigningKey:
+        """What checkpoints are signed with."""
+        return self._key
+
+    @property
+    def path(self) -> Path:
+        """The file of the checkpoints outside the database."""
+        return self._path
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing may be changed; ``None`` as long as nothing speaks against it."""
+        return self._doubt
+
+    def adopt(self, key: SigningKey) -> None:
+        """Sign with another key from now on, for the log of its name."""
+        self._key = key
+        self._doubt = None
+
+    def check_append(self) -> None:
+        """Refuse a change to a log that is not the one that was signed.
+
+        Raises:
+            HistoryInDoubt: it is not, as far as the last look could tell.
+        """
+        if self._doubt is not None:
+            raise HistoryInDoubt(self._doubt)
+
+    def checkpoint_over(self, size: int) -> Checkpoint | None:
+        """Return a checkpoint over so many entries that this ledger's key has signed, if any.
+
+        It is the last in the file, or, of a ledger on a server, the last in the database that any
+        machine has signed: nobody can make one without the key.
+
+        Raises:
+            HistoryInDoubt: the last one in the file is over more, or was signed by another key.
+            LedgerUnavailable: the database cannot be asked.
+        """
+        notes = {_OUTSIDE: self._last_note()}
+        if not self._database.is_a_file:
+            with self._database.read() as connection:
+                kept = last_signed(connection, self._key.name)
+                if kept is not None:
+                    notes[_IN_THE_DATABASE] = note_of(connection, self._key.name, kept[0])
+        for place, note in notes.items():
+            checkpoint = None if note is None else self._opened(note, place)
+            if checkpoint is None:
+                continue
+            if checkpoint.size == size:
+                return checkpoint
+            if checkpoint.size > size:
+                raise HistoryInDoubt(
+                    f"the last checkpoint {place} is over {checkpoint.size} entries, and there are"
+                    f" {size} events"
+                )
+        return None
+
+    def look(self) -> Looked:
+        """Hold the log against the last checkpoint outside, and remember what comes of it.
+
+        Raises:
+            HistoryInDoubt: the log is smaller or another one, or it cannot be told because the
+                file cannot be read.
+            LedgerUnavailable: the database cannot be asked.
+        """
+        try:
+            looked = self._look()
+        except HistoryInDoubt as error:
+            self._doubt = str(error)
+            raise
+        self._doubt = None
+        return looked
+
+    def sign(self) -> Checkpoint | None:
+        """Sign the log as it is, unless there is nothing new or somebody else is at it.
+
+        Returns:
+            The checkpoint that was signed now.
+
+        Raises:
+            HistoryInDoubt, LedgerUnavailable: as for `look`; or the file cannot be written.
+        """
+        try:
+            with exclusively(self._database, "signing") as alone:
+                # Who does not sign looks all the same, to learn what may not be changed any more.
+                looked = self.look()
+                return self._sign(looked) if alone else None
+        except (OSError, ValueError) as error:
+            message = f"cannot write the file of the checkpoints: {error}"
+            raise LedgerUnavailable(message) from error
+
+    def _sign(self, looked: Looked) -> Checkpoint | None:
+        if looked.note is not None and looked.outside < looked.last.size:
+            if not looked.outside:
+                # What the database had before is taken on trust, this once.
+                _log.warning("checkpoint_file_begun", origin=self._key.name, size=looked.last.size)
+            append_note(self._path, looked.note, self._database.owner)
+        if looked.note is not None and looked.kept < looked.last.size:
+            # A crash came between the file and the database, and perhaps before the disk.
+            sync_notes(self._path)
+            self._keep(looked.last, looked.note)
+        if looked.now.size == looked.last.size:
+            return None
+        note = sign_checkpoint(looked.now, self._key)
+        append_note(self._path, note, self._database.owner)
+        self._keep(looked.now, note)
+        return looked.now
+
+    def _keep(self, checkpoint: Checkpoint, note: str) -> None:
+        # The note is in the file by now: where it is missing here, the next look puts it back.
+        with self._database.without_standby().write() as connection:
+            keep_note(connection, checkpoint, note, self._clock())
+
+    def _look(self) -> Looked:
+        # In the reverse order of their writing, for others may be signing: first the database's
+        # own notes, then the file, which has them all, then the log, which has all that is signed.
+        if not self._database.is_in_place():
+            raise HistoryInDoubt(
+                "the database's file was exchanged for another while it was open; start anew"
+            )
+        with self._database.read() as connection:
+            kept_note = latest_note(connection)
+            kept = last_signed(connection, self._key.name)
+        note = self._last_note()
+        with self._database.read() as connection:
+            forked = self._forked(connection)
+            last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
+            if note is not None:
+                self._check_not_from_before(note, forked=forked)
+                last = self._agreed(connection, note, _OUTSIDE)
+            outside, size = last.size, 0 if kept is None else kept[0]
+            if type(size) is not int:
+                raise HistoryInDoubt(
+                    "the size of a checkpoint in the database is no number: somebody has changed"
+                    f" it; {_WAY_ON}"
+                )
+            if size > outside and not self._database.is_a_file:
+                note = note_of(connection, self._key.name, size)
+                last = self._agreed(connection, note, _IN_THE_DATABASE)
+                if last.size != size:
+                    raise HistoryInDoubt(
+                        f"the database's checkpoint at {size} entries is of {last.size}: somebody"
+                        f" has changed it; {_WAY_ON}"
+                    )
+            elif note is None:
+                # Whoever can write to the table may have put anything there.
+                signed_by = kept_note and kept_note.partition("\n")[0][:60]
+                self._check_new(kept, forked=forked, signed_by=signed_by)
+            elif size > outside:
+                raise HistoryInDoubt(
+                    f"{size} entries were signed, and the file of the checkpoints ends at"
+                    f" {outside}: it is an older one; restore it, or {_FORK}"
+                )
+            now = self._now(connection)
+        self._check_entries(last, now)
+        return Looked(note, last, outside, size, now)
+
+    def _check_entries(self, last: Checkpoint, now: Checkpoint) -> None:
+        """Check that each entry after the last checkpoint is of an event that the ledger wrote."""
+        if self._database.given_seals is None:
+            # Only a look from aside, such as doctor's without the pepper, which signs nothing.
+            return
+        since = self._checked
+        if not last.size < since.size <= now.size:
+            since = last
+        with self._database.read() as connection:
+            if since is not last and root_at(connection, since.size) != since.root:
+                since = last
+            found = check_entries(connection, self._database.seals, since.size, now.size)
+        if isinstance(found, str):
+            raise HistoryInDoubt(f"{found}; {_SEALED_WAY_ON}")
+        if found != now.root:
+            raise HistoryInDoubt(
+                f"the tree over {now.size} entries is not made of the entries; {_WAY_ON}"
+            )
+        self._checked = now
+
+    def _forked(self, connection: Connection) -> bool:
+        """Tell whether the log was forked; it has to be to the name that is signed for here."""
+        try:
+            fork = last_fork(connection)
+        except (PoisonEvent, ProjectionInconsistent) as error:
+            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+        if fork is not None and fork.origin != self._key.name:
+            raise HistoryInDoubt(
+                f"the log was forked and is called {fork.origin} now, and the signing key here is"
+                f" that of {self._key.name}. Where keyledger audit fork was run, restart this"
+                " server; if that command was interrupted, run it again first. On another machine,"
+                " copy the new signing key from there, move the file of the checkpoints"
+                f" ({self._path}) aside, and restart this server"
+            )
+        return fork is not None
+
+    def _now(self, connection: Connection) -> Checkpoint:
+        size = size_of(connection)
+        try:
+            return Checkpoint(self._key.name, size, root(size, reader(connection)))
+        except ProjectionInconsistent as error:
+            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+
+    def _check_new(
+        self, kept: tuple[int, str] | None, *, forked: bool, signed_by: str | None
+    ) -> None:
+        """Hold a log without a checkpoint outside to never having had one."""
+        if kept is not None:
+            raise HistoryInDoubt(
+                f"{kept[0]} entries were signed, and the file of the checkpoints is gone or empty;"
+                f" restore it. If it is lost, {_FORK}"
+            )
+        if signed_by is not None and not forked:
+            raise HistoryInDoubt(
+                f"checkpoints were signed by {signed_by}, and the data folder has neither their"
+                f" file nor their key, but one of {self._key.name}: is it the right folder? If so,"
+                " restore the two, or copy the key from a machine that has it. If they are lost for"
+                f" good, {_FORK}"
+            )
+
+    def _check_not_from_before(self, note: str, *, forked: bool) -> None:
+        """Refuse a file of checkpoints that another machine's fork left here."""
+        origin = note.partition("\n")[0][:60]
+        if forked and origin != self._key.name:
+            raise HistoryInDoubt(
+                f"the file of the checkpoints ({self._path}) is that of {origin}, and the log was"
+                f" forked and is called {self._key.name} now: move the file aside, and restart this"
+                " server"
+            )
+
+    def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:
+        last = self._opened(note, place)
+        size = size_of(connection)
+        if size < last.size:
+            raise HistoryInDoubt(
+                f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
+                " after it are gone; if it is a copy that was broken off, run keyledger copy"
+                f" again; {_WAY_ON}"
+            )
+        found = root_at(connection, last.size)
+        if found != last.root:
+            raise HistoryInDoubt(f"{self._difference_of(connection, note, found)}; {_WAY_ON}")
+        return last
+
+    def _opened(self, note: str, place: str) -> Checkpoint:
+        try:
+            return open_checkpoint(note, [self._key.verifier_key])
+        except ValueError as error:
+            raise HistoryInDoubt(
+                f"the last checkpoint {place} was not signed by the key of {self._key.name}"
+                f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
+            ) from error
+
+    def _difference_of(self, connection: Connection, note: str, found: bytes | None) -> str:
+        """Say between which checkpoints the log is another one."""
+        # Asked for at every look, and with a large file no matter of microseconds.
+        if self._difference is None or self._difference[:2] != (note, found):
+            self._difference = note, found, where_it_differs(connection, self._path)
+        return self._difference[2]
+
+    def _last_note(self) -> str | None:
+        try:
+            return last_note_in(self._path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise HistoryInDoubt(
+                f"the file of the checkpoints cannot be read, so that nobody can tell whether this"
+                f" is the log that was signed: {why}; make it readable"
+            ) from error

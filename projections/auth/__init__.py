@@ -1,0 +1,1 @@
+"""Verify tokens: cache, freshness, and limits on Argon2."""

@@ -1,0 +1,1 @@
+"""Check that the ledger is as it was written: what ``keyledger audit verify`` does."""

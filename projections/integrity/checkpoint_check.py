@@ -1,0 +1,198 @@
+"""Checking signed checkpoints, kept in the database and outside it, against the tree."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import Connection, select, tuple_
+
+from domain.audit_log import Forked
+from domain.errors import ProjectionInconsistent
+from projections.integrity.entries_check import OnBatch
+from projections.integrity.findings import Finding, Findings
+from projections.store.database import Database
+from projections.store.invalid_utf8 import illegible_text
+from projections.store.schema import checkpoints
+from projections.tlog.checkpoint import Checkpoint, open_checkpoint
+from projections.tlog.merkle import root
+from projections.tlog.notes import VerifierKey
+from projections.views import entries
+
+_AT_ONCE = 200
+
+_REWRITTEN = (
+    "stop the server, keep a copy of the database and of the checkpoints as evidence, and restore"
+    " a backup that has this root; if the history has to go on without what is lost, say so with:"
+    " keyledger audit fork"
+)
+_NOT_SIGNED = (
+    "make sure that the signing key is the one that the checkpoint was signed with; if it is, the"
+    " checkpoint was changed: take none from here, but one kept outside"
+)
+
+
+class Kept(NamedTuple):
+    """A note, and where it is kept; the place says its size where it does."""
+
+    place: str
+    note: str
+    said: tuple[str, int] | None = None
+
+
+def check_checkpoints(
+    database: Database,
+    notes: Iterable[str],
+    keys: Iterable[VerifierKey],
+    findings: Findings,
+    on_batch: OnBatch,
+) -> int:
+    """Hold the tree to every checkpoint; return how many there are.
+
+    Args:
+        notes: signed checkpoints from outside the database.
+        keys: the ledger's public keys, of which one has signed each checkpoint.
+
+    The roots are made of the stored hashes: whether these belong to the entries is for the check
+    of the log to say.
+    """
+    known = tuple(keys)
+    count = 0
+    with database.read() as connection:
+        former = former_origins(connection) - {key.name for key in known}
+    outside = (Kept(f"checkpoint {n} kept outside", note) for n, note in enumerate(notes, 1))
+    for source in (_in_database(database, former), outside):
+        check = _Source(database, known, findings)
+        while some := list(islice(source, _AT_ONCE)):
+            check.take(some)
+            count += len(some)
+            on_batch(count, count)
+        check.end()
+    return count
+
+
+class _Source:
+    """Where checkpoints come from.
+
+    The first one that contradicts the log is told with what is wrong; all later ones that do are
+    told together, with the last of them, so that it is known how much is gone.
+    """
+
+    def __init__(
+        self, database: Database, keys: tuple[VerifierKey, ...], findings: Findings
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._findings = findings
+        self._agreed = 0
+        self._size = 0
+        self._differs = False
+        self._others = 0
+        self._largest = 0
+
+    def take(self, some: Iterable[Kept]) -> None:
+        with self._database.read() as connection:
+            size = self._size = entries.size_of(connection)
+            for kept in some:
+                try:
+                    checkpoint = open_checkpoint(kept.note, self._keys)
+                except (ValueError, TypeError) as error:
+                    self._find(kept.place, str(error), _NOT_SIGNED)
+                    continue
+                said = checkpoint.origin, checkpoint.size
+                if kept.said not in {None, said}:
+                    wrong = f"its note is of {said[0]} at {said[1]} entries"
+                    self._find(kept.place, wrong, _NOT_SIGNED)
+                else:
+                    self._compare(connection, size, kept.place, checkpoint)
+
+    def end(self) -> None:
+        """Tell of the checkpoints that contradict the log after the first one."""
+        if not self._others:
+            return
+        gone = (
+            f"; entries {self._size} to {self._largest - 1} were signed and are gone"
+            if self._largest > self._size
+            else ""
+        )
+        others = f"{self._others} other {'checkpoint' if self._others == 1 else 'checkpoints'}"
+        self._find(
+            f"{others} after the first that contradicts the log",
+            f"they contradict it too, up to the one over {self._largest} entries{gone}",
+            _REWRITTEN,
+        )
+
+    def _compare(
+        self, connection: Connection, size: int, place: str, checkpoint: Checkpoint
+    ) -> None:
+        if checkpoint.size > size:
+            wrong = (
+                f"it was signed over {checkpoint.size} entries, and there are {size}: entries"
+                f" {size} to {checkpoint.size - 1} are gone"
+            )
+        else:
+            try:
+                same = root(checkpoint.size, entries.reader(connection)) == checkpoint.root
+            except ProjectionInconsistent as error:
+                wrong = f"it cannot be compared: {error}"
+            else:
+                if same:
+                    self._agreed = max(self._agreed, checkpoint.size)
+                    return
+                begin = self._agreed if self._agreed < checkpoint.size else 0
+                wrong = (
+                    f"the tree of its {checkpoint.size} entries has another root: at least one of"
+                    f" entries {begin} to {checkpoint.size - 1} is not as it was when it was"
+                    " signed, or not in its place"
+                )
+        self._largest = max(self._largest, checkpoint.size)
+        if self._differs:
+            self._others += 1
+            return
+        self._differs = True
+        self._find(place, wrong, _REWRITTEN)
+
+    def _find(self, place: str, wrong: str, remedy: str) -> None:
+        self._findings.add(Finding("checkpoint", place, wrong, remedy))
+
+
+def former_origins(connection: Connection) -> set[str]:
+    """Return what the log was called before it was forked, each time.
+
+    A fork whose entry cannot be read is left out: then the checkpoints before it are findings.
+    """
+    forks = connection.scalars(
+        select(entries.table.c.entry).where(entries.table.c.type == Forked.TOPIC)
+    )
+    origins = set()
+    for entry in forks:
+        # The check of the log names an entry that cannot be read.
+        with suppress(ValueError, TypeError, LookupError):
+            origins.add(str(orjson.loads(entry)["data"]["previous_origin"]))
+    return origins
+
+
+def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
+    """Read the notes in the database, the smallest of each origin first, a page to a transaction.
+
+    What was signed before a fork is left out: the log does not claim to be the one of then.
+
+    The next page is read when it is asked for, after what came before it was compared.
+    """
+    place = tuple_(checkpoints.c.origin, checkpoints.c.size)
+    query = (
+        select(checkpoints.c.origin, checkpoints.c.size, checkpoints.c.note)
+        .where(checkpoints.c.origin.not_in(former))
+        .order_by(checkpoints.c.origin, checkpoints.c.size)
+        .limit(_AT_ONCE)
+    )
+    page = query
+    while True:
+        with database.read() as connection, illegible_text(connection):
+            rows = connection.execute(page).all()
+        if not rows:
+            return
+        for origin, size, note in rows:
+            yield Kept(f"the database's checkpoint at {size} entries", str(note), (origin, size))
+        page = query.where(place > (rows[-1].origin, rows[-1].size))

@@ -1,0 +1,279 @@
+"""Checking the log itself: events, their entries, and the hashes of the tree, one by one.
+
+Of each leaf the ledger keeps three things that must agree: the event, the entry made of it, and
+the hash of the entry. Where one of them does not, the other two tell which it is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, Table, select
+
+from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
+from domain.errors import PoisonEvent
+from domain.key_ids import to_key_id
+from domain.public_event import entry_of
+from domain.stored_form import state_of
+from projections.integrity.findings import Finding, Findings
+from projections.store.database import Database
+from projections.store.events import decode_rows, last_position
+from projections.store.invalid_utf8 import illegible_text
+from projections.store.schema import events
+from projections.tlog.merkle import HASH_LENGTH, Growth, leaf_hash
+from projections.views import entries
+
+_AT_ONCE = 2_000
+_LOWEST = -(2**63)
+
+_EVIDENCE = "stop the server and keep a copy of the database as evidence"
+RESTORE = f"{_EVIDENCE}; then restore a backup in which this is as it was"
+REBUILD = "keep a copy of the database as evidence; then run: keyledger projections rebuild entries"
+_DECIDE = (
+    f"{_EVIDENCE}; an audit pack from before, or a backup, tells which of the two is as it was;"
+    " restore that"
+)
+
+OnBatch = Callable[[int, int], None]
+"""Called between batches, outside of all transactions, with what is done and how much there is."""
+
+
+class Extent(NamedTuple):
+    """How far the log went when it was looked at; it goes on growing meanwhile."""
+
+    position: int
+    size: int
+
+
+def extent_of(connection: Connection) -> Extent:
+    """Return the position of the last event, and how many entries there are."""
+    return Extent(last_position(connection), entries.size_of(connection))
+
+
+def read_event(row: Sequence[Any]) -> LedgerEvent:
+    """Decode a stored event, and hold its columns to the one form in which the ledger writes them.
+
+    Raises:
+        ValueError: it is not as the ledger writes it; the message says why.
+    """
+    _, uuid, version, topic, state, _ = row
+    types = [type(value) for value in (uuid, version, topic, state)]
+    if types != [bytes, int, str, bytes]:
+        message = f"its columns have the types {', '.join(each.__name__ for each in types)}"
+        raise ValueError(message)
+    try:
+        (recorded,) = decode_rows([row])
+        same = state_of(recorded.event) == state
+    except PoisonEvent as error:
+        raise ValueError(error.reason) from error
+    except (LookupError, AttributeError, TypeError) as error:
+        message = f"it cannot be read: {error!r}"
+        raise ValueError(message) from error
+    if not same:
+        message = "its state says the same as before in another spelling, which the ledger never"
+        raise ValueError(f"{message} writes")
+    return recorded.event
+
+
+class LogCheck:
+    """One walk through events and entries side by side, in their common order."""
+
+    def __init__(self, database: Database, findings: Findings) -> None:
+        """Begin before the first of them."""
+        self._database = database
+        self._findings = findings
+        self._next_leaf = 0
+        # None once an entry is missing: what comes after it is in another place than it was.
+        self._tree: Growth | None = Growth(0, lambda _nodes: [])
+        # The halves of rotations, which are told next to each other, whose other half is to come.
+        self._rotations: dict[tuple[str, str], int] = {}
+        self.events = 0
+        self.entries = 0
+        self.can_be_replayed = True
+
+    @property
+    def root(self) -> bytes | None:
+        """The root of the tree as far as it was walked; ``None`` if an entry is missing."""
+        return None if self._tree is None else self._tree.root()
+
+    def run(self, extent: Extent, on_batch: OnBatch) -> None:
+        """Walk up to an extent, in short transactions."""
+
+        def told(last: int) -> None:
+            on_batch(last, extent.position)
+
+        stored = _paged(
+            self._database, select(events).where(events.c.id <= extent.position), events, told
+        )
+        made = _paged(
+            self._database,
+            select(
+                entries.table.c.leaf_index,
+                entries.table.c.position,
+                entries.table.c.hashes,
+                entries.table.c.entry,
+            ).where(entries.table.c.leaf_index < extent.size),
+            entries.table,
+            lambda _last: None,
+        )
+        event, entry = next(stored, None), next(made, None)
+        while event is not None or entry is not None:
+            if event is not None and entry is not None and event.id == entry.position:
+                self._take_both(event, entry)
+                event, entry = next(stored, None), next(made, None)
+            elif entry is not None and (event is None or not self._has_event(entry.position)):
+                self._take_entry(entry)
+                entry = next(made, None)
+            elif event is not None and (entry is None or not self._has_entry(event.id)):
+                self._take_event(event, "it has no entry in the audit trail")
+                event = next(stored, None)
+            else:
+                # Each has its other half elsewhere.
+                assert event is not None  # noqa: S101 - the branches before leave no other case
+                assert entry is not None  # noqa: S101 - as above
+                self._take_entry(entry)
+                self._take_event(event, "its entry is not in its place in the audit trail")
+                event, entry = next(stored, None), next(made, None)
+        for (old, successor), position in self._rotations.items():
+            wrong = f"only one half of the rotation of {old} to {successor} is told"
+            self._event(position, wrong, RESTORE)
+
+    def _take_both(self, stored: Row[Any], made: Row[Any]) -> None:
+        right = self._read(stored)
+        self._place(made)
+        if right is None:
+            self._hold_to_hash(made, None)
+            return
+        if right == made.entry:
+            self._hold_to_hash(made, right)
+            return
+        kept = made.hashes[:HASH_LENGTH] if isinstance(made.hashes, bytes) else b""
+        if kept == leaf_hash(right):
+            wrong = (
+                f"it is not what the event at position {made.position} says; the event has the"
+                " entry's hash, so that the entry was changed"
+            )
+            self._entry(made, wrong, REBUILD)
+        elif isinstance(made.entry, bytes) and kept == leaf_hash(made.entry):
+            wrong = (
+                f"it is not what the event at position {made.position} says, and has the right"
+                " hash: the event was changed, or the entry together with its hash"
+            )
+            self._entry(made, wrong, _DECIDE)
+        else:
+            wrong = (
+                f"neither it nor the event at position {made.position}, which says something"
+                " else, has the entry's hash"
+            )
+            self._entry(made, wrong, _DECIDE)
+        chosen = right if kept == leaf_hash(right) else None
+        self._hold_to_hash(made, chosen, told=True)
+
+    def _take_entry(self, made: Row[Any]) -> None:
+        self._place(made)
+        if self._has_event(made.position):
+            wrong = f"it is out of order: the event at position {made.position} is elsewhere"
+        else:
+            wrong = f"its event, at position {str(made.position)[:20]}, is not there"
+        self._entry(made, wrong, RESTORE)
+        self._hold_to_hash(made, None)
+
+    def _take_event(self, stored: Row[Any], wrong: str) -> None:
+        self._event(stored.id, wrong, RESTORE)
+        self._read(stored)
+
+    def _read(self, stored: Row[Any]) -> bytes | None:
+        """Return the entry that belongs to an event; ``None`` if the event cannot be read."""
+        self.events += 1
+        try:
+            event = read_event(stored)
+            self._check_seal(stored)
+            self._pair(stored.id, event)
+            return entry_of(event)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            wrong = str(error) if isinstance(error, ValueError) else f"it cannot be read: {error!r}"
+            self._event(stored.id, wrong, RESTORE)
+            self.can_be_replayed = False
+            return None
+
+    def _check_seal(self, stored: Row[Any]) -> None:
+        position, *columns = stored
+        if not self._database.seals.is_event(*columns):
+            wrong = "it has no right seal: the ledger did not write it like this"
+            self._event(position, wrong, RESTORE)
+            self.can_be_replayed = False
+
+    def _pair(self, position: int, event: LedgerEvent) -> None:
+        key_id = to_key_id(event.originator_id)
+        if isinstance(event, ApiKey.Rotated):
+            rotation = key_id, event.successor_id
+        elif isinstance(event, ApiKey.Created) and event.rotated_from is not None:
+            rotation = event.rotated_from, key_id
+        else:
+            return
+        if self._rotations.pop(rotation, None) is None:
+            self._rotations[rotation] = position
+
+    def _place(self, made: Row[Any]) -> None:
+        """Hold an entry to its leaf index."""
+        self.entries += 1
+        if made.leaf_index != self._next_leaf:
+            first, last = sorted((self._next_leaf, made.leaf_index))
+            wrong = f"entries {first} to {last - 1} are missing before it"
+            self._entry(made, wrong, RESTORE)
+            self._tree = None
+        self._next_leaf = made.leaf_index + 1
+
+    def _hold_to_hash(self, made: Row[Any], right: bytes | None, *, told: bool = False) -> None:
+        """Hold the stored hashes to an entry: the right one, or else the one that is there."""
+        entry = made.entry if right is None else right
+        if not isinstance(entry, bytes):
+            self._tree = None
+            if not told:
+                self._entry(made, "it is a text and no bytes", REBUILD)
+            return
+        if self._tree is None:
+            if not told and made.hashes[:HASH_LENGTH] != leaf_hash(entry):
+                self._entry(made, "its hash is not that of its bytes", REBUILD)
+        elif self._tree.append(entry) != made.hashes and not told:
+            same = made.hashes[:HASH_LENGTH] == leaf_hash(entry)
+            part = "the hashes of the tree stored with it are" if same else "its hash is"
+            self._entry(made, f"{part} not what the entries up to it give", REBUILD)
+
+    def _entry(self, made: Row[Any], wrong: str, remedy: str) -> None:
+        position = made.position if isinstance(made.position, int) else None
+        name = f"entry {made.leaf_index}"
+        self._findings.add(Finding("entry", name, wrong, remedy, made.leaf_index, position))
+
+    def _event(self, position: int, wrong: str, remedy: str) -> None:
+        name = f"the event at position {position}"
+        self._findings.add(Finding("event", name, wrong, remedy, position=position))
+
+    def _has_event(self, position: object) -> bool:
+        with self._database.read() as connection:
+            found = connection.scalar(select(events.c.id).where(events.c.id == position))
+        return found is not None
+
+    def _has_entry(self, position: int) -> bool:
+        table = entries.table
+        with self._database.read() as connection:
+            found = connection.scalar(
+                select(table.c.leaf_index).where(table.c.position == position)
+            )
+        return found is not None
+
+
+def _paged(
+    database: Database, query: Select[Any], table: Table, on_page: Callable[[int], None]
+) -> Iterator[Row[Any]]:
+    """Read rows in the order of their table's primary key, a page to a transaction."""
+    (key,) = table.primary_key
+    after = _LOWEST
+    while True:
+        with database.read() as connection, illegible_text(connection):
+            page = connection.execute(query.where(key > after).order_by(key).limit(_AT_ONCE)).all()
+        yield from page
+        if not page:
+            return
+        after = page[-1][0]
+        on_page(after)

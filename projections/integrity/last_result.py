@@ -1,0 +1,97 @@
+"""What the last attestation found, for all processes to see, on whichever machine they run.
+
+One result is kept, the last: it says how the ledger is. How it was before is told by the log and by
+whoever collects the metrics.
+
+The row has a seal over all its columns. A row without a right seal is not used: otherwise a planted
+row would hide findings and delay the next integrity check.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import orjson
+from sqlalchemy import delete, insert, select
+
+from domain.times import from_text, to_text
+from projections.integrity.stored_times_check import SKEW
+from projections.store.database import Database
+from projections.store.invalid_utf8 import illegible_text
+from projections.store.schema import last_attestation as table
+
+_ROWS_READ = 100
+"""Rows that are read to find one with a right seal; the program writes one row."""
+
+_SEALED = [column.name for column in table.c if column.name != "seal"]
+_NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
+
+
+@dataclass(frozen=True, slots=True)
+class LastFinding:
+    """What is wrong with what, and what to do next."""
+
+    name: str
+    wrong: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastAttestation:
+    """What the last attestation found, whichever process made it.
+
+    Args:
+        finished_at: when it ended.
+        position: of the last event that it looked at.
+        events, entries, keys, checkpoints: how many of them it looked at.
+        findings: how many there were.
+        listed: the first of them.
+    """
+
+    finished_at: datetime
+    position: int
+    events: int
+    entries: int
+    keys: int
+    checkpoints: int
+    findings: int
+    listed: tuple[LastFinding, ...]
+
+
+def keep_attestation(database: Database, last: LastAttestation) -> None:
+    """Write a result down in the place of the one before, without waiting for a standby.
+
+    Raises:
+        LedgerUnavailable: it cannot be written.
+    """
+    row = asdict(last) | {
+        "finished_at": to_text(last.finished_at),
+        "listed": orjson.dumps(last.listed),
+    }
+    seal = database.seals.last_check(row[name] for name in _SEALED)
+    with database.without_standby().write() as connection:
+        connection.execute(delete(table))
+        connection.execute(insert(table).values(row | {"seal": seal}))
+
+
+def last_attestation(database: Database, now: datetime) -> LastAttestation | None:
+    """Return what came of the last attestation; ``None`` if there is no row that may be used.
+
+    A row without a right seal is not used, and neither is a result of the future. Then the next
+    integrity check is due at once.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
+    query = select(table).order_by(table.c.finished_at.desc()).limit(_ROWS_READ)
+    with database.read() as connection, illegible_text(connection):
+        rows = connection.execute(query).all()
+    not_later = to_text(now + SKEW)
+    for row in rows:
+        *values, seal = row
+        if database.seals.is_last_check(values, seal) and row.finished_at <= not_later:
+            return LastAttestation(
+                from_text(row.finished_at),
+                **{name: row._mapping[name] for name in _NUMBERS},  # noqa: SLF001
+                listed=tuple(LastFinding(**each) for each in orjson.loads(row.listed)),
+            )
+    return None

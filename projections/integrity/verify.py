@@ -1,0 +1,199 @@
+"""Attestation: is everything that the ledger has as it was when it was written?
+
+On a live ledger: everything is read in short transactions, up to where the log went when it was
+begun, and a replay of the views takes the append lock for moments only. A million events take no
+more memory than a thousand.
+
+What is attested follows from the events up to what checkpoints from outside say. Without such a
+checkpoint nothing tells a ledger from another one that somebody made in its place.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter, sleep
+
+from domain.errors import LedgerUnavailable, PoisonEvent, RebuildRunning
+from projections.integrity.checkpoint_check import check_checkpoints
+from projections.integrity.checkpoint_copies_check import compare_places, noting_sizes
+from projections.integrity.entries_check import RESTORE, LogCheck, OnBatch, extent_of
+from projections.integrity.findings import Finding, Findings
+from projections.integrity.index_check import index_findings
+from projections.integrity.key_history_check import check_lives
+from projections.integrity.schema_check import changed_tables, schema_findings
+from projections.integrity.seal_check import check_seals
+from projections.integrity.stored_times_check import check_states, check_stored_times
+from projections.rebuild.comparison import Difference
+from projections.rebuild.rebuild import Progress, check, ignore_progress
+from projections.store.database import Database
+from projections.tlog.notes import VerifierKey
+from projections.views import entries
+from projections.views.registry import VIEWS
+from projections.views.view import View
+
+_LOOK_AGAIN_SECONDS = 0.05
+_OF_THE_TREE = frozenset({"leaf_index", "position", "hashes", "entry"})
+"""The columns of entries that the check of the log has compared by itself."""
+
+
+def go_on() -> None:
+    """Pause not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was attested, and what is wrong with it: nothing, if there are no findings.
+
+    Args:
+        position: of the last event that there was at the beginning.
+        events, entries, keys, checkpoints: how many of them were looked at.
+        root: of the tree over the entries; ``None`` if one of them is missing.
+        findings: the first `projections.integrity.findings.MAX_FINDINGS` of them.
+        not_listed: how many more there are.
+        seconds: how long it took, pauses included.
+    """
+
+    position: int
+    events: int
+    entries: int
+    keys: int
+    checkpoints: int
+    root: bytes | None
+    findings: tuple[Finding, ...]
+    not_listed: int
+    seconds: float
+
+    @property
+    def found(self) -> int:
+        """How many findings there are, listed or not."""
+        return len(self.findings) + self.not_listed
+
+
+def attest(
+    database: Database,
+    *,
+    notes: Iterable[str],
+    keys: Iterable[VerifierKey] | None,
+    now: datetime | None = None,
+    progress: Progress = ignore_progress,
+    pause: Callable[[], None] = go_on,
+    findings: Findings | None = None,
+) -> Attestation:
+    """Check all that is in a ledger, while it goes on serving.
+
+    Args:
+        notes: signed checkpoints from outside the database; those in it are checked as well.
+        keys: the ledger's public keys; ``None`` to check no checkpoint.
+        now: the time that no stored time may be later than; ``None`` to check the log alone, and
+            neither the schema nor the rows that no event has, as before an upgrade ends.
+        progress: is told after each batch what is being checked, and how far it is.
+        pause: is called after each batch, outside of all transactions; may raise, to end it all.
+        findings: takes each finding as soon as it is known.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked.
+    """
+    started = perf_counter()
+
+    def telling(what: str) -> OnBatch:
+        def on_batch(done: int, last: int) -> None:
+            progress(what, done, last)
+            pause()
+
+        return on_batch
+
+    findings = Findings() if findings is None else findings
+    schema = schema_findings(database) if now is not None else []
+    for finding in schema:
+        findings.add(finding)
+    if now is not None:
+        _check_beside_the_log(database, now, findings)
+    with database.read() as connection:
+        extent = extent_of(connection)
+    log = LogCheck(database, findings)
+    log.run(extent, telling("log"))
+    lives = check_lives(database, extent.position, findings, telling("lives of keys"))
+    for finding in index_findings(database, telling("indexes")):
+        findings.add(finding)
+    checkpoints = 0
+    if keys is not None:
+        keys, sizes = tuple(keys), dict[str, list[int]]()
+        told = telling("checkpoints")
+        checkpoints = check_checkpoints(database, noting_sizes(notes, sizes), keys, findings, told)
+        for key in keys if now is not None else ():
+            for finding in compare_places(database, key.name, sizes.get(key.name, [])):
+                findings.add(finding)
+    check_seals(database, findings, telling("seals"), changed=changed_tables(schema))
+    # Views cannot be compared with events that cannot be read.
+    for view in VIEWS if log.can_be_replayed else ():
+        _check_view(database, view, findings, telling(view.name))
+    return Attestation(
+        position=extent.position,
+        events=log.events,
+        entries=log.entries,
+        keys=lives,
+        checkpoints=checkpoints,
+        root=log.root,
+        findings=tuple(findings.listed),
+        not_listed=findings.not_listed,
+        seconds=perf_counter() - started,
+    )
+
+
+def _check_beside_the_log(database: Database, now: datetime, findings: Findings) -> None:
+    try:
+        for finding in (*check_states(database), *check_stored_times(database, now)):
+            findings.add(finding)
+    except LedgerUnavailable:
+        # A table that is missing cannot be read, and is named already.
+        if not findings.listed:
+            raise
+
+
+def _check_view(database: Database, view: View, findings: Findings, on_batch: OnBatch) -> None:
+    def progress(_name: str, done: int, last: int) -> None:
+        on_batch(done, last)
+
+    while True:
+        try:
+            report = check(database, view, progress=progress)
+        except RebuildRunning:
+            # Somebody else compares this view just now: theirs ends, and then comes ours.
+            sleep(_LOOK_AGAIN_SECONDS)
+            on_batch(0, 0)
+            continue
+        except PoisonEvent as error:
+            if not findings.names_position(error.position):
+                name = f"the event at position {error.position}"
+                wrong = f"it cannot be replayed into {view.name}: {error.reason}"
+                findings.add(Finding("event", name, wrong, RESTORE, position=error.position))
+            return
+        break
+    for difference in report.differences:
+        if view is not entries.VIEW or _is_beside_the_tree(difference):
+            findings.add(_finding(view, difference))
+    findings.not_listed += report.differing - len(report.differences)
+
+
+def _is_beside_the_tree(difference: Difference) -> bool:
+    return not difference.columns.keys() <= _OF_THE_TREE
+
+
+def _finding(view: View, difference: Difference) -> Finding:
+    if difference.problem == "different":
+        said = ", ".join(
+            f"{name} is {live!r} and should be {right!r}"
+            for name, (live, right) in difference.columns.items()
+        )
+    elif difference.problem == "missing":
+        said = "it is missing"
+    else:
+        said = "no event made it"
+    return Finding(
+        "projection",
+        f"the row of {difference.key_id} in {view.name}",
+        said,
+        "find out who can write to the database past the ledger, and run: keyledger projections"
+        f" rebuild {view.name}",
+        key_id=difference.key_id,
+    )

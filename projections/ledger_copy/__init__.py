@@ -1,0 +1,1 @@
+"""Copy a ledger into another database, and check the copy."""

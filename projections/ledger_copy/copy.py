@@ -1,0 +1,246 @@
+"""Copying a ledger into another database, of whichever kind: moving house.
+
+Events are appended to the target as they are at the source, with their positions and the gaps
+between them, a batch to a transaction. So what is at the target is at any time the beginning of
+the source's history: that is how a copy that was killed goes on, how the next one fetches what was
+appended since, and how a database with anything else in it is told and left alone. The views are
+made anew from the events; those that are there already are brought up to date with each batch.
+
+The source is only read, and may be in use. What comes of a copy is the source as it was at one
+moment, when it was last read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Table, delete, func, select, tuple_
+
+from domain.errors import LedgerError, PoisonEvent
+from projections.ledger_copy.verify_copy import (
+    CopyRefused,
+    Extent,
+    check_beginning,
+    check_source,
+    check_target,
+    extent_of,
+    prove_copy,
+)
+from projections.rebuild.rebuild import Clock, Progress, build_outdated_views, ignore_progress
+from projections.rebuild.view_states import read_state
+from projections.recorder import project_appended
+from projections.sealing.ledger_secret import check_secret
+from projections.store.database import (
+    POSTGRESQL,
+    Database,
+    check_owner,
+    take_as_long_as_needed,
+    take_statistics,
+)
+from projections.store.events import decode_rows, last_position, read_rows
+from projections.store.locks import exclusively
+from projections.store.postgresql_tables import count_on_from
+from projections.store.schema import (
+    checkpoints,
+    events,
+    key_digests,
+    last_uses,
+    ledger_secret,
+    upgrade_schema,
+)
+from projections.views.registry import VIEWS
+from projections.views.view import View, insert_in_order
+
+AT_ONCE = 10_000
+"""Rows to a transaction; as with a rebuild, enough for its fixed cost, few enough for memory."""
+
+_UUID_LENGTH = 16
+
+BESIDE_EVENTS = (key_digests, last_uses, checkpoints, ledger_secret)
+"""What is durable beside the events, and is copied whole.
+
+The console's sessions are not: who signs out at the source afterwards would still be signed in at
+the target. Nor is what the last attestation found, which is about the old database. Both can be
+lost: everybody signs in again, and the next attestation is made at once.
+"""
+
+
+class CopyRunning(LedgerError):
+    """Somebody is copying to this target already."""
+
+    code = "COPY_RUNNING"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy has come to, after it was compared with the source.
+
+    Args:
+        source, target: the URLs of the databases, without passwords.
+        copied: how many events were copied; fewer than there are if the target had some already.
+        extent: what the ledger has come to, the same on both sides.
+        beside_events: how many rows were copied of each of the tables beside the events.
+        appended_since: how many events the source has by now that are not in the copy.
+        seconds: how long it all took.
+    """
+
+    source: str
+    target: str
+    copied: int
+    extent: Extent
+    beside_events: Mapping[str, int]
+    appended_since: int
+    seconds: float
+
+
+def copy_ledger(
+    source: Database, target: Database, *, clock: Clock, progress: Progress = ignore_progress
+) -> CopyReport:
+    """Copy a ledger to an empty database, or go on with a copy of it, and prove that it is one.
+
+    A call that was interrupted is made again, and goes on; so is one to fetch what was appended
+    since.
+
+    Raises:
+        CopyRefused: the source is of another version of the program, or the target has anything in
+            it but the beginning of the source's history. Nothing was changed.
+        UnknownSchema: the target is no ledger's. Nothing was changed.
+        OtherSecret: the target has the keys of another secret. Nothing was changed.
+        NotOwner: only the owner of the target's tables may do it. Nothing was changed.
+        CopyRunning: somebody is copying to the target already.
+        CopyDiffers: the copy is not the same as the source.
+        PoisonEvent: an event cannot be projected, or cannot be stored at the target.
+        LedgerUnavailable: a database cannot be asked; the same call goes on later.
+    """
+    started = perf_counter()
+    check_source(source)
+    with source.read() as connection:
+        if not check_secret(connection, target.seals):
+            message = f"{source.name} is not sealed yet; run first: keyledger projections status"
+            raise CopyRefused(message)
+    check_target(source, target)
+    with target.read() as connection:
+        check_owner(connection, "keyledger copy")
+    upgrade_schema(target)
+    with exclusively(target, "copy") as alone:
+        if not alone:
+            message = f"somebody is copying to {target.name} already; wait for it to end"
+            raise CopyRunning(message)
+        begun = check_beginning(source, target, progress)
+        copying = _Copying(source, target, begun)
+        copying.catch_up(progress)
+        take_statistics(target, events)
+        build_outdated_views(target, VIEWS, clock=clock, progress=progress)
+        copying.catch_up(progress)
+        extent, beside_events = copying.finish()
+        prove_copy(source, target, extent, progress, compared=begun)
+    with source.read() as connection:
+        appended_since = connection.scalar(
+            select(func.count()).select_from(events).where(events.c.id > extent.position)
+        )
+    return CopyReport(
+        source=source.name,
+        target=target.name,
+        copied=copying.copied,
+        extent=extent,
+        beside_events=beside_events,
+        appended_since=appended_since or 0,
+        seconds=perf_counter() - started,
+    )
+
+
+class _Copying:
+    """One copy, on its way."""
+
+    def __init__(self, source: Database, target: Database, position: int) -> None:
+        """Begin after the position to which the target has come."""
+        self._source = source
+        self._target = target
+        self._position = position
+        self.copied = 0
+
+    def catch_up(self, progress: Progress) -> None:
+        """Copy events, a batch to a transaction, until a batch is not full."""
+        full = True
+        while full:
+            with self._source.read() as connection:
+                last = last_position(connection)
+                rows = read_rows(connection, after=self._position, limit=AT_ONCE)
+            progress("copying", self._position, last)
+            with self._target.append() as connection:
+                self._append(connection, rows)
+            full = len(rows) == AT_ONCE
+        progress("copying", self._position, last)
+
+    def finish(self) -> tuple[Extent, dict[str, int]]:
+        """Make the target what the source is at one moment.
+
+        Returns:
+            What the source had come to, and how many rows were copied of the tables beside the
+            events.
+        """
+        with self._source.read() as reading:
+            take_as_long_as_needed(reading)
+            with self._target.append() as writing:
+                take_as_long_as_needed(writing)
+                self._append(writing, read_rows(reading, after=self._position, limit=None))
+                copied = {
+                    table.name: _replace(writing, table, _pages(reading, table))
+                    for table in BESIDE_EVENTS
+                }
+            return extent_of(reading), copied
+
+    def _append(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
+        if last_position(connection) != self._position:
+            message = (
+                f"somebody else appends to {self._target.name}; stop whatever uses it, empty it,"
+                " and copy again"
+            )
+            raise CopyRefused(message)
+        if not rows:
+            return
+        if connection.dialect.name == POSTGRESQL:
+            insert_in_order(connection, events, [_with_uuid(row) for row in rows])
+            count_on_from(connection, events, rows[-1].id)
+        else:
+            insert_in_order(connection, events, [tuple(row) for row in rows])
+        # None at first: they are built when all events are there, which takes much less time.
+        built = [view for view in VIEWS if _is_built(connection, view)]
+        if built:
+            seals = self._target.seals
+            project_appended(connection, built, decode_rows(rows, seals), seals)
+        self._position = rows[-1].id
+        self.copied += len(rows)
+
+
+def _with_uuid(row: Row[Any]) -> tuple[object, ...]:
+    position, key, *values = row
+    if type(key) is not bytes or len(key) != _UUID_LENGTH:
+        raise PoisonEvent(position, f"its key is no UUID, but {str(key)[:60]!r}")
+    return position, UUID(bytes=key), *values
+
+
+def _is_built(connection: Connection, view: View) -> bool:
+    state = read_state(connection, view.name)
+    return state is not None and state.view_version == view.version
+
+
+def _replace(connection: Connection, table: Table, pages: Iterator[Sequence[Row[Any]]]) -> int:
+    connection.execute(delete(table))
+    count = 0
+    for page in pages:
+        insert_in_order(connection, table, [tuple(row) for row in page])
+        count += len(page)
+    return count
+
+
+def _pages(connection: Connection, table: Table) -> Iterator[Sequence[Row[Any]]]:
+    key = tuple_(*table.primary_key)
+    query = select(table).order_by(*table.primary_key).limit(AT_ONCE)
+    page = connection.execute(query).all()
+    while page:
+        yield page
+        last = [page[-1]._mapping[column] for column in table.primary_key]  # noqa: SLF001
+        page = connection.execute(query.where(key > tuple(last))).all()

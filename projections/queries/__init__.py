@@ -1,0 +1,1 @@
+"""Read keys and events, for people and programs."""

@@ -1,0 +1,155 @@
+"""Who could call at a time, and which keys an access review should look at.
+
+Keys come page by page and workspace by workspace, so that a report takes no more memory for a
+million keys than for a few.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, cast
+
+from sqlalchemy import Connection, select
+
+from domain.caller import Actor
+from domain.errors import DamagedHistory, Invalid
+from domain.key_ids import to_key_id, to_uuid
+from projections.queries.filters import Filters
+from projections.queries.key_summary import ListedKey
+from projections.queries.keys_as_of import list_keys_at
+from projections.queries.keys_now import list_keys
+from projections.queries.workspaces import list_workspaces
+from projections.store.events import decode_rows
+from projections.store.schema import events
+
+Review = Literal["no-expiry", "expiring", "unused", "never-used", "full-access", "rotated-late"]
+
+_PAGE = 200
+_ALL_WORKSPACES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A key, and its last change as of the time of the report."""
+
+    key: ListedKey
+    changed_at: datetime
+    changed_by: Actor
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which keys a report has: those that fit the filters and ``also`` something else."""
+
+    filters: Filters
+    also: Callable[[ListedKey], bool] = lambda _key: True
+
+
+ALL_KEYS = Selection(Filters())
+CALLERS = Selection(Filters(status="active"))
+"""Whoever could call."""
+
+
+def reviewed(
+    review: Review,
+    at: datetime,
+    *,
+    within: timedelta,
+    since: datetime | None,
+    older_than: timedelta,
+) -> Selection:
+    """Return which keys a review is about; all of them could call at the time.
+
+    Args:
+        review: ``no-expiry``: they never end. ``expiring``: they end ``within`` a span.
+            ``unused``: they are older than ``since`` and were not used from then on.
+            ``never-used``. ``full-access``: they may do everything. ``rotated-late``: their
+            secret is ``older_than`` a span, since a key has one secret all its life.
+        at: the time of the report.
+
+    Raises:
+        Invalid: a time is needed and was not given.
+    """
+    match review:
+        case "no-expiry":
+            return Selection(Filters(status="active"), lambda key: key.expires_at is None)
+        case "expiring":
+            return Selection(Filters(status="active", expires_before=at + within))
+        case "unused":
+            if since is None:
+                raise Invalid("since", "say since when, as in 2027-03-03T09:30:00Z")
+            return Selection(Filters(status="active", unused_since=since))
+        case "never-used":
+            return Selection(Filters(status="active", never_used=True))
+        case "full-access":
+            return Selection(Filters(status="active", scope="*"))
+        case "rotated-late":
+            before = at - older_than
+            return Selection(Filters(status="active"), lambda key: key.created_at < before)
+
+
+def accesses(
+    connection: Connection,
+    selection: Selection,
+    *,
+    at: datetime,
+    past: bool = False,
+    workspace: str | None = None,
+) -> Iterator[Access]:
+    """Yield the keys of a report, in the order of their workspaces, the newest of each first.
+
+    Args:
+        at: the time of the report.
+        past: whether it is one in the past. Then nothing is known of uses.
+        workspace: the only one to report on.
+
+    Raises:
+        DamagedHistory: the event of a key's last change is missing.
+    """
+    if workspace is None:
+        workspaces = list_workspaces(connection, limit=_ALL_WORKSPACES)
+    else:
+        workspaces = [workspace]
+    for each in workspaces:
+        for page in _pages(connection, each, selection.filters, at, past=past):
+            keys = [key for key in page if selection.also(key)]
+            changes = _last_changes(connection, keys)
+            for key in keys:
+                if key.key_id not in changes:
+                    raise DamagedHistory(
+                        f"the event that made version {key.version} of {key.key_id} is missing:"
+                        " it was deleted past the ledger; run: keyledger audit verify"
+                    )
+                changed_at, changed_by = changes[key.key_id]
+                yield Access(key, changed_at, changed_by)
+
+
+def _pages(
+    connection: Connection, workspace: str, filters: Filters, at: datetime, *, past: bool
+) -> Iterator[list[ListedKey]]:
+    before = None
+    while True:
+        if past:
+            page = list_keys_at(connection, workspace, filters, at=at, before=before, limit=_PAGE)
+        else:
+            page = list_keys(connection, workspace, filters, now=at, before=before, limit=_PAGE)
+        yield page
+        if len(page) < _PAGE:
+            return
+        before = page[-1].position
+
+
+def _last_changes(
+    connection: Connection, keys: list[ListedKey]
+) -> dict[str, tuple[datetime, Actor]]:
+    """Return when each key came to the version that it is shown at, and by whom."""
+    versions = {to_uuid(key.key_id).bytes: key.version for key in keys}
+    rows = connection.execute(select(events).where(events.c.originator_id.in_(versions)))
+    last = [row for row in rows if row.originator_version == versions[row.originator_id]]
+    return {
+        to_key_id(event.originator_id): (
+            event.timestamp,
+            Actor(**cast("dict[str, Any]", event.actor)),
+        )
+        for _, event in decode_rows(last)
+    }

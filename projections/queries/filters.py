@@ -1,0 +1,108 @@
+"""Which keys to list: each filter as SQL, for the key list and for versions of keys."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, FromClause, Select, Table, or_, select
+
+from domain.api_key import Status
+from domain.scopes import ANY
+from domain.times import to_text
+from projections.store.last_uses import minute_of
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which keys to list; what is ``None`` does not matter.
+
+    Args:
+        status: as it is at the time of the query.
+        text: occurs in the name, or begins the prefix or the key id.
+        scope: the key may do all that this scope names, wildcards included.
+        created_by: the id of the actor that made the key.
+        expires_before: the key's end comes before this time.
+        unused_since: the key was there before this time, and was not used since. A use in the same
+            minute counts as one since, for it may have been.
+        never_used: whether the key was never used, or once at least.
+    """
+
+    status: Status | None = None
+    text: str | None = None
+    scope: str | None = None
+    created_by: str | None = None
+    expires_before: datetime | None = None
+    unused_since: datetime | None = None
+    never_used: bool | None = None
+
+
+def conditions(
+    filters: Filters, keys: Table, uses: Table | None = None
+) -> list[ColumnElement[bool]]:
+    """Return the filters as SQL; all but the status, which the query itself depends on.
+
+    Args:
+        keys: the table of the key list, or one that has all of its columns.
+        uses: when each of the keys was last used; ``None`` where that does not matter.
+    """
+    found: list[ColumnElement[bool]] = []
+    if filters.text is not None:
+        found.append(
+            or_(
+                keys.c.name.icontains(filters.text, autoescape=True),
+                keys.c.prefix.istartswith(filters.text, autoescape=True),
+                keys.c.key_id.istartswith(filters.text, autoescape=True),
+            )
+        )
+    if filters.scope is not None:
+        found.append(
+            or_(
+                *(
+                    keys.c.scopes.contains(f'"{scope}"', autoescape=True)
+                    for scope in _scopes_that_cover(filters.scope)
+                )
+            )
+        )
+    if filters.created_by is not None:
+        found.append(keys.c.created_by_id == filters.created_by)
+    if filters.expires_before is not None:
+        found.append(keys.c.expires_at < to_text(filters.expires_before))
+    if filters.unused_since is not None:
+        found.append(keys.c.created_at < to_text(filters.unused_since))
+    return found if uses is None else [*found, *_by_use(filters, keys, uses)]
+
+
+def _by_use(filters: Filters, keys: FromClause, uses: Table) -> Iterator[ColumnElement[bool]]:
+    """Yield the filters by the last use; each asks for one row, if any, by its primary key.
+
+    A comparison with what an outer join leaves empty would say the same, and PostgreSQL believe
+    that it is never true.
+    """
+    of_key = uses.alias()
+    used = select(of_key.c.position).where(of_key.c.position == keys.c.position).correlate(keys)
+    if filters.unused_since is not None:
+        since = to_text(minute_of(filters.unused_since))
+        yield ~used.where(of_key.c.used_at >= since).exists()
+    if filters.never_used is not None:
+        yield ~used.exists() if filters.never_used else used.exists()
+
+
+def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select[tuple[int]] | None:
+    """Return the positions of the keys of a workspace that fit by their last use alone.
+
+    They are read in the order of the positions, in which both tables are read from end to end.
+
+    Returns:
+        ``None`` if the filters do not ask for unused keys.
+    """
+    if filters.unused_since is None and not filters.never_used:
+        return None
+    every = keys.alias()
+    return select(every.c.position).where(
+        every.c.workspace == workspace, *_by_use(filters, every, uses)
+    )
+
+
+def _scopes_that_cover(scope: str) -> set[str]:
+    resource, _, action = ("*", ":", "*") if scope == ANY else scope.partition(":")
+    return {ANY, "*:*", f"{resource}:{action}", f"{resource}:*", f"*:{action}"}

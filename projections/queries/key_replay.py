@@ -1,0 +1,108 @@
+"""The life of a key as it folds: what it is after each event, from the store or from a pack."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
+
+import orjson
+
+from domain.api_key import ApiKey
+from domain.errors import DamagedHistory, Invalid, ProjectionInconsistent
+from domain.key_ids import to_key_id, to_uuid
+from domain.stored_form import EVENT_CLASSES
+from domain.times import from_text
+from projections.queries.key_summary import ListedKey, listed
+from projections.store.events import Recorded
+from projections.tlog.offline_verifier import MAX_ENTRY_LENGTH
+from projections.views.key_list import HANDLERS
+from projections.views.view import Values
+
+
+class Moment(NamedTuple):
+    """An event of a key's life, and the key right after it."""
+
+    recorded: Recorded
+    key: ListedKey
+
+
+def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
+    """Fold a key's events, the oldest first, by the same code that keeps the key list.
+
+    Raises:
+        DamagedHistory: an event cannot be folded, or the first of them creates no key.
+    """
+    row: Values | None = None
+    for recorded in history:
+        position, event = recorded
+        try:
+            values = HANDLERS[type(event)](event)
+            if type(event) is ApiKey.Created:
+                key_id = to_key_id(event.originator_id)
+                row = {"position": position, "key_id": key_id, "used_at": None, **values}
+            elif row is not None:
+                row |= values
+            key = listed(SimpleNamespace(**row or {}), event.timestamp)
+        except (
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            ProjectionInconsistent,
+        ) as error:
+            raise DamagedHistory(
+                f"the event at {position} cannot be replayed: {error!r}"
+            ) from error
+        yield Moment(recorded, key)
+
+
+def history_in_pack(pack: Path, key_id: str) -> Iterator[Recorded]:
+    """Yield the events of a key that are in an audit pack; a leaf index stands for the position.
+
+    A pack has no verifiers, and nothing here needs one. Whether the pack is what was signed is for
+    the offline verifier to say.
+
+    Raises:
+        KeyNotFound: no key can have this id.
+        Invalid: the file is no audit pack, or a line in it is no event.
+        OSError: it cannot be read.
+    """
+    to_uuid(key_id)
+    wanted = f'"key_id":"{key_id}"'.encode()
+    try:
+        with ZipFile(pack) as archive, archive.open("entries.jsonl") as file:
+            lines = iter(lambda: file.readline(MAX_ENTRY_LENGTH + 2), b"")
+            for leaf_index, line in enumerate(lines):
+                if wanted in line:
+                    event = _event(leaf_index, line)
+                    if to_key_id(event.originator_id) == key_id:
+                        yield Recorded(leaf_index, event)
+    except (BadZipFile, KeyError) as error:
+        raise Invalid("pack", f"{pack} is no audit pack: {error}") from error
+
+
+def _event(leaf_index: int, line: bytes) -> ApiKey.Event:
+    try:
+        public: dict[str, Any] = orjson.loads(line)
+        event_class = EVENT_CLASSES[public["type"]]
+        event: ApiKey.Event = object.__new__(event_class)  # type: ignore[assignment]
+        fields = {name: _value(name, value) for name, value in public["data"].items()}
+        fields |= {
+            "originator_id": to_uuid(public["key_id"]),
+            "originator_version": public["version"],
+            "timestamp": from_text(public["occurred_at"]),
+            "actor": public["actor"],
+            "request_id": public["request_id"],
+            "source_ip": public["source_ip"],
+        }
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        message = f"its entry {leaf_index} is no event; run: keyledger audit verify-pack"
+        raise Invalid("pack", message) from error
+    # As when it is read from the store: an event is a frozen data class.
+    object.__setattr__(event, "__dict__", fields)
+    return event
+
+
+def _value(name: str, value: object) -> object:
+    return from_text(value) if name == "expires_at" and isinstance(value, str) else value

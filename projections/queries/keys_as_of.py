@@ -1,0 +1,246 @@
+"""The key list as it was at a time, read from the versions of keys that held then.
+
+The keys are walked in the order of the page, some at a time, and of each the version that held is
+found by an index. Keys made after the time are not walked: where to begin is found by looking at
+whole portions of the positions. Revoked and expired keys are found by portions as well, and those
+that ended after the time are not looked at. Any other filter that fits few keys makes a page read
+more of them than it shows.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    ScalarSelect,
+    Select,
+    String,
+    and_,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+)
+
+from domain.errors import KeyNotFound
+from domain.times import to_text
+from projections.queries.filters import Filters, conditions
+from projections.queries.key_summary import ListedKey, listed
+from projections.queries.overdue_keys import due_positions, read_due
+from projections.store.column_types import big_integer
+from projections.store.events import first_position
+from projections.views import key_list
+from projections.views.key_versions import (
+    CREATED_IN_ONE_LOOK,
+    ENDED_IN_ONE_LOOK,
+    ended_at,
+    has_ended,
+    is_first,
+    is_revoked,
+    portion,
+    table,
+)
+
+# Of uses only the last is known, and it may have come later.
+_USED_AT: ColumnElement[Any] = null()
+_SHOWN = select(table, _USED_AT.label("used_at"))
+_WORKSPACE = bindparam("workspace", type_=String())
+_TIME = bindparam("time", type_=String())
+_LAST = bindparam("last", type_=big_integer)
+_LIMIT = bindparam("limit", type_=Integer())
+_BY_AGE = (
+    select(key_list.table.c.position)
+    .where(key_list.table.c.workspace == _WORKSPACE, key_list.age(key_list.table) >= -_LAST)
+    .order_by(key_list.age(key_list.table))
+)
+_MOST_AT_ONCE = 2_000
+
+Condition = ColumnElement[bool]
+
+
+def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: datetime) -> ListedKey:
+    """Return one key as it was at a time.
+
+    Raises:
+        KeyNotFound: the workspace had no such key then.
+    """
+    row = connection.execute(
+        _SHOWN.where(
+            table.c.position == first_position(key_id),
+            table.c.held_from <= to_text(at),
+            table.c.workspace == workspace,
+        )
+        .order_by(table.c.held_from.desc(), table.c.version.desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        raise KeyNotFound(
+            f"at {to_text(at)} there was no key {key_id[:60]} in the workspace {workspace}"
+        )
+    return listed(row, at)
+
+
+def list_keys_at(
+    connection: Connection,
+    workspace: str,
+    filters: Filters,
+    *,
+    at: datetime,
+    before: int | None = None,
+    limit: int,
+) -> list[ListedKey]:
+    """Return a page of the keys that there were at a time, the newest first.
+
+    Args:
+        filters: what must have held then; so must the status.
+        at: the time.
+        before: the position of the last key of the page before this one.
+        limit: how many at most.
+    """
+    asked = {"workspace": workspace, "time": to_text(at), "limit": limit}
+    newest = _newest(CREATED_IN_ONE_LOOK)
+    last = connection.scalar(newest, asked) if before is None else before - 1
+    if last is None:
+        return []
+    asked["last"] = last
+    wanted = and_(
+        table.c.workspace == _WORKSPACE,
+        table.c.position <= _LAST,
+        table.c.held_from <= _TIME,
+        *conditions(filters, table),
+    )
+    match filters.status:
+        case None:
+            rows = _walk(connection, wanted, asked, limit)
+        case "active":
+            still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
+            rows = _walk(connection, and_(wanted, table.c.status == "active", still), asked, limit)
+        case "revoked":
+            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=True)
+            rows = connection.execute(query.limit(_LIMIT), asked).all()
+        case "expired":
+            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=False)
+            due = due_positions(connection, at, last + 1)
+            rows = [
+                *connection.execute(query.limit(_LIMIT), asked),
+                *read_due(connection, _due(wanted).limit(_LIMIT), due, limit=limit, asked=asked),
+            ]
+    rows = sorted(rows, key=lambda row: row.position, reverse=True)
+    return [listed(row, at) for row in rows[:limit]]
+
+
+@cache
+def _newest(size: int) -> Select[tuple[int]]:
+    """Return the position of the newest key that there was in a workspace at a time.
+
+    Where the clock has gone back, it need not be the one that was made the latest.
+
+    Args:
+        size: of the portions, from the newest down, of which one after the other is looked at.
+    """
+    first = and_(table.c.workspace == _WORKSPACE, is_first(table))
+    by_then = and_(first, table.c.held_from <= _TIME)
+    looked_at = select(_highest(first, size).label("portion")).cte("looked_at", recursive=True)
+    has_one = select(table.c.position).where(by_then, portion(table, size) == looked_at.c.portion)
+    looked_at = looked_at.union_all(
+        select(_highest(and_(first, portion(table, size) < looked_at.c.portion), size)).where(
+            looked_at.c.portion.is_not(None), ~has_one.correlate(looked_at).exists()
+        )
+    )
+    lowest = select(func.min(looked_at.c.portion)).scalar_subquery()
+    return select(func.max(table.c.position)).where(by_then, portion(table, size) == lowest)
+
+
+def _walk(
+    connection: Connection, wanted: Condition, asked: dict[str, Any], limit: int
+) -> Sequence[Row[Any]]:
+    """Read the versions that held at a time, of one key after the other from a position down.
+
+    Some keys at a time, by their positions: a database that was told to join the two tables might
+    do it for all keys before it looks at the limit.
+    """
+    query = _there(wanted)
+    rows: list[Row[Any]] = []
+    size = limit
+    while len(rows) < limit:
+        positions = connection.scalars(_BY_AGE.limit(size), asked).all()
+        if positions:
+            rows += connection.execute(query.where(key_list.table.c.position.in_(positions)), asked)
+        if len(positions) < size:
+            break
+        asked = asked | {"last": positions[-1] - 1}
+        size = min(2 * size, _MOST_AT_ONCE)
+    return rows
+
+
+def _there(wanted: Condition) -> Select[Any]:
+    """Return the versions of keys that held at a time."""
+    keys, versions = key_list.table, table.alias()
+    held = (
+        select(versions.c.version)
+        .where(versions.c.position == keys.c.position, versions.c.held_from <= _TIME)
+        .order_by(versions.c.held_from.desc(), versions.c.version.desc())
+        .limit(1)
+        .correlate(keys)
+        .scalar_subquery()
+    )
+    return (
+        _SHOWN.select_from(keys)
+        .join(table, and_(table.c.position == keys.c.position, table.c.version == held))
+        .where(wanted)
+    )
+
+
+def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
+    """Return the versions that held at a time, of keys that were revoked, or had expired.
+
+    Args:
+        size: of the portions, from one position down, of which as many are looked into as it takes
+            to fill a page.
+        revoked: whether keys that were revoked are asked for, or those that had expired.
+    """
+    here = portion(table, size)
+    kind = and_(
+        table.c.workspace == _WORKSPACE,
+        has_ended(table),
+        is_revoked(table) == literal_column(str(int(revoked))),
+    )
+    held = and_(
+        kind,
+        ended_at(table) <= _TIME,
+        or_(table.c.held_until.is_(None), table.c.held_until > _TIME),
+        wanted,
+    )
+    highest = _highest(and_(kind, here <= _LAST.op("/")(literal_column(str(size)))), size)
+    looked_at = select(highest.label("portion"), literal(0, big_integer).label("found")).cte(
+        "looked_at", recursive=True
+    )
+    found_here = select(func.count()).where(held, here == looked_at.c.portion)
+    looked_at = looked_at.union_all(
+        select(
+            _highest(and_(kind, here < looked_at.c.portion), size),
+            looked_at.c.found + found_here.correlate(looked_at).scalar_subquery(),
+        ).where(looked_at.c.portion.is_not(None), looked_at.c.found < _LIMIT)
+    )
+    # What had been found before the last portion was looked into did not fill the page.
+    needed = select(looked_at.c.portion).where(looked_at.c.found < _LIMIT)
+    return _SHOWN.where(held, here.in_(needed)).order_by(table.c.position.desc())
+
+
+def _due(wanted: Condition) -> Select[Any]:
+    """Return the versions that held at a time, of keys that had expired and still say active."""
+    return _SHOWN.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
+
+
+def _highest(among: Condition, size: int) -> ScalarSelect[int]:
+    """Return the highest portion of positions in which there are certain versions."""
+    here = portion(table, size)
+    return select(here).where(among).order_by(here.desc()).limit(1).scalar_subquery()

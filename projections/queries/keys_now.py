@@ -1,0 +1,101 @@
+"""The keys as they are: page by page, the newest first, and one by one."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select
+
+from domain.api_key import Status
+from domain.errors import KeyNotFound
+from domain.times import to_text
+from projections.queries.filters import Filters, conditions, unused
+from projections.queries.key_summary import ListedKey, listed
+from projections.queries.overdue_keys import due_positions, read_due
+from projections.store.events import first_position
+from projections.store.schema import last_uses
+from projections.views.key_list import age, table
+
+_LOOKED_AT = 5_000
+
+_SHOWN = select(table, last_uses.c.used_at).outerjoin(
+    last_uses, last_uses.c.position == table.c.position
+)
+
+
+def list_keys(
+    connection: Connection,
+    workspace: str,
+    filters: Filters,
+    *,
+    now: datetime,
+    before: int | None = None,
+    limit: int,
+) -> list[ListedKey]:
+    """Return a page of a workspace's keys, the newest first.
+
+    Args:
+        before: the position of the last key of the page before this one.
+        limit: how many at most.
+    """
+    order = age(table)
+    query = (
+        _SHOWN.where(table.c.workspace == workspace, *conditions(filters, table, last_uses))
+        .order_by(order)
+        .limit(limit)
+    )
+    due = due_positions(connection, now, before) if filters.status == "expired" else []
+    if before is not None:
+        query = query.where(order > -before)
+
+    def read(*among: ColumnElement[bool]) -> list[Row[Any]]:
+        narrowed = query.where(*among)
+        rows = [*connection.execute(narrowed.where(*_recorded(filters.status, to_text(now))))]
+        rows += read_due(connection, narrowed, due, limit=limit)
+        return sorted(rows, key=lambda row: row.position, reverse=True)[:limit]
+
+    among = unused(filters, workspace, table, last_uses)
+    floor = None if among is None else connection.scalar(_floor(workspace, before))
+    if among is None or floor is None:
+        rows = read()
+    else:
+        rows = read(order <= -floor)
+        if len(rows) < limit:
+            # Unused keys are rare here: no longer one by one.
+            rows += read(order > -floor, table.c.position.in_(among))
+    return [listed(row, now) for row in rows[:limit]]
+
+
+def show_key(connection: Connection, workspace: str, key_id: str, *, now: datetime) -> ListedKey:
+    """Return one key of a workspace.
+
+    Raises:
+        KeyNotFound: the workspace has no such key.
+    """
+    row = connection.execute(
+        _SHOWN.where(table.c.position == first_position(key_id), table.c.workspace == workspace)
+    ).one_or_none()
+    if row is None:
+        raise KeyNotFound(f"there is no key {key_id[:60]} in the workspace {workspace}")
+    return listed(row, now)
+
+
+def _recorded(status: Status | None, now: str) -> list[ColumnElement[bool]]:
+    """Return a status as it is recorded, which lags behind the clock until the expirer has passed.
+
+    A key may have expired while its row still says active.
+    """
+    if status is None:
+        return []
+    recorded = table.c.status == status
+    if status == "active":
+        return [recorded, or_(table.c.expires_at.is_(None), table.c.expires_at > now)]
+    return [recorded]
+
+
+def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
+    """Return how far down to look at each key, before looking for unused ones among all."""
+    order = age(table)
+    query = select(table.c.position).where(table.c.workspace == workspace)
+    if before is not None:
+        query = query.where(order > -before)
+    return query.order_by(order).offset(_LOOKED_AT).limit(1)

@@ -1,0 +1,1 @@
+"""Rebuild views from the events, and compare them with the events."""

@@ -1,0 +1,316 @@
+"""Shadow tables: a view made anew beside the live one, while the live one goes on serving."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+
+from sqlalchemy import Connection, Table, delete, insert, inspect, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
+
+from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
+from projections.rebuild.view_states import ViewState, read_state
+from projections.rebuild.view_tables import create_table, drop_table, rename_table
+from projections.store.database import POSTGRESQL, Database, take_statistics
+from projections.store.events import (
+    Recorded,
+    decode_rows,
+    decoded,
+    last_position,
+    orphaned_position,
+    read_first_events,
+    read_later_events,
+    read_rows,
+)
+from projections.store.postgresql_locks import shut_out_readers
+from projections.store.postgresql_tables import copy_grants
+from projections.store.schema import projection_states
+from projections.store.sqlite import checkpoint_wal, has_long_wal
+from projections.views.view import View, copy_of
+
+BATCH = 2_500
+"""Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
+for the time for which other writers wait, to stay small."""
+
+KEYS = 2_000
+"""Keys to a transaction while a table is filled key by key, for the same reason."""
+
+_UNFIT = (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    OverflowError,
+    ProjectionInconsistent,
+)
+"""What an event causes that contradicts another, or has values that no column can hold."""
+
+
+class Shadow:
+    """One shadow table of one view."""
+
+    def __init__(self, database: Database, view: View, purpose: str) -> None:
+        """Name the shadow that serves ``purpose``; nothing is made yet."""
+        self._database = database
+        self._seals = database.seals
+        self.view = view
+        self.table = copy_of(view.table, f"{view.name}_{purpose}")
+        self._previous = copy_of(view.table, f"{view.name}_previous")
+        self.position = 0
+        self.projected = 0
+        self._filled_to: int | None = None
+        self._before_rest = 0, 0
+
+    @property
+    def reached(self) -> int:
+        """The position that it has reached, for people who wait."""
+        return self.position if self._filled_to is None else self._filled_to
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether all keys are in it that there were when it was begun."""
+        return self._filled_to is None
+
+    def begin(self, *, resume: bool) -> None:
+        """Make the table, or go on with what an interrupted run has left of it."""
+        with self._database.read() as connection:
+            live = read_state(connection, self.view.name)
+            generation = 1 if live is None else live.generation + 1
+            left = self._usable(connection, self.table)
+        if resume and left is not None and left.generation == generation:
+            self.position, self._filled_to = left.position, left.filled_to
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
+            create_table(connection, self.view.table, self.table.name, generation)
+            self.position, self._filled_to = 0, None
+            if not self.view.in_order:
+                self.position, self._filled_to = last_position(connection), 0
+            connection.execute(
+                insert(projection_states).values(
+                    table_name=self.table.name,
+                    view_version=self.view.version,
+                    generation=generation,
+                    position=self.position,
+                    filled_to=self._filled_to,
+                )
+            )
+
+    def drop_previous(self) -> None:
+        """Drop what was the live table before the last rebuild."""
+        drop_table(self._database, self._previous)
+
+    def take_back(self) -> None:
+        """Make this of what was the live table, if that is of the view's version; else drop it.
+
+        It is then as far as a rebuild that was interrupted when the table was replaced, and
+        `begin` goes on with it.
+        """
+        with self._database.read() as connection:
+            live = read_state(connection, self.view.name)
+            kept = self._usable(connection, self._previous)
+        if live is None or kept is None:
+            self.drop_previous()
+            return
+        drop_table(self._database, self.table)
+        with self._database.write() as connection:
+            rename_table(connection, self._previous, self.table)
+            connection.execute(
+                update(projection_states)
+                .where(projection_states.c.table_name == self._previous.name)
+                .values(table_name=self.table.name, generation=live.generation + 1)
+            )
+
+    def fill_batch(self) -> None:
+        """Project the next keys, each with all its events up to the position of the beginning.
+
+        Each row is written once, in the order of the table, and never looked for again. In the
+        order of the events, every batch would change nearly every page of a large table.
+
+        Raises:
+            PoisonEvent: an event cannot be decoded or projected; what was projected before stays.
+        """
+        assert self._filled_to is not None  # noqa: S101 - whoever calls has asked `is_filled`
+        with self._database.read() as connection:
+            first = read_first_events(
+                connection, after=self._filled_to, until=self.position, limit=KEYS
+            )
+            keys = [row.originator_id for row in first]
+
+            def events() -> Iterator[Recorded]:
+                later = read_later_events(connection, keys, until=self.position)
+                return decoded(chain(first, later), self._seals)
+
+            if not self._filled_to:
+                self._check_orphans(connection)
+            filled_to = first[-1].id if len(first) == KEYS else None
+            folded = self.view.fold(self._counted(events()))
+            with self._database.write() as writing:
+                self._record(writing, filled_to=filled_to, position=self.position)
+                self._write(writing, folded, events)
+        self._filled_to = filled_to
+        self._empty_long_log()
+
+    def project_batch(self) -> Sequence[Recorded]:
+        """Project the next events; all but writing happens before the append lock is taken.
+
+        Returns:
+            The events; fewer than `BATCH` when the end of the store was reached.
+
+        Raises:
+            PoisonEvent: an event cannot be decoded or projected; what was projected before stays.
+        """
+        with self._database.read() as connection:
+            rows = read_rows(connection, after=self.position, limit=BATCH)
+        recorded = decode_rows(rows, self._seals)
+        if recorded:
+            folded = self.view.fold(self._counted(recorded))
+            with self._database.write() as connection:
+                self._advance(connection, recorded, folded)
+        self._empty_long_log()
+        return recorded
+
+    def project_rest(self, connection: Connection) -> Sequence[Recorded]:
+        """Project all that is left, in a transaction that holds the append lock."""
+        self._before_rest = self.position, self.projected
+        rows = read_rows(connection, after=self.position, limit=None)
+        rest = decode_rows(rows, self._seals)
+        if rest:
+            self._advance(connection, rest, self.view.fold(self._counted(rest)))
+        return rest
+
+    def forget_rest(self) -> None:
+        """Go back to before `project_rest`, whose transaction was rolled back."""
+        self.position, self.projected = self._before_rest
+
+    def take_over(self, connection: Connection, completed_at: str) -> Table | None:
+        """Make this the live table, in a transaction that holds the append lock.
+
+        Returns:
+            What was the live table, to be dropped when the transaction has been committed; ``None``
+            if it is to be kept, for it is of another version of the program.
+
+        Raises:
+            ReadersInTheWay: somebody goes on reading; nothing was changed.
+        """
+        states = projection_states.c
+        live = read_state(connection, self.view.name)
+        there = inspect(connection).has_table(self.view.name)
+        if there:
+            if connection.dialect.name == POSTGRESQL:
+                copy_grants(connection, self.view.table, self.table)
+                shut_out_readers(connection, self.view.table)
+            rename_table(connection, self.view.table, self._previous)
+        rename_table(connection, self.table, self.view.table)
+        kept = there and live is not None and live.view_version != self.view.version
+        replaced = states.table_name == self.view.name
+        connection.execute(
+            update(projection_states).where(replaced).values(table_name=self._previous.name)
+            if kept
+            else delete(projection_states).where(replaced)
+        )
+        connection.execute(
+            update(projection_states)
+            .where(states.table_name == self.table.name)
+            .values(table_name=self.view.name, completed_at=completed_at)
+        )
+        return None if kept else self._previous
+
+    def _usable(self, connection: Connection, table: Table) -> ViewState | None:
+        """Return the state of a table that is not live, if this shadow can go on with it."""
+        state = read_state(connection, table.name)
+        usable = (
+            state is not None
+            and state.view_version == self.view.version
+            and state.position <= last_position(connection)
+            and inspect(connection).has_table(table.name)
+        )
+        return state if usable else None
+
+    def settle(self) -> None:
+        """Do now what would be done later while others wait.
+
+        A commit, such as that of the end, would empty the log of an SQLite file. A server would
+        answer out of a table that it knows nothing of until it comes round to looking at it.
+        """
+        if self._database.is_a_file:
+            self._empty_log()
+        take_statistics(self._database, self.table)
+
+    def _empty_log(self) -> None:
+        with self._database.read() as connection:
+            checkpoint_wal(connection)
+
+    def _empty_long_log(self) -> None:
+        if self._database.is_a_file and has_long_wal(self._database.path):
+            self._empty_log()
+
+    def _check_orphans(self, connection: Connection) -> None:
+        position = orphaned_position(connection, until=self.position)
+        if position is not None:
+            message = f"{self.view.name} has no place for it: its key was never created"
+            raise PoisonEvent(position, message)
+
+    def _advance(
+        self, connection: Connection, recorded: Sequence[Recorded], folded: object
+    ) -> None:
+        self._record(connection, filled_to=None, position=recorded[-1].position)
+        self._write(connection, folded, lambda: recorded)
+        self.position = recorded[-1].position
+
+    def _counted(self, recorded: Iterable[Recorded]) -> Iterator[Recorded]:
+        for each in recorded:
+            self.projected += 1
+            yield each
+
+    def _record(self, connection: Connection, *, filled_to: int | None, position: int) -> None:
+        states = projection_states.c
+        moved = connection.execute(
+            update(projection_states)
+            .where(
+                states.table_name == self.table.name,
+                states.position == self.position,
+                states.filled_to.is_not_distinct_from(self._filled_to),
+            )
+            .values(filled_to=filled_to, position=position)
+        )
+        if moved.rowcount != 1:
+            # The connection that held the lock was cut, and somebody else has taken it.
+            message = f"another process has taken over what was done for {self.table.name}"
+            raise RebuildRunning(message)
+
+    def _write(
+        self, connection: Connection, folded: object, events: Callable[[], Iterable[Recorded]]
+    ) -> None:
+        try:
+            with connection.begin_nested():
+                self.view.write(connection, self.table, folded, self._seals)
+        except _UNFIT as error:
+            if not _is_about_values(error):
+                raise
+            # Taken one by one, the culprit can be named.
+            for each in events():
+                self._project_one(connection, each)
+
+    def _project_one(self, connection: Connection, recorded: Recorded) -> None:
+        try:
+            with connection.begin_nested():
+                self.view.project(connection, self.table, [recorded], self._seals)
+        except _UNFIT as error:
+            if not _is_about_values(error):
+                raise
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            message = f"{self.view.name} has no place for it: {reason}"
+            raise PoisonEvent(recorded.position, message) from error
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Tell whether an error is about what was written, not about the connection or a privilege.
+
+    The driver has no code of the server's (SQLSTATE) for a value that it refuses itself. Of the
+    server's, the classes 22 and 23 are about values (PostgreSQL documentation, "Error Codes").
+    """
+    if not isinstance(error, DBAPIError):
+        return True
+    if error.connection_invalidated:
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state[:2] in {"22", "23"}

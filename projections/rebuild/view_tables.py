@@ -1,0 +1,99 @@
+"""The tables of views: made under other names, renamed, and dropped without making others wait."""
+
+from collections.abc import Iterator
+from time import perf_counter, sleep
+
+from sqlalchemy import Connection, MetaData, Table, delete, inspect, text
+from sqlalchemy.sql.elements import quoted_name
+
+from projections.rebuild.view_states import read_state
+from projections.store.database import Database, schema_for_new_tables, take_as_long_as_needed
+from projections.store.schema import projection_states
+
+ROWS = 10_000
+"""Rows to a transaction, for which other writers wait."""
+
+_INDEXES = text("SELECT name, origin FROM pragma_index_list(:name)")
+
+
+def create_table(connection: Connection, like: Table, name: str, generation: int) -> None:
+    """Make an empty table.
+
+    Args:
+        like: a table that has the same columns and indexes.
+        generation: a number that no table has yet that was made under this name and is there.
+    """
+    made_in = MetaData(schema=schema_for_new_tables(connection))
+    table = like.to_metadata(made_in, name=name)
+    for index in table.indexes:
+        # An index keeps its name when its table is renamed, and no two may have the same.
+        index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
+        # If one is there all the same, its table's state was lost, and with it its generation.
+        connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
+    table.create(connection)
+
+
+def rename_table(connection: Connection, table: Table, to: Table) -> None:
+    """Give a table, with its indexes as they are, the name of another one."""
+    connection.execute(text(f"ALTER TABLE {table.name} RENAME TO {to.name}"))
+
+
+def drop_table(database: Database, table: Table) -> None:
+    """Drop a table and its state, if they are there.
+
+    SQLite reads each page of a table that it drops, while others wait to write: seconds for
+    millions of rows. So their indexes go first, each by itself, then the rows in portions.
+
+    Raises:
+        LedgerUnavailable: the database cannot be asked; the same call goes on later.
+    """
+    with database.read() as connection:
+        there = inspect(connection).has_table(table.name)
+        if not there and read_state(connection, table.name) is None:
+            return
+        large = there and database.is_a_file and _is_large(connection, table.name)
+    if large:
+        with database.write() as connection:
+            # First, so that what is left of a table that is half dropped is taken for no table.
+            _forget(connection, table)
+        for seconds in _emptied(database, table.name):
+            # Others, who may have waited for as long, come first.
+            sleep(seconds)
+    with database.write() as connection:
+        take_as_long_as_needed(connection)
+        table.drop(connection, checkfirst=True)
+        _forget(connection, table)
+
+
+def _is_large(connection: Connection, name: str) -> bool:
+    beyond = text(f"SELECT 1 FROM {name} LIMIT 1 OFFSET {ROWS}")  # noqa: S608 - a table's name
+    return connection.scalar(beyond) is not None
+
+
+def _forget(connection: Connection, table: Table) -> None:
+    connection.execute(
+        delete(projection_states).where(projection_states.c.table_name == table.name)
+    )
+
+
+def _emptied(database: Database, name: str) -> Iterator[float]:
+    """Empty a table in portions; yield after each for how many seconds others waited."""
+    with database.read() as connection:
+        indexes = connection.execute(_INDEXES, {"name": name}).all()
+    # What a constraint demands stays an index to the end, and to take random values out of it in
+    # portions takes as long as putting them in did.
+    if any(index.origin == "u" for index in indexes):
+        return
+    for index in indexes:
+        if index.origin == "c":
+            started = perf_counter()
+            with database.write() as connection:
+                connection.execute(text(f"DROP INDEX {index.name}"))
+            yield perf_counter() - started
+    some = text(f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} LIMIT {ROWS})")  # noqa: S608 - a table's name
+    deleted = ROWS
+    while deleted == ROWS:
+        started = perf_counter()
+        with database.write() as connection:
+            deleted = connection.execute(some).rowcount
+        yield perf_counter() - started

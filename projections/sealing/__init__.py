@@ -1,0 +1,1 @@
+"""Seal rows again, and check which pepper a ledger belongs to."""

@@ -1,0 +1,1 @@
+"""Storage: engines, tables, stored events, and small durable tables."""

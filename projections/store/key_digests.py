@@ -1,0 +1,29 @@
+"""The digest table: secrets recognised before, under the pepper of the time."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, text
+
+from domain.credential import Digest
+from projections.store.schema import key_digests
+from projections.store.seals import Seals
+
+_KEEP = text(
+    f"INSERT INTO {key_digests.name} (lookup_id, pepper_id, digest, seal)"  # noqa: S608
+    " VALUES (:lookup_id, :pepper_id, :digest, :seal) ON CONFLICT (lookup_id)"
+    " DO UPDATE SET pepper_id = excluded.pepper_id, digest = excluded.digest, seal = excluded.seal"
+)
+
+
+def keep_digests(connection: Connection, digests: Iterable[Digest], seals: Seals) -> None:
+    """Write digests in place of those that their keys had, under whatever pepper."""
+    for digest in digests:
+        connection.execute(
+            _KEEP,
+            {
+                "lookup_id": digest.lookup_id,
+                "pepper_id": digest.pepper_id,
+                "digest": digest.digest,
+                "seal": seals.digest((digest.lookup_id, digest.pepper_id, digest.digest)),
+            },
+        )

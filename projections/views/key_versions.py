@@ -1,0 +1,226 @@
+"""The versions of keys: what each key was after each of its events, and from when until when.
+
+Versions of a key follow on each other without a gap, so that at each time one of them holds, or
+none before the key was made. One holds from the latest of the event times up to its own: where the
+clock has gone back between two events, the earlier version does not hold at all, instead of two
+holding at once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    FromClause,
+    Index,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    case,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.elements import Grouping
+
+from domain.api_key import ApiKey
+from domain.times import to_text
+from projections.store.column_types import big_integer
+from projections.store.events import Recorded, first_positions
+from projections.store.seals import Seals
+from projections.views import key_list
+from projections.views.view import (
+    Prepared,
+    Values,
+    View,
+    insert_rows,
+    prepared,
+    rows_missing,
+    values_of,
+)
+
+_NAME = "key_versions"
+_NAMED_BY = ("position", "version")
+_COLUMNS = sorted(key_list.table.c, key=lambda column: column.name not in _NAMED_BY)
+
+table = Table(
+    _NAME,
+    MetaData(),
+    *(
+        Column(
+            column.name,
+            column.type,
+            primary_key=column.name in _NAMED_BY,
+            autoincrement=False,
+            nullable=column.nullable,
+        )
+        for column in _COLUMNS
+    ),
+    Column("held_from", key_list.TIME, nullable=False),
+    Column("held_until", key_list.TIME),
+)
+
+
+CREATED_IN_ONE_LOOK = 16_384
+ENDED_IN_ONE_LOOK = 1_024
+"""How many positions are in a portion: many where only the newest key of a portion is looked for,
+fewer where each key that fits is looked at."""
+
+# What is in an index is spelled out in the queries too: SQLite takes a parameter for another thing.
+_ACTIVE = literal_column("'active'", String())
+_REVOKED = literal_column("'revoked'", String())
+
+
+def portion(keys: FromClause, size: int) -> ColumnElement[int]:
+    """Return which portion of the positions, of that size, a row lies in.
+
+    An index with the portion before a time tells at one look whether any row of the portion is of
+    that time or before, whichever way the clock has gone; so whole portions are passed over.
+    """
+    return keys.c.position.op("/", return_type=big_integer)(literal_column(str(size)))
+
+
+def is_first(keys: FromClause) -> ColumnElement[bool]:
+    """Tell whether a version is the first of its key."""
+    return keys.c.version == literal_column("1")
+
+
+def has_ended(keys: FromClause) -> ColumnElement[bool]:
+    """Tell whether a version is one of a revoked key, or of one that expired while it held."""
+    return or_(keys.c.status != _ACTIVE, keys.c.held_until > keys.c.expires_at)
+
+
+def is_revoked(keys: FromClause) -> ColumnElement[int]:
+    """Return 1 for a version of a revoked key, and 0 for another."""
+    # No truth value: SQLite's is a number, and PostgreSQL's is none.
+    return case((keys.c.status == _REVOKED, literal_column("1")), else_=literal_column("0"))
+
+
+def ended_at(keys: FromClause) -> ColumnElement[str]:
+    """Return since when a version that `has_ended` was one of a revoked or an expired key."""
+    return case((keys.c.status == _ACTIVE, keys.c.expires_at), else_=keys.c.held_from)
+
+
+Index("by_time", table.c.position, table.c.held_from, table.c.version)
+Index(
+    "by_creation",
+    table.c.workspace,
+    portion(table, CREATED_IN_ONE_LOOK),
+    table.c.held_from,
+    table.c.position,
+    sqlite_where=is_first(table),
+    postgresql_where=is_first(table),
+)
+Index(
+    "by_end",
+    table.c.workspace,
+    Grouping(is_revoked(table)),
+    portion(table, ENDED_IN_ONE_LOOK),
+    Grouping(ended_at(table)),
+    sqlite_where=has_ended(table),
+    postgresql_where=has_ended(table),
+)
+
+
+class _Folded(NamedTuple):
+    """Versions of keys that are new, and what events set on keys that are there, by key."""
+
+    made: dict[int, list[Values]]
+    changed: dict[UUID, list[Values]]
+
+
+def _fold(recorded: Iterable[Recorded]) -> _Folded:
+    made: dict[int, list[Values]] = {}
+    changed: dict[UUID, list[Values]] = {}
+    for position, event in recorded:
+        values = values_of(_NAME, key_list.HANDLERS, position, event)
+        if not values:
+            continue
+        values["held_from"] = to_text(event.timestamp)
+        values["held_until"] = None
+        number = event.originator_id.int
+        if type(event) is ApiKey.Created:
+            made[number] = [values]
+        elif number in made:
+            made[number].append(_next(made[number][-1], values))
+        else:
+            changed.setdefault(event.originator_id, []).append(values)
+    return _Folded(made, changed)
+
+
+def _next(version: Values, values: Values) -> Values:
+    """Return the version after one that the event of ``values`` ends."""
+    version["held_until"] = max(version["held_from"], values["held_from"])
+    return version | values | {"held_from": version["held_until"]}
+
+
+def _write(connection: Connection, table: Table, folded: _Folded, _seals: Seals) -> None:
+    made, changed = folded
+    rows = list(chain.from_iterable(made.values()))
+    if changed:
+        ended, begun = _follow(connection, table, changed)
+        statement, in_order = _end(table, connection.dialect)
+        connection.exec_driver_sql(statement, [in_order(_named(version)) for version in ended])
+        rows += begun
+    insert_rows(connection, table, rows)
+
+
+def _follow(
+    connection: Connection, table: Table, changed: Mapping[UUID, Sequence[Values]]
+) -> tuple[list[Values], list[Values]]:
+    """Return the versions that end, and those that follow on them.
+
+    Raises:
+        ProjectionInconsistent: a key has no version to follow on.
+    """
+    positions = first_positions(connection, changed)
+    statement, in_order = _find(table, connection.dialect)
+    ended: list[Values] = []
+    begun: list[Values] = []
+    for uuid, each in changed.items():
+        last = {"_position": positions.get(uuid), "_version": each[0]["version"] - 1}
+        row = connection.exec_driver_sql(statement, in_order(last)).one_or_none()
+        if row is None:
+            continue
+        version = dict(row._mapping)  # noqa: SLF001 - public, in spite of its name
+        ended.append(version)
+        for values in each:
+            version = _next(version, values)
+            begun.append(version)
+    if len(ended) < len(changed):
+        raise rows_missing(_NAME, table, len(changed) - len(ended), len(changed))
+    return ended, begun
+
+
+def _named(version: Values) -> Values:
+    return {
+        "_position": version["position"],
+        "_version": version["version"],
+        "held_until": version["held_until"],
+    }
+
+
+@cache
+def _find(table: Table, dialect: Dialect) -> Prepared:
+    return prepared(select(table).where(*_by_name(table)), dialect)
+
+
+@cache
+def _end(table: Table, dialect: Dialect) -> Prepared:
+    ended = update(table).values(held_until=bindparam("held_until")).where(*_by_name(table))
+    return prepared(ended, dialect)
+
+
+def _by_name(table: Table) -> list[ColumnElement[bool]]:
+    return [table.c.position == bindparam("_position"), table.c.version == bindparam("_version")]
+
+
+VIEW = View(version=2, table=table, fold=_fold, write=_write)

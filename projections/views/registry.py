@@ -1,0 +1,20 @@
+"""All the views; adding one here and its file is all that it takes to have it."""
+
+from domain.errors import ProjectionNotFound
+from projections.views import auth_lookup, entries, key_list, key_versions
+from projections.views.view import View
+
+VIEWS = (key_list.VIEW, auth_lookup.VIEW, entries.VIEW, key_versions.VIEW)
+
+
+def view_named(name: str) -> View:
+    """Return a view by its name.
+
+    Raises:
+        ProjectionNotFound: there is none of that name.
+    """
+    for view in VIEWS:
+        if view.name == name:
+            return view
+    message = f"there is no projection {name[:60]!r}; there are: {', '.join(v.name for v in VIEWS)}"
+    raise ProjectionNotFound(message)

@@ -1,0 +1,259 @@
+"""What a view is, and how events change its table, one event or a million.
+
+A view of keys has one row for each key, named by ``position``: that of the key's first event,
+which never changes and orders the keys by their age. (`projections.views.key_versions` has a row
+for each version of a key.) Each kind of event turns into values of columns that follow from the
+event alone, so that a batch of events folds in memory into one insert or update for each key, and
+live projection and replay are the same code.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    Dialect,
+    MetaData,
+    Table,
+    bindparam,
+    insert,
+    update,
+)
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from domain.api_key import ApiKey
+from domain.audit_log import LedgerEvent
+from domain.errors import PoisonEvent, ProjectionInconsistent
+from domain.key_ids import to_key_id
+from projections.store.database import POSTGRESQL
+from projections.store.events import Recorded, first_positions
+from projections.store.postgresql_tables import copy_rows
+from projections.store.seals import Seals
+
+_WORTH_COPYING = 100
+"""Rows, from which on PostgreSQL's COPY takes less time than inserting them."""
+
+Values = dict[str, Any]
+Handlers = Mapping[type[LedgerEvent], Callable[[Any], Values]]
+"""For each kind of event, the values that it sets. A view names all kinds, so that none is
+forgotten."""
+
+
+def changes_nothing(_event: LedgerEvent) -> Values:
+    """Handle a kind of event that a view has nothing to do with."""
+    return {}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class View:
+    """A projection of the events onto a table.
+
+    Args:
+        version: counts up whenever the table or what is written into it changes, which makes every
+            database rebuild the view when the program is next started.
+        table: has the columns ``key_id`` and ``position``.
+        fold: turns events, all those of a key in their order, into what is to be written; it asks
+            no database. Raises `PoisonEvent` if it fails on an event.
+        write: writes what was folded into the table or a copy of it, with the seals that its rows
+            have. Raises `ProjectionInconsistent` if an event changes a key that has no row.
+        in_order: whether its rows depend on the order of all events, and not only on the events
+            of their own keys, so that a new table has to be filled in that order.
+    """
+
+    version: int
+    table: Table
+    fold: Callable[[Iterable[Recorded]], Any]
+    write: Callable[[Connection, Table, Any, Seals], None]
+    in_order: bool = False
+
+    @property
+    def name(self) -> str:
+        """The view's name, which is its table's too."""
+        return self.table.name
+
+    def project(
+        self, connection: Connection, table: Table, recorded: Iterable[Recorded], seals: Seals
+    ) -> None:
+        """Apply events to the view's table or to a copy of it.
+
+        Raises:
+            PoisonEvent, ProjectionInconsistent: as `fold` and `write` do.
+        """
+        self.write(connection, table, self.fold(recorded), seals)
+
+
+def view_of_keys(
+    *,
+    version: int,
+    table: Table,
+    handlers: Handlers,
+    write: "Callable[[Connection, Table, Folded, Seals], None] | None" = None,
+) -> View:
+    """Return a view with one row for each key, which the handlers change.
+
+    Args:
+        version: as in `View`.
+        table: its primary key is ``position``.
+        handlers: for each kind of event, the values that it sets.
+        write: as in `View`; without it, rows are inserted and updated as they were folded.
+    """
+    fold = partial(_fold, table.name, handlers)
+    return View(version, table, fold, write or partial(_write, table.name))
+
+
+@cache
+def copy_of(table: Table, name: str) -> Table:
+    """Return the same table under another name."""
+    return table.to_metadata(MetaData(), name=name)
+
+
+def values_of(name: str, handlers: Handlers, position: int, event: LedgerEvent) -> Values:
+    """Return what an event sets; the first one of a key sets what names its row, too.
+
+    Args:
+        name: of the view whose handlers these are.
+        position: of the event.
+
+    Raises:
+        PoisonEvent: the event's handler fails on it.
+    """
+    try:
+        values = handlers[type(event)](event)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise PoisonEvent(position, f"{name} fails on it: {error!r}") from error
+    if type(event) is ApiKey.Created:
+        values["position"] = position
+        values["key_id"] = to_key_id(event.originator_id)
+    return values
+
+
+def insert_rows(connection: Connection, table: Table, rows: Collection[Values]) -> None:
+    """Insert whole rows into a table, in their order.
+
+    They go to the driver in the form that it takes: to have a million dictionaries turned into it
+    costs as much as writing them.
+    """
+    if rows:
+        _, in_order = _insert(table, connection.dialect)
+        insert_in_order(connection, table, [in_order(row) for row in rows])
+
+
+def insert_in_order(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows whose values are in the order of the table's columns."""
+    if connection.dialect.name == POSTGRESQL and len(rows) >= _WORTH_COPYING:
+        copy_rows(connection, table, rows)
+    elif rows:
+        statement, _ = _insert(table, connection.dialect)
+        connection.exec_driver_sql(statement, list(rows))
+
+
+def rows_missing(name: str, table: Table, missing: int, keys: int) -> ProjectionInconsistent:
+    """Return what is raised where events change keys that have no row in a view's table."""
+    return ProjectionInconsistent(
+        f"{missing} of {keys} keys have no row in {table.name}; run:"
+        f" keyledger projections rebuild {name}"
+    )
+
+
+class Folded(NamedTuple):
+    """What events make of the rows of a view.
+
+    Args:
+        made: rows to insert, by the number behind the key's UUID.
+        changed: changes to rows that are there, by key.
+        before: for each key in ``changed``, its version before these changes.
+    """
+
+    made: dict[int, Values]
+    changed: dict[UUID, Values]
+    before: dict[UUID, int]
+
+
+def _write(name: str, connection: Connection, table: Table, folded: Folded, _seals: Seals) -> None:
+    made, changed, _ = folded
+    insert_rows(connection, table, made.values())
+    if changed:
+        positions = first_positions(connection, changed)
+        changes = [values | {"_position": positions.get(uuid)} for uuid, values in changed.items()]
+        update_rows(name, connection, table, changes)
+
+
+def update_rows(name: str, connection: Connection, table: Table, changes: Iterable[Values]) -> None:
+    """Change rows of a view's table.
+
+    Args:
+        name: of the view.
+        changes: the new values of each row, and its place as ``_position``.
+
+    Raises:
+        ProjectionInconsistent: a row is not there.
+    """
+    by_columns: dict[tuple[str, ...], list[Values]] = defaultdict(list)
+    for values in changes:
+        by_columns[tuple(sorted(values))].append(values)
+    for columns, rows in by_columns.items():
+        statement, in_order = _update(table, columns, connection.dialect)
+        updated = connection.exec_driver_sql(statement, [in_order(row) for row in rows]).rowcount
+        if updated != len(rows):
+            raise rows_missing(name, table, len(rows) - updated, len(rows))
+
+
+def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded:
+    made: dict[int, Values] = {}
+    changed: dict[UUID, Values] = {}
+    before: dict[UUID, int] = {}
+    for position, event in recorded:
+        # The number behind a UUID, for hashing a UUID takes longer than all else here.
+        number = event.originator_id.int
+        values = values_of(name, handlers, position, event)
+        if type(event) is ApiKey.Created:
+            made[number] = values
+        elif number in made:
+            made[number].update(values)
+        elif values:
+            before.setdefault(event.originator_id, event.originator_version - 1)
+            changed.setdefault(event.originator_id, {}).update(values)
+    return Folded(made, changed, before)
+
+
+Prepared = tuple[str, Callable[[Values], Any]]
+"""A statement for the driver, and what puts a row's values into its order."""
+
+
+def prepared(statement: ClauseElement, dialect: Dialect) -> Prepared:
+    """Return a statement in the form that the driver takes, for where each millisecond counts."""
+    compiled = cast("SQLCompiler", statement.compile(dialect=_positional(dialect)))
+    assert compiled.positiontup is not None  # noqa: S101 - true of a positional dialect
+    return str(compiled), itemgetter(*compiled.positiontup)
+
+
+@cache
+def _positional(dialect: Dialect) -> Dialect:
+    return (
+        dialect
+        if dialect.positional
+        else cast("type[DefaultDialect]", type(dialect))(paramstyle="format")
+    )
+
+
+@cache
+def _insert(table: Table, dialect: Dialect) -> Prepared:
+    return prepared(insert(table), dialect)
+
+
+@cache
+def _update(table: Table, columns: tuple[str, ...], dialect: Dialect) -> Prepared:
+    changed = [name for name in columns if name != "_position"]
+    statement = (
+        update(table)
+        .where(table.c.position == bindparam("_position"))
+        .values({name: bindparam(name) for name in changed})
+    )
+    return prepared(statement, dialect)
