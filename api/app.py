@@ -9,31 +9,31 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from api import gateway
-from api.addresses import Forwarded, parsed_networks
-from api.attestation_runs import AttestationRuns
-from api.background import attesting, expiring, keeping_last_uses, signing
-from api.body_limit import BodyLimit
-from api.check_protocol import FAST_LANE, ON_STOP
-from api.checks import Checks
-from api.client_limits import Connections
 from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
-from api.fast_lane import FastLane
-from api.http_connection import HTTP, Http
-from api.methods import answer_head
-from api.metrics import Metrics
-from api.observed import Observed
-from api.problems import install_problem_handlers
-from api.query_limit import QueryLimit
-from api.rebuilds import Rebuilds
-from api.routes import audit, documentation, events, keys, probes, projections, verify
-from api.routes.documented import problem_schemas
+from api.http.body_limit import BodyLimit
+from api.http.checks import Checks
+from api.http.coalesced_check import asking
+from api.http.methods import answer_head
+from api.http.metrics import Metrics
+from api.http.openapi import problem_schemas
+from api.http.problems import install_problem_handlers
+from api.http.protocol.connection import HTTP, Http
+from api.http.query_limit import QueryLimit
+from api.http.request_logging import Observed
+from api.http.routes import audit, documentation, events, keys, probes, projections, verify
+from api.http.streams.tails import tailing
+from api.http.tls import tls_of
+from api.http.verification import gateway
+from api.http.verification.fast_path import FastLane
+from api.http.verification.uvicorn_protocol import FAST_LANE, ON_STOP
+from api.http.work import Threads, WorkRoute, costly_reads_at_once
+from api.jobs.integrity_runs import AttestationRuns
+from api.jobs.periodic import attesting, expiring, keeping_last_uses, signing
+from api.jobs.rebuilds import Rebuilds
+from api.network.addresses import Forwarded, parsed_networks
+from api.network.connection_limits import Connections
 from api.settings import Settings
-from api.shared_question import asking
-from api.tails import tailing
-from api.tls import tls_of
-from api.work import Threads, WorkRoute, costly_reads_at_once
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
 from projections.rebuild.rebuild import Clock
@@ -127,7 +127,7 @@ def create_app(
         version=version("keyledger"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        # Theirs load scripts from elsewhere; see api/routes/documentation.py.
+        # Theirs load scripts from elsewhere; see api/http/routes/documentation.py.
         docs_url=None,
         redoc_url=None,
         # A redirect would send the query back, and a client would repeat its credential.

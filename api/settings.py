@@ -11,11 +11,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from api.addresses import parsed_networks
-from api.client_limits import ClientLimits, client_limits
-from api.console.scope_catalogue import read_catalogue
-from api.http_limits import HttpLimits
-from api.kubernetes import is_of_kubernetes
+from api.network.addresses import parsed_networks
+from api.network.connection_limits import ClientLimits, client_limits
+from api.network.http_limits import HttpLimits
+from api.network.kubernetes import is_of_kubernetes
+from api.scope_catalogue import read_catalogue
 from domain import names
 from domain.errors import Invalid
 from projections.store.database import KINDS_OF_URL, SQLITE

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from api.client_limits import raise_descriptor_limit
+from api.network.connection_limits import raise_descriptor_limit
 from benchmarks.checks import answered, forward_auth, times
 from benchmarks.claims import Row, at_most
 from benchmarks.load import Demand, Load

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Connection
 
-from api.access_tables import to_csv
 from api.command_line.failures import REFUSED, CommandFailed
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.terminal import counted, one_line, stdout_console, write_json
+from api.formats.access_csv import to_csv
 from domain.errors import HistoryInDoubt, Invalid
 from projections.audit_log.pack_export import export_pack
 from projections.queries.access_report import ALL_KEYS, Review, accesses, reviewed

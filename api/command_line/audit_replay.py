@@ -13,7 +13,7 @@ from api.command_line.local_ledger import local_ledger
 from api.command_line.moments import readable
 from api.command_line.options import AsJson, DataDir, KeyId
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
-from api.representations import key_as_json, page_as_json
+from api.formats.as_json import key_as_json, page_as_json
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.public_event import public_event

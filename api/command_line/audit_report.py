@@ -13,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from api.access_tables import to_csv
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.moments import date, parse_duration, parse_time, readable
 from api.command_line.options import AsJson, DataDir
 from api.command_line.output import standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console
-from api.representations import access_as_json
+from api.formats.access_csv import to_csv
+from api.formats.as_json import access_as_json
 from domain.errors import Invalid
 from domain.names import checked_workspace
 from domain.times import to_text

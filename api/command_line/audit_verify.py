@@ -6,7 +6,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from api.attestations import examine_ledger, keep_result
 from api.command_line.failures import REFUSED
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
@@ -21,7 +20,8 @@ from api.command_line.terminal import (
     write_json,
 )
 from api.composition import OpenLedger
-from api.representations import attestation_as_json
+from api.formats.as_json import attestation_as_json
+from api.jobs.integrity_check import examine_ledger, keep_result
 from domain.errors import LedgerError, LedgerUnavailable
 from projections.integrity.findings import Finding, Findings
 from projections.integrity.schema_check import refuse_schema

@@ -28,7 +28,7 @@ from api.command_line.options import (
 from api.command_line.output import OutputFailed, standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
 from api.composition import OpenLedger
-from api.representations import key_as_json
+from api.formats.as_json import key_as_json
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE

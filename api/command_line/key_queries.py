@@ -10,8 +10,8 @@ from api.command_line.moments import parse_time
 from api.command_line.options import AsJson, DataDir, KeyId, Workspace
 from api.command_line.terminal import stderr_console, stdout_console, write_json
 from api.composition import OpenLedger
-from api.cursors import from_cursor, list_of_keys, to_cursor
-from api.representations import event_as_json, key_as_json, page_as_json
+from api.formats.as_json import event_as_json, key_as_json, page_as_json
+from api.formats.cursors import from_cursor, list_of_keys, to_cursor
 from domain import scopes
 from domain.api_key import Status
 from domain.names import DEFAULT_WORKSPACE

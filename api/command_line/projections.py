@@ -12,7 +12,7 @@ from api.command_line.options import AsJson, DataDir
 from api.command_line.progress import ReplayProgress
 from api.command_line.projection_display import write_check, write_rebuild, write_statuses
 from api.command_line.terminal import stdout_console, write_json
-from api.representations import page_as_json, report_as_json, status_as_json
+from api.formats.as_json import page_as_json, report_as_json, status_as_json
 from domain.errors import Invalid
 from projections.integrity.schema_check import refuse_what_no_rebuild_mends
 from projections.rebuild import rebuild as replay

@@ -26,6 +26,6 @@ def serve(
     """Serve the HTTP API."""
     settings = checked_settings(host=host, port=port, workers=workers, data_dir=data_dir)
     # No other command waits for the server's libraries, nor does the list of commands.
-    from api.server import serve as serve_until_stopped  # noqa: PLC0415
+    from api.server.server import serve as serve_until_stopped  # noqa: PLC0415
 
     serve_until_stopped(settings)

@@ -9,11 +9,11 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Connection
 
-from api.bodies import Workspace
 from api.console.history import what_happened
 from api.console.times import read_time
-from api.cursors import from_cursor, to_cursor
-from api.free_text import refuse_token
+from api.formats.cursors import from_cursor, to_cursor
+from api.http.schemas.free_text import refuse_token
+from api.http.schemas.requests import Workspace
 from domain.caller import Actor
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid

@@ -18,9 +18,9 @@ from api.console.routes import (
     projection_pages,
     signing_in,
 )
-from api.console.scope_catalogue import read_catalogue
+from api.http.work import Work, does
+from api.scope_catalogue import read_catalogue
 from api.settings import Settings
-from api.work import Work, does
 from domain.tokens import RandomSource
 from projections.store.console_sessions import ConsoleSessions
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from api.console.forms import CSRF_FIELD, Form
-from api.problems import STATUSES
+from api.http.problems import STATUSES
 from domain.errors import Invalid, KeyNotFound, LedgerError, ScopeNotHeld
 from domain.token_text import hide_tokens
 

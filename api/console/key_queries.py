@@ -8,10 +8,10 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Connection
 
-from api.bodies import Scope, Status, Workspace
 from api.console.times import read_time
-from api.cursors import from_cursor, to_cursor
-from api.free_text import refuse_token
+from api.formats.cursors import from_cursor, to_cursor
+from api.http.schemas.free_text import refuse_token
+from api.http.schemas.requests import Scope, Status, Workspace
 from domain import names, scopes
 from domain.errors import Invalid
 from domain.times import to_text

@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from api.console import words
-from api.console.scope_catalogue import Catalogue
 from api.console.visitors import Visitor
-from api.requests import ledger_of
+from api.http.dependencies import ledger_of
+from api.scope_catalogue import Catalogue
 
 ROOT = "/console"
 LONGEST_ADDRESS = 2_000

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.console.pages import LONGEST_ADDRESS, ROOT, page
 from api.console.visitors import forget_session, session_value
-from api.problems import CONTENT_TYPE
+from api.http.problems import CONTENT_TYPE
 from domain.token_text import hide_tokens
 
 if TYPE_CHECKING:

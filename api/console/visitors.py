@@ -14,8 +14,8 @@ from fastapi import Request
 from fastapi.security import SecurityScopes
 from starlette.responses import Response
 
-from api.credentials import Requester, refusal
-from api.requests import ledger_of
+from api.http.credentials import Requester, refusal
+from api.http.dependencies import ledger_of
 from domain import names
 from domain.caller import Actor, Caller
 from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScope, NoCredential

@@ -3,7 +3,7 @@
 import pytest
 from starlette.exceptions import HTTPException
 
-from api.accept import form_of_answer
+from api.http.accept import form_of_answer
 
 OFFERED = ("application/json", "text/csv", "text/event-stream")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.addresses import Forwarded, parsed_address, parsed_networks
+from api.network.addresses import Forwarded, parsed_address, parsed_networks
 
 PROXY, CLIENT, SPOOFED = "192.0.2.1", "203.0.113.9", "198.51.100.7"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from api.attestations import Pace, Stopping, attest_ledger, examine_ledger
-from api.background import attesting
 from api.composition import OpenLedger
+from api.jobs.integrity_check import Pace, Stopping, attest_ledger, examine_ledger
+from api.jobs.periodic import attesting
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from domain.times import to_text

@@ -20,8 +20,8 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from api.app import create_app
-from api.check_protocol import CheckProtocol
 from api.composition import OpenLedger
+from api.http.verification.uvicorn_protocol import CheckProtocol
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.addresses import parsed_networks
-from api.client_limits import ClientLimits, Connections, client_limits
+from api.network.addresses import parsed_networks
+from api.network.connection_limits import ClientLimits, Connections, client_limits
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")

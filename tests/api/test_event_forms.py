@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.event_forms import entry_as_json, header, lines, messages, records
+from api.formats.event_formats import entry_as_json, header, lines, messages, records
 from domain.errors import ProjectionInconsistent
 from projections.queries.feed import FeedEntry
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
-from api.fast_lane import FastLane
-from api.fast_requests import may_answer
-from api.http_head import Head
-from api.http_messages import Message as HttpMessage
+from api.http.protocol.head import Head
+from api.http.protocol.messages import Message as HttpMessage
+from api.http.verification.fast_path import FastLane
+from api.http.verification.fast_requests import may_answer
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent

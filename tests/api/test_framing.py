@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http_head import Head
-from api.http_limits import MAX_CHUNKS, MAX_EXTENSION_BYTES, MAX_HEADERS, HttpLimits
-from api.http_messages import MessageReader
-from api.http_refusals import Refused
+from api.http.protocol.head import Head
+from api.http.protocol.messages import MessageReader
+from api.http.protocol.refusals import Refused
+from api.network.http_limits import MAX_CHUNKS, MAX_EXTENSION_BYTES, MAX_HEADERS, HttpLimits
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")

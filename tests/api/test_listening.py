@@ -8,7 +8,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from api.listening import CannotListen, announce, bind, close
+from api.network.listening import CannotListen, announce, bind, close
 from tests.system.processes import Servers, eventually
 
 

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 from httpx2 import Response
 
-from api import gateway
 from api.app import create_app
+from api.http.verification import gateway
 from api.settings import Settings
 from tests.api.served import Api, refused
 from tests.api.test_work import QUERIES, routes_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.attestations import attest_ledger
+from api.jobs.integrity_check import attest_ledger
 from projections.views.registry import VIEWS
 from projections.views.view import View
 from tests.api.served import Api, refused

@@ -9,8 +9,8 @@ import structlog
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from api.problems import STATUSES
-from api.work import Work, does
+from api.http.problems import STATUSES
+from api.http.work import Work, does
 from domain import errors
 from tests.api.served import Api, Json, invalid, refused
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from httpx2 import Response
 
-from api.background import expiring
+from api.jobs.periodic import expiring
 from tests.api.served import Api, Key
 from tests.system.processes import eventually
 

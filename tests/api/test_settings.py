@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.console import scope_catalogue
+from api import scope_catalogue
 from api.settings import PREFIX, Settings, SettingsError, read_settings
 
 OWN_CATALOGUE = Path(scope_catalogue.__file__).with_suffix(".toml")

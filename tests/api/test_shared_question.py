@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from api.composition import OpenLedger
-from api.shared_question import SharedQuestion
+from api.http.coalesced_check import SharedQuestion
 from domain.judge import Code
 from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate
@@ -137,7 +137,7 @@ def test_when_it_is_cut_while_a_question_waits_all_are_told_at_once(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody is to be told by running out of patience.
-    monkeypatch.setattr("api.shared_question._PATIENCE_SECONDS", 3600.0)
+    monkeypatch.setattr("api.http.coalesced_check._PATIENCE_SECONDS", 3600.0)
 
     async def work(question: SharedQuestion) -> None:
         assert await question.answered()
@@ -167,7 +167,7 @@ def cut_who_waits(keys: Keys) -> int:
 def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.shared_question._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("api.http.coalesced_check._PATIENCE_SECONDS", 0.05)
 
     async def work(question: SharedQuestion) -> None:
         with patch.object(OpenQuestion, "send", lambda *_: None):

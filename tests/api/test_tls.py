@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
-from api.tls import NoTls, RenewableTls
+from api.http.tls import NoTls, RenewableTls
 from tests.system.processes import Server, Servers, eventually
 
 CERTIFICATE, KEY = "certificate.pem", "key.pem"

@@ -13,10 +13,10 @@ from httpx2 import Response
 from pydantic import BaseModel, ValidationError
 
 from api.app import create_app
-from api.bodies import Body, Query
 from api.console.feed_queries import FeedQuery
 from api.console.key_queries import KeyQuery
-from api.free_text import HOLDS_TOKEN
+from api.http.schemas.free_text import HOLDS_TOKEN
+from api.http.schemas.requests import Body, Query
 from api.settings import Settings
 from domain.names import LEAVE_IT_OUT
 from domain.tokens import mint

@@ -19,8 +19,8 @@ from httpx2 import Response
 from sqlalchemy import Column, Engine, LargeBinary, String, event
 from structlog.testing import capture_logs
 
-from api.attestations import attest_ledger
-from api.problems import STATUSES
+from api.http.problems import STATUSES
+from api.jobs.integrity_check import attest_ledger
 from projections.integrity.schema_check import TABLES
 from projections.store.schema import events
 from projections.store.sqlite_driver import driver as sqlite3

@@ -9,13 +9,13 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
-from api import read_limits
 from api.app import create_app
-from api.query_limit import LONGEST_QUERY
-from api.read_limits import OF_A_CREDENTIAL, OF_A_WORKSPACE, ReadLimits
+from api.http import read_limits
+from api.http.query_limit import LONGEST_QUERY
+from api.http.read_limits import OF_A_CREDENTIAL, OF_A_WORKSPACE, ReadLimits
+from api.http.streams.tails import Tails
+from api.http.work import Work, WorkRoute
 from api.settings import Settings
-from api.tails import Tails
-from api.work import Work, WorkRoute
 from domain.errors import LedgerError, Overloaded, TooManyReads
 from projections.queries.feed import Place
 from tests.api.console.doors import DOORS

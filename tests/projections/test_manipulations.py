@@ -14,11 +14,11 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from api.attestations import attest_ledger
 from api.command_line import run
 from api.composition import OpenLedger, opened_ledger
 from api.console.installation import open_sessions
-from api.work import Threads
+from api.http.work import Threads
+from api.jobs.integrity_check import attest_ledger
 from domain.errors import LedgerError
 from domain.judge import Code, Verified
 from domain.key_ledger import Changes

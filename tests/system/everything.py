@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from api.event_forms import CSV, EVENT_STREAM, JSON, NDJSON
+from api.formats.event_formats import CSV, EVENT_STREAM, JSON, NDJSON
 from domain.times import to_text
 from domain.tokens import Token, mint, parse
 from projections.views.registry import VIEWS

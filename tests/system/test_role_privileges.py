@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event
 
-from api.attestations import attest_ledger
 from api.composition import opened_ledger
 from api.console.installation import open_sessions
+from api.jobs.integrity_check import attest_ledger
 from api.settings import Settings, read_settings
 from domain.judge import Verified
 from domain.key_ledger import Changes

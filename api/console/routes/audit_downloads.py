@@ -13,10 +13,10 @@ from api.console.feed_queries import FeedQuery
 from api.console.pages import ROOT
 from api.console.routes.audit_pages import SCOPE, Auditing, EntryQuery
 from api.console.visitors import Visitor, enter
-from api.credentials import Judge
-from api.event_streams import as_csv, as_ndjson
-from api.requests import ledger_of
-from api.work import Work, WorkRoute, does, threads_of
+from api.http.credentials import Judge
+from api.http.dependencies import ledger_of
+from api.http.streams.event_streams import as_csv, as_ndjson
+from api.http.work import Work, WorkRoute, does, threads_of
 from domain.errors import NoCheckpoint
 from projections.audit_log.checkpoint_table import shown_note
 from projections.queries.feed import FeedEntry, read_all, span_of

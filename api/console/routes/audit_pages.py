@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api.attestation_runs import STAGES, AttestationRuns, RunState
-from api.bodies import Workspace
 from api.composition import OpenLedger
 from api.console.by_hand import script_by_hand
 from api.console.feed_queries import FeedQuery, find_entries, keys_in, tell_entry
@@ -19,8 +17,10 @@ from api.console.forms import read_own_form
 from api.console.history import what_happened
 from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
-from api.requests import ledger_of
-from api.work import WorkRoute
+from api.http.dependencies import ledger_of
+from api.http.schemas.requests import Workspace
+from api.http.work import WorkRoute
+from api.jobs.integrity_runs import STAGES, AttestationRuns, RunState
 from domain.errors import EntryNotFound
 from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from api.console.pages import MEDIA_TYPES, ROOT, pages_of
-from api.work import Work, WorkRoute, does
+from api.http.work import Work, WorkRoute, does
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Security
 from starlette.responses import Response
 
-from api.bodies import KeyId
 from api.console import expirations
 from api.console.forms import Form, read_own_form
 from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
 from api.console.pages import ROOT, page, pages_of, see
-from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
-from api.requests import ledger_of
-from api.work import Work, WorkRoute, does
+from api.http.dependencies import ledger_of
+from api.http.schemas.requests import KeyId
+from api.http.work import Work, WorkRoute, does
+from api.scope_catalogue import offered
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Changes
 from projections.queries.keys_now import show_key

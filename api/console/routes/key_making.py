@@ -8,15 +8,15 @@ from fastapi import APIRouter, Depends, Request, Security
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.bodies import KeyId
 from api.console import expirations
 from api.console.forms import Form, read_own_form
 from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
 from api.console.pages import ROOT, page, pages_of
 from api.console.visitors import Visitor, enter
-from api.requests import ledger_of
-from api.routes.preconditions import idempotency
-from api.work import Work, WorkRoute, does
+from api.http.dependencies import ledger_of
+from api.http.preconditions import idempotency
+from api.http.schemas.requests import KeyId
+from api.http.work import Work, WorkRoute, does
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
 from projections.queries.keys_now import show_key

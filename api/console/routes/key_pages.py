@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Request, Security
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from api.bodies import KeyId, Workspace
 from api.console.history import Happening, tell_history
 from api.console.key_queries import NEWEST_FIRST, KeyQuery, find_keys, read_past
 from api.console.pages import ROOT, page, pages_of
-from api.console.scope_catalogue import offered
 from api.console.visitors import Visitor, enter
-from api.requests import ledger_of
-from api.work import WorkRoute
+from api.http.dependencies import ledger_of
+from api.http.schemas.requests import KeyId, Workspace
+from api.http.work import WorkRoute
+from api.scope_catalogue import offered
 from projections.queries.key_names import names_of_keys
 from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import show_key_at

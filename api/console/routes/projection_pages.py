@@ -9,9 +9,9 @@ from starlette.responses import Response
 from api.console.forms import read_own_form
 from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
-from api.rebuilds import Rebuilds, RebuildState
-from api.requests import ledger_of
-from api.work import WorkRoute
+from api.http.dependencies import ledger_of
+from api.http.work import WorkRoute
+from api.jobs.rebuilds import Rebuilds, RebuildState
 from projections.rebuild.status import ProjectionStatus, projection_status
 from projections.views.registry import view_named
 

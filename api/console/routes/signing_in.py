@@ -16,8 +16,8 @@ from api.console.visitors import (
     session_value,
     sessions_of,
 )
-from api.requests import ledger_of
-from api.work import Work, WorkRoute, does
+from api.http.dependencies import ledger_of
+from api.http.work import Work, WorkRoute, does
 from domain.judge import Code, Verified
 from domain.token_text import hide_tokens
 

@@ -199,10 +199,10 @@ def test_one_function_of_the_command_line_shows_tokens() -> None:
     """A command that shows a token in another way has to name the key of a lost one, too."""
     showing = {
         str(path.relative_to(ROOT)): path.read_text().count("reveal()")
-        for path in [*(ROOT / "api/command_line").rglob("*.py"), ROOT / "api/server.py"]
+        for path in [*(ROOT / "api/command_line").rglob("*.py"), ROOT / "api/server/server.py"]
     }
     found = {path: count for path, count in showing.items() if count}
-    assert found == {"api/command_line/key_changes.py": 1, "api/server.py": 1}
+    assert found == {"api/command_line/key_changes.py": 1, "api/server/server.py": 1}
 
 
 @pytest.mark.only_on("postgresql")

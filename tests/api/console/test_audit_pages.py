@@ -12,7 +12,7 @@ from base64 import b64encode
 import orjson
 import pytest
 
-from api.attestations import attest_ledger
+from api.jobs.integrity_check import attest_ledger
 from domain.errors import HistoryInDoubt
 from projections.store.locks import exclusively
 from tests.api.checkpoints import sign_a_checkpoint

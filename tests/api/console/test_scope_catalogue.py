@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from api.console.scope_catalogue import offered, read_catalogue
+from api.scope_catalogue import offered, read_catalogue
 from api.settings import SettingsError, read_settings
 from domain import scopes
 from tests.api.console.visits import Visit, words_in

@@ -1,0 +1,1 @@
+"""The forms in which answers leave: JSON, CSV, lines and cursors."""

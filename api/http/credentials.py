@@ -1,0 +1,208 @@
+"""Credentials: found in a request, proved, and turned into somebody who may do something."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Annotated
+
+from fastapi import Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
+
+from api.http.dependencies import checks_of
+from api.http.schemas.requests import EVERY_WORKSPACE
+from domain.caller import Actor, Caller
+from domain.errors import (
+    CredentialExpired,
+    CredentialRevoked,
+    InsufficientScope,
+    LedgerError,
+    NoCredential,
+    Unauthenticated,
+    WorkspaceForbidden,
+)
+from domain.judge import AuthRow, Code, Verified
+from domain.names import ROOT_WORKSPACE, without_token
+
+_HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
+Judge = Callable[[], Awaitable[object]]
+"""Raises `LedgerError` if whoever began what goes on for long may not go on with it."""
+
+CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
+
+# For the OpenAPI document alone: both would overlook a header that is there twice.
+bearer_scheme = HTTPBearer(scheme_name="Bearer", auto_error=False)
+api_key_scheme = APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Whoever holds the credential of a request.
+
+    Args:
+        caller: who commands are given by.
+        workspace: where the credential acts.
+    """
+
+    caller: Caller
+    workspace: str
+
+    @property
+    def is_root(self) -> bool:
+        """Tell whether the credential may act beyond one workspace."""
+        return self.workspace == ROOT_WORKSPACE
+
+    def acting_in(self, named: str | None) -> str:
+        """Return the workspace that a request is about.
+
+        Raises:
+            WorkspaceForbidden: it names one, other than its own, without being root's.
+            Invalid: the name contains a token.
+        """
+        if named is None or named == self.workspace:
+            return self.workspace
+        if not self.is_root:
+            raise WorkspaceForbidden(
+                f"this credential acts in the workspace {self.workspace}; only one of the"
+                f" workspace {ROOT_WORKSPACE} may name another"
+            )
+        return without_token("workspace", named)
+
+    def reading_in(self, named: str | None) -> str | None:
+        """Return the workspace that a request reads of, as `acting_in`; ``None`` is all of them.
+
+        Raises:
+            WorkspaceForbidden: as for `acting_in`, or all are asked for without being root.
+        """
+        workspace = self.acting_in(named)
+        return None if workspace == EVERY_WORKSPACE else workspace
+
+    def check_root(self) -> None:
+        """Refuse what concerns all workspaces to a credential of one.
+
+        Raises:
+            WorkspaceForbidden: it is none of the root workspace.
+        """
+        if not self.is_root:
+            raise WorkspaceForbidden(
+                f"this concerns all workspaces; it needs a key of the workspace {ROOT_WORKSPACE}"
+            )
+
+
+def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the one token that a request presents.
+
+    Raises:
+        NoCredential: there is none, or one of a scheme that is not Bearer.
+        Unauthenticated: there are two that differ, or a scheme without a token.
+    """
+    token: bytes | None = None
+    for name, value in headers:
+        if name == b"authorization":
+            found = _bearer_token(value)
+        elif name in _HEADERS_WITH_TOKEN:
+            found = value.strip()
+        else:
+            continue
+        if token is not None and token != found:
+            raise Unauthenticated("two different credentials were presented; present one")
+        token = found
+    if token is None:
+        raise NoCredential("present a token, as Authorization: Bearer TOKEN or X-API-Key: TOKEN")
+    return token.decode("latin-1")
+
+
+def _bearer_token(value: bytes) -> bytes:
+    scheme, _, token = value.strip().partition(b" ")
+    if scheme.lower() != b"bearer":
+        # Like no credential at all: its challenge carries no error code (RFC 6750, section 3.1).
+        raise NoCredential("write the header as Authorization: Bearer TOKEN")
+    if not (token := token.strip()):
+        raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
+    return token
+
+
+async def require(
+    request: Request,
+    scopes: SecurityScopes,
+    _bearer: Annotated[object, Security(bearer_scheme)],
+    _api_key: Annotated[object, Security(api_key_scheme)],
+) -> Requester:
+    """Let in who presents a live key with the scopes that the route asks for.
+
+    Raises:
+        Unauthenticated: no credential, or none that is good.
+        InsufficientScope: a good one with too small a scope.
+        LedgerUnavailable, Overloaded: it cannot be told now.
+    """
+    return await requester_with(request, presented_token(request.headers.raw), scopes.scopes)
+
+
+async def requester_with(
+    request: Request, token: str, scopes: list[str], *, key_id: str | None = None
+) -> Requester:
+    """Return the requester that a token belongs to.
+
+    Args:
+        token: as presented; it is verified here.
+        scopes: the scopes that the route needs.
+        key_id: the key that the token must belong to, where the request names one.
+
+    Raises:
+        LedgerError: as for `require`; a token of another key is refused like an unknown one.
+    """
+    key = await _proved_key(request, token, scopes, key_id)
+    caller = Caller(
+        Actor("key", key.key_id),
+        holds=key.scopes,
+        request_id=request.state.request_id,
+        source_ip=_source(request),
+    )
+    return Requester(caller, key.workspace)
+
+
+async def require_still(request: Request, scope: str) -> None:
+    """Hold a request that `require` has let in, and that goes on for long, to its credential.
+
+    Raises:
+        LedgerError: as for `require`.
+    """
+    await _proved_key(request, presented_token(request.headers.raw), [scope])
+
+
+async def _proved_key(
+    request: Request, token: str, scopes: list[str], key_id: str | None = None
+) -> AuthRow:
+    verdict = (await checks_of(request).verdict(token, scopes, _source(request))).verdict
+    if verdict.key is not None:
+        if key_id is not None and not _same(key_id, verdict.key.key_id):
+            raise refusal(Code.NOT_FOUND, "")
+        request.state.actor = verdict.key.key_id
+        request.state.workspace = verdict.key.workspace
+    if not isinstance(verdict, Verified):
+        raise refusal(verdict.code, " ".join(scopes))
+    return verdict.key
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare in a time that does not depend on where they differ."""
+    return compare_digest(one.encode("utf-8", "replace"), other.encode())
+
+
+def _source(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
+def refusal(code: Code, scope: str) -> LedgerError:
+    """Return the error that refuses a presented credential for a verdict's code.
+
+    Args:
+        code: any but ``VALID``.
+        scope: what the credential would have needed.
+    """
+    if code is Code.REVOKED:
+        return CredentialRevoked("the credential was revoked")
+    if code is Code.EXPIRED:
+        return CredentialExpired("the credential has expired")
+    if code is Code.INSUFFICIENT_SCOPE:
+        return InsufficientScope(scope)
+    return Unauthenticated("the credential is not known here")

@@ -1,0 +1,164 @@
+"""The feed of all events: a page of it, all of it as a stream, or what comes, as it comes."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response, Security
+from fastapi.responses import JSONResponse
+
+from api.formats.as_json import page_as_json
+from api.formats.cursors import from_cursor, to_cursor
+from api.formats.event_formats import (
+    CSV,
+    EVENT_STREAM,
+    FORMS,
+    JSON,
+    NDJSON,
+    entry_as_json,
+)
+from api.http.accept import form_of_answer
+from api.http.credentials import Judge, Requester, require, require_still
+from api.http.dependencies import StrictRoute, ledger_of
+from api.http.openapi import answers, texts
+from api.http.schemas.audit import FindEvents
+from api.http.schemas.responses import FeedAnswer
+from api.http.streams.event_streams import as_csv, as_ndjson
+from api.http.streams.tails import Tails
+from api.http.work import Work, admit_export, does, threads_of
+from domain.errors import Invalid
+from domain.times import checked, to_text
+from projections.queries.feed import (
+    FeedEntry,
+    FeedFilters,
+    Place,
+    newest_place,
+    place_of,
+    read_all,
+    read_feed,
+    span_of,
+)
+from projections.store.database import Database
+
+router = APIRouter(tags=["audit"], route_class=StrictRoute)
+
+SCOPE = "audit:read"
+_PAGE = 50
+_STREAMS = {
+    NDJSON: "A line for each event: its `leaf_index`, its `position`, and its `entry`, as it is in"
+    " the tree byte for byte.",
+    CSV: "A header, and a record for each event. Text that a spreadsheet would take for a formula"
+    " has an apostrophe before it.",
+    EVENT_STREAM: "Server-sent events, each with the data of a line of NDJSON; its id is its"
+    " position, and `Last-Event-ID` goes on after it.",
+}
+_RESPONSES = answers(406, ok=FeedAnswer)
+for _form, _meaning in _STREAMS.items():
+    _RESPONSES[200].setdefault("content", {}).update(texts(_form, _meaning)[200]["content"])
+
+
+@router.get("/v1/events", responses=_RESPONSES)
+@does(Work.STREAM)
+async def read_the_events(
+    request: Request,
+    requester: Annotated[Requester, Security(require, scopes=[SCOPE])],
+    query: Annotated[FindEvents, Query()],
+    last_event_id: Annotated[
+        str | None, Header(description="For a live tail: the id of the last event that came.")
+    ] = None,
+) -> Response:
+    """Read what happened to the keys of the workspace, in the order in which it did.
+
+    `Accept` chooses the form: a page of JSON; all events, as NDJSON or CSV; or a live tail of
+    server-sent events. A tail goes on until the credential ends. Where it ends before all events
+    are sent, the answer is broken off: the chunked coding then has no last chunk.
+    """
+    workspace = requester.reading_in(query.workspace)
+    filters = FeedFilters(
+        workspace=workspace,
+        key_id=query.key_id,
+        actor=query.actor,
+        type=query.type,
+        since=checked("from", query.since),
+        until=checked("until", query.until),
+    )
+
+    async def judge() -> None:
+        await require_still(request, SCOPE)
+
+    form = form_of_answer(request.headers.getlist("accept"), FORMS)
+    database = ledger_of(request).database
+    threads = threads_of(request)
+    if form == JSON:
+        async with threads.pages.admitted(request):
+            answer: Response = await threads.run(Work.COSTLY_READ, _page, database, filters, query)
+    elif (query.cursor, query.limit) != (None, None):
+        raise Invalid("cursor", f"leave cursor and limit out: only {JSON} has pages")
+    elif form == EVENT_STREAM:
+        answer = await _tail(request, filters, query, last_event_id, judge)
+    else:
+        await admit_export(request)
+        batches = await threads.run(Work.STREAM, _batches, database, filters, query)
+        answer = (as_ndjson if form == NDJSON else as_csv)(batches, judge, threads)
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+def _page(database: Database, filters: FeedFilters, query: FindEvents) -> Response:
+    mark = _mark(filters, query.after)
+    limit = query.limit or _PAGE
+    with database.read() as connection:
+        after = from_cursor(query.cursor, *mark)
+        if after is None:
+            after = place_of(connection, query.after or 0, field="after").leaf_index
+        span = span_of(connection, filters, after=after)
+        found = read_feed(connection, filters, span, limit=limit + 1)
+    page = found[:limit]
+    cursor = to_cursor(page[-1].leaf_index, *mark) if len(found) > limit else None
+    return JSONResponse(page_as_json([entry_as_json(each) for each in page], cursor))
+
+
+def _mark(filters: FeedFilters, after: int | None) -> list[str | None]:
+    times = [None if at is None else to_text(at) for at in (filters.since, filters.until)]
+    named = [filters.workspace, filters.key_id, filters.actor, filters.type]
+    return ["feed", *named, *times, None if after is None else str(after)]
+
+
+def _batches(
+    database: Database, filters: FeedFilters, query: FindEvents
+) -> Iterator[list[FeedEntry]]:
+    with database.read() as connection:
+        after = place_of(connection, query.after or 0, field="after")
+        span = span_of(connection, filters, after=after.leaf_index)
+    return read_all(database, filters, span)
+
+
+async def _tail(
+    request: Request,
+    filters: FeedFilters,
+    query: FindEvents,
+    last_event_id: str | None,
+    judge: Judge,
+) -> Response:
+    database = ledger_of(request).database
+    tails: Tails = request.app.state.tails
+    after = await threads_of(request).run(
+        Work.READ, _begin_after, database, query.after, last_event_id
+    )
+    return tails.begin(
+        database, filters, after, judge, holder=(request.state.actor, request.state.workspace)
+    )
+
+
+def _begin_after(database: Database, after: int | None, last_event_id: str | None) -> Place:
+    """Return where a tail begins; a client that comes back repeats the query of its first time."""
+    field = "after"
+    # An empty one is what a client has that was told to forget it.
+    if last_event_id:
+        field = "Last-Event-ID"
+        if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 20):  # noqa: PLR2004
+            raise Invalid(field, "give the id of the last event that came, as it was")
+        after = int(last_event_id)
+    with database.read() as connection:
+        if after is None:
+            return newest_place(connection)
+        return place_of(connection, after, field=field)

@@ -1,0 +1,123 @@
+"""Verifying tokens on behalf of other services, at the doors that they already know."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response, Security
+from fastapi.responses import JSONResponse
+
+from api.formats.as_json import JsonObject, page_as_json, verdict_as_json
+from api.http.client_authentication import CLIENT_FIELDS, FORM, OAuthCall, authenticated_call
+from api.http.credentials import Requester, require
+from api.http.dependencies import StrictRoute, checks_of
+from api.http.metrics import Metrics
+from api.http.oauth_errors import OAuthRoute, oauth_answers
+from api.http.openapi import answers
+from api.http.schemas.requests import TOKEN_EXAMPLE, NoQuery, VerifyToken, VerifyTokens
+from api.http.schemas.responses import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
+from api.http.work import Work, does
+from domain import scopes
+from domain.judge import Verified
+from projections.auth.authentication import Answer
+
+router = APIRouter(tags=["verify"], route_class=StrictRoute)
+
+oauth_router = APIRouter(tags=["verify"], route_class=OAuthRoute)
+
+Verifying = Annotated[Requester, Security(require, scopes=["api-keys:verify"])]
+Introspecting = Annotated[OAuthCall, Security(authenticated_call, scopes=["api-keys:verify"])]
+
+
+@router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
+@does(Work.VERIFY)
+async def verify_token(
+    request: Request, requester: Verifying, _query: NoQuery, body: VerifyToken
+) -> Response:
+    """Tell whether a token is good, for the scopes asked for.
+
+    The answer is 200 whatever the verdict; `valid` and `code` say it. Keys of a workspace other
+    than the credential's do not exist.
+    """
+    workspace = requester.acting_in(body.workspace)
+    answer = await _verdict(request, requester, body.token, body.scopes, workspace)
+    request.state.outcome = answer.verdict.code
+    return JSONResponse(verdict_as_json(answer))
+
+
+@router.post("/v1/verify/batch", responses=answers(413, ok=VerdictListAnswer))
+@does(Work.VERIFY)
+async def verify_tokens(
+    request: Request, requester: Verifying, _query: NoQuery, body: VerifyTokens
+) -> Response:
+    """Tell of up to 100 tokens whether they are good; the verdicts come in the tokens' order."""
+    workspace = requester.acting_in(body.workspace)
+    verdicts = [
+        await _verdict(request, requester, each.token, each.scopes, workspace)
+        for each in body.tokens
+    ]
+    return JSONResponse(page_as_json([verdict_as_json(answer) for answer in verdicts], None))
+
+
+@oauth_router.post(
+    "/v1/introspect",
+    responses=oauth_answers(ok=IntrospectionAnswer),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                FORM: {
+                    "schema": {
+                        "type": "object",
+                        "required": ["token"],
+                        "properties": {
+                            "token": {"type": "string", "examples": [TOKEN_EXAMPLE]},
+                            "token_type_hint": {"type": "string"},
+                            "workspace": {"type": "string"},
+                            **CLIENT_FIELDS,
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+@does(Work.VERIFY)
+async def introspect_token(request: Request, call: Introspecting, _query: NoQuery) -> Response:
+    """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
+
+    Of a token that is not good, for whatever reason, it says `{"active": false}` and nothing else.
+
+    An OAuth client can authenticate by HTTP Basic, or with `client_id` and `client_secret` in the
+    form, instead of Bearer. The `client_id` is the id of a key, and the `client_secret` is its
+    token. Errors then have the form of RFC 6749, section 5.2.
+    """
+    token = call.form.required("token")
+    workspace = call.requester.acting_in(call.form.optional("workspace"))
+    answer = await _verdict(request, call.requester, token, [], workspace)
+    return JSONResponse(_introspection(answer))
+
+
+async def _verdict(
+    request: Request, requester: Requester, token: str, wanted: list[str], workspace: str
+) -> Answer:
+    checked = scopes.checked(wanted) if wanted else ()
+    source = requester.caller.source_ip
+    answer = await checks_of(request).verdict(token, checked, source, workspace=workspace)
+    metrics: Metrics = request.app.state.metrics
+    metrics.verdict(answer.verdict.code)
+    return answer
+
+
+def _introspection(answer: Answer) -> JsonObject:
+    if not isinstance(answer.verdict, Verified):
+        return {"active": False}
+    key = answer.verdict.key
+    described: dict[str, Any] = {
+        "active": True,
+        "scope": " ".join(key.scopes),
+        "client_id": key.key_id,
+        "sub": key.key_id,
+        "token_type": "Bearer",
+    }
+    if key.expires_at is not None:
+        described["exp"] = int(key.expires_at.timestamp())
+    return described

@@ -1,0 +1,62 @@
+"""Answers that stream entries, however many there are, as long as whoever asked may have them.
+
+One that cannot go on is broken off. Its chunked coding has no end then (RFC 9112, section 8), by
+which a client knows that what came is not all.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import structlog
+from fastapi.responses import StreamingResponse
+
+from api.formats.event_formats import CSV, NDJSON, header, lines, records
+from api.http.credentials import Judge
+from api.http.work import Threads, Work
+from domain.errors import LedgerError
+from projections.queries.feed import FeedEntry
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_log = structlog.get_logger()
+
+
+def as_ndjson(
+    batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads
+) -> StreamingResponse:
+    """Answer with a line for each entry."""
+    return _Export(_judged(map(lines, batches), judge, threads), media_type=NDJSON)
+
+
+def as_csv(batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads) -> StreamingResponse:
+    """Answer with a table for spreadsheets, to be kept as a file."""
+    return _Export(
+        _judged(_table(batches), judge, threads),
+        media_type=f"{CSV}; charset=utf-8; header=present",
+        headers={"Content-Disposition": 'attachment; filename="events.csv"'},
+    )
+
+
+def _table(batches: Iterator[list[FeedEntry]]) -> Iterator[bytes]:
+    yield header()
+    yield from map(records, batches)
+
+
+async def _judged(parts: Iterator[bytes], judge: Judge, threads: Threads) -> AsyncIterator[bytes]:
+    # Each part is made in a thread, and none once the client is gone.
+    async for part in threads.iterate(Work.STREAM, parts):
+        # After the reading: nothing appended after a revocation is sent.
+        await judge()
+        yield part
+
+
+class _Export(StreamingResponse):
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Send all of it, or break it off."""
+        try:
+            await super().__call__(scope, receive, send)
+        except LedgerError as error:
+            _log.warning("export_broken_off", code=error.code, detail=str(error))
+            scope["state"]["outcome"] = error.code
+            # An answer that is left without its end has its connection closed by the server.

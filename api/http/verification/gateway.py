@@ -1,0 +1,178 @@
+"""Forward authentication: the answer that a gateway asks for before it lets a request through.
+
+nginx's ``auth_request``, Traefik's ForwardAuth, Caddy's ``forward_auth`` and Envoy's ``ext_authz``
+all send the caller's headers and look at the status of the answer: 204 lets the request through,
+401 and 403 refuse it. Whatever else happens is 503, which none of them takes for a yes. Envoy takes
+200 alone for one, so its form of the question, with the scopes in the path, is answered by that.
+"""
+
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.types import Scope, Send
+
+from api.http.checks import Checks
+from api.http.credentials import presented_token, refusal
+from api.http.metrics import Metrics
+from api.http.openapi import answers, headers
+from api.http.problems import FAILURE, failure_answer, refusal_answer
+from api.http.request_logging import request_id_of
+from domain import scopes
+from domain.errors import InsufficientScope, Invalid, LedgerError
+from domain.judge import AuthRow, Code, Verified
+
+PATH = "/v1/forward-auth"
+_SCOPES_IN_PATH = f"{PATH}/scopes/"
+_LONGEST_DEMAND = 16_384
+REFUSED_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def is_for_gateway(path: str) -> bool:
+    """Tell whether a path is a gateway's; Envoy appends the path of the request it holds back."""
+    return path == PATH or path.startswith(f"{PATH}/")
+
+
+async def serve_gateway(scope: Scope, send: Send, checks: Checks, metrics: Metrics) -> None:
+    """Answer a gateway's question as a plain ASGI application, without the framework."""
+    started = perf_counter()
+    request_id = request_id_of(scope["headers"])
+    code: str = Code.VALID
+    refused = None
+    try:
+        status, sent = await _allow(checks, scope)
+    except LedgerError as error:
+        code = error.code
+        refused = refusal_answer(error, request_id)
+    except Exception:  # noqa: BLE001 - as in `Observed`, which a check does not come by
+        structlog.get_logger().exception("failed", request_id=request_id)
+        code = FAILURE
+        refused = failure_answer(request_id)
+    body = b""
+    if refused is not None:
+        status, body = refused.status_code, bytes(refused.body)
+        sent = [*refused.raw_headers, *REFUSED_HEADERS]
+    sent.append((b"x-request-id", request_id.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+    seconds = perf_counter() - started
+    metrics.checks(code, scope["method"], PATH, status, count=1, seconds=seconds)
+    metrics.outcome(code)
+
+
+async def _allow(checks: Checks, request: Scope) -> tuple[int, Headers]:
+    """Return the status that is a yes to the gateway, and the headers for it to pass on."""
+    token = presented_token(request["headers"])
+    wanted = wanted_scopes(request["path"], request["query_string"])
+    client = request.get("client")
+    verdict = (await checks.verdict(token, wanted, client and client[0])).verdict
+    if not isinstance(verdict, Verified):
+        raise refusal(verdict.code, " ".join(wanted))
+    sent = headers_of(verdict.key)
+    if request["path"] == PATH:
+        return 204, sent
+    return 200, [*sent, (b"content-length", b"0")]
+
+
+def headers_of(key: AuthRow) -> Headers:
+    """Return the headers that tell a gateway whose request may pass."""
+    return [
+        (b"x-auth-key-id", key.key_id.encode()),
+        (b"x-auth-workspace", key.workspace.encode()),
+        (b"x-auth-scopes", " ".join(key.scopes).encode()),
+    ]
+
+
+def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
+    """Return the scopes that a gateway demands, by its query or by the path it puts in front.
+
+    Envoy puts a fixed prefix before the path of the request that it holds back, and cannot add a
+    query: ``/v1/forward-auth/scopes/mcp:read`` + ``/what/was/asked``. Nothing else is taken for a
+    demand: whoever misspells one must not let everybody through.
+
+    Raises:
+        InsufficientScope: what is demanded is no scope, so nobody has it.
+    """
+    if path == PATH:
+        return _wanted_by_query(query)
+    if path.startswith(_SCOPES_IN_PATH):
+        return _wanted_by_path(path.removeprefix(_SCOPES_IN_PATH).partition("/")[0])
+    raise _misconfigured()
+
+
+# What gateways demand is in their configurations: few demands, and short ones. A refusal is not
+# remembered, so whoever asks here directly cannot fill the memory with long ones.
+@lru_cache(maxsize=1024)
+def _wanted_by_query(query: bytes) -> tuple[str, ...]:
+    if len(query) > _LONGEST_DEMAND:
+        raise _misconfigured()
+    asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    if any(name != "scope" for name, _ in asked):
+        raise _misconfigured()
+    return _checked([value for _, value in asked]) if query else ()
+
+
+@lru_cache(maxsize=1024)
+def _wanted_by_path(names: str) -> tuple[str, ...]:
+    if len(names) > _LONGEST_DEMAND:
+        raise _misconfigured()
+    return _checked(names.split(","))
+
+
+def _checked(wanted: list[str]) -> tuple[str, ...]:
+    try:
+        return tuple(scopes.checked(wanted))
+    except Invalid:
+        raise _misconfigured() from None
+
+
+def _misconfigured() -> InsufficientScope:
+    return InsufficientScope(
+        "", "the gateway asks for a scope that is not valid: correct its configuration"
+    )
+
+
+def documented() -> dict[str, Any]:
+    """Return the description of this door for the OpenAPI document."""
+    described = answers(404)
+    for status in ("404", "422"):
+        described.pop(int(status), None)
+    return {
+        "get": {
+            "tags": ["verify"],
+            "summary": "Let a gateway's request through, or not",
+            "operationId": "forward_auth",
+            "description": (
+                "The credential is that of the request which the gateway holds back, and needs the"
+                " scopes that the gateway demands. Traefik, Caddy and nginx give them as `scope`;"
+                f" Envoy by the path prefix `{_SCOPES_IN_PATH}mcp:read`, with any method; what may"
+                " pass is then answered by 200, which is all that Envoy takes for a yes."
+            ),
+            "security": [{"Bearer": []}, {"X-API-Key": []}],
+            "parameters": [
+                {
+                    "name": "scope",
+                    "in": "query",
+                    "description": "A scope that is demanded; may be given several times.",
+                    "schema": {"type": "string", "examples": ["mcp:read"]},
+                }
+            ],
+            "responses": {
+                "204": {
+                    "description": "The request may pass, with these headers.",
+                    "headers": headers(
+                        {
+                            "X-Auth-Key-Id": "The key.",
+                            "X-Auth-Workspace": "Its workspace.",
+                            "X-Auth-Scopes": "Its scopes, with a blank between two.",
+                        }
+                    ),
+                }
+            }
+            | {str(status): response for status, response in described.items()},
+        }
+    }

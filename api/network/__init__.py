@@ -1,0 +1,1 @@
+"""Addresses, and limits on what the network may send."""
