@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from tests.api.test_framing import CHUNKED, IN_CHUNKS, LENGTH, SMUGGLED
+from tests.api.http.protocol.test_framing import CHUNKED, IN_CHUNKS, LENGTH, SMUGGLED
 
 START = re.compile(rb"(?:GET|POST) (http://b)?/a HTTP/1\.1\r\nhost: a\r\n")
 """How the cases of the suite begin; the route's own start replaces it."""

@@ -10,7 +10,7 @@ from threading import Semaphore
 
 import pytest
 
-from tests.projections.signed_logs import (
+from tests.projections.audit_log.signed_logs import (
     Said,
     check_what_was_signed,
     entries_of,

@@ -11,7 +11,7 @@ from itertools import count
 
 import pytest
 
-from tests.api.test_framing import LIMITS, LONG, REFUSED, SMUGGLED, WHOLE
+from tests.api.http.protocol.test_framing import LIMITS, LONG, REFUSED, SMUGGLED, WHOLE
 from tests.system.clients import answered
 from tests.system.framed_routes import NAMES, ROTATED_AS, Route, cuts, routes
 from tests.system.processes import Server, servers_in

@@ -9,7 +9,7 @@ import httpx
 import api.console
 from domain.tokens import mint
 from tests.api.console.doors import DOORS
-from tests.api.test_tokens_in_text import FIELDS, Field
+from tests.api.http.schemas.test_tokens_in_text import FIELDS, Field
 from tests.domain.builders import a_random_source
 from tests.domain.tokens_in_text import WAYS
 from tests.system.clients import answered

@@ -14,8 +14,8 @@ from api.app import create_app
 from api.settings import Settings
 from tests.api.console.doors import DOORS, Door
 from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in, words_in
+from tests.api.http.routes.test_every_route import flat
 from tests.api.served import Api, Key
-from tests.api.test_every_route import flat
 from tests.raw_sql import raw
 
 # None of these rules depends on where the ledger is kept.

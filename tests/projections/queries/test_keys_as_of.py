@@ -25,7 +25,7 @@ from projections.store.sqlite_driver import driver as sqlite3
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.ledgers import Keys, keys_in
-from tests.projections.test_key_list import EVENT_OF_KEY, plans
+from tests.projections.views.test_key_list import EVENT_OF_KEY, plans
 from tests.raw_sql import sql
 
 EVERYTHING = Filters()

@@ -23,8 +23,8 @@ from projections.store.schema import last_attestation as table
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
+from tests.projections.integrity.manipulations import change_value
 from tests.projections.ledgers import HOUR, Keys, keys_in
-from tests.projections.manipulations import change_value
 from tests.raw_sql import plant_row, sql
 
 AT_ONCE = 1e-7

@@ -12,7 +12,7 @@ from tests.api.served import Api, refused
 from tests.raw_sql import raw
 from tests.system.processes import eventually
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 ROLES = {"keyledger_owner", "keyledger_server"}
 """Of PostgreSQL, whose names look like those of metrics."""
 

@@ -16,7 +16,7 @@ from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
 from tests.projections.ledgers import HOUR, Keys, keys_in
-from tests.projections.packs import FIRST_KEY, a_creation, a_line, a_pack, forged
+from tests.projections.tlog.packs import FIRST_KEY, a_creation, a_line, a_pack, forged
 
 
 def entries_in(connection: Connection) -> list[bytes]:

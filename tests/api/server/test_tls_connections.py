@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.test_tls import CERTIFICATE, KEY, client_context, write_certificate
+from tests.api.http.test_tls import CERTIFICATE, KEY, client_context, write_certificate
 from tests.system.processes import Servers, eventually, servers_in
 
 # None of these rules depends on where the ledger is kept.

@@ -28,14 +28,14 @@ from projections.integrity.findings import Finding
 from projections.integrity.schema_check import TABLES, refuse_schema
 from tests.conftest import SettableClock
 from tests.engines import Engine, fresh_copy, settings_of, url_to_set
-from tests.projections.ledgers import HOUR, Keys, keys_in
-from tests.projections.manipulations import (
+from tests.projections.integrity.manipulations import (
     NAMED,
     PLANTED,
     Manipulation,
     Victim,
     of_every_column,
 )
+from tests.projections.ledgers import HOUR, Keys, keys_in
 
 CASES = (*of_every_column(), *NAMED)
 NOW = SettableClock().advance(hours=2)

@@ -29,7 +29,7 @@ from projections.tlog.merkle import Growth
 from projections.tlog.notes import SigningKey, sign_note
 from projections.tlog.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
 from tests.domain.builders import ADA, NOON, PATIENT, a_credential, a_new_key
-from tests.projections.packs import (
+from tests.projections.tlog.packs import (
     ANOTHER_KEY,
     FIRST_KEY,
     KEY,

@@ -27,12 +27,12 @@ from projections.store.sqlite_driver import driver as sqlite3
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.doors import DOORS
 from tests.api.console.visits import Visit
+from tests.api.http.routes.test_every_route import Route, operations
 from tests.api.served import Api
-from tests.api.test_every_route import Route, operations
 from tests.engines import SQLITE
 from tests.raw_sql import sql
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 CODES = set(re.findall(r"^\| `(?!KEYLEDGER_)([A-Z_]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
 """The documented codes of a 503."""
 

@@ -17,7 +17,7 @@ from projections.store.private_files import (
 )
 from tests.accounts import NOBODY, needs_root
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALLOWED = {
     # The one place.
     ("projections/store/private_files.py", None),

@@ -41,8 +41,8 @@ from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address
 from tests.projections.ledgers import ADA, HOUR, Keys, Made, differing_rows, keys_in, made
-from tests.projections.old_ledgers import sign_all_events
 from tests.projections.processes import die_at_statement, run_until_killed
+from tests.projections.store.old_ledgers import sign_all_events
 from tests.raw_sql import count_events, dump, rows_of, sql, tables_of, view_rows
 
 pytestmark = pytest.mark.only_on("sqlite")
@@ -64,8 +64,9 @@ def make_old_database(folder: Path) -> None:
     The tokens come from a fixed seed; the salts of the verifiers do not, so no two runs give the
     same bytes. It is run by hand, in a checkout of the last version of a revision:
 
-        python -c "from pathlib import Path; from tests.projections.test_old_databases import *;
-        make_old_database(Path('tests/projections/old_databases'))"
+        python -c "from pathlib import Path
+        from tests.projections.store.test_old_databases import *
+        make_old_database(Path('tests/projections/store/old_databases'))"
     """
     database = folder / f"revision-{HEAD}.sqlite3"
     assert not database.exists(), "what was made once is kept"

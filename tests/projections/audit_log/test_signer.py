@@ -18,6 +18,14 @@ from projections.store.locks import exclusively
 from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, fresh_copy
+from tests.projections.audit_log.signed_logs import (
+    check_what_was_signed,
+    entries_of,
+    said_in_file,
+    said_in_table,
+    signing_key,
+    tree_hash,
+)
 from tests.projections.ledgers import Keys, keys_in
 from tests.projections.processes import (
     die_at_statement,
@@ -25,14 +33,6 @@ from tests.projections.processes import (
     die_when_a_file_reaches,
     run_until_killed,
     start,
-)
-from tests.projections.signed_logs import (
-    check_what_was_signed,
-    entries_of,
-    said_in_file,
-    said_in_table,
-    signing_key,
-    tree_hash,
 )
 from tests.raw_sql import sql
 

@@ -21,8 +21,8 @@ from projections.store.sqlite_driver import driver as sqlite3
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, empty_database, fresh_copy
+from tests.projections.audit_log.signed_logs import check_what_was_signed, said_in_file
 from tests.projections.ledgers import Keys, Made, keys_in
-from tests.projections.signed_logs import check_what_was_signed, said_in_file
 from tests.raw_sql import lose_events, sql
 
 SIGNED = [2, 5, 7]

@@ -8,8 +8,8 @@ from httpx2 import Response
 from api.app import create_app
 from api.http.verification import gateway
 from api.settings import Settings
+from tests.api.http.test_work import QUERIES, routes_of
 from tests.api.served import Api, refused
-from tests.api.test_work import QUERIES, routes_of
 
 SKIPPED = frozenset({"date", "x-request-id"})
 """Headers that differ between any two requests."""

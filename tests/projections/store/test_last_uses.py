@@ -25,8 +25,8 @@ from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, database_file
 from tests.projections.ledgers import HOUR, Keys, differing_rows, keys_in
-from tests.projections.old_ledgers import sign_all_events
 from tests.projections.processes import CONTEXT, die, run_until_killed, start
+from tests.projections.store.old_ledgers import sign_all_events
 from tests.raw_sql import go_on, rows_of, sql, stop_at, view_rows
 
 MINUTE = timedelta(minutes=1)

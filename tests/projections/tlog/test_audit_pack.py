@@ -18,7 +18,7 @@ from projections.tlog.audit_pack import HOW_TO_CHECK, write_pack
 from projections.tlog.checkpoint import open_checkpoint
 from projections.tlog.notes import open_note
 from projections.tlog.offline_verifier import FIXED_NAMES, MANIFEST
-from tests.projections.packs import (
+from tests.projections.tlog.packs import (
     ANOTHER_KEY,
     KEY,
     PUBLIC_KEY,

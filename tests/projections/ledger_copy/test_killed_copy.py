@@ -20,7 +20,7 @@ from tests.engines import (
 )
 from tests.postgresql import initdb
 from tests.programs import needs
-from tests.projections.copies import content_of, copy, copy_in_batches_of, move_in
+from tests.projections.ledger_copy.copies import content_of, copy, copy_in_batches_of, move_in
 from tests.projections.ledgers import differing_rows, keys_in
 from tests.projections.processes import die_at_statement, run_until_killed
 from tests.raw_sql import dump, rows_of

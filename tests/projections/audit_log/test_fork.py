@@ -21,17 +21,17 @@ from projections.store.locks import exclusively
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, fresh_copy
+from tests.projections.audit_log.signed_logs import (
+    check_what_was_signed,
+    entries_of,
+    said_in_file,
+    signing_key,
+)
 from tests.projections.ledgers import ADA, Keys, keys_in
 from tests.projections.processes import (
     die_at_statement,
     die_at_system_call,
     run_until_killed,
-)
-from tests.projections.signed_logs import (
-    check_what_was_signed,
-    entries_of,
-    said_in_file,
-    signing_key,
 )
 from tests.raw_sql import lose_events, rows_of, sql
 

@@ -9,7 +9,7 @@ from projections.queries.keys_now import list_keys
 from projections.store.last_uses import minute_of
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
-from tests.projections.test_key_list import LAST_USE, plans
+from tests.projections.views.test_key_list import LAST_USE, plans
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")

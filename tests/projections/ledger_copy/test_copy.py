@@ -31,7 +31,7 @@ from tests.engines import (
 )
 from tests.postgresql import initdb
 from tests.programs import needs
-from tests.projections.copies import at_call, content_of, copy, live_in, move_in
+from tests.projections.ledger_copy.copies import at_call, content_of, copy, live_in, move_in
 from tests.projections.ledgers import HOUR, differing_rows, keys_in
 from tests.raw_sql import (
     count_events,
