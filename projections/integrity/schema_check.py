@@ -6,7 +6,7 @@ expected follows from the definitions of the tables: it is what the same kind of
 them, so that nothing about it is written down twice.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, text
@@ -27,6 +27,8 @@ _REVISION = Table(
 TABLES = (_REVISION, *metadata.sorted_tables, *(view.table for view in VIEWS))
 """All tables of a ledger, as this program makes them."""
 
+_ATTEMPTS = 5
+_BEING_REPLACED = "a rebuild is replacing the tables at this moment; try again shortly"
 _VIEW_NAMES = frozenset(view.name for view in VIEWS)
 _SHOWN = 3
 
@@ -76,13 +78,11 @@ def schema_findings(database: Database) -> list[Finding]:
     names = [table.name for table in TABLES]
     is_on_postgresql = database.url.get_backend_name() == POSTGRESQL
     expected = _expected_on_postgresql(database) if is_on_postgresql else _expected_on_sqlite()
-    with database.read() as connection:
-        if is_on_postgresql:
-            found = postgresql_shapes.shapes_of(connection, names)
-            # A shadow becomes a live table, with all that is on it.
-            shadows = postgresql_shapes.shapes_of(connection, _shadows(connection))
-            beside = [*_additions_of_shadows(shadows)]
-        else:
+    if is_on_postgresql:
+        found, shadows = _shapes_on_postgresql(database, names)
+        beside = [*_additions_of_shadows(shadows)]
+    else:
+        with database.read() as connection:
             found = sqlite_shapes.shapes_of(connection, names)
             beside = [_trigger(*each) for each in sqlite_shapes.triggers_of(connection)]
     return [*_compared(expected, found), *beside]
@@ -162,6 +162,28 @@ def _additions_of_shadows(shadows: Shapes) -> Iterator[Finding]:
     for name, shape in shadows.items():
         for addition, removal in shape.additions.items():
             yield _finding(name, f"it has {addition}", f"{_WHO}, and run: {removal}")
+
+
+def _shapes_on_postgresql(database: Database, names: Collection[str]) -> tuple[Shapes, Shapes]:
+    """Return the shapes of the tables with these names, and of the shadow tables.
+
+    A rebuild replaces and drops tables meanwhile. PostgreSQL's functions that find a table or
+    describe an index do not use the snapshot of the transaction: a table that was replaced seems to
+    be missing, and one that was dropped is an error. A new transaction sees neither.
+    """
+    for remaining in reversed(range(_ATTEMPTS)):
+        try:
+            with database.read() as connection:
+                found = postgresql_shapes.shapes_of(connection, names)
+                # A shadow becomes a live table, with all that is on it.
+                shadows = postgresql_shapes.shapes_of(connection, _shadows(connection))
+        except postgresql_shapes.TableDroppedMeanwhile as error:
+            if not remaining:
+                raise LedgerUnavailable(_BEING_REPLACED) from error
+        else:
+            if found.keys() >= set(names):
+                break
+    return found, shadows
 
 
 @cache

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import InternalError
 
 from projections.store.table_shapes import TABLE, Shape, Shapes, index_kind
 
@@ -81,8 +82,23 @@ _ADDITIONS = text(
 )
 
 
+class TableDroppedMeanwhile(Exception):
+    """Another transaction dropped a table while its shape was read."""
+
+
 def shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
-    """Return the shapes of what these names stand for in the search path of a connection."""
+    """Return the shapes of what these names stand for in the search path of a connection.
+
+    Raises:
+        TableDroppedMeanwhile: the transaction of the connection can read nothing else.
+    """
+    try:
+        return _shapes_of(connection, names)
+    except InternalError as error:
+        raise TableDroppedMeanwhile from error
+
+
+def _shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
     tables = connection.execute(_TABLES, {"names": list(names)}).all()
     oids = {"oids": [row.oid for row in tables]}
     columns: dict[int, dict[str, str]] = {row.oid: {} for row in tables}
@@ -91,6 +107,8 @@ def shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
     for row in connection.execute(_COLUMNS, oids):
         columns[row.oid][row.name] = row.said
     for row in connection.execute(_INDEXES, oids):
+        if row.statement is None:
+            raise TableDroppedMeanwhile
         kind = index_kind(is_unique=row.is_unique, is_primary=row.is_primary)
         said = f"{kind} {row.statement.partition(' USING ')[2]}"
         indexes[row.oid][said if row.is_usable else f"unusable {said}"] = row.name
