@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from domain.errors import ProjectionInconsistent
 from domain.public_event import entry_of
-from projections.integrity.entries_check import read_event
+from projections.store.events import decode_canonical
 from projections.store.invalid_utf8 import illegible_text
 from projections.store.schema import events
 from projections.store.seals import Seals
@@ -65,7 +65,7 @@ def _wrong(seals: Seals, entry: object, event: Sequence[Any]) -> str | None:
     if not seals.is_event(*columns):
         return "has an event without a right seal: the ledger did not write it"
     try:
-        right = entry_of(read_event(event))
+        right = entry_of(decode_canonical(event))
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         return f"has an event that cannot be read: {error}"
     return None if right == entry else "is not what its event says"

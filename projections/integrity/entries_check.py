@@ -4,20 +4,18 @@ Of each leaf the ledger keeps three things that must agree: the event, the entry
 the hash of the entry. Where one of them does not, the other two tell which it is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, Table, select
 
 from domain.api_key import ApiKey
 from domain.audit_log import LedgerEvent
-from domain.errors import PoisonEvent
 from domain.key_ids import to_key_id
 from domain.public_event import entry_of
-from domain.stored_form import state_of
 from projections.integrity.findings import Finding, Findings
 from projections.store.database import Database
-from projections.store.events import decode_rows, last_position
+from projections.store.events import decode_canonical, last_position
 from projections.store.invalid_utf8 import illegible_text
 from projections.store.schema import events
 from projections.tlog.merkle import HASH_LENGTH, Growth, leaf_hash
@@ -48,31 +46,6 @@ class Extent(NamedTuple):
 def extent_of(connection: Connection) -> Extent:
     """Return the position of the last event, and how many entries there are."""
     return Extent(last_position(connection), entries.size_of(connection))
-
-
-def read_event(row: Sequence[Any]) -> LedgerEvent:
-    """Decode a stored event, and hold its columns to the one form in which the ledger writes them.
-
-    Raises:
-        ValueError: it is not as the ledger writes it; the message says why.
-    """
-    _, uuid, version, topic, state, _ = row
-    types = [type(value) for value in (uuid, version, topic, state)]
-    if types != [bytes, int, str, bytes]:
-        message = f"its columns have the types {', '.join(each.__name__ for each in types)}"
-        raise ValueError(message)
-    try:
-        (recorded,) = decode_rows([row])
-        same = state_of(recorded.event) == state
-    except PoisonEvent as error:
-        raise ValueError(error.reason) from error
-    except (LookupError, AttributeError, TypeError) as error:
-        message = f"it cannot be read: {error!r}"
-        raise ValueError(message) from error
-    if not same:
-        message = "its state says the same as before in another spelling, which the ledger never"
-        raise ValueError(f"{message} writes")
-    return recorded.event
 
 
 class LogCheck:
@@ -186,7 +159,7 @@ class LogCheck:
         """Return the entry that belongs to an event; ``None`` if the event cannot be read."""
         self.events += 1
         try:
-            event = read_event(stored)
+            event = decode_canonical(stored)
             self._check_seal(stored)
             self._pair(stored.id, event)
             return entry_of(event)

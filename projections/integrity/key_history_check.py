@@ -13,10 +13,11 @@ from sqlalchemy import Row, literal, select, tuple_, type_coerce
 from domain.audit_log import Forked, Resealed
 from domain.key_ids import to_key_id
 from domain.public_event import entry_of
-from projections.integrity.entries_check import RESTORE, OnBatch, read_event
+from projections.integrity.entries_check import RESTORE, OnBatch
 from projections.integrity.findings import Finding, Findings
 from projections.store.column_types import any_aggregate_id
 from projections.store.database import Database
+from projections.store.events import decode_canonical
 from projections.store.invalid_utf8 import illegible_text
 from projections.store.schema import events
 from projections.tlog.offline_verifier import BROKEN_RULE, Histories, Report, match_entry
@@ -48,7 +49,7 @@ def _check_life(life: list[Row[Any]], findings: Findings) -> None:
     before = None
     for row in life:
         try:
-            event = read_event(row)
+            event = decode_canonical(row)
             key_id = to_key_id(event.originator_id)
             histories.take(row.id, *match_entry(entry_of(event)))
         except (ValueError, LookupError, AttributeError, TypeError) as error:

@@ -18,11 +18,10 @@ from domain.caller import Caller
 from domain.errors import HistoryInDoubt
 from domain.public_event import entry_of
 from domain.stored_form import EventTranscoder
-from projections.integrity.entries_check import read_event
 from projections.rebuild.rebuild import Progress, ignore_progress
 from projections.recorder import append_events
 from projections.store.database import POSTGRESQL, Database, take_as_long_as_needed
-from projections.store.events import last_position, read_rows
+from projections.store.events import decode_canonical, last_position, read_rows
 from projections.store.schema import (
     console_sessions,
     events,
@@ -161,7 +160,7 @@ def _seal_events(connection: Connection, seals: Seals, progress: Progress) -> Pr
         changes = []
         for row in rows:
             try:
-                event = read_event(row)
+                event = decode_canonical(row)
                 growth.append(entry_of(event))
             except (ValueError, LookupError, AttributeError, TypeError) as error:
                 raise HistoryInDoubt(

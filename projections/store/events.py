@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, ScalarSelect, bindparam, func, select
 from domain.audit_log import LedgerEvent
 from domain.errors import EventNotSealed, PoisonEvent
 from domain.key_ids import to_uuid
-from domain.stored_form import EventMapper
+from domain.stored_form import EventMapper, state_of
 from projections.store.invalid_utf8 import illegible_text
 from projections.store.schema import events
 from projections.store.seals import Seals
@@ -161,6 +161,35 @@ def decode_rows(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> li
         PoisonEvent: an event cannot be decoded; the error has its position.
     """
     return list(decoded(rows, seals))
+
+
+def decode_canonical(row: Sequence[Any]) -> LedgerEvent:
+    """Decode a row of the event store, and check that the ledger could have written it.
+
+    Args:
+        row: all columns of the table of events.
+
+    Raises:
+        ValueError: a column has another type, or the state another spelling, than the ledger
+            writes; the message says which.
+    """
+    _, uuid, version, topic, state, _ = row
+    types = [type(value) for value in (uuid, version, topic, state)]
+    if types != [bytes, int, str, bytes]:
+        message = f"its columns have the types {', '.join(each.__name__ for each in types)}"
+        raise ValueError(message)
+    try:
+        (recorded,) = decode_rows([row])
+        same = state_of(recorded.event) == state
+    except PoisonEvent as error:
+        raise ValueError(error.reason) from error
+    except (LookupError, AttributeError, TypeError) as error:
+        message = f"it cannot be read: {error!r}"
+        raise ValueError(message) from error
+    if not same:
+        message = "its state says the same as before in another spelling, which the ledger never"
+        raise ValueError(f"{message} writes")
+    return recorded.event
 
 
 def decoded(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> Iterator[Recorded]:
