@@ -1,7 +1,7 @@
 """The durable tables: what is not derived from events, and cannot be thrown away.
 
 The views make their own tables, for a view can be replayed; these can only be migrated, by the
-steps under ``projections/migrations``.
+steps under ``projections/store/migrations``.
 """
 
 from pathlib import Path
