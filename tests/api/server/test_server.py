@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 
 import httpx
 import pytest
+import structlog
 
 from api.logs import configure_logs
 from tests.system.clients import Client, answered
@@ -311,6 +312,7 @@ def test_a_person_at_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) ->
         configure_logs("info", "text")
         logging.getLogger("somebody").info("something happened")
     finally:
+        structlog.reset_defaults()
         logging.getLogger().handlers = handlers
         logging.getLogger().setLevel(level)
     line = capsys.readouterr().err

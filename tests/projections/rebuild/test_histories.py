@@ -25,8 +25,8 @@ from tests.raw_sql import Rows, count_events, sql, view_rows
 @pytest.fixture
 def any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put back the size of the batches after a test that changes it."""
-    for module in ("shadow", "rebuild"):
-        monkeypatch.setattr(f"projections.{module}.BATCH", 1)
+    for module in ("shadow_table", "rebuild"):
+        monkeypatch.setattr(f"projections.rebuild.{module}.BATCH", 1)
     monkeypatch.setattr("projections.rebuild.shadow_table.KEYS", 1)
 
 

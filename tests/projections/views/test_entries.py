@@ -133,8 +133,8 @@ def test_entries_are_counted_without_gaps_though_positions_have_some(keys: Keys)
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask for the workspaces of few keys at once, and put the size of batches back afterwards."""
     monkeypatch.setattr("projections.views.entries._AT_ONCE", 2)
-    for module in ("shadow", "rebuild"):
-        monkeypatch.setattr(f"projections.{module}.BATCH", 1)
+    for module in ("shadow_table", "rebuild"):
+        monkeypatch.setattr(f"projections.rebuild.{module}.BATCH", 1)
     monkeypatch.setattr("projections.rebuild.shadow_table.KEYS", 1)
 
 

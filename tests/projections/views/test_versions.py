@@ -1,0 +1,60 @@
+"""A view whose rows or table change has a new version: programs rebuild it when they start."""
+
+import json
+from hashlib import sha256
+
+import pytest
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+
+from projections.recorder import LedgerRecorder
+from projections.views.registry import VIEWS
+from projections.views.view import View
+from tests.domain.stored_corpus import stored_events
+from tests.engines import SQLITE
+from tests.projections.ledgers import Keys
+from tests.raw_sql import view_rows
+
+FINGERPRINTS: dict[tuple[str, int], str] = {
+    ("key_list", 3): "34d90e9b780de7db",
+    ("auth_lookup", 3): "ae5d8aa14a51f8b8",
+    ("entries", 1): "7bda65b56d8eaded",
+    ("key_versions", 2): "fecc852389c24db5",
+}
+"""The fingerprint of each version of each view. A line that is there is never changed."""
+
+_OF_THE_LEDGER = {"seal", "verifier"}
+"""Columns whose values depend on a ledger's secret, or on nothing that a view decides."""
+
+
+def fingerprint_of(view: View, keys: Keys) -> str:
+    """Return a digest of the table, and of its rows after every event that was ever stored."""
+    items: list[ExecutableDDLElement] = [
+        CreateTable(view.table),
+        *map(CreateIndex, sorted(view.table.indexes, key=str)),
+    ]
+    dialects = [sqlite.dialect(), postgresql.dialect()]  # type: ignore[no-untyped-call]
+    statements = [str(item.compile(dialect=each)) for item in items for each in dialects]
+    columns = [column.name for column in view.table.columns]
+    rows = [
+        {name: repr(value) for name, value in zip(columns, row, strict=True)}
+        for row in view_rows(keys.address)[view.name]
+    ]
+    for row in rows:
+        for name in _OF_THE_LEDGER & row.keys():
+            del row[name]
+    return sha256(json.dumps([statements, rows], sort_keys=True).encode()).hexdigest()[:16]
+
+
+@pytest.mark.only_on(SQLITE)
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_the_version_of_a_view_changes_with_its_table_and_its_rows(view: View, keys: Keys) -> None:
+    recorder = LedgerRecorder(keys.database, VIEWS)
+    for event in stored_events():
+        recorder.insert_events([event])
+    found = fingerprint_of(view, keys)
+    assert FINGERPRINTS.get((view.name, view.version)) == found, (
+        f"the table or the rows of {view.name} changed: give it the version {view.version + 1}"
+        f" (programs then rebuild it when they start), and add to FINGERPRINTS:"
+        f' ("{view.name}", {view.version + 1}): "{found}"'
+    )
