@@ -1,6 +1,6 @@
-"""The README's tour is true: its commands, run against a real server, print what it shows.
+"""The commands of docs/tour.md, run against a real server, print what the page shows.
 
-What differs from run to run (ids, tokens, times, durations) is matched up with what the README
+What differs from run to run (ids, tokens, times, durations) is matched up with what the page
 shows in the same place: the first time it is learned, from then on it must be the same.
 """
 
@@ -21,7 +21,7 @@ import pytest
 
 from tests.programs import needs
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "tour.md"
 KEYLEDGER = Path(sys.executable).with_name("keyledger")
 DEADLINE_SECONDS = 60
 
@@ -44,7 +44,7 @@ FLEETING = re.compile(r"\d+\.\d\d s|\d[\d,]*/s|\d+ ms|\d{4}-\d\d-\d\d.*|.* event
 
 @dataclass
 class Tour:
-    """A session that is compared with the one in the README."""
+    """A session that is compared with the one on the page."""
 
     port: int
     folder: Path
@@ -74,7 +74,7 @@ class Tour:
         )
 
     def matched(self, shown: str, real: str) -> str:
-        """Return what was really printed, with the README's values in place of this run's."""
+        """Return what was really printed, with the page's values in place of this run's."""
         shown_values, real_values = VARIABLE.findall(shown), VARIABLE.findall(real)
         for shown_value, real_value in zip(shown_values, real_values, strict=False):
             if not FLEETING.fullmatch(shown_value):
@@ -96,7 +96,7 @@ def free_port() -> int:
 
 
 def section(title: str) -> str:
-    text = README.read_text()
+    text = PAGE.read_text()
     return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
@@ -158,18 +158,8 @@ def next_like(shown: str, text: str) -> str:
 
 
 @needs(shutil.which("curl"), "curl")
-def test_the_tour_prints_what_the_readme_shows(tour: Tour) -> None:
+def test_the_tour_prints_what_the_page_shows(tour: Tour) -> None:
     taken = steps("A tour")
     assert len(taken) >= 10
     for command, shown in taken:
         assert even(tour.matched(shown, tour.run(command))) == even(shown), command
-
-
-def test_every_setting_is_in_the_table() -> None:
-    from api.settings import Settings  # noqa: PLC0415 - the one test here that needs the code
-
-    table = section("Configuration")
-    for name, setting in Settings.model_fields.items():
-        row = next(line for line in table.splitlines() if f"`KEYLEDGER_{name.upper()}`" in line)
-        assert setting.description is not None
-        assert setting.description in row

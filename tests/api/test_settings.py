@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from api import scope_catalogue
 from api.settings import PREFIX, Settings, SettingsError, read_settings
+from api.settings_page import PAGE, settings_table, with_settings_table
 
 OWN_CATALOGUE = Path(scope_catalogue.__file__).with_suffix(".toml")
 DEFAULTS: dict[str, Any] = {
@@ -183,12 +184,10 @@ class TestRead:
         monkeypatch.setenv("KEYLEDGER_PORT", "9000")
         assert read_settings(port=None, host=None).port == 9000
 
-    def test_the_readme_has_a_line_on_each(self) -> None:
-        readme = (Path(__file__).parents[2] / "README.md").read_text()
-        for name, field in Settings.model_fields.items():
-            default = f"`{field.default}`" if field.default not in {None, ""} else ""
-            line = f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |"
-            assert line in readme
+    def test_the_configuration_page_has_the_table_of_the_current_settings(self) -> None:
+        page = PAGE.read_text()
+        assert settings_table() in page
+        assert with_settings_table(page) == page
 
     def test_each_says_what_it_is_for(self) -> None:
         assert all(field.description for field in Settings.model_fields.values())

@@ -1,0 +1,31 @@
+"""The settings table of ``docs/configuration.md``, generated from the settings.
+
+``python -m api.settings_page`` writes the table of the current settings into the page.
+"""
+
+import re
+from pathlib import Path
+
+from api.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+_HEAD = "| variable | default | meaning |\n|---|---|---|\n"
+_TABLE = re.compile(re.escape(_HEAD) + r"(?:\|.*\n)*")
+
+
+def settings_table() -> str:
+    """Return the Markdown table of all settings, in the order of their declaration."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = f"`{field.default}`" if field.default not in {None, ""} else ""
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |\n")
+    return _HEAD + "".join(rows)
+
+
+def with_settings_table(page: str) -> str:
+    """Return the page with its settings table replaced by the current one."""
+    return _TABLE.sub(lambda _: settings_table(), page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_settings_table(PAGE.read_text()))
