@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, event, text
 
+from domain.errors import LedgerUnavailable
 from projections.integrity.schema_check import schema_findings
 from projections.rebuild.view_tables import create_table
 from projections.store import postgresql_shapes
@@ -17,12 +18,12 @@ SHADOW = "key_list_1"
 
 
 @contextmanager
-def before_indexes_are_read(keys: Keys, *statements: str) -> Iterator[list[str]]:
-    """Run statements in another transaction before the first query for indexes; return them."""
+def before_indexes_are_read(keys: Keys, *statements: str, times: int = 1) -> Iterator[list[str]]:
+    """Run statements in another transaction before the first queries for indexes; return them."""
     done: list[str] = []
 
     def run(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        if "pg_get_indexdef" in statement and not done:
+        if "pg_get_indexdef" in statement and len(done) < times * len(statements):
             with keys.database.write() as other:
                 for each in statements:
                     other.execute(text(each))
@@ -65,3 +66,15 @@ def test_a_table_that_stays_missing_is_found(keys: Keys) -> None:
     with keys.database.write() as connection:
         connection.execute(text("DROP TABLE last_uses"))
     assert "it is missing" in str(schema_findings(keys.database))
+
+
+@pytest.mark.only_on(POSTGRESQL)
+def test_a_table_that_is_replaced_again_and_again_is_no_finding(keys: Keys) -> None:
+    replaced = ("CREATE TABLE other (LIKE key_list INCLUDING ALL)", "DROP TABLE key_list")
+    renamed = "ALTER TABLE other RENAME TO key_list"
+    with (
+        before_indexes_are_read(keys, *replaced, renamed, times=100) as done,
+        pytest.raises(LedgerUnavailable, match="a rebuild is replacing the tables"),
+    ):
+        schema_findings(keys.database)
+    assert len(done) > len([*replaced, renamed])
