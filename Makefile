@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test lint format docs bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ lint: $(DEV) ## check style, types and the direction of imports
 format: $(DEV) ## format the code and fix what can be fixed safely
 	@$(BIN)/ruff check --fix --exit-zero
 	@$(BIN)/ruff format
+
+docs: $(DEV) ## write the parts of docs/ that the code generates
+	@$(BIN)/python -m api.settings_page > .venv/configuration.md && mv .venv/configuration.md docs/configuration.md
 
 bench: $(DEV) ## measure what the project claims about its speed
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,9 +1,10 @@
 """The settings table of ``docs/configuration.md``, generated from the settings.
 
-``python -m api.settings_page`` writes the table of the current settings into the page.
+``make docs`` writes the table of the current settings into the page.
 """
 
 import re
+import sys
 from pathlib import Path
 
 from api.settings import PREFIX, Settings
@@ -28,4 +29,4 @@ def with_settings_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_settings_table(PAGE.read_text()))
+    sys.stdout.write(with_settings_table(PAGE.read_text()))
