@@ -1,7 +1,7 @@
-"""Types of columns that mean the same in every kind of database.
+"""Column types that behave the same on SQLite and PostgreSQL.
 
-Text is compared and ordered by its bytes, as SQLite does it, whatever language a PostgreSQL
-database was made for: times as text are in order only then.
+Text is compared and sorted by its bytes, as on SQLite, and not by the locale of a PostgreSQL
+database: only then are times stored as text in chronological order.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.types import NullType
 
 
 class _AggregateId(TypeDecorator[bytes]):
-    """PostgreSQL's own type of UUIDs, given and taken as bytes as in every other database."""
+    """PostgreSQL's UUID type, read and written as bytes as on SQLite."""
 
     impl = postgresql.UUID(as_uuid=True)
     cache_ok = True
@@ -28,11 +28,11 @@ class _AggregateId(TypeDecorator[bytes]):
 big_integer = BigInteger().with_variant(Integer(), "sqlite")
 aggregate_id = BINARY(16).with_variant(_AggregateId(), "postgresql")
 any_aggregate_id = NullType().with_variant(_AggregateId(), "postgresql")
-"""As whatever it is there: SQLite keeps a text in the place of bytes, if it is given one."""
+"""Accepts a value of any type on SQLite, which stores text where bytes are expected."""
 
 
 def text(length: int | None = None) -> String:
-    """Return the type of text; of at most so many characters, if told."""
+    """Return the text type, limited to ``length`` characters if given."""
     if length is None:
         return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
     return String(length).with_variant(postgresql.VARCHAR(length, collation="C"), "postgresql")

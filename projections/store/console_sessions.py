@@ -1,11 +1,11 @@
-"""Sessions of the console: which key a browser signed in with, and until when that holds.
+"""Console sessions: which key a browser signed in with, and until when.
 
-A session is named by a random value that the browser keeps in a cookie; only its SHA-256 is here,
-so that nobody who reads the database can use a session. Nor does a session hold any right of its
-own: what its key may do is asked anew at each request.
+A random value in a cookie names a session. Only its SHA-256 is stored, so that reading the database
+is not enough to use a session. A session carries no rights of its own: each request asks what its
+key may do now.
 
-A row has a seal over all its columns, which is made again at each use that is noted. A row with
-another seal, or with times that the program does not write, is no session.
+A row has a seal over all its columns, which is renewed whenever a use is recorded. A row with an
+invalid seal, or with times that the program never writes, is ignored.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from projections.store.schema import console_sessions as table
 _VALUE_BYTES = 32
 _NOTED_EVERY = timedelta(minutes=1)
 _CLOCK_SKEW = timedelta(minutes=2)
-"""By which the clocks of machines that share a ledger may differ."""
+"""Maximum difference between the clocks of machines that share a ledger."""
 
 _SEALED = [column.name for column in table.c if column.name != "seal"]
 
@@ -38,12 +38,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that goes on.
+    """An active session.
 
     Args:
         key_id: the key that signed in.
-        lookup_id: of the token that it was proved by.
-        expires_at: when it ends, however much it is used.
+        lookup_id: lookup id of the token that was presented.
+        expires_at: when the session ends, even if it is in use.
     """
 
     key_id: str
@@ -52,17 +52,17 @@ class Session:
 
 
 class ConsoleSessions:
-    """Begins, finds and ends sessions; for any number of threads and processes."""
+    """Begin, find and end sessions; safe for many threads and processes."""
 
     def __init__(
         self, database: Database, random: RandomSource, *, lifetime: timedelta, idle: timedelta
     ) -> None:
-        """Keep sessions in ``database``.
+        """Store sessions in ``database``.
 
         Args:
-            random: where the values that name them come from.
-            lifetime: how long a session goes on at most.
-            idle: how long it goes on without being used.
+            random: source of the cookie values.
+            lifetime: maximum duration of a session.
+            idle: duration without use after which a session ends.
         """
         self._database = database
         self._random = random
@@ -70,13 +70,13 @@ class ConsoleSessions:
         self._idle = idle
 
     def begin(self, key: AuthRow, *, now: datetime) -> str:
-        """Begin a session of a key whose secret was proved; those that have ended are dropped.
+        """Begin a session for a key whose secret was verified; delete sessions that have ended.
 
         Returns:
-            The value that names it, which is kept nowhere.
+            The cookie value, which is not stored.
 
         Raises:
-            LedgerUnavailable: it cannot be written down.
+            LedgerUnavailable: the session cannot be stored.
         """
         seals = self._database.seals
         value = urlsafe_b64encode(self._random(_VALUE_BYTES)).decode().rstrip("=")
@@ -98,10 +98,10 @@ class ConsoleSessions:
         return value
 
     def find(self, value: str, *, now: datetime) -> Session | None:
-        """Return the session that a value names, if it goes on, and note that it is used.
+        """Return the active session that a cookie value names, and record that it was used.
 
         Raises:
-            LedgerUnavailable: the database cannot be asked.
+            LedgerUnavailable: the database did not answer.
         """
         named = table.c.value_sha256 == _sha256(value)
         with self._database.read() as connection, illegible_text(connection):
@@ -125,10 +125,10 @@ class ConsoleSessions:
         return Session(key_id, lookup_id, expires_at)
 
     def end(self, value: str) -> None:
-        """End a session, if it goes on.
+        """End a session if there is one.
 
         Raises:
-            LedgerUnavailable: it cannot be written down.
+            LedgerUnavailable: the change cannot be stored.
         """
         with self._database.write() as connection:
             connection.execute(delete(table).where(table.c.value_sha256 == _sha256(value)))
@@ -143,7 +143,7 @@ class ConsoleSessions:
                     .values(used_at=used[-1], seal=self._database.seals.session(used))
                 )
         except LedgerUnavailable:
-            # It goes on for now; a disk that is full keeps nobody from reading.
+            # The session stays valid for now: a full disk must not stop people from reading.
             _log.warning("session_use_not_noted", exc_info=True)
 
 

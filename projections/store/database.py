@@ -1,8 +1,8 @@
-"""The database: what a ledger's transactions are, in whichever kind of database it is kept.
+"""The database of a ledger and its transactions, on SQLite and on PostgreSQL.
 
-One that reads sees one unchanging state. One that writes sees what was committed before each of its
-statements. One that appends holds the append lock besides, from its beginning to its end, so that
-events are committed in the order of their positions.
+A reading transaction sees one unchanging state. A writing transaction sees what was committed
+before each of its statements. An appending transaction also holds the append lock from beginning to
+end, so that events are committed in the order of their positions.
 """
 
 from collections.abc import Iterator
@@ -29,19 +29,18 @@ KINDS_OF_URL = "sqlite:////absolute/path or postgresql+psycopg://user@host/datab
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A ledger's database, open.
+    """An open database of a ledger.
 
     Args:
-        url: where it is.
-        reader: gives connections that cannot write.
-        writer: gives connections that can.
-        file_id: what the file of an SQLite database was when it was opened.
-        limits: of what is taken of a server.
-        known: the newest state of the ledger that was seen through it.
-        waits_for_standby: whether a commit waits for a synchronous standby, if there is to be one.
-        given_seals: the keys of the ledger's seals; ``None`` where nothing sealed is read or
-            written.
-        owner: of the files that are made for it; ``None`` for the owner of their folders.
+        url: its URL.
+        reader: engine whose connections cannot write.
+        writer: engine whose connections can write.
+        file_id: device and inode of the SQLite file when it was opened; ``None`` for a server.
+        limits: limits on the use of a PostgreSQL server.
+        known: newest state of the ledger that was seen through this database.
+        waits_for_standby: whether commits wait for a synchronous standby, if one is configured.
+        given_seals: keys of the ledger's seals; ``None`` if nothing sealed is read or written.
+        owner: owner of files created for the database; ``None`` for the owner of their folders.
     """
 
     url: URL
@@ -55,50 +54,51 @@ class Database:
     owner: FileOwner | None = None
 
     def sealed_by(self, seals: Seals) -> "Database":
-        """Return the same database, with the keys of its ledger's seals."""
+        """Return the same database with the keys of its ledger's seals."""
         return replace(self, given_seals=seals)
 
     @property
     def seals(self) -> Seals:
-        """The keys of the ledger's seals; a database opened without them has none."""
-        assert self.given_seals is not None, f"{self.name} was opened without seals"  # noqa: S101 - whoever asks has to know
+        """The keys of the ledger's seals; the database must have been opened with them."""
+        assert self.given_seals is not None, f"{self.name} was opened without seals"  # noqa: S101 - the caller's bug
         return self.given_seals
 
     @property
     def name(self) -> str:
-        """The URL as people may see it, without a password."""
+        """The URL without passwords, for display."""
         return url_for_people(self.url)
 
     @property
     def is_a_file(self) -> bool:
-        """Whether it is a file of this machine, which answers in microseconds."""
+        """Whether it is a local file, which answers in microseconds."""
         return self.file_id is not None
 
     @property
     def path(self) -> Path:
-        """The file of an SQLite database; a server's has none."""
-        assert self.is_a_file, f"{self.name} is no file"  # noqa: S101 - whoever asks has to know
+        """The file of an SQLite database; it must be one."""
+        assert self.is_a_file, f"{self.name} is no file"  # noqa: S101 - the caller's bug
         return Path(self.url.database or "")
 
     def without_standby(self) -> "Database":
-        """Return the same database, for writing what may be lost when a standby takes over.
+        """Return the same database for writing rows that may be lost when a standby takes over.
 
-        Its commits wait for no standby. Others wait without any limit while none is there.
+        Its commits do not wait for a standby. Other commits wait without a limit while no standby
+        is connected.
         """
         return replace(self, waits_for_standby=False)
 
     def is_in_place(self) -> bool:
-        """Tell whether the file that is open is still the one that is called so.
+        """Return whether the path of the SQLite file still leads to the file that is open.
 
-        It is not when another was put in its place: what is written then is seen by nobody else.
+        It does not after another file was moved there; nobody else would see what is written then.
         """
         return self.file_id is None or sqlite.file_id_of(self.path) == self.file_id
 
     def is_same_as(self, other: "Database") -> bool:
-        """Tell whether another one is this one, opened once more, by whatever name.
+        """Return whether another database is the same one, opened again under any name.
 
         Raises:
-            LedgerUnavailable: one of them cannot be asked.
+            LedgerUnavailable: one of them did not answer.
         """
         if self.is_a_file or other.is_a_file:
             return self.file_id == other.file_id
@@ -107,20 +107,20 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that sees one unchanging state and can change nothing.
+        """Begin a transaction that sees one unchanging state and cannot write.
 
         Raises:
-            LedgerUnavailable: the database cannot be asked.
+            LedgerUnavailable: the database did not answer.
         """
         with _as_unavailable(), self.reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction for what is no event, and no view of events.
+        """Begin a transaction for rows that are neither events nor derived from events.
 
         Raises:
-            LedgerUnavailable: the database cannot be asked, or was not free in time.
+            LedgerUnavailable: the database did not answer, or was locked for too long.
         """
         with _as_unavailable(), self.writer.begin() as connection:
             if not self.waits_for_standby and connection.dialect.name == POSTGRESQL:
@@ -129,10 +129,10 @@ class Database:
 
     @contextmanager
     def append(self) -> Iterator[Connection]:
-        """Open a transaction that holds the append lock from its beginning.
+        """Begin a transaction that holds the append lock from its beginning.
 
         Raises:
-            LedgerUnavailable: the database cannot be asked, or the lock was not free in time.
+            LedgerUnavailable: the database did not answer, or the lock was held for too long.
         """
         with self.write() as connection:
             take_append_lock(connection)
@@ -145,40 +145,40 @@ class Database:
 
 
 def url_for_people(url: URL) -> str:
-    """Return a URL without the passwords that are in it, wherever libpq looks for them."""
+    """Return a URL without passwords, in every parameter where libpq reads one."""
     return url.difference_update_query(["password", "sslpassword"]).render_as_string()
 
 
 def take_append_lock(connection: Connection) -> None:
     """Wait for the append lock and hold it until the transaction ends.
 
-    On SQLite, each transaction that writes holds the one lock there is from its beginning.
+    On SQLite every writing transaction already holds the only lock.
     """
     if connection.dialect.name == POSTGRESQL:
         postgresql_locks.take_append_lock(connection)
 
 
 def take_schema_lock(connection: Connection) -> None:
-    """Wait until nobody else makes or changes the tables, until the transaction ends."""
+    """Wait for the lock for creating or changing tables; hold it until the transaction ends."""
     if connection.dialect.name == POSTGRESQL:
         postgresql_locks.take_schema_lock(connection)
 
 
 def check_owner(connection: Connection, way_on: str) -> None:
-    """Refuse what only the owner of the tables may do; a file is owned by whoever can write to it.
+    """Reject what only the owner of the tables may do; on SQLite everybody who can write may.
 
     Args:
-        way_on: the command that the owner is to run.
+        way_on: the command for the owner to run.
 
     Raises:
-        NotOwner: this runs as another role.
+        NotOwner: the connection's role is not the owner.
     """
     if connection.dialect.name == POSTGRESQL:
         postgresql_tables.check_owner(connection, way_on)
 
 
 def check_privileges(database: Database) -> None:
-    """Refuse to serve as a role that would fail at the first change of a key.
+    """Refuse to serve with a role that would fail at the first change of a key.
 
     Raises:
         LedgerUnavailable: the role lacks a privilege.
@@ -190,35 +190,35 @@ def check_privileges(database: Database) -> None:
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:
-    """Return the schema in which to make a table; ``None`` for where one is made untold."""
+    """Return the schema for new tables; ``None`` for the default schema."""
     if connection.dialect.name == POSTGRESQL:
         return postgresql_tables.schema_for_new_tables(connection)
     return None
 
 
 def purpose_of_role(connection: Connection, purpose: str) -> str:
-    """Return a purpose for a shadow table that no other role has; the owner has it unchanged."""
+    """Return a name part for shadow tables that no other role uses; the owner's is unchanged."""
     if connection.dialect.name == POSTGRESQL:
         return postgresql_tables.purpose_of_role(connection, purpose)
     return purpose
 
 
 def take_as_long_as_needed(connection: Connection) -> None:
-    """Lift the limit on the time of a statement, for the rest of a transaction.
+    """Remove the statement timeout for the rest of a transaction.
 
-    For what a person has asked for and waits for, such as a rebuild.
+    For long tasks that a person started and waits for, such as a rebuild.
     """
     if connection.dialect.name == POSTGRESQL:
         postgresql.lift_timeouts(connection)
 
 
 def take_statistics(database: Database, table: Table) -> None:
-    """Let a server learn what is in a table that was filled at once, by which it plans answers.
+    """Update the planner statistics of a table that was filled in one go.
 
-    It comes round to that by itself, minutes later. A file's plans are the same without.
+    Autovacuum does this later, after minutes. SQLite's plans do not depend on statistics here.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     if database.url.get_backend_name() == POSTGRESQL:
         with database.write() as connection:
@@ -231,17 +231,17 @@ def open_database(
     limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - a frozen value
     owner: FileOwner | None = None,
 ) -> Database:
-    """Open a database; the file of a new one is made readable to its owner alone.
+    """Open a database; create an SQLite file with mode 0600 if it does not exist.
 
     Args:
-        url: where it is.
-        limits: for a server's; a file has its own.
-        owner: of a new file, and of the files beside a server's database; ``None`` for the owner of
-            their folders.
+        url: its URL.
+        limits: limits for a PostgreSQL server; SQLite has its own.
+        owner: owner of a new file, and of files beside a server's database; ``None`` for the owner
+            of their folders.
 
     Raises:
-        LedgerUnavailable: it cannot be opened, or does not give the durability demanded.
-        ValueError: it is of a kind that is not supported.
+        LedgerUnavailable: it cannot be opened, or does not give the durability that is required.
+        ValueError: this kind of database is not supported.
     """
     parsed = make_url(url)
     with _opening(url_for_people(parsed)):
@@ -260,7 +260,7 @@ def open_database(
 
 @contextmanager
 def _opening(name: str) -> Iterator[None]:
-    """Turn what goes wrong at an opening into a refusal that says why."""
+    """Turn errors while opening a database into a `LedgerUnavailable` that names the cause."""
     try:
         yield
     except (DBAPIError, psycopg.Error, OSError) as error:
@@ -270,7 +270,7 @@ def _opening(name: str) -> Iterator[None]:
 
 @contextmanager
 def _as_unavailable() -> Iterator[None]:
-    """Turn what the driver raises in a transaction into a refusal."""
+    """Turn the driver's errors in a transaction into `LedgerUnavailable`."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError) as error:
@@ -280,10 +280,10 @@ def _as_unavailable() -> Iterator[None]:
 
 
 def check_granted(error: BaseException) -> None:
-    """Tell an error for want of a privilege, which no trying again mends, from all others.
+    """Raise if an error is a missing privilege, which trying again does not fix.
 
     Raises:
-        LedgerUnavailable: it, or what it came from, is one.
+        LedgerUnavailable: the error, or its cause, is a missing privilege.
     """
     if postgresql_tables.is_not_granted(error):
         message = (

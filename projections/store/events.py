@@ -1,4 +1,4 @@
-"""Reading the event store in the one global order of positions."""
+"""Read the event store in the global order of positions."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
@@ -20,7 +20,7 @@ _MAPPER = EventMapper()
 _AT_ONCE = 1_000
 _UUID_LENGTH = 16
 
-# Asked at each append: to build a query takes longer than to run it.
+# Used at each append: building the query takes longer than running it.
 _FIRST_POSITIONS = select(events.c.originator_id, events.c.id).where(
     events.c.originator_id.in_(bindparam("keys", expanding=True)),
     events.c.originator_version == 1,
@@ -28,19 +28,19 @@ _FIRST_POSITIONS = select(events.c.originator_id, events.c.id).where(
 
 
 class Recorded(NamedTuple):
-    """An event and its place in the global order."""
+    """An event and its position in the global order."""
 
     position: int
     event: LedgerEvent
 
 
 def last_position(connection: Connection) -> int:
-    """Return the position of the newest event; 0 in an empty ledger."""
+    """Return the position of the newest event; 0 if the ledger is empty."""
     return connection.scalar(select(func.max(events.c.id))) or 0
 
 
 def count_events(connection: Connection) -> int:
-    """Return how many events there are."""
+    """Return the number of events."""
     return connection.scalar(select(func.count()).select_from(events)) or 0
 
 
@@ -56,7 +56,7 @@ def read_history(connection: Connection, key_id: str, *, after: int, limit: int)
     """Read the next events of one key after a position.
 
     Raises:
-        KeyNotFound: no key can have this id.
+        KeyNotFound: the id does not have the form of a key id.
         PoisonEvent: an event cannot be decoded.
     """
     query = (
@@ -72,12 +72,12 @@ def read_history(connection: Connection, key_id: str, *, after: int, limit: int)
 def read_first_events(
     connection: Connection, *, after: int, until: int, limit: int
 ) -> Sequence[Row[Any]]:
-    """Read the next first events of keys, in the order of their positions, without decoding them.
+    """Read the next first events of keys in the order of their positions, without decoding them.
 
     Args:
-        after: the position after which to begin.
-        until: the last position of all.
-        limit: how many at most.
+        after: read events after this position.
+        until: read events up to this position.
+        limit: maximum number of events.
     """
     with illegible_text(connection):
         return connection.execute(
@@ -91,11 +91,11 @@ def read_first_events(
 def read_later_events(
     connection: Connection, key_uuids: Sequence[bytes], *, until: int
 ) -> Iterator[Row[Any]]:
-    """Read all later events of some keys, each key's in their order, without decoding them.
+    """Read all later events of some keys, each key's in order, without decoding them.
 
     Args:
-        key_uuids: the keys' aggregate ids, as they are stored.
-        until: the position of the last one to be read.
+        key_uuids: aggregate ids, as stored.
+        until: read events up to this position.
     """
     for start in range(0, len(key_uuids), _AT_ONCE):
         some = key_uuids[start : start + _AT_ONCE]
@@ -108,15 +108,15 @@ def read_later_events(
             )
             .order_by(events.c.originator_id, events.c.originator_version)
         )
-        # A driver may read the first row when the query is executed.
+        # A driver may read the first row already when the query is executed.
         with illegible_text(connection):
             found = connection.execute(query)
-            # Row by row takes twice as long.
+            # In batches: fetching row by row takes twice as long.
             yield from chain.from_iterable(found.partitions(_AT_ONCE))
 
 
 def first_positions(connection: Connection, key_uuids: Collection[UUID]) -> dict[UUID, int]:
-    """Return the positions of some keys' first events, which name their rows in the views."""
+    """Return the position of each key's first event, which identifies the key's rows in views."""
     positions: dict[UUID, int] = {}
     wanted = [uuid.bytes for uuid in key_uuids]
     for start in range(0, len(wanted), _AT_ONCE):
@@ -126,10 +126,10 @@ def first_positions(connection: Connection, key_uuids: Collection[UUID]) -> dict
 
 
 def first_position(key_id: str) -> ScalarSelect[int]:
-    """Return the position of a key's first event, as a part of a query.
+    """Return a subquery for the position of a key's first event.
 
     Raises:
-        KeyNotFound: no key can have this id.
+        KeyNotFound: the id does not have the form of a key id.
     """
     return (
         select(events.c.id)
@@ -139,7 +139,7 @@ def first_position(key_id: str) -> ScalarSelect[int]:
 
 
 def orphaned_position(connection: Connection, *, until: int) -> int | None:
-    """Return the position of an event whose key was never made; ``None`` if there is none."""
+    """Return the position of an event whose key has no first event, or ``None``."""
     position: int | None = connection.scalar(
         select(func.min(events.c.id))
         .where(events.c.id <= until)
@@ -154,23 +154,23 @@ def decode_rows(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> li
     """Decode stored events.
 
     Args:
-        seals: the keys to check their seals with; ``None`` where they are only shown.
+        seals: keys to verify the events' seals with; ``None`` if the events are only displayed.
 
     Raises:
-        EventNotSealed: an event has no right seal; the error has its position.
+        EventNotSealed: an event has no valid seal; the error has its position.
         PoisonEvent: an event cannot be decoded; the error has its position.
     """
     return list(decoded(rows, seals))
 
 
 def decode_canonical(row: Sequence[Any]) -> LedgerEvent:
-    """Decode a row of the event store, and check that the ledger could have written it.
+    """Decode a row of the event store, and verify that the ledger could have written it.
 
     Args:
-        row: all columns of the table of events.
+        row: all columns of the events table.
 
     Raises:
-        ValueError: a column has another type, or the state another spelling, than the ledger
+        ValueError: a column has a type, or the state a serialization, that the ledger never
             writes; the message says which.
     """
     _, uuid, version, topic, state, _ = row
@@ -193,7 +193,7 @@ def decode_canonical(row: Sequence[Any]) -> LedgerEvent:
 
 
 def decoded(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> Iterator[Recorded]:
-    """Decode stored events one at a time; who keeps none of them spares the collector its work.
+    """Decode stored events lazily; a caller that keeps none saves the garbage collector work.
 
     Args:
         seals: as for `decode_rows`.

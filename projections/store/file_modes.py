@@ -1,8 +1,8 @@
-"""Keep files with secrets closed to other accounts.
+"""Keep files that contain secrets closed to other accounts.
 
-The rule for a file that others can open: repair its mode if it belongs to the ledger's owner, else
-refuse it. A file of root may be readable by the group of a service, as PostgreSQL allows it for TLS
-keys: a secret that is mounted for a service has such a mode.
+If others can open a file, its mode is repaired if the file belongs to the ledger's owner, and the
+file is rejected otherwise. A file of root may be readable by a service's group, as PostgreSQL
+allows for TLS keys: secrets mounted into a service have such a mode.
 """
 
 import os
@@ -18,25 +18,25 @@ from domain.errors import LedgerUnavailable
 from projections.store.private_files import owner_of
 
 OnRepair = Callable[[str], None]
-"""Is called with a sentence about a file whose mode was repaired."""
+"""Called with a sentence about a file whose mode was repaired."""
 
 _log = structlog.get_logger()
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# A path alone, which is not opened: closing a database's file would drop the locks of this process.
+# Opens the path only, not the file: closing a database file would drop the locks of this process.
 _PATH_ONLY = getattr(os, "O_PATH", None)
 
 
 class OpenToOthers(LedgerUnavailable):
-    """A file with a secret can be opened by other accounts."""
+    """Other accounts can open a file that contains a secret."""
 
 
 def log_repair(said: str) -> None:
-    """Write a repair to the log."""
+    """Log a repair."""
     _log.warning("file_mode_repaired", detail=said)
 
 
 def open_to_others(found: os.stat_result) -> bool:
-    """Tell whether accounts other than the owner can open a file, beyond what the rule allows."""
+    """Return whether accounts other than the owner can open a file, beyond what the rule allows."""
     if not stat.S_ISREG(found.st_mode):
         return False
     allowed = stat.S_IRGRP if is_for_a_service(found) else 0
@@ -44,19 +44,19 @@ def open_to_others(found: os.stat_result) -> bool:
 
 
 def is_for_a_service(found: os.stat_result) -> bool:
-    """Tell whether a file is one of root's that a group of a service may read."""
+    """Return whether a file belongs to root and may be readable by a service's group."""
     return found.st_uid == 0 and (found.st_gid != 0 or os.geteuid() != 0)
 
 
 def keep_private(path: Path, on_repair: OnRepair = log_repair) -> None:
-    """Take the access of others from a file; say so.
+    """Remove the access of other accounts to a file.
 
     Args:
-        on_repair: is called if there was any.
+        on_repair: called if other accounts had access.
 
     Raises:
-        OpenToOthers: the mode cannot be changed, or the file is not of the ledger's owner.
-        OSError: the file cannot be found.
+        OpenToOthers: the mode cannot be changed, or the file does not belong to the ledger's owner.
+        OSError: the file does not exist.
     """
     found = path.stat()
     if not open_to_others(found):
@@ -71,11 +71,11 @@ def keep_private(path: Path, on_repair: OnRepair = log_repair) -> None:
 
 
 def keep_database_private(path: Path | None, on_repair: OnRepair = log_repair) -> None:
-    """Take the access of others from the file of a database, and from its log beside it.
+    """Remove the access of other accounts to a database file and the files beside it.
 
     Args:
-        path: of the file; ``None`` for a database on a server.
-        on_repair: is called if there was any.
+        path: the database file; ``None`` for a database on a server.
+        on_repair: called for each file that other accounts had access to.
 
     Raises:
         OpenToOthers: as for `keep_private`.
@@ -83,17 +83,17 @@ def keep_database_private(path: Path | None, on_repair: OnRepair = log_repair) -
     if path is None:
         return
     for suffix in ("", "-wal", "-shm"):
-        # SQLite removes its log when the last process closes the database.
+        # SQLite removes these files when the last process closes the database.
         with suppress(OSError):
             keep_private(path.with_name(f"{path.name}{suffix}"), on_repair)
 
 
 def refuse_open_to_others(path: Path) -> None:
-    """Refuse a file that others can open.
+    """Reject a file that other accounts can open.
 
     Raises:
-        OpenToOthers: they can.
-        OSError: the file cannot be found.
+        OpenToOthers: other accounts can open it.
+        OSError: the file does not exist.
     """
     found = path.stat()
     if open_to_others(found):
@@ -106,9 +106,10 @@ def refuse_open_to_others(path: Path) -> None:
 
 
 def _repair(path: Path, found: os.stat_result) -> None:
-    """Change the mode of a file that belongs to this account, or, for root, to the folder's owner.
+    """Change the mode of a file that belongs to this account; as root, to the folder's owner.
 
-    The folder's owner could make a symbolic link to a file of somebody else, for root to change.
+    Other files are left alone: the folder's owner could have put a symbolic link to another
+    account's file there, for root to change.
     """
     folder = owner_of(path.parent)
     if found.st_uid != (os.geteuid() or (0 if folder is None else folder.uid)):

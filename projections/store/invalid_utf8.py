@@ -1,7 +1,7 @@
-"""Reading text that somebody planted and that is none, so that it can be named.
+"""Read TEXT that is not valid UTF-8, so that it can be reported.
 
-SQLite keeps whatever bytes it is given as a text, and its driver then refuses to read the row;
-PostgreSQL takes nothing but valid text.
+SQLite stores any bytes as TEXT, and its driver then fails to read the row. PostgreSQL accepts only
+valid text.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from projections.store.sqlite_driver import driver
 
 
 class IllegibleText(bytes):
-    """What is stored as a text and is not UTF-8; equal to no text, nor is its type that of bytes.
+    """TEXT that is not valid UTF-8; it equals no `str`, and its type is not `bytes`.
 
-    As a string, it has escapes in the place of what cannot be read.
+    As a string, it has escapes in place of the invalid bytes.
     """
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class IllegibleText(bytes):
 
 @contextmanager
 def illegible_text(connection: Connection) -> Iterator[None]:
-    """Let text that is not UTF-8 be read as `IllegibleText`, instead of nothing being read."""
+    """Return invalid UTF-8 as `IllegibleText` in this block, instead of failing to read."""
     if connection.dialect.name != "sqlite":
         yield
         return

@@ -1,4 +1,4 @@
-"""The digest table: secrets recognised before, under the pepper of the time."""
+"""The digest table: secrets that were verified before, under the pepper of that time."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ _KEEP = text(
 
 
 def keep_digests(connection: Connection, digests: Iterable[Digest], seals: Seals) -> None:
-    """Write digests in place of those that their keys had, under whatever pepper."""
+    """Store digests, and replace the keys' earlier digests under any pepper."""
     for digest in digests:
         connection.execute(
             _KEEP,

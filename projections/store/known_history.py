@@ -1,13 +1,13 @@
 """The newest state of the ledger that this process has seen.
 
-A process that has seen an event must not answer from a database without that event. Such a
-database is an older state of the ledger: a former primary that came back after a failover, a
-restored backup, a file that was replaced by an older copy. A key that was revoked since may be
-valid in it. So verification is refused until the event is there again, unchanged.
+A process that has seen an event must not answer from a database without that event. Such a database
+is an older state of the ledger: a former primary that came back after a failover, a restored
+backup, or a file that was replaced by an older copy. A key that has been revoked since may be valid
+in it. So verification is refused until the database has the event again, unchanged.
 
-On PostgreSQL a second sign is the timeline. Each promotion of a standby begins a new timeline with
+On PostgreSQL the timeline is a second sign. Each promotion of a standby begins a new timeline with
 a higher number (PostgreSQL documentation, "Timelines"). A process that was connected to timeline 2
-does not use a server that is still on timeline 1, even before any event tells the two apart.
+does not use a server on timeline 1, even before any event differs.
 """
 
 import threading
@@ -21,7 +21,7 @@ from domain.errors import LedgerUnavailable
 _log = structlog.get_logger()
 
 Event = tuple[int, bytes, bytes]
-"""A position, the id of a key as it is stored, and what was stored."""
+"""A position, a key's stored id, and the stored event."""
 
 NO_EVENT: Event = (0, b"", b"")
 
@@ -35,9 +35,9 @@ class Timeline(NamedTuple):
     """The timeline of a PostgreSQL server.
 
     Args:
-        cluster: the system identifier of the database cluster; timelines of two clusters cannot
-            be compared.
-        number: of the timeline.
+        cluster: system identifier of the database cluster; timelines of different clusters
+            cannot be compared.
+        number: number of the timeline.
     """
 
     cluster: str
@@ -45,10 +45,10 @@ class Timeline(NamedTuple):
 
 
 class KnownHistory:
-    """The newest event and timeline that this process has seen; for any number of threads."""
+    """The newest event and timeline that this process has seen; thread-safe."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Begin without any knowledge."""
         self._lock = threading.Lock()
         self._event = NO_EVENT
         self._timelines: dict[str, int] = {}
@@ -56,25 +56,25 @@ class KnownHistory:
 
     @property
     def event(self) -> Event:
-        """The newest event that was seen; take it before asking what `check_events` is to check."""
+        """The newest event seen; read it before querying the events to pass to `check_events`."""
         return self._event
 
     @property
     def refusal(self) -> str | None:
-        """Why verification is refused; ``None`` while the database has what was seen."""
+        """Why verification is refused; ``None`` if it is not."""
         return self._refusal
 
     def note(self, event: Event) -> None:
-        """Note an event that is committed."""
+        """Record an event that is committed."""
         if event[0] > self._event[0]:
             with self._lock:
                 self._event = max(self._event, event, key=lambda each: each[0])
 
     def note_timeline(self, timeline: Timeline | None) -> bool:
-        """Note the timeline of a server; return whether it is the newest one that was seen.
+        """Record a server's timeline; return whether none newer was seen before.
 
         Args:
-            timeline: ``None`` if the server does not tell it.
+            timeline: ``None`` if the server does not report it.
         """
         if timeline is None:
             return True
@@ -84,27 +84,27 @@ class KnownHistory:
         return timeline.number >= newest
 
     def is_outdated(self, timeline: Timeline | None) -> bool:
-        """Tell whether a newer timeline was seen than this one."""
+        """Return whether a newer timeline has been seen."""
         return timeline is not None and timeline.number < self._timelines.get(timeline.cluster, 0)
 
     def check(self) -> None:
-        """Refuse to go on if the database lacked what was seen when it was last asked.
+        """Raise if the last `check_events` found that the database lacks an event.
 
         Raises:
-            LedgerUnavailable: it did.
+            LedgerUnavailable: it does.
         """
         if self._refusal is not None:
             raise LedgerUnavailable(self._refusal)
 
     def check_events(self, event: Event, events: Sequence[Event]) -> None:
-        """Refuse to go on unless an event is among those that the database has.
+        """Raise unless the database has an event.
 
         Args:
-            event: the value of `event` before the database was asked.
-            events: what the database was found to have; it includes the event's position.
+            event: the value of `event` before the database was queried.
+            events: events of the database, including the one at the event's position.
 
         Raises:
-            LedgerUnavailable: the event is missing, or another one is in its place.
+            LedgerUnavailable: the event is missing, or another one has its position.
         """
         if event[0] and event not in events:
             raise self.refuse(
@@ -114,7 +114,7 @@ class KnownHistory:
         self._accept()
 
     def refuse(self, refusal: str) -> LedgerUnavailable:
-        """Refuse verification from now on; log why, once; return the error to raise."""
+        """Refuse verification from now on; log the reason once; return the error to raise."""
         with self._lock:
             is_news, self._refusal = self._refusal is None, refusal
         if is_news:

@@ -1,8 +1,8 @@
-"""When each key was last used: noted in memory, and written down a little later.
+"""The time of each key's last use: recorded in memory, and stored a little later.
 
-A use is a check that ended in `Verified`; there are thousands of them a second, so none waits for
-a disk. What a process has noted and not yet written is lost if it is killed, and nothing else is:
-the table is no projection, no event says when a key was used, and no verdict depends on it.
+A use is a token verification that ended in `Verified`. There are thousands in a second, so none
+waits for the disk. If a process is killed, the uses that it has not stored yet are lost, and
+nothing else: the table is not a projection, no event holds a use, and no verdict depends on it.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from projections.store.database import Database
 from projections.store.schema import last_uses
 
 OnUse = Callable[[int, datetime], None]
-"""Told the position of the first event of a key that was used, and when; on the path of each
-check."""
+"""Called in each successful verification, with the position of the key's first event and the
+time."""
 
 _AT_ONCE = 2_000
-# Only forward: another process may have written a later use already.
+# Never backwards: another process may have stored a later use already.
 _KEEP_LATEST = text(
     f"INSERT INTO {last_uses.name} (position, used_at) VALUES (:position, :used_at)"  # noqa: S608
     f" ON CONFLICT (position) DO UPDATE SET used_at = excluded.used_at"
@@ -28,39 +28,39 @@ _KEEP_LATEST = text(
 
 
 def ignore_use(_position: int, _at: datetime) -> None:
-    """Note nothing."""
+    """Record nothing."""
 
 
 def minute_of(at: datetime) -> datetime:
-    """Return the minute that a time lies in, which is as precisely as a use is written down."""
+    """Return the minute of a time; uses are stored with this precision."""
     return at.replace(second=0, microsecond=0)
 
 
 class LastUses:
-    """The uses that are not written down yet; for any number of threads, without a lock.
+    """Uses that are not stored yet; thread-safe without a lock.
 
-    One dictionary is kept for good, and each step on it is a single one that no other thread can
-    come between: a use is either in time to be taken out, or stays for the next time.
+    There is one dictionary, and each operation on it is atomic: a use is either taken by the
+    current flush or left for the next one.
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without uses."""
         self._noted: dict[int, datetime] = {}
 
     def touch(self, position: int, at: datetime) -> None:
-        """Note that a key was used."""
+        """Record that a key was used."""
         self._noted[position] = at
 
     def flush(self, database: Database) -> int:
-        """Write down what was noted, a portion of keys in each transaction.
+        """Store the recorded uses, a batch of keys in each transaction.
 
-        One thread at a time does it.
+        Only one thread may call this at a time.
 
         Returns:
-            How many keys were written down.
+            The number of keys stored.
 
         Raises:
-            LedgerUnavailable: the database cannot be asked; the next call writes what is left.
+            LedgerUnavailable: the database did not answer; the next call stores what is left.
         """
         waiting = list(self._noted)
         for start in range(0, len(waiting), _AT_ONCE):
@@ -69,7 +69,7 @@ class LastUses:
 
     def _flush(self, database: Database, positions: list[int]) -> None:
         taken = {position: self._noted.pop(position) for position in positions}
-        # Everybody writes in the same order, so that no two writers wait for each other.
+        # All writers use the same order, so that they cannot deadlock.
         rows = [
             {"position": position, "used_at": to_text(minute_of(taken[position]))}
             for position in sorted(taken)
@@ -79,6 +79,6 @@ class LastUses:
                 connection.execute(_KEEP_LATEST, rows)
         except BaseException:
             for position, at in taken.items():
-                # A use since then is the later one.
+                # A use recorded meanwhile is later.
                 self._noted.setdefault(position, at)
             raise

@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, however it ends."""
+"""Locks that are released when the process that holds them ends, even after a crash."""
 
 import fcntl
 import os
@@ -12,17 +12,17 @@ from projections.store.private_files import open_private_file
 
 @contextmanager
 def exclusively(database: Database, task: str) -> Iterator[bool]:
-    """Hold the one lock of this name on the database, if it is free; never wait for it.
+    """Hold the lock for a task on a database if it is free; never wait for it.
 
-    For a file, the lock is the operating system's, on a file beside the database's: a process that
-    is killed lets go of it. The file stays, and means nothing by itself. For a server, it is a lock
-    of the server's, and a connection that is cut lets go of it.
+    On SQLite it is a lock of the operating system on a file beside the database, released when the
+    process ends. The file stays; its existence means nothing. On PostgreSQL it is an advisory lock,
+    released when the connection ends.
 
     Yields:
-        Whether the lock is held; if not, somebody else is at the task.
+        Whether the lock is held; if not, another process is doing the task.
 
     Raises:
-        LedgerUnavailable: the server cannot be asked.
+        LedgerUnavailable: the server did not answer.
     """
     if not database.is_a_file:
         with postgresql_locks.exclusively(database.writer, task) as alone:

@@ -1,4 +1,4 @@
-"""PostgreSQL: how connections are opened, and what is demanded of them."""
+"""PostgreSQL: opens connections and enforces their settings."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -16,19 +16,19 @@ from domain.errors import LedgerUnavailable
 from projections.store.known_history import RESTART, KnownHistory, Timeline
 from projections.store.postgresql_pooling import check_sessions, is_pooled
 
-# LOCK TABLE takes no snapshot, and so is first: a transaction whose snapshot is older than the
-# exchange of a table would find the new one empty.
+# LOCK TABLE takes no snapshot, so it comes first: a transaction whose snapshot is older than the
+# swap of a table would see the new table as empty.
 _GATE = "LOCK TABLE projection_states IN ACCESS SHARE MODE"
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-# Whoever is told that a key is revoked must find it revoked after a crash too; and the setting is
-# one that an administrator may change under an open connection.
+# A revocation that was acknowledged must survive a crash. An administrator can change this setting
+# while a connection is open, so it is set in each transaction.
 _BEGIN_WRITING = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
     " SELECT set_config('synchronous_commit', 'on', true)"
     " WHERE current_setting('synchronous_commit') = 'off'"
 )
 
-# Any role may ask this by default. A standby cannot tell it, and is refused later.
+# Every role may run this by default. A standby returns no row; it is rejected later.
 _TIMELINE = (
     b"SELECT system_identifier::text, pg_walfile_name(pg_current_wal_lsn())"
     b" FROM pg_control_system() WHERE NOT pg_is_in_recovery()"
@@ -39,13 +39,13 @@ _GRACE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What a process takes of a server.
+    """Limits on the use of a PostgreSQL server by one process.
 
     Args:
-        connections: that are kept for reading, and as many for writing.
-        statement_seconds: after which a statement is given up, but for rebuilds and the like.
-        lock_seconds: after which a wait for a lock is given up.
-        connect_seconds: after which an attempt to connect is given up.
+        connections: pool size for reading, and the same for writing.
+        statement_seconds: timeout of a statement; rebuilds and similar tasks have none.
+        lock_seconds: timeout of waiting for a lock.
+        connect_seconds: timeout of connecting.
     """
 
     connections: int = 8
@@ -55,30 +55,30 @@ class ConnectionLimits:
 
     @property
     def patience_seconds(self) -> float:
-        """After which a server is given up that should have given the statement up."""
+        """Seconds to wait for an answer before the connection is given up."""
         return self.statement_seconds + _GRACE_SECONDS
 
 
 def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tuple[Engine, Engine]:
-    """Connect to a server.
+    """Connect to a PostgreSQL server.
 
     Args:
-        known: what this process has seen of the ledger.
+        known: newest state of the ledger that this process has seen.
 
     Returns:
-        An engine that reads, and one that writes.
+        The reading engine and the writing engine.
 
     Raises:
-        DBAPIError: it cannot be reached.
-        LedgerUnavailable: it does not give what is demanded, or is behind a pooler that keeps no
-            session for each connection.
+        DBAPIError: the server cannot be reached.
+        LedgerUnavailable: the server does not accept a setting that the ledger needs, or a pooler
+            in front of it does not keep a session for each connection.
     """
     reader, writer = (
         create_engine(
             url,
             creator=partial(_opened, url, limits, known, patience_seconds),
             hide_parameters=True,
-            # A transaction begins with one statement of ours, in one round trip.
+            # Each transaction begins with one statement of ours, in one round trip.
             isolation_level="AUTOCOMMIT",
             pool_size=limits.connections,
             max_overflow=limits.connections,
@@ -90,7 +90,7 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
     _demand(reader, limits, begin=_Reading())
     _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
     connect = partial(_opened, url, limits, known, limits.patience_seconds, autocommit=True)
-    # Not by an engine, whose first statements a pooler of statements refuses in other words.
+    # Not through an engine: a pooler in statement mode rejects its first statements differently.
     with closing(connect()) as asked:
         if is_pooled(asked):
             check_sessions(connect)
@@ -99,18 +99,18 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
 
 
 def connection_arguments(url: URL, limits: ConnectionLimits) -> dict[str, Any]:
-    """Return how to connect, but for what the URL says itself (libpq, "Parameter Key Words")."""
+    """Return connection arguments that the URL does not set (libpq, "Parameter Key Words")."""
     arguments = {
         "application_name": "keyledger",
         "connect_timeout": limits.connect_seconds,
-        # A server that vanished without a word is given up in seconds, not in hours.
+        # Detect a vanished server within seconds instead of hours.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
     }
     if len(_hosts(url)) > 1:
-        # Without this libpq takes the first server that answers, and that may be a standby.
+        # Without this libpq takes the first server that answers, which may be a standby.
         arguments["target_session_attrs"] = "read-write"
     return {name: value for name, value in arguments.items() if name not in url.query}
 
@@ -122,14 +122,14 @@ def _hosts(url: URL) -> list[str]:
 
 
 def connect(url: URL, limits: ConnectionLimits, known: KnownHistory) -> "LedgerConnection":
-    """Open a connection of one's own, set up as those of the engines are.
+    """Open a connection outside the pools, with the same settings.
 
     Args:
-        known: what this process has seen of the ledger.
+        known: newest state of the ledger that this process has seen.
 
     Raises:
         psycopg.Error: the server cannot be reached.
-        LedgerUnavailable: it does not give what is demanded.
+        LedgerUnavailable: the server does not accept a setting that the ledger needs.
     """
     patience = limits.patience_seconds
     connection = _opened(url, limits, known, patience, autocommit=True, prepare_threshold=1)
@@ -148,11 +148,11 @@ def _opened(
     patience_seconds: float | None,
     **given: Any,  # noqa: ANN401 - psycopg's own
 ) -> "LedgerConnection":
-    """Connect to a server that is not on an older timeline than one that was seen before.
+    """Connect to a server whose timeline is not older than the newest one seen before.
 
     Raises:
         psycopg.Error: no server can be reached.
-        LedgerUnavailable: each that can be reached is on an older timeline.
+        LedgerUnavailable: every reachable server is on an older timeline.
     """
     made = {
         **url.get_dialect()().create_connect_args(url)[1],
@@ -164,7 +164,7 @@ def _opened(
         return connection
     found = connection.timeline
     connection.close()
-    # libpq takes the first server that accepts changes, and a former primary does.
+    # libpq takes the first server that accepts writes, and a former primary accepts them.
     for each in _one_by_one(made):
         with suppress(psycopg.Error):
             connection = _connected(each, limits, patience_seconds)
@@ -184,7 +184,7 @@ def _connected(
     try:
         connection.autocommit = True
         with suppress(psycopg.errors.InsufficientPrivilege, psycopg.NotSupportedError):
-            # A server that does not tell its timeline is used without it.
+            # If the server does not report its timeline, go on without it.
             rows = connection.execute(_TIMELINE).fetchall()
             connection.timeline = Timeline(rows[0][0], int(rows[0][1][:8], 16)) if rows else None
     except BaseException:
@@ -196,7 +196,10 @@ def _connected(
 
 
 def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of each host alone, if there are several (libpq, "Multiple Hosts")."""
+    """Yield connection arguments for each host alone, if there are several.
+
+    See libpq, "Specifying Multiple Hosts".
+    """
     of_each = {
         name: str(arguments[name]).split(",")
         for name in ("host", "hostaddr", "port")
@@ -209,30 +212,30 @@ def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class LedgerConnection(psycopg.Connection[Any]):
-    """One that gives up a server which says nothing for longer than a statement may take.
+    """A connection that is closed when the server stays silent longer than a statement may take.
 
-    A server that is gone ends the connection, and one that works ends a statement that takes too
-    long; one whose disk hangs does neither. Only who reads gives up: a commit that nobody has
-    confirmed may yet be one, and waits for its standby for as long as that takes.
+    A server that is gone ends the connection, and a server that works ends a slow statement. A
+    server whose disk hangs does neither. Only a reading connection gives up: an unconfirmed commit
+    may still take effect, so a writing connection waits for its standby without a limit.
     """
 
     patience_seconds: float | None = None
     takes_long: bool = False
-    """Whether it is waited for to the end of the transaction, whatever it does."""
+    """Whether to wait without a limit until the transaction ends."""
     may_be_lost_after: float | None = None
-    """Seconds after which a server is given up in a transaction that may be lost."""
+    """Seconds of silence after which a transaction that may be lost is given up."""
     may_be_lost: bool = False
-    """Whether nobody waits for a standby, nor for longer than a statement may take, to the end of
-    the transaction."""
+    """Whether the current transaction may be lost: it does not wait for a standby, nor longer than
+    a statement may take."""
     timeline: Timeline | None = None
-    """Of the server; ``None`` if it does not tell it. A server changes it only by a restart or a
-    promotion, and a connection to a standby is refused."""
+    """The server's timeline; ``None`` if the server does not report it. It changes only by a
+    restart or a promotion, and connections to standbys are rejected."""
 
     def wait(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401 - psycopg's own
         """Wait for the server.
 
         Raises:
-            psycopg.OperationalError: it says nothing, and the connection was closed.
+            psycopg.OperationalError: the server was silent too long; the connection is closed.
         """
         if self.pgconn.transaction_status == TransactionStatus.IDLE:
             self.takes_long = self.may_be_lost = False
@@ -244,13 +247,13 @@ class LedgerConnection(psycopg.Connection[Any]):
             return super().wait(*given, **{"timeout": patience} | options)
         except psycopg.OperationalError:
             if monotonic() >= deadline:
-                # Nobody knows what it would say next, and to what.
+                # A late answer could be taken for the answer to another statement.
                 self.pgconn.finish()
             raise
 
 
 def lift_timeouts(connection: Connection) -> None:
-    """Let statements, and what is done between them, take as long as they need in a transaction."""
+    """Remove the timeouts of statements, and between statements, for the rest of a transaction."""
     cast("LedgerConnection", connection.connection.driver_connection).takes_long = True
     connection.exec_driver_sql(
         "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -258,17 +261,17 @@ def lift_timeouts(connection: Connection) -> None:
 
 
 def wait_for_no_standby(connection: Connection) -> None:
-    """Let a transaction commit without a standby, and give up a server that says nothing.
+    """Commit this transaction without waiting for a standby, and give up a silent server.
 
-    For what may be lost, and is written again by whoever misses it. While no synchronous standby
-    is there, a commit waits for one without any limit.
+    For rows that may be lost and are written again later. With no synchronous standby connected, a
+    commit would otherwise wait without a limit.
     """
     cast("LedgerConnection", connection.connection.driver_connection).may_be_lost = True
     connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
 
 
 class _Reading:
-    """Begins a transaction that reads; not behind the gate as long as there is none."""
+    """Begin a reading transaction with `_GATE`; without it while the table does not exist yet."""
 
     def __init__(self) -> None:
         self._gate_is_there = False
@@ -293,7 +296,7 @@ def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  #
         try:
             _set_up(connection, limits)
         except BaseException:
-            # It is not in the pool yet, so that nobody else would close it.
+            # The connection is not in the pool yet, so nothing else would close it.
             connection.close()
             raise
 
@@ -301,18 +304,18 @@ def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  #
         if isinstance(context.original_exception, psycopg.Error):
             hide_details(context.original_exception, context.sqlalchemy_exception)
 
-    # Before the library looks at what it is connected to.
+    # Before SQLAlchemy runs its own first statements.
     event.listen(engine, "connect", set_up, insert=True)
     event.listen(engine, "handle_error", hide)
     event.listen(engine, "begin", begin)
 
 
 def hide_details(error: psycopg.Error, *wrapped: Exception | None) -> None:
-    """Take out of errors what the server tells of rows, for a verifier could be among it.
+    """Remove row values that the server quotes from error messages; they may include a verifier.
 
     Args:
-        error: the driver's.
-        wrapped: others whose messages repeat it.
+        error: the driver's error.
+        wrapped: errors whose messages repeat it.
     """
     detail = error.diag.message_detail
     for each in (error, *wrapped):
@@ -325,7 +328,7 @@ def hide_details(error: psycopg.Error, *wrapped: Exception | None) -> None:
 
 def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
     connection.autocommit = True
-    # In another encoding, of either side, some names cannot be written and others not read.
+    # With another encoding, on either side, some names cannot be written and others not read.
     connection.execute("SET client_encoding TO 'UTF8'")
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":

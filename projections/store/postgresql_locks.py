@@ -1,8 +1,8 @@
-"""The locks of a ledger on a PostgreSQL server.
+"""Locks on a PostgreSQL server.
 
-They end with the connection or the transaction that holds them, however it ends. Each is an
-advisory lock of two numbers: what it is for, and the ledger, named by the table of its events,
-since a database may hold several ledgers in schemas of their own (PostgreSQL documentation,
+Each lock ends with the connection or transaction that holds it, even after a crash. Each is an
+advisory lock of two numbers: its task, and the OID of the events table, which identifies the ledger
+because one database may hold several ledgers in different schemas (PostgreSQL documentation,
 "Advisory Locks").
 """
 
@@ -22,16 +22,16 @@ _ALLOWED_TO_WAIT_MILLISECONDS = 200
 
 
 class ReadersInTheWay(LedgerUnavailable):
-    """Some that read take longer than the ones that write are to wait."""
+    """Readers hold the tables for longer than writers may be kept waiting."""
 
 
 def take_append_lock(connection: Connection) -> None:
-    """Wait for the append lock, and hold it until the transaction ends."""
+    """Wait for the append lock; the transaction holds it until it ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_named('append')})")
 
 
 def take_schema_lock(connection: Connection) -> None:
-    """Wait until nobody else makes or changes the tables of this schema, and hold the lock."""
+    """Wait for the lock for creating or changing tables; the transaction holds it until it ends."""
     purpose = _number_of("schema")
     connection.exec_driver_sql(
         f"SELECT pg_advisory_xact_lock({purpose}, hashtext(current_schema()))"
@@ -39,13 +39,14 @@ def take_schema_lock(connection: Connection) -> None:
 
 
 def shut_out_readers(connection: Connection, table: Table) -> None:
-    """Wait until nobody reads, for a moment at most, and let nobody begin until the commit.
+    """Wait briefly until no transaction reads the views, then block new readers until the commit.
 
     Args:
-        table: the view's. Who reads it by other ways than ours, or vacuums it, holds it alone.
+        table: the view's table. It is locked too, because external queries and VACUUM use the
+            table without `projection_states`.
 
     Raises:
-        ReadersInTheWay: somebody went on reading.
+        ReadersInTheWay: a reader did not finish within 200 milliseconds.
     """
     try:
         connection.exec_driver_sql(
@@ -60,13 +61,13 @@ def shut_out_readers(connection: Connection, table: Table) -> None:
 
 @contextmanager
 def exclusively(engine: Engine, task: str) -> Iterator[bool]:
-    """Hold the one lock of this name on a ledger, if it is free; never wait for it.
+    """Hold the lock for a task on this ledger if it is free; never wait for it.
 
     Yields:
         Whether the lock is held.
 
     Raises:
-        LedgerUnavailable: the server cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with _lent(engine) as connection:
         held = _ask(connection, f"SELECT pg_try_advisory_lock({_named(task)})")
@@ -79,16 +80,16 @@ def exclusively(engine: Engine, task: str) -> Iterator[bool]:
 
 def _let_go(connection: psycopg.Connection) -> None:
     try:
-        # All that it holds, which is this one: its name may be gone with the events.
+        # Release all, which is this one lock: its name cannot be computed if `events` was dropped.
         connection.execute("SELECT pg_advisory_unlock_all()")
     except psycopg.Error:
-        # Where the connection is cut, the lock goes with it.
+        # If the connection is broken, the server has released the lock.
         connection.close()
 
 
 @contextmanager
 def _lent(engine: Engine) -> Iterator[psycopg.Connection]:
-    """Take a connection out of the pool as it is, outside a transaction."""
+    """Take a connection from the pool without beginning a transaction."""
     try:
         lent = engine.raw_connection()
     except (SQLAlchemyError, psycopg.Error) as error:
@@ -111,5 +112,5 @@ def _named(task: str) -> str:
 
 
 def _number_of(purpose: str) -> int:
-    # Not Python's own hash, which is another one in each process.
+    # Not Python's hash(), which differs between processes.
     return zlib.crc32(purpose.encode()) - 2**31

@@ -1,9 +1,9 @@
-"""Finding a connection pooler that does not keep a session for each connection.
+"""Detect a connection pooler that does not keep a session for each connection.
 
-Advisory locks, timeouts and prepared statements belong to a session of the server. PgBouncer with
-``pool_mode = transaction`` gives each transaction the session of any connection, and with
-``statement`` it allows no transactions at all (PgBouncer documentation, "Features"). Locks would
-then be lost or never released, in silence. So such a pooler is refused when a database is opened.
+Advisory locks, timeouts and prepared statements belong to a server session. PgBouncer with
+``pool_mode = transaction`` runs each transaction in any free session, and with ``statement`` it
+allows no transactions at all (PgBouncer documentation, "Features"). Locks would then be lost or
+never released, without an error. So such a pooler is rejected when a database is opened.
 """
 
 from collections.abc import Callable
@@ -19,30 +19,30 @@ _STATEMENT_MODE = "transaction blocks not allowed"
 
 
 class TransactionPooling(LedgerUnavailable):
-    """The connection pooler in front of the database gives no connection a session of its own."""
+    """The connection pooler in front of the database keeps no session for each connection."""
 
 
 def is_pooled(connection: psycopg.Connection) -> bool:
-    """Tell whether a pooler is between this program and the server.
+    """Return whether there is a pooler between this program and the server.
 
-    A server tells each new connection the number of its process, for cancelling; a pooler has to
-    tell a number of its own, for it does not know yet which process will serve the connection.
+    A server sends the process id of the session to each new connection, for cancelling. A pooler
+    sends an id of its own, because it does not know yet which session will serve the connection.
     """
     return _process_of(connection) != connection.info.backend_pid
 
 
 def check_sessions(connect: Callable[[], psycopg.Connection]) -> None:
-    """Refuse a pooler that does not keep a session for each connection.
+    """Reject a pooler that does not keep a session for each connection.
 
-    Two connections run transactions in turn. With a session each, one of them has always the same
-    process of the server, and the other one has another. A pooler of transactions gives the second
-    the process that the first has just released, or gives the first a different one each time.
+    Two connections run transactions in turn. With sessions of their own, each always has the same
+    server process, different from the other's. A pooler in transaction mode gives the second
+    connection the process that the first has just released, or gives the first a new one each time.
 
     Args:
         connect: opens a connection in autocommit mode.
 
     Raises:
-        TransactionPooling: the pooler does not.
+        TransactionPooling: the pooler does not keep sessions.
         psycopg.Error: the server cannot be reached.
     """
     try:

@@ -1,4 +1,4 @@
-"""The shapes of the tables of a PostgreSQL database."""
+"""Read the shapes of tables from a PostgreSQL database."""
 
 from collections.abc import Collection
 from typing import Any
@@ -83,14 +83,14 @@ _ADDITIONS = text(
 
 
 class TableDroppedMeanwhile(Exception):
-    """Another transaction dropped a table while its shape was read."""
+    """Another transaction dropped a table while its shape was being read."""
 
 
 def shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
-    """Return the shapes of what these names stand for in the search path of a connection.
+    """Return the shapes of the relations that these names resolve to in the search path.
 
     Raises:
-        TableDroppedMeanwhile: the transaction of the connection can read nothing else.
+        TableDroppedMeanwhile: the transaction has failed and can read nothing more.
     """
     try:
         return _shapes_of(connection, names)

@@ -1,4 +1,4 @@
-"""The tables of a ledger on a PostgreSQL server: who may do what with them, and filling them."""
+"""The ledger's tables on a PostgreSQL server: owner, privileges, and filling them with COPY."""
 
 import re
 import zlib
@@ -35,11 +35,11 @@ _WRITTEN = {
     "alembic_version": "",
     "ledger_secret": "",
 }
-"""What a server writes to each table; ``docs/postgresql-roles.sql`` grants that and no more."""
+"""What a server writes to each table; ``docs/postgresql-roles.sql`` grants exactly this."""
 
 
 def _needed() -> Iterator[tuple[str, str, str]]:
-    """Yield table, privilege and column of all that a server does; the column may be empty."""
+    """Yield table, privilege and column (may be empty) for everything that a server does."""
     for name, written in _WRITTEN.items():
         yield name, "SELECT", ""
         for privilege, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?(?:, |$)", written):
@@ -60,14 +60,14 @@ _MISSING = (
 
 
 def check_owner(connection: Connection, way_on: str) -> None:
-    """Refuse what only the owner of the ledger's tables may do, before anything is done.
+    """Reject what only the owner of the ledger's tables may do, before anything is changed.
 
     Args:
-        way_on: the command that the owner is to run.
+        way_on: the command for the owner to run.
 
     Raises:
-        NotOwner: the role of this connection neither is the owner nor belongs to it; where there
-            are no tables yet, it may not make them.
+        NotOwner: the connection's role is neither the owner nor a member of it; or there are no
+            tables yet and the role may not create them.
     """
     role, are_there, owns = connection.exec_driver_sql(_OWNS).one()
     if not owns and are_there:
@@ -81,35 +81,35 @@ def check_owner(connection: Connection, way_on: str) -> None:
 
 
 def purpose_of_role(connection: Connection, purpose: str) -> str:
-    """Return a purpose for a shadow table that no other role has; the owner has it unchanged."""
+    """Return a name part for shadow tables that no other role uses; the owner's is unchanged."""
     role, _, owns = connection.exec_driver_sql(_OWNS).one()
     return purpose if owns else f"{purpose}_{zlib.crc32(role.encode()):08x}"
 
 
 def is_not_granted(error: BaseException | None) -> bool:
-    """Tell whether an error began with a statement for which the role lacks a privilege."""
+    """Return whether an error was caused by a statement for which the role lacks a privilege."""
     while error is not None and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, psycopg.errors.InsufficientPrivilege)
 
 
 def privileges_missing(connection: Connection) -> list[str]:
-    """Return what the role of a connection may not do that a server has to do, as people say it.
+    """Return the privileges that a server needs and this role lacks, as text for people.
 
-    Nothing is said of tables that are not there.
+    Tables that do not exist are left out.
     """
     return list(connection.exec_driver_sql(_MISSING).scalars())
 
 
 def check_privileges(connection: Connection) -> None:
-    """Refuse to serve as a role that would fail at the first change of a key.
+    """Refuse to serve with a role that would fail at the first change of a key.
 
     Raises:
         LedgerUnavailable: the role lacks a privilege.
     """
     missing = privileges_missing(connection)
     if missing:
-        # The URL need not say as whom one connects.
+        # The URL may leave out the role, so ask the server for it.
         role = connection.exec_driver_sql("SELECT current_user").scalar()
         raise LedgerUnavailable(
             f"the role {role} may not do what a server does: {'; '.join(missing)}. The database's"
@@ -118,10 +118,10 @@ def check_privileges(connection: Connection) -> None:
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:
-    """Return the first schema of the search path in which this role may make tables.
+    """Return the first schema in the search path in which this role may create tables.
 
-    That of the ledger's tables is the first for their owner. Another role may have one of its own
-    behind it, in which it makes what it compares them with.
+    For the owner that is the schema of the ledger's tables. Another role may have a schema of its
+    own later in the path, where it builds the tables to compare with.
     """
     schema: str | None = connection.exec_driver_sql(
         "SELECT name FROM unnest(current_schemas(false)) WITH ORDINALITY path (name, place)"
@@ -131,10 +131,11 @@ def schema_for_new_tables(connection: Connection) -> str | None:
 
 
 def copy_grants(connection: Connection, of: Table, to: Table) -> None:
-    """Let everybody do with a table, and with each of its columns, what they may do with another.
+    """Grant the same privileges on a table and its columns as on another table.
 
     Args:
-        to: has all columns for which something is granted; others are left out.
+        of: table to copy the grants from.
+        to: table to grant on; grants on columns that it does not have are left out.
     """
     granted = connection.exec_driver_sql(
         "SELECT string_agg(a.privilege_type || columns, ', '),"
@@ -155,17 +156,17 @@ def copy_grants(connection: Connection, of: Table, to: Table) -> None:
 
 
 def count_on_from(connection: Connection, table: Table, number: int) -> None:
-    """Let the next row of a table that gets its number from the server get the one after this."""
+    """Set the sequence of a table's ``id`` so that the next row gets ``number`` + 1."""
     connection.exec_driver_sql(
         "SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", (table.name, number)
     )
 
 
 def identity_of(connection: Connection) -> tuple[object, ...]:
-    """Return what tells the ledger of a connection from every other one, however it is reached.
+    """Return a value that identifies the ledger of a connection, however it is reached.
 
-    Its database and the table of its events by their numbers, and when their server was started,
-    to the microsecond.
+    It consists of the server's start time to the microsecond, the OID of the database, and the
+    OID of the events table.
     """
     row = connection.exec_driver_sql(
         "SELECT pg_postmaster_start_time(), oid, to_regclass('events')::oid"
@@ -175,13 +176,13 @@ def identity_of(connection: Connection) -> tuple[object, ...]:
 
 
 def copy_rows(connection: Connection, table: Table, rows: Collection[Sequence[Any]]) -> None:
-    """Write rows by COPY, which takes a fraction of the time of inserting them.
+    """Insert rows with COPY, which takes a fraction of the time of INSERT.
 
     Args:
-        rows: with the values of the table's columns, in their order.
+        rows: values of the table's columns, in table order.
 
     Raises:
-        DBAPIError: as for inserting them.
+        DBAPIError: as for INSERT.
     """
     statement = f"COPY {table.name} ({', '.join(column.name for column in table.c)}) FROM STDIN"
     driver = connection.connection.driver_connection

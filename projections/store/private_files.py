@@ -1,11 +1,11 @@
-"""Make the files and folders of a ledger: the one place where the program makes any.
+"""Create the files and folders of a ledger; no other module of the program creates files.
 
-Every file has mode 0600 and no new folder can be written by others, whatever the umask. A file
-belongs to the owner of the ledger, also if root makes it: otherwise the service could not open it
+Every file has mode 0600, and no new folder is writable for others, whatever the umask. A file
+belongs to the owner of the ledger even if root creates it; otherwise the service could not open it
 afterwards.
 
 Root may work in a folder that another account can write to. So no symbolic link is followed when a
-file is made, and only a file that was made here gets another owner.
+file is created, and the owner is changed only of files that were created here.
 """
 
 import errno
@@ -22,14 +22,14 @@ _PARENT_MODE = 0o755
 
 
 class FileOwner(NamedTuple):
-    """The account and the group that a file belongs to, by their numbers."""
+    """User id and group id of a file's owner."""
 
     uid: int
     gid: int
 
 
 def owner_of(path: Path) -> FileOwner | None:
-    """Return the owner of a file or folder; ``None`` if it is not there or cannot be reached."""
+    """Return the owner of a file or folder; ``None`` if it does not exist or is not accessible."""
     try:
         found = path.stat()
     except OSError:
@@ -38,12 +38,12 @@ def owner_of(path: Path) -> FileOwner | None:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that only its owner can use, and the folders above it; leave one that is there.
+    """Create a folder that only its owner can use, and missing parents; keep an existing folder.
 
-    If root makes it, it belongs to the owner of the folder above it.
+    If root creates it, it belongs to the owner of its parent folder.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     for parent in reversed(path.parents):
         if not parent.exists():
@@ -53,13 +53,13 @@ def make_private_folder(path: Path) -> None:
 
 
 def make_private_file(path: Path, content: bytes, owner: FileOwner | None = None) -> None:
-    """Make a file that is on the disk when this returns; leave one that is there as it is.
+    """Create a file and sync it to disk; keep a file that exists.
 
     Args:
-        owner: of the new file; ``None`` for the owner of its folder.
+        owner: owner of the new file; ``None`` for the owner of its folder.
 
     Raises:
-        OSError: it cannot be made; or it is a symbolic link to a file that is not there.
+        OSError: the file cannot be created, or is a symbolic link to a file that does not exist.
     """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
         _give(file.fileno(), path, owner)
@@ -76,21 +76,21 @@ def make_private_file(path: Path, content: bytes, owner: FileOwner | None = None
 
 @contextmanager
 def new_private_file(path: Path, owner: FileOwner | None = None) -> Iterator[tuple[BinaryIO, Path]]:
-    """Write a file that appears under its name, in place of any other, when it is complete.
+    """Write a file that replaces any existing file of that name when it is complete.
 
     Args:
-        owner: of the new file; ``None`` for the owner of its folder.
+        owner: owner of the new file; ``None`` for the owner of its folder.
 
     Yields:
-        The file, and the name that it has until then.
+        The open file, and its temporary path.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be created.
     """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             _give(file.fileno(), path, owner)
-            # Its inner file, whose type is what it is.
+            # The inner file object, which has the declared type.
             yield file.file, Path(file.name)  # type: ignore[misc]
             file.flush()
             os.fsync(file.fileno())
@@ -101,16 +101,17 @@ def new_private_file(path: Path, owner: FileOwner | None = None) -> Iterator[tup
 
 
 def open_private_file(path: Path, owner: FileOwner | None = None) -> int:
-    """Open a file to read and write it; make it if it is not there.
+    """Open a file for reading and writing; create it if it does not exist.
 
     Args:
-        owner: of a new file; ``None`` for the owner of its folder.
+        owner: owner of a new file; ``None`` for the owner of its folder.
 
     Returns:
         A file descriptor.
 
     Raises:
-        OSError: it cannot be opened or made; or it is a symbolic link to a file that is not there.
+        OSError: the file cannot be opened or created, or is a symbolic link to a file that does
+            not exist.
     """
     flags = os.O_RDWR | os.O_CLOEXEC
     try:
@@ -129,10 +130,10 @@ def open_private_file(path: Path, owner: FileOwner | None = None) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names of the files in a folder be on the disk when this returns.
+    """Sync a folder, so that the names of new files in it survive a crash.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: the folder cannot be synced.
     """
     directory = os.open(folder, os.O_RDONLY)
     try:
@@ -145,7 +146,7 @@ def _make_folder(path: Path, mode: int) -> None:
     try:
         path.mkdir(mode)
     except FileExistsError:
-        # Another process made it at the same time.
+        # Another process may have created it at the same time.
         if not path.is_dir():
             raise
         return
@@ -162,9 +163,9 @@ def _check_not_dangling(path: Path) -> None:
 
 
 def _give(handle: int, path: Path, owner: FileOwner | None) -> None:
-    """Set the mode and the owner of a file that was made just now.
+    """Set mode and owner of a file that was just created.
 
-    Only root can give a file away; the files of other accounts stay theirs.
+    Only root can change the owner of a file; otherwise only the group is set, if allowed.
     """
     os.fchmod(handle, _FILE_MODE)
     owner = owner or owner_of(path.parent)
@@ -174,6 +175,6 @@ def _give(handle: int, path: Path, owner: FileOwner | None) -> None:
     if os.geteuid() == 0:
         os.fchown(handle, *owner)
     elif found.st_uid == owner.uid:
-        # The account may not be a member of the group.
+        # The account may not be a member of that group.
         with suppress(PermissionError):
             os.fchown(handle, -1, owner.gid)

@@ -1,7 +1,7 @@
-"""The durable tables: what is not derived from events, and cannot be thrown away.
+"""The durable tables: those that are not derived from events and so cannot be rebuilt.
 
-The views make their own tables, for a view can be replayed; these can only be migrated, by the
-steps under ``projections/store/migrations``.
+Views create their own tables, because a view can be replayed. The durable tables are changed only
+by the migrations under ``projections/store/migrations``.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ from projections.store.database import (
 )
 
 HEAD = "0007"
-"""The revision that this version of the program works with."""
+"""The schema revision that this version of the program needs."""
 
 metadata = MetaData()
 
@@ -46,8 +46,8 @@ events = Table(
     Column("seal", LargeBinary(32), nullable=True),
 )
 Index("events_aggregate_idx", events.c.originator_id, events.c.originator_version, unique=True)
-"""The event store, as read by replays; appended to by the recorder alone. ``seal`` is NULL only in
-a database that an older version of the program made, until it is sealed."""
+"""The event store. Replays read it, and only the recorder appends to it. ``seal`` is NULL only in a
+database that an older version of the program created, until its events are sealed."""
 
 key_digests = Table(
     "key_digests",
@@ -57,7 +57,8 @@ key_digests = Table(
     Column("digest", LargeBinary(32), nullable=False),
     Column("seal", LargeBinary(32), nullable=True),
 )
-"""Digests of secrets: no projection, for no event has a secret. Can be lost at the cost of time."""
+"""Digests of secrets. Not a projection, because events hold no secrets; if lost, verification is
+slower at first."""
 
 last_uses = Table(
     "last_uses",
@@ -65,8 +66,8 @@ last_uses = Table(
     Column("position", big_integer, primary_key=True, autoincrement=False),
     Column("used_at", text(27), nullable=False),
 )
-"""When each key was last used, to the minute: no projection, for a use is no event. A key is named
-by the position of its first event, as in the views; one that was never used has no row."""
+"""Last use of each key, to the minute. Not a projection, because a use is not an event. A key is
+named by the position of its first event, as in views; a key that was never used has no row."""
 
 console_sessions = Table(
     "console_sessions",
@@ -79,7 +80,7 @@ console_sessions = Table(
     Column("used_at", text(27), nullable=False),
     Column("seal", LargeBinary(32), nullable=True),
 )
-"""Who is signed in to the console; can be lost, and everybody signs in again."""
+"""Console sessions; if they are lost, everybody signs in again."""
 
 projection_states = Table(
     "projection_states",
@@ -91,13 +92,13 @@ projection_states = Table(
     Column("completed_at", text(27), nullable=True),
     Column("filled_to", big_integer, nullable=True),
 )
-"""How far each view's table has come; a rebuild's shadow table has a row of its own.
+"""How far the table of each view has been filled; the shadow table of a rebuild has its own row.
 
-A new table is first filled key by key, each with all its events up to ``position``; ``filled_to``
-is the position of the first event of the last key in it, and ``NULL`` when all are.
+A new table is first filled key by key, with all events of each key up to ``position``. Until all
+keys are in, ``filled_to`` is the position of the first event of the last key; then it is ``NULL``.
 
-``generation`` counts how often the view's table was made anew, ``completed_at`` says when it last
-was; ``view_version`` is the version of the code that fills it.
+``generation`` counts rebuilds of the view's table, and ``completed_at`` is the time of the last
+one. ``view_version`` is the version of the code that fills the table.
 """
 
 checkpoints = Table(
@@ -108,8 +109,8 @@ checkpoints = Table(
     Column("note", text(), nullable=False),
     Column("signed_at", text(27), nullable=False),
 )
-"""The signed checkpoints, as they are in the file outside the database too: no projection, for no
-event has a signature."""
+"""Signed checkpoints, also kept in the file outside the database. Not a projection, because events
+hold no signatures."""
 
 last_attestation = Table(
     "last_attestation",
@@ -124,8 +125,8 @@ last_attestation = Table(
     Column("listed", LargeBinary, nullable=False),
     Column("seal", LargeBinary(32), nullable=True),
 )
-"""What the last attestation found, in one row, of which ``listed`` is JSON; can be lost, and the
-next attestation is made at once."""
+"""The result of the last integrity check, in one row; ``listed`` is JSON. If it is lost, the next
+check runs at once."""
 
 ledger_secret = Table(
     "ledger_secret",
@@ -133,7 +134,7 @@ ledger_secret = Table(
     Column("secret_id", text(16), primary_key=True),
     Column("seal", LargeBinary(32), nullable=False),
 )
-"""The id of the secret that the seals of this ledger are made with, in one row."""
+"""The id of the secret that this ledger's seals are made with, in one row."""
 
 _MAKE = "keyledger keys create --workspace root --name root --scopes '*'"
 _UPGRADE = "keyledger projections status"
@@ -142,20 +143,20 @@ _revision = Table("alembic_version", MetaData(), Column("version_num", String(32
 
 
 class UnknownSchema(LedgerError):
-    """The database was made by a version of the program that this one does not know."""
+    """The database was created by a version of the program that this one does not know."""
 
     code = "UNKNOWN_SCHEMA"
 
 
 def upgrade_schema(database: Database) -> None:
-    """Bring the durable tables to this version, all the way or not at all.
+    """Migrate the durable tables to this version in one transaction.
 
-    Several processes may do it at the same time: the first does the work.
+    Several processes may call this at the same time; the first one does the work.
 
     Raises:
-        UnknownSchema: the database belongs to a newer version, or is none of ours. What is in it
-            is left exactly as it was.
-        NotOwner: it is not at this version, and only the owner of the tables may bring it there.
+        UnknownSchema: the database belongs to a newer version, or is not a ledger. Nothing in it
+            is changed.
+        NotOwner: a migration is needed, and only the owner of the tables may run it.
     """
     with database.read() as connection:
         if current_revision(connection) == HEAD:
@@ -186,24 +187,24 @@ def upgrade_schema(database: Database) -> None:
 
 
 def has_ledger(database: Database) -> bool:
-    """Tell whether there is a ledger in a database, of whatever revision.
+    """Return whether a database contains a ledger, of any revision.
 
     Raises:
-        LedgerUnavailable: it cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with database.read() as connection:
         return current_revision(connection) is not None
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the revision of the durable tables; ``None`` where there are none."""
+    """Return the revision of the durable tables; ``None`` if there are no tables."""
     if not inspect(connection).has_table(_revision.name):
         return None
     return connection.scalar(select(_revision.c.version_num))
 
 
 def _run_migrations(connection: Connection, found: str | None, name: str) -> None:
-    # Imported when needed: nearly every start finds its database up to date.
+    # Imported lazily: nearly every start finds the schema up to date.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415

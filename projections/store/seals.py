@@ -1,10 +1,10 @@
-"""Seals: HMACs that tell what the ledger wrote from what somebody else wrote into its database.
+"""Seals: HMACs that prove that the ledger itself wrote a row of its database.
 
-Every event, and every row that can grant access, carries a seal under a key that is derived from
-the pepper. Whoever can write to the database, and does not have the pepper, cannot make one.
+Every event, and every row that can grant access, carries a seal under a key derived from the
+pepper. Someone who can write to the database but does not have the pepper cannot make a seal.
 
-A seal covers an unambiguous encoding of all that it protects, and each kind of thing has a key of
-its own, so that a seal of one kind is never right for another.
+A seal covers an unambiguous encoding of everything that it protects. Each kind of row has its own
+key, so a seal of one kind is never valid for another.
 """
 
 from collections.abc import Iterable
@@ -30,10 +30,10 @@ _TOPICS = {topic: _topic(topic) for topic in EVENT_CLASSES}
 
 
 class Seals:
-    """Makes and checks the seals of one ledger; its representation shows no key."""
+    """Makes and verifies the seals of one ledger; its `repr` shows no key."""
 
     checks: bool = True
-    """Whether a seal is demanded at all; see `NoSeals`."""
+    """Whether seals are required; see `NoSeals`."""
 
     def __init__(self, pepper: Pepper) -> None:
         """Derive the keys from the pepper."""
@@ -53,10 +53,10 @@ class Seals:
         """Return the seal of an event.
 
         Args:
-            key: the id of its aggregate, 16 bytes.
-            version: its number in the aggregate.
-            topic: what kind of event it is.
-            state: as it is stored.
+            key: the aggregate id, 16 bytes.
+            version: the event's number in its aggregate.
+            topic: the event type.
+            state: the stored bytes.
         """
         return self._events.of(
             key
@@ -68,13 +68,13 @@ class Seals:
     def is_event(
         self, key: object, version: object, topic: object, state: object, seal: object
     ) -> bool:
-        """Tell whether an event has the right seal, whatever is stored in its columns."""
+        """Return whether an event has a valid seal; accept values of any type."""
         if type(seal) is not bytes:
             return False
         try:
             right: Any = self.event(key, version, topic, state)  # type: ignore[arg-type]
         except (TypeError, AttributeError, ValueError, OverflowError):
-            # Somebody planted a value of another type.
+            # A value has a type that the ledger never writes.
             return False
         return compare_digest(right, seal)
 
@@ -82,12 +82,12 @@ class Seals:
         """Return the seal of a row of the auth lookup.
 
         Args:
-            values: of all its other columns, in their order.
+            values: all columns of the row except the seal, in table order.
         """
         return self._auth_rows.of(orjson.dumps(list(values)))
 
     def is_auth_row(self, values: Iterable[object], seal: object) -> bool:
-        """Tell whether a row of the auth lookup has the right seal."""
+        """Return whether a row of the auth lookup has a valid seal."""
         return _is_right(self.auth_row, values, seal)
 
     def digest(self, values: Iterable[object]) -> bytes:
@@ -95,23 +95,23 @@ class Seals:
         return self._digests.of(_encoded(values))
 
     def is_digest(self, values: Iterable[object], seal: object) -> bool:
-        """Tell whether a row of the digest table has the right seal."""
+        """Return whether a row of the digest table has a valid seal."""
         return _is_right(self.digest, values, seal)
 
     def session(self, values: Iterable[object]) -> bytes:
-        """Return the seal of a session of the console."""
+        """Return the seal of a console session."""
         return self._sessions.of(_encoded(values))
 
     def is_session(self, values: Iterable[object], seal: object) -> bool:
-        """Tell whether a session of the console has the right seal."""
+        """Return whether a console session has a valid seal."""
         return _is_right(self.session, values, seal)
 
     def ledger_secret(self) -> bytes:
-        """Return the seal of the row that says which secret the ledger's seals are made with."""
+        """Return the seal of the row that names the secret of this ledger's seals."""
         return self._secret.of(self.secret_id.encode())
 
     def is_ledger_secret(self, seal: object) -> bool:
-        """Tell whether the row that names the secret has the right seal."""
+        """Return whether the row that names the secret has a valid seal."""
         return type(seal) is bytes and compare_digest(self.ledger_secret(), seal)
 
     def last_check(self, values: Iterable[object]) -> bytes:
@@ -119,14 +119,14 @@ class Seals:
         return self._checks.of(_encoded(values))
 
     def is_last_check(self, values: Iterable[object], seal: object) -> bool:
-        """Tell whether the result of an integrity check has the right seal."""
+        """Return whether the result of an integrity check has a valid seal."""
         return _is_right(self.last_check, values, seal)
 
 
 class NoSeals(Seals):
-    """Demands no seal and makes none, for reading a ledger whose secret was lost.
+    """Requires and makes no seals, for reading a ledger whose pepper was lost.
 
-    What is made from such a ledger must not carry seals: it would be trusted later.
+    A copy of such a ledger must not carry seals: it would be trusted later.
     """
 
     checks = False
@@ -143,7 +143,7 @@ class NoSeals(Seals):
 
 
 def _encoded(values: Iterable[object]) -> bytes:
-    """Return an unambiguous encoding of values; bytes become a list of their hex digits."""
+    """Return an unambiguous encoding of values; bytes become a list that holds their hex digits."""
     return orjson.dumps([[each.hex()] if isinstance(each, bytes) else each for each in values])
 
 
@@ -153,6 +153,6 @@ def _is_right(make: Any, values: Iterable[object], seal: object) -> bool:  # noq
     try:
         right = make(values)
     except (TypeError, ValueError):
-        # Somebody planted a value of another type, or text that is not valid UTF-8.
+        # A value has a type that the ledger never writes, or is text that is not valid UTF-8.
         return False
     return right is not None and compare_digest(right, seal)

@@ -1,9 +1,9 @@
-"""SQLite: how connections are opened, and what is demanded of them.
+"""SQLite: opens connections and enforces their settings.
 
-SQLite takes one writer at a time, and a transaction that begins by reading and then writes fails
-when another has written in between. So there are two engines: one writes, on a single connection
-whose transactions begin with ``BEGIN IMMEDIATE`` (threads of this process queue for it, other
-processes wait for the file's lock); one reads, and cannot write.
+SQLite allows one writer at a time, and a transaction that reads first and then writes fails if
+another one has written in between. So there are two engines. The writer has a single connection
+whose transactions begin with ``BEGIN IMMEDIATE``: threads of this process queue for it, other
+processes wait for the file's lock. The reader has several connections that cannot write.
 """
 
 from pathlib import Path
@@ -21,35 +21,35 @@ LONG_WAL = 4 * 1024 * 1024
 FileId = tuple[int, int]
 
 _PRAGMAS = {
-    # Readers never wait for the writer, nor the writer for readers.
+    # Readers never wait for the writer, and the writer never waits for readers.
     "journal_mode": "wal",
-    # 2 is FULL: a commit is on the disk when it returns. WAL with NORMAL may lose the last ones.
+    # 2 is FULL: a commit is on disk when it returns. WAL with NORMAL may lose the last commits.
     "synchronous": "2",
     "busy_timeout": str(BUSY_TIMEOUT_SECONDS * 1000),
     "foreign_keys": "1",
-    # A schema planted in the file must not be able to call functions when it is read.
+    # A schema that an attacker wrote into the file must not call functions when it is read.
     "trusted_schema": "0",
-    # The rest of a large write-ahead log, such as a rebuild leaves, is given back.
+    # Truncate a large write-ahead log (a rebuild leaves one) to this size after a checkpoint.
     "journal_size_limit": str(64 * 1024 * 1024),
 }
 _PRAGMAS_OF_THE_WRITER = {
-    # 64 MiB, so that a rebuild's indexes, which it fills in random order, are not read over and
-    # over; and a checkpoint after 16 MiB, so that a page changed often is copied once.
+    # A cache of 64 MiB, because a rebuild fills indexes in random order and would read their pages
+    # again and again; a checkpoint after 16 MiB, so that a page that changes often is copied once.
     "cache_size": "-65536",
     "wal_autocheckpoint": "4096",
-    # What is dropped is derived from events, which stay. Some builds of SQLite write zeros over
-    # it, page by page, and a table of a million rows then takes seconds to drop.
+    # What a rebuild drops is derived from events, which stay. Some builds of SQLite overwrite
+    # deleted pages with zeros; dropping a table of a million rows then takes seconds.
     "secure_delete": "0",
 }
 
 
 def names_a_file(url: URL) -> bool:
-    """Tell whether a URL is that of a file, by its path."""
+    """Return whether a URL names a database file by its path."""
     return not (url.database or ":memory:").startswith((":memory:", "file:"))
 
 
 def file_id_of(path: Path) -> FileId | None:
-    """Return what tells a file from every other one; ``None`` if it is not there."""
+    """Return the device and inode number of a file; ``None`` if the file does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -58,17 +58,17 @@ def file_id_of(path: Path) -> FileId | None:
 
 
 def open_engines(url: URL, owner: FileOwner | None = None) -> tuple[Engine, Engine]:
-    """Open a file, made readable to its owner alone if it is new.
+    """Open a database file; create it with mode 0600 if it does not exist.
 
     Args:
-        owner: of a new file; ``None`` for the owner of its folder.
+        owner: owner of a new file; ``None`` means the owner of its folder.
 
     Returns:
-        An engine that reads, and one that writes.
+        The reading engine and the writing engine.
 
     Raises:
-        DBAPIError, OSError: it cannot be opened.
-        LedgerUnavailable: it does not give what is demanded.
+        DBAPIError, OSError: the file cannot be opened.
+        LedgerUnavailable: SQLite does not accept a setting that the ledger needs.
     """
     path = Path(url.database or "")
     if not path.exists():
@@ -96,7 +96,7 @@ def open_engines(url: URL, owner: FileOwner | None = None) -> tuple[Engine, Engi
 
 
 def has_long_wal(path: Path) -> bool:
-    """Tell whether a file's write-ahead log has become so long that a commit is held up by it."""
+    """Return whether the write-ahead log of a file is so long that it slows down commits."""
     try:
         return path.with_name(f"{path.name}-wal").stat().st_size > LONG_WAL
     except FileNotFoundError:
@@ -104,25 +104,25 @@ def has_long_wal(path: Path) -> bool:
 
 
 def checkpoint_wal(connection: Connection) -> None:
-    """Copy what was committed from the write-ahead log into the file, and make nobody wait.
+    """Copy committed pages from the write-ahead log to the database file without blocking anyone.
 
-    Otherwise whoever commits when the log has grown long does it, on the one connection that
-    writes. (SQLite documentation, "PRAGMA wal_checkpoint": PASSIVE.)
+    Otherwise SQLite does this inside the commit that finds the log too long, on the only connection
+    that writes. See SQLite documentation, "PRAGMA wal_checkpoint", mode PASSIVE.
 
     Args:
-        connection: has read nothing yet in its transaction; it need not be able to write.
+        connection: must not have read anything yet in its transaction; it may be read-only.
     """
     connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
-    """Set up every connection of the engine, and refuse one that does not comply."""
+    """Apply settings to every connection of the engine; reject a connection that ignores one."""
 
     def set_up(connection: driver.Connection, _record: object) -> None:
         try:
             _set_pragmas(connection, pragmas)
         except BaseException:
-            # It is not in the pool yet, so that nobody else would close it.
+            # The connection is not in the pool yet, so nothing else would close it.
             connection.close()
             raise
 
@@ -134,7 +134,7 @@ def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
 
 
 def _set_pragmas(connection: driver.Connection, pragmas: dict[str, str]) -> None:
-    # The driver would begin transactions by itself, and late; `begin` above does it instead.
+    # Otherwise the driver begins transactions itself, and too late; `begin` above does it.
     connection.isolation_level = None
     # The timeout comes first: switching to WAL may have to wait for another process.
     for name in sorted(pragmas, key="busy_timeout".__ne__):

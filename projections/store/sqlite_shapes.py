@@ -1,4 +1,4 @@
-"""The shapes of the tables of an SQLite database."""
+"""Read the shapes of tables from an SQLite database."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ _WORDS = frozenset(
         "autoincrement",
     ]
 )
-"""Words of CREATE TABLE that change what a table takes, and are in no pragma."""
+"""Keywords of CREATE TABLE that change which values a table accepts and that no pragma reports."""
 
 _AFFINITIES = (
     (("INT",), "INTEGER"),
@@ -34,11 +34,11 @@ _AFFINITIES = (
     (("BLOB",), "BLOB"),
     (("REAL", "FLOA", "DOUB"), "REAL"),
 )
-"""What SQLite makes of the name of a type (SQLite documentation, "Determination Of Affinity")."""
+"""SQLite's type affinities (SQLite documentation, "Determination Of Affinity")."""
 
 
 def shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
-    """Return the shapes of the tables of these names that are in an SQLite database."""
+    """Return the shapes of the tables in an SQLite database that have these names."""
     objects = connection.execute(_OBJECTS).all()
     statements = {row.name: row.sql or "" for row in objects}
     shapes = {}
@@ -58,9 +58,9 @@ def shapes_of(connection: Connection, names: Collection[str]) -> Shapes:
 
 
 def triggers_of(connection: Connection) -> list[tuple[str, str]]:
-    """Return all triggers of an SQLite database, each with the table that it is on.
+    """Return the name and the table of every trigger in an SQLite database.
 
-    Those on other tables count as well: what a trigger does is not limited to its own table.
+    Triggers on tables of other programs are included: a trigger can change any table.
     """
     return [
         (row.name, row.tbl_name) for row in connection.execute(_OBJECTS) if row.type == "trigger"
@@ -70,9 +70,9 @@ def triggers_of(connection: Connection) -> list[tuple[str, str]]:
 def _columns(connection: Connection, name: str) -> dict[str, str]:
     columns = {}
     for row in connection.execute(_COLUMNS, {"name": name}):
-        # "INTEGER PRIMARY KEY" is the rowid, and "BIGINT PRIMARY KEY" is not.
+        # "INTEGER PRIMARY KEY" is an alias of the rowid; "BIGINT PRIMARY KEY" is not.
         said = [row.type.upper() if row.pk else _affinity(row.type.upper())]
-        # A primary key that is the rowid is never NULL, declared or not.
+        # A primary key that is the rowid is never NULL, even without NOT NULL.
         said += ["NOT NULL"] if row.notnull or row.pk else []
         said += [f"PRIMARY KEY {row.pk}"] if row.pk else []
         said += [f"DEFAULT {row.dflt_value}"] if row.dflt_value is not None else []
@@ -109,9 +109,9 @@ def _indexes(connection: Connection, name: str, statements: Mapping[str, str]) -
 
 
 def _without_names(statement: str) -> str:
-    """Return what CREATE INDEX says after the name of the table, in one spelling.
+    """Return the part of CREATE INDEX after the table's name, normalized.
 
-    Spaces, quotes and parentheses differ between versions of the libraries that wrote it.
+    Spaces, quotes and parentheses differ between versions of the library that created the index.
     """
     _, _, rest = statement.partition("(")
     return "as " + " ".join(re.findall(r"'[^']*'|[\w.]+|[^\s\w()\"`\[\]]+", rest.lower()))

@@ -1,4 +1,4 @@
-"""The shape of tables, as the catalog of a database describes it, in words that can be compared."""
+"""The shape of a table: its catalog description as text, so that two can be compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Shape:
     """The shape of one table.
 
     Args:
-        kind: `TABLE`, or what has the name of the table instead.
-        columns: for each column its type and its constraints.
-        indexes: for each index what it is over; the value is its name. Indexes of the same shape
-            under other names are the same.
-        additions: triggers, rules, policies and whatever else changes what a statement does, each
-            with the statement that removes it.
+        kind: `TABLE`, or the kind of the object that has the table's name.
+        columns: type and constraints by column name.
+        indexes: name of each index by its definition, so that indexes that differ only in name
+            are equal.
+        additions: triggers, rules, policies and everything else that changes the effect of a
+            statement, each with the statement that removes it.
     """
 
     kind: str
@@ -30,7 +30,7 @@ Shapes = Mapping[str, Shape]
 
 
 def index_kind(*, is_unique: object, is_primary: object) -> str:
-    """Say what kind of index it is."""
+    """Return the kind of an index, for display."""
     if is_primary:
         return "primary key"
     return "unique index" if is_unique else "index"

@@ -1,4 +1,4 @@
-"""Refusing what cannot be decoded in a row, as a fault of the database and not of the program."""
+"""Report rows that cannot be decoded as damage of the database, not as a bug."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from domain.errors import ProjectionInconsistent
 
 @contextmanager
 def readable(table: str) -> Iterator[None]:
-    """Decode values of a row in this block.
+    """Decode the values of a row in this block.
 
     Args:
-        table: that the row is of.
+        table: the table of the row.
 
     Raises:
-        ProjectionInconsistent: a value has another type or form than the ledger writes.
+        ProjectionInconsistent: a value has a type or format that the ledger does not write.
     """
     try:
         yield
@@ -25,16 +25,16 @@ def readable(table: str) -> Iterator[None]:
 
 
 def check_types(row: Any, kind: type, *names: str, or_none: bool = False) -> None:  # noqa: ANN401 - a row, or its like
-    """Check that columns of a row have values of a type; SQLite stores any type in any column.
+    """Check the types of some columns; SQLite stores values of any type in any column.
 
     Args:
         row: has the columns as attributes.
         kind: the type that the program writes.
-        names: of the columns.
+        names: the columns.
         or_none: whether a value may be NULL.
 
     Raises:
-        TypeError: a value is of another type.
+        TypeError: a value has another type.
     """
     for name in names:
         value = getattr(row, name)

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection, and in the transaction, that the program hands over."""
+"""Run the migrations on the connection, and in the transaction, that the program passes in."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The durable tables: events, digests, and how far each projection has come."""
+"""Create the durable tables: events, digests, and projection states."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the tables of an empty database."""
+    """Create the tables of an empty database."""
     op.create_table(
         "events",
         sa.Column("id", big_integer, primary_key=True, autoincrement=True),

@@ -1,4 +1,4 @@
-"""When each key was last used."""
+"""Add the time of each key's last use."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,6 @@ def upgrade() -> None:
         "last_uses",
         sa.Column("key_id", text(43), primary_key=True),
         sa.Column("used_at", text(27), nullable=False),
-        # The key is nearly all of a row: one tree to look in instead of two.
+        # The key is most of a row, so one B-tree instead of two halves the lookups.
         sqlite_with_rowid=False,
     )

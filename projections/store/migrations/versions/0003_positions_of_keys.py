@@ -1,4 +1,4 @@
-"""Last uses by the position of a key's first event; how far a new table of a view is filled."""
+"""Store last uses by the position of a key's first event; record how far a new table is filled."""
 
 from uuid import UUID
 

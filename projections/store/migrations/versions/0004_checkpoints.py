@@ -1,4 +1,4 @@
-"""The signed checkpoints of the audit trail."""
+"""Add the signed checkpoints of the audit log."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Who is signed in to the console."""
+"""Add console sessions."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the last attestation found."""
+"""Add the result of the last integrity check."""
 
 import sqlalchemy as sa
 from alembic import op

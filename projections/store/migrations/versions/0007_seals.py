@@ -1,4 +1,4 @@
-"""Seals of events and of rows that grant access, and the id of the secret they are made with."""
+"""Add seals of events and of rows that grant access, and the id of the secret behind them."""
 
 import sqlalchemy as sa
 from alembic import op
