@@ -39,8 +39,8 @@ from domain.verifiers import OWASP_MINIMUM, Argon2Profile
 from projections.rebuild.rebuild import Clock
 
 DESCRIPTION = """\
-An API key ledger: every key's life as a history that cannot be changed, and the fastest way to
-check a key.
+An API key ledger: every change to an API key is an event that is never changed, and tokens are
+verified at the speed of memory.
 
 Present a token as `Authorization: Bearer …` or `X-API-Key: …`, never in a URL. Every error is an
 RFC 9457 problem document with a stable `code`.
@@ -48,7 +48,7 @@ RFC 9457 problem document with a stable `code`.
 
 
 class LedgerApp(FastAPI):
-    """FastAPI, with the gateways' door beside it."""
+    """FastAPI, and beside it the endpoint of gateways."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -69,7 +69,7 @@ class LedgerApp(FastAPI):
             await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document, with the doors that FastAPI does not know."""
+        """Return the OpenAPI document, including the endpoint that FastAPI does not serve."""
         described = super().openapi()
         described["paths"][gateway.PATH] = gateway.documented()
         described["components"]["schemas"] |= problem_schemas()

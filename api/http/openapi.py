@@ -1,4 +1,4 @@
-"""How routes describe their errors in the OpenAPI document."""
+"""Descriptions of answers and errors in the OpenAPI document."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,22 @@ from api.http.schemas.responses import ProblemAnswer
 
 _MEANINGS = {
     400: "The message is not valid HTTP.",
-    401: "No credential, or none that is good; see `WWW-Authenticate`.",
-    403: "The credential is good, and may not do this.",
-    404: "There is no such thing in the workspace.",
-    406: "There is no answer in a form that `Accept` takes.",
-    409: "The state of things, or somebody faster, stands in the way.",
-    412: "The key is no longer at the version of `If-Match`.",
-    413: "The body is longer than the server takes.",
-    422: "Something in the request is not valid; `errors` says what.",
-    429: "The credential or its workspace has too many costly reads under way; see `Retry-After`.",
-    503: "The ledger cannot be asked now, or has too much to do; see `Retry-After`.",
+    401: "The credential is missing or not valid; see `WWW-Authenticate`.",
+    403: "The credential is valid, but not allowed to do this.",
+    404: "Not found in the workspace.",
+    406: "No format that `Accept` names is available.",
+    409: "Conflict with the current state or a concurrent change.",
+    412: "The version of the key differs from `If-Match`.",
+    413: "The body is larger than the server's limit.",
+    422: "The request is not valid; `errors` lists each problem.",
+    429: "The credential or its workspace has too many costly reads running; see `Retry-After`.",
+    503: "The ledger is not available or overloaded; see `Retry-After`.",
 }
 _ALWAYS = (401, 403, 422, 503)
 _HEADERS = {
-    401: {"WWW-Authenticate": "What to present (RFC 6750)."},
-    429: {"Retry-After": "After how many seconds to try again."},
-    503: {"Retry-After": "After how many seconds to try again."},
+    401: {"WWW-Authenticate": "The challenge (RFC 6750)."},
+    429: {"Retry-After": "Seconds to wait before the next attempt."},
+    503: {"Retry-After": "Seconds to wait before the next attempt."},
 }
 _SCHEMAS = "#/components/schemas/{model}"
 
@@ -32,8 +32,8 @@ def answers(*statuses: int, **success: type) -> dict[int | str, dict[str, Any]]:
     """Return the ``responses`` of a route.
 
     Args:
-        statuses: the errors it has beside those that every guarded route has.
-        success: its good answers, as ``ok`` or ``created`` or ``accepted``.
+        statuses: its errors, in addition to those of every guarded route.
+        success: the models of its successful answers, as ``ok``, ``created`` or ``accepted``.
     """
     described: dict[int | str, dict[str, Any]] = {
         {"ok": 200, "created": 201, "accepted": 202}[name]: {"model": model}
@@ -45,7 +45,7 @@ def answers(*statuses: int, **success: type) -> dict[int | str, dict[str, Any]]:
 
 
 def texts(content_type: str, meaning: str) -> dict[int | str, dict[str, Any]]:
-    """Return the description of a good answer that is no JSON."""
+    """Return the description of a successful answer that is not JSON."""
     schema = {"type": "string", "description": meaning}
     return {200: {"content": {content_type: {"schema": schema}}}}
 

@@ -20,14 +20,14 @@ IfMatch = Annotated[
     list[str] | None,
     # All the lines of the header are read here; whoever sends it sends one.
     WithJsonSchema({"type": "string", "examples": ['"3"']}),
-    Header(alias="If-Match", description="The `ETag` that the key must still have."),
+    Header(alias="If-Match", description="The `ETag` that the key must have, else 412."),
 ]
 IdempotencyKey = Annotated[
     list[str] | None,
     WithJsonSchema({"type": "string", "examples": ["7d0e8b4e-9d2b-4c7a-8f6b-21a310e4f5c0"]}),
     Header(
         alias="Idempotency-Key",
-        description="A name for this request; sent again, it has no second effect.",
+        description="Id that you choose for this request. A repetition creates no second key.",
     ),
 ]
 

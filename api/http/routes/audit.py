@@ -1,8 +1,8 @@
-"""The Merkle tree over all events: its checkpoints, its proofs, and its tiles.
+"""The Merkle tree over all events: checkpoints, proofs and tiles.
 
-Checkpoints and proofs are made of hashes and sizes, and are for auditors of every workspace. An
-entry is found by its key or position by whoever may read its event; a tile holds entries of all
-workspaces, or the hashes of each of them, and is for root's.
+Checkpoints and proofs contain only hashes and sizes, so auditors of every workspace may read them.
+To find an entry by key or position, a credential must be allowed to read its event. Tiles contain
+entries of all workspaces, or their hashes, so they need a key of the workspace `root`.
 """
 
 from typing import Annotated
@@ -27,31 +27,42 @@ router = APIRouter(tags=["audit"], route_class=StrictRoute)
 
 Auditor = Annotated[Requester, Security(require, scopes=["audit:read"])]
 
-_NOTE = texts("text/plain", "A signed note (C2SP `tlog-checkpoint`).")
+_NOTE = texts("text/plain", "The signed note (C2SP `tlog-checkpoint`).")
 _TILE = texts("application/octet-stream", "A tile or a bundle of entries (C2SP `tlog-tiles`).")
-# A tile never changes. It is for who holds the credential, and for no cache that others share.
+# A tile never changes. Shared caches may not store it: it needs a credential.
 _FOR_EVER = "private, max-age=31536000, immutable"
 
 
-@router.get("/v1/checkpoint", responses=answers(404) | _NOTE, response_class=PlainTextResponse)
+@router.get(
+    "/v1/checkpoint",
+    operation_id="get_checkpoint",
+    summary="Get the latest checkpoint",
+    responses=answers(404) | _NOTE,
+    response_class=PlainTextResponse,
+)
 @does(Work.READ)
 def show_the_checkpoint(request: Request, _requester: Auditor, _query: NoQuery) -> Response:
-    """Give the latest checkpoint: size and root of the tree, signed.
+    """Return the latest checkpoint: the signed size and root of the Merkle tree.
 
-    It is the same for all workspaces, and tells nothing of any event.
+    It is the same for every workspace and discloses no event.
     """
     return _checkpoint(request)
 
 
-@router.get("/v1/proofs/inclusion", responses=answers(404, ok=InclusionAnswer))
+@router.get(
+    "/v1/proofs/inclusion",
+    operation_id="get_inclusion_proof",
+    summary="Prove that the log contains an entry",
+    responses=answers(404, ok=InclusionAnswer),
+)
 def prove_the_inclusion(
     request: Request, requester: Auditor, query: Annotated[NameEntry, Query()]
 ) -> Response:
-    """Prove that an entry is in the tree (RFC 9162, section 2.1.3).
+    """Prove that the Merkle tree contains an entry (RFC 9162, section 2.1.3).
 
-    Name the entry by its `leaf_index`, its `position`, or its `key_id` and `version`. Any leaf of
-    the tree can be named by its index, for a proof is made of hashes alone; by anything else, an
-    entry of another workspace does not exist.
+    Select the entry by `leaf_index`, by `position`, or by `key_id` and `version`. Every leaf can be
+    selected by its index, because a proof contains only hashes. By `position` or `key_id`, an entry
+    of another workspace is not found.
     """
     workspace = requester.reading_in(query.workspace)
     with ledger_of(request).database.read() as connection:
@@ -67,30 +78,47 @@ def prove_the_inclusion(
     return JSONResponse(inclusion_as_json(proof))
 
 
-@router.get("/v1/proofs/consistency", responses=answers(ok=ConsistencyAnswer))
+@router.get(
+    "/v1/proofs/consistency",
+    operation_id="get_consistency_proof",
+    summary="Prove that the log only grew",
+    responses=answers(ok=ConsistencyAnswer),
+)
 def prove_the_consistency(
     request: Request, _requester: Auditor, query: Annotated[CompareTrees, Query()]
 ) -> Response:
-    """Prove that the tree only grew between two sizes (RFC 9162, section 2.1.4)."""
+    """Prove that the tree of one size is a prefix of a larger one (RFC 9162, section 2.1.4)."""
     with ledger_of(request).database.read() as connection:
         proof = prove_consistency(connection, query.old_size, query.size)
     return JSONResponse(consistency_as_json(proof))
 
 
-@router.get("/v1/log/checkpoint", responses=answers(404) | _NOTE, response_class=PlainTextResponse)
+@router.get(
+    "/v1/log/checkpoint",
+    operation_id="get_log_checkpoint",
+    summary="Get the latest checkpoint, for tile clients",
+    responses=answers(404) | _NOTE,
+    response_class=PlainTextResponse,
+)
 @does(Work.READ)
 def show_the_checkpoint_of_the_log(
     request: Request, requester: Auditor, _query: NoQuery
 ) -> Response:
-    """Give the latest checkpoint where a client of `tlog-tiles` looks for it.
+    """Return the latest checkpoint at the path that clients of C2SP `tlog-tiles` expect.
 
-    The log is for keys of the workspace `root`.
+    The log needs a key of the workspace `root`.
     """
     requester.check_root()
     return _checkpoint(request)
 
 
-@router.get("/v1/log/tile/{tile:path}", responses=answers(404) | _TILE, response_class=Response)
+@router.get(
+    "/v1/log/tile/{tile:path}",
+    operation_id="get_log_tile",
+    summary="Get a tile of the log",
+    responses=answers(404) | _TILE,
+    response_class=Response,
+)
 def read_the_tile(
     request: Request,
     requester: Auditor,
@@ -98,15 +126,15 @@ def read_the_tile(
     tile: Annotated[
         str,
         Path(
-            description="Level and index of a tile, or `entries` and the index of a bundle; a"
-            " partial one has its width too.",
+            description="Level and index of a tile, or `entries` and the index of a bundle. A"
+            " partial tile ends in its width.",
             examples=["0/000.p/1", "entries/x001/234"],
         ),
     ],
 ) -> Response:
-    """Give a tile of the tree, or a bundle of entries (C2SP `tlog-tiles`).
+    """Return a tile of the Merkle tree, or a bundle of entries (C2SP `tlog-tiles`).
 
-    Each holds what happened in all workspaces, so that the log is for keys of the workspace `root`.
+    Tiles cover the events of all workspaces, so the log needs a key of the workspace `root`.
     """
     requester.check_root()
     with ledger_of(request).database.read() as connection:

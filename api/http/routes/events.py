@@ -1,4 +1,4 @@
-"""The feed of all events: a page of it, all of it as a stream, or what comes, as it comes."""
+"""The feed of all events: a page of JSON, an export, or a live stream."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -44,33 +44,36 @@ router = APIRouter(tags=["audit"], route_class=StrictRoute)
 SCOPE = "audit:read"
 _PAGE = 50
 _STREAMS = {
-    NDJSON: "A line for each event: its `leaf_index`, its `position`, and its `entry`, as it is in"
-    " the tree byte for byte.",
-    CSV: "A header, and a record for each event. Text that a spreadsheet would take for a formula"
-    " has an apostrophe before it.",
-    EVENT_STREAM: "Server-sent events, each with the data of a line of NDJSON; its id is its"
-    " position, and `Last-Event-ID` goes on after it.",
+    NDJSON: "One line for each event: `leaf_index`, `position` and `entry`, with exactly the bytes"
+    " that the Merkle tree contains.",
+    CSV: "A header line, then one record for each event. Text that a spreadsheet would read as a"
+    " formula starts with an apostrophe.",
+    EVENT_STREAM: "Server-sent events. The data of each is a line of NDJSON, and its id is the"
+    " position. `Last-Event-ID` continues after a position.",
 }
 _RESPONSES = answers(406, ok=FeedAnswer)
 for _form, _meaning in _STREAMS.items():
     _RESPONSES[200].setdefault("content", {}).update(texts(_form, _meaning)[200]["content"])
 
 
-@router.get("/v1/events", responses=_RESPONSES)
+@router.get(
+    "/v1/events", operation_id="list_events", summary="List or stream events", responses=_RESPONSES
+)
 @does(Work.STREAM)
 async def read_the_events(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=[SCOPE])],
     query: Annotated[FindEvents, Query()],
     last_event_id: Annotated[
-        str | None, Header(description="For a live tail: the id of the last event that came.")
+        str | None,
+        Header(description="For a live stream: the id of the last event that was received."),
     ] = None,
 ) -> Response:
-    """Read what happened to the keys of the workspace, in the order in which it did.
+    """List the events of the workspace, oldest first.
 
-    `Accept` chooses the form: a page of JSON; all events, as NDJSON or CSV; or a live tail of
-    server-sent events. A tail goes on until the credential ends. Where it ends before all events
-    are sent, the answer is broken off: the chunked coding then has no last chunk.
+    `Accept` selects the format: a page of JSON, all events as NDJSON or CSV, or a live stream of
+    server-sent events. If the credential is revoked or expires meanwhile, the answer is cut off:
+    the last chunk of the chunked coding is missing, and HTTP clients report it as incomplete.
     """
     workspace = requester.reading_in(query.workspace)
     filters = FeedFilters(

@@ -1,4 +1,4 @@
-"""Keys: made, listed, shown, changed, rotated and revoked."""
+"""API keys: create, list, show, update, rotate and revoke them."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -43,7 +43,13 @@ Writer = Annotated[Requester, Security(require, scopes=["api-keys:write"])]
 Where = Annotated[InWorkspace, Query()]
 
 
-@router.post("", status_code=201, responses=answers(409, 413, created=IssuedKeyAnswer))
+@router.post(
+    "",
+    operation_id="create_key",
+    summary="Create a key",
+    status_code=201,
+    responses=answers(409, 413, created=IssuedKeyAnswer),
+)
 def create_key(
     request: Request,
     requester: Writer,
@@ -51,9 +57,9 @@ def create_key(
     body: CreateKey,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Make a key, and show its token this once.
+    """Create a key. The answer contains its token, which is not shown again.
 
-    A key can be given only scopes that the credential holds itself.
+    The new key can have only scopes that the credential holds itself.
     """
     ledger = ledger_of(request)
     workspace = requester.acting_in(body.workspace)
@@ -70,11 +76,11 @@ def create_key(
     return _issued_answer(request, requester, workspace, issued)
 
 
-@router.get("", responses=answers(ok=KeyListAnswer))
+@router.get("", operation_id="list_keys", summary="List keys", responses=answers(ok=KeyListAnswer))
 def list_the_keys(
     request: Request, requester: Reader, query: Annotated[ListKeys, Query()]
 ) -> Response:
-    """List the keys that the workspace has, or had at a time, the newest first."""
+    """List the keys of the workspace, as they are or as they were at a time, newest first."""
     ledger = ledger_of(request)
     now = ledger.clock()
     as_of = _as_of(query.as_of, now)
@@ -104,12 +110,17 @@ def list_the_keys(
     return JSONResponse(page_as_json([key_as_json(key) for key in page], cursor))
 
 
-@router.get("/{key_id}", responses=answers(404, ok=KeyAnswer))
+@router.get(
+    "/{key_id}",
+    operation_id="get_key",
+    summary="Get a key",
+    responses=answers(404, ok=KeyAnswer),
+)
 @does(Work.READ)
 def show_the_key(
     request: Request, requester: Reader, key_id: KeyId, query: Annotated[ShowKey, Query()]
 ) -> Response:
-    """Show one key, as it is or as it was; its `ETag` is its version."""
+    """Return one key, as it is or as it was at a time. The `ETag` is its version."""
     workspace = requester.acting_in(query.workspace)
     ledger = ledger_of(request)
     as_of = _as_of(query.as_of, ledger.clock())
@@ -119,7 +130,12 @@ def show_the_key(
         return _key_answer(show_key_at(connection, workspace, key_id, at=as_of))
 
 
-@router.patch("/{key_id}", responses=answers(404, 409, 412, 413, ok=KeyAnswer))
+@router.patch(
+    "/{key_id}",
+    operation_id="update_key",
+    summary="Update a key",
+    responses=answers(404, 409, 412, 413, ok=KeyAnswer),
+)
 def update_key(
     request: Request,
     requester: Writer,
@@ -129,7 +145,7 @@ def update_key(
     query: Where,
     if_match: IfMatch = None,
 ) -> Response:
-    """Change a key's name, scopes or end: all that is asked for, or nothing."""
+    """Change a key's name, scopes or expiry time: all requested changes, or none."""
     ledger = ledger_of(request)
     workspace = requester.acting_in(query.workspace)
     ledger.ledger.update_key(
@@ -148,7 +164,12 @@ def update_key(
     return _key_answer(_shown(request, workspace, key_id))
 
 
-@router.post("/{key_id}/revoke", responses=answers(404, 409, 412, 413, ok=KeyAnswer))
+@router.post(
+    "/{key_id}/revoke",
+    operation_id="revoke_key",
+    summary="Revoke a key",
+    responses=answers(404, 409, 412, 413, ok=KeyAnswer),
+)
 def revoke_key(
     request: Request,
     requester: Writer,
@@ -158,7 +179,10 @@ def revoke_key(
     body: RevokeKey | None = None,
     if_match: IfMatch = None,
 ) -> Response:
-    """Disable a key at once and for ever; one that is revoked already stays as it is."""
+    """Disable a key immediately and permanently.
+
+    A key that is already revoked stays as it is.
+    """
     ledger = ledger_of(request)
     workspace = requester.acting_in(query.workspace)
     why = body or RevokeKey()
@@ -176,6 +200,8 @@ def revoke_key(
 
 @router.post(
     "/{key_id}/rotate",
+    operation_id="rotate_key",
+    summary="Rotate a key",
     status_code=201,
     responses=answers(404, 409, 412, 413, created=IssuedKeyAnswer),
 )
@@ -189,9 +215,10 @@ def rotate_key(
     if_match: IfMatch = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Give a key a successor, and show the successor's token this once.
+    """Create a successor of a key. The answer contains its token, which is not shown again.
 
-    The old key ends after the grace period, or when it would have ended anyway.
+    The old key expires at the end of the grace period, or at its own expiry time if this is
+    earlier.
     """
     ledger = ledger_of(request)
     workspace = requester.acting_in(query.workspace)
@@ -208,11 +235,16 @@ def rotate_key(
     return _issued_answer(request, requester, workspace, issued)
 
 
-@router.get("/{key_id}/events", responses=answers(404, ok=EventListAnswer))
+@router.get(
+    "/{key_id}/events",
+    operation_id="list_key_events",
+    summary="List the events of a key",
+    responses=answers(404, ok=EventListAnswer),
+)
 def list_the_events(
     request: Request, requester: Reader, key_id: KeyId, query: Annotated[Page, Query()]
 ) -> Response:
-    """Tell a key's history, the oldest event first."""
+    """List the history of a key, oldest event first."""
     ledger = ledger_of(request)
     workspace = requester.acting_in(query.workspace)
     mark = ["events", workspace, key_id]

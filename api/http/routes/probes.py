@@ -1,4 +1,4 @@
-"""Probes, for those who keep the service running: no credential, and no secret."""
+"""Health checks and metrics: they need no credential and disclose no secret."""
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -15,24 +15,27 @@ from projections.rebuild.status import projection_status
 router = APIRouter(tags=["probes"], route_class=WorkRoute)
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="get_health", summary="Check that the process runs")
 @does(Work.PROBE)
 async def healthz() -> HealthAnswer:
-    """Tell that the process answers."""
+    """Answer 200 while the process runs."""
     return HealthAnswer(status="ok")
 
 
 @router.get(
     "/readyz",
+    operation_id="get_readiness",
+    summary="Check that the ledger is ready",
     responses={200: {"model": ReadinessAnswer}, 503: refusal(503) | {"model": ReadinessAnswer}},
 )
 @does(Work.PROBE)
 def readyz(request: Request) -> Response:
-    """Tell whether the ledger can be asked and its projections are up to date.
+    """Answer 200 if the database answers and the projections are up to date, else 503.
 
-    What the last attestation found is told, and does not make a ledger that answers not ready.
+    The answer also contains the result of the last integrity check; findings do not change the
+    status.
 
-    Changes are refused if the log is not the one that was signed, or if a view is at another
+    Changes are refused if the log differs from the signed one, or if a projection has another
     version than this program's, older or newer.
     """
     ledger = ledger_of(request)
@@ -59,8 +62,14 @@ def readyz(request: Request) -> Response:
     return JSONResponse(content, 503 if behind else 200)
 
 
-@router.get("/metrics", responses={503: refusal(503)}, response_class=PlainTextResponse)
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Get the metrics",
+    responses={503: refusal(503)},
+    response_class=PlainTextResponse,
+)
 @does(Work.PROBE)
 def metrics(request: Request) -> Response:
-    """Give the metrics, in Prometheus's text format."""
+    """Return the metrics in the text format of Prometheus."""
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Projections: how far each has come, and making one anew."""
+"""Projections: their status, and their rebuild."""
 
 from typing import Annotated, Any
 
@@ -18,13 +18,18 @@ from projections.views.registry import view_named
 router = APIRouter(prefix="/v1/projections", tags=["projections"], route_class=StrictRoute)
 
 
-@router.get("", responses=answers(ok=ProjectionListAnswer))
+@router.get(
+    "",
+    operation_id="list_projections",
+    summary="List projections",
+    responses=answers(ok=ProjectionListAnswer),
+)
 def list_projections(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=["projections:read"])],
     _query: NoQuery,
 ) -> Response:
-    """Tell how far each projection has come; for keys of the workspace `root`."""
+    """List the projections with their status. This needs a key of the workspace `root`."""
     requester.check_root()
     statuses = projection_status(ledger_of(request).database)
     data = [_as_json(request, status) for status in statuses]
@@ -32,17 +37,22 @@ def list_projections(
 
 
 @router.post(
-    "/{name}/rebuild", status_code=202, responses=answers(404, 409, accepted=ProjectionAnswer)
+    "/{name}/rebuild",
+    operation_id="rebuild_projection",
+    summary="Rebuild a projection",
+    status_code=202,
+    responses=answers(404, 409, accepted=ProjectionAnswer),
 )
 def rebuild_projection(
     request: Request,
     requester: Annotated[Requester, Security(require, scopes=["projections:write"])],
     _query: NoQuery,
-    name: Annotated[str, Path(description="The projection.", examples=["key_list"])],
+    name: Annotated[str, Path(description="Name of the projection.", examples=["key_list"])],
 ) -> Response:
-    """Begin to make a projection anew from the events; for keys of the workspace `root`.
+    """Start to rebuild a projection from the events. This needs a key of the workspace `root`.
 
-    The old table serves until the new one takes its place. Ask `GET /v1/projections` how it goes.
+    The current table stays in use until the new one replaces it. `GET /v1/projections` shows the
+    progress.
     """
     requester.check_root()
     _rebuilds(request).start(view_named(name))

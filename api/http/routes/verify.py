@@ -1,4 +1,4 @@
-"""Verifying tokens on behalf of other services, at the doors that they already know."""
+"""Token verification for other services: Keyledger's own endpoints, and RFC 7662."""
 
 from typing import Annotated, Any
 
@@ -27,15 +27,20 @@ Verifying = Annotated[Requester, Security(require, scopes=["api-keys:verify"])]
 Introspecting = Annotated[OAuthCall, Security(authenticated_call, scopes=["api-keys:verify"])]
 
 
-@router.post("/v1/verify", responses=answers(413, ok=VerdictAnswer))
+@router.post(
+    "/v1/verify",
+    operation_id="verify_token",
+    summary="Verify a token",
+    responses=answers(413, ok=VerdictAnswer),
+)
 @does(Work.VERIFY)
 async def verify_token(
     request: Request, requester: Verifying, _query: NoQuery, body: VerifyToken
 ) -> Response:
-    """Tell whether a token is good, for the scopes asked for.
+    """Verify that a token is valid and that its key holds the requested scopes.
 
-    The answer is 200 whatever the verdict; `valid` and `code` say it. Keys of a workspace other
-    than the credential's do not exist.
+    The status is 200 for every verdict: read `valid` and `code`. A key of a workspace other than
+    the credential's is not found.
     """
     workspace = requester.acting_in(body.workspace)
     answer = await _verdict(request, requester, body.token, body.scopes, workspace)
@@ -43,12 +48,17 @@ async def verify_token(
     return JSONResponse(verdict_as_json(answer))
 
 
-@router.post("/v1/verify/batch", responses=answers(413, ok=VerdictListAnswer))
+@router.post(
+    "/v1/verify/batch",
+    operation_id="verify_tokens",
+    summary="Verify up to 100 tokens",
+    responses=answers(413, ok=VerdictListAnswer),
+)
 @does(Work.VERIFY)
 async def verify_tokens(
     request: Request, requester: Verifying, _query: NoQuery, body: VerifyTokens
 ) -> Response:
-    """Tell of up to 100 tokens whether they are good; the verdicts come in the tokens' order."""
+    """Verify up to 100 tokens. The verdicts are in the order of the tokens."""
     workspace = requester.acting_in(body.workspace)
     verdicts = [
         await _verdict(request, requester, each.token, each.scopes, workspace)
@@ -59,6 +69,8 @@ async def verify_tokens(
 
 @oauth_router.post(
     "/v1/introspect",
+    operation_id="introspect_token",
+    summary="Introspect a token (RFC 7662)",
     responses=oauth_answers(ok=IntrospectionAnswer),
     openapi_extra={
         "requestBody": {
@@ -69,9 +81,19 @@ async def verify_tokens(
                         "type": "object",
                         "required": ["token"],
                         "properties": {
-                            "token": {"type": "string", "examples": [TOKEN_EXAMPLE]},
-                            "token_type_hint": {"type": "string"},
-                            "workspace": {"type": "string"},
+                            "token": {
+                                "type": "string",
+                                "description": "The token to introspect.",
+                                "examples": [TOKEN_EXAMPLE],
+                            },
+                            "token_type_hint": {
+                                "type": "string",
+                                "description": "Ignored: all tokens are of one type.",
+                            },
+                            "workspace": {
+                                "type": "string",
+                                "description": "The workspace of the token.",
+                            },
                             **CLIENT_FIELDS,
                         },
                     }
@@ -82,9 +104,9 @@ async def verify_tokens(
 )
 @does(Work.VERIFY)
 async def introspect_token(request: Request, call: Introspecting, _query: NoQuery) -> Response:
-    """Tell of a token what OAuth 2.0 Token Introspection tells (RFC 7662).
+    """Verify a token by OAuth 2.0 Token Introspection (RFC 7662).
 
-    Of a token that is not good, for whatever reason, it says `{"active": false}` and nothing else.
+    For every token that is not valid, the answer is only `{"active": false}`.
 
     An OAuth client can authenticate by HTTP Basic, or with `client_id` and `client_secret` in the
     form, instead of Bearer. The `client_id` is the id of a key, and the `client_secret` is its

@@ -1,10 +1,10 @@
-"""Queries about the audit trail, as the OpenAPI document describes them."""
+"""Queries of the audit trail, as the OpenAPI document describes them."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from api.http.schemas.requests import KEY_ID, Query, Time, WorkspaceOrAll
+from api.http.schemas.requests import KEY_ID, Cursor, Query, Time, WorkspaceOrAll
 from domain.stored_form import EVENT_CLASSES
 
 _LARGEST = 2**63 - 1
@@ -14,47 +14,63 @@ Size = Annotated[int, Field(ge=0, le=_LARGEST)]
 
 
 class FindEvents(Query):
-    """Which events to read."""
+    """Filters of the events, and the page."""
 
-    workspace: WorkspaceOrAll | None = None
-    key_id: str | None = Field(default=None, max_length=200, examples=[KEY_ID])
-    actor: str | None = Field(default=None, max_length=200, description="The id of who did it.")
+    workspace: WorkspaceOrAll = None
+    key_id: str | None = Field(
+        default=None, max_length=200, description="Only events of this key.", examples=[KEY_ID]
+    )
+    actor: str | None = Field(
+        default=None, max_length=200, description="Only events of the actor with this id."
+    )
     type: str | None = Field(
-        default=None, max_length=40, json_schema_extra={"enum": [*EVENT_CLASSES]}
+        default=None,
+        max_length=40,
+        description="Only events of this type.",
+        json_schema_extra={"enum": [*EVENT_CLASSES]},
     )
     since: Time | None = Field(
-        default=None, alias="from", description="Events of this time or later."
+        default=None, alias="from", description="Only events at or after this time."
     )
-    until: Time | None = Field(default=None, description="Events before this time.")
+    until: Time | None = Field(default=None, description="Only events before this time.")
     after: Position | None = Field(
         default=None,
-        description="Events after this position. Where a live tail is not told, it begins with"
-        " what comes from now on; everything else begins with the first event.",
+        description="Only events after this position. Without it, a live stream starts with the"
+        " next new event, and every other format with the first event.",
     )
     limit: int | None = Field(
-        default=None, ge=1, le=100, description="Of a page of JSON; 50 if it is left out."
+        default=None, ge=1, le=100, description="Maximum size of a page of JSON; by default 50."
     )
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    cursor: Cursor = None
 
 
 class NameEntry(Query):
-    """An entry, by one of its names, and the tree that it is to be in."""
+    """An entry, selected in one of three ways, and the size of the tree."""
 
     leaf_index: int | None = Field(
-        default=None, ge=0, le=_LARGEST, description="Its place in the tree.", examples=[0]
+        default=None,
+        ge=0,
+        le=_LARGEST,
+        description="Index of the entry in the Merkle tree.",
+        examples=[0],
     )
     position: Position | None = Field(
-        default=None, description="Its event's place in the one order of all events."
+        default=None, description="Position of the event in the global order of events."
     )
-    key_id: str | None = Field(default=None, max_length=200, examples=[KEY_ID])
+    key_id: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Id of the key; used with `version`.",
+        examples=[KEY_ID],
+    )
     version: int | None = Field(
-        default=None, ge=1, le=_LARGEST, description="To which the event brought the key."
+        default=None, ge=1, le=_LARGEST, description="Version of the key after the event."
     )
-    workspace: WorkspaceOrAll | None = None
+    workspace: WorkspaceOrAll = None
     size: Size | None = Field(
         default=None,
-        description="How many entries the tree has; if left out, what the latest checkpoint says,"
-        " or all there are, if it does not have the entry yet.",
+        description="Number of entries in the tree. By default that of the latest checkpoint, or"
+        " all entries if the checkpoint does not cover the entry yet.",
     )
 
 
@@ -62,11 +78,11 @@ class CompareTrees(Query):
     """Two sizes of the tree."""
 
     old_size: Size = Field(
-        alias="from", description="How many entries the smaller tree has.", examples=[0]
+        alias="from", description="Number of entries in the smaller tree.", examples=[0]
     )
     size: Size | None = Field(
         default=None,
         alias="to",
-        description="How many the larger one has; if left out, what the latest checkpoint says, or"
-        " all there are, if that is the smaller of the two.",
+        description="Number of entries in the larger tree. By default that of the latest"
+        " checkpoint, or all entries if the checkpoint is smaller than `from`.",
     )

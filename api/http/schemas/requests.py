@@ -1,7 +1,7 @@
-"""Bodies and queries, as the OpenAPI document describes them.
+"""Request bodies and queries, as the OpenAPI document describes them.
 
-What a value must be like is the domain's to say; here stand types, and the limits that a client's
-generated code can check. What is unknown is refused, never ignored.
+The domain validates the values. These models have the types, and the limits that generated clients
+can check. Unknown fields and parameters are refused, never ignored.
 """
 
 import re
@@ -28,7 +28,7 @@ _RFC_3339 = re.compile(
 )
 KEY_ID = "apikey_5f0c3a52-7d0e-8b4e-9d2b-1c7a4f8e6b21"
 TOKEN_EXAMPLE = "key_… (the whole token)"  # noqa: S105 - it opens nothing
-# For clients alone: it is the domain that checks, and says better what is wrong.
+# For clients only: the domain checks, and its messages are better.
 _SCOPE = r"^(\*|(\*|[a-z0-9][a-z0-9._-]*):(\*|[a-z0-9][a-z0-9._-]*))$"
 _PREFIX = r"^[a-z][a-z0-9]{0,15}$"
 _WORKSPACE = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -54,45 +54,68 @@ Scopes = Annotated[
     Field(
         min_length=1,
         max_length=MAX_SCOPES,
-        description="`resource:action` with `*` for any; `*` alone is full access.",
+        description="Scopes of the form `resource:action`, with `*` for any; `*` alone is full"
+        " access.",
         examples=[["mcp:read", "mcp:write"]],
     ),
 ]
-WantedScopes = Annotated[list[Scope], Field(max_length=MAX_SCOPES, examples=[["mcp:read"]])]
-Name = Annotated[
-    str, Field(min_length=1, max_length=names.MAX_NAME_LENGTH, examples=["payments-api"])
+WantedScopes = Annotated[
+    list[Scope],
+    Field(
+        max_length=MAX_SCOPES,
+        description="Scopes that the key must hold, all of them.",
+        examples=[["mcp:read"]],
+    ),
 ]
-KeyId = Annotated[str, Path(description="The name of the key.", examples=[KEY_ID])]
-AsOf = Annotated[Time | None, Field(description="Show what held at this time in the past.")]
-Prefix = Annotated[str, Field(max_length=16, json_schema_extra={"pattern": _PREFIX})]
-Workspace = Annotated[
+Name = Annotated[
     str,
     Field(
-        description="Only a key of the workspace `root` may name one other than its own.",
-        max_length=63,
-        json_schema_extra={"pattern": _WORKSPACE},
-        examples=["default"],
+        min_length=1,
+        max_length=names.MAX_NAME_LENGTH,
+        description="Name for people; it need not be unique.",
+        examples=["payments-api"],
+    ),
+]
+KeyId = Annotated[str, Path(description="Id of the key.", examples=[KEY_ID])]
+AsOf = Annotated[
+    Time | None, Field(description="Time in the past: the answer shows the state at that time.")
+]
+Prefix = Annotated[str, Field(max_length=16, json_schema_extra={"pattern": _PREFIX})]
+_NamedWorkspace = Annotated[
+    str, Field(max_length=63, json_schema_extra={"pattern": _WORKSPACE}, examples=["default"])
+]
+Workspace = Annotated[
+    _NamedWorkspace | None,
+    Field(
+        description="Workspace, by default that of the credential. Only a key of the workspace"
+        " `root` may name another one."
     ),
 ]
 EVERY_WORKSPACE = "*"
-WorkspaceOrAll = Annotated[
+_NamedOrAll = Annotated[
     str,
     Field(
-        description="Only a key of the workspace `root` may name one other than its own, or `*`"
-        " for all of them.",
         max_length=63,
         json_schema_extra={"pattern": rf"^\*$|{_WORKSPACE}"},
         examples=["default"],
     ),
 ]
+WorkspaceOrAll = Annotated[
+    _NamedOrAll | None,
+    Field(
+        description="Workspace, by default that of the credential. Only a key of the workspace"
+        " `root` may name another one, or `*` for all."
+    ),
+]
 Status = Literal["active", "revoked", "expired"]
 
 
-Token = Annotated[str, HOLDS_TOKEN, Field(examples=[TOKEN_EXAMPLE])]
+Token = Annotated[str, HOLDS_TOKEN, Field(description="The whole token.", examples=[TOKEN_EXAMPLE])]
+Cursor = Annotated[str | None, Field(description="`next_cursor` of the previous page.")]
 
 
 class Body(BaseModel):
-    """A request's body: an unknown field is refused, never ignored."""
+    """A request body. Unknown fields are refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,80 +123,94 @@ class Body(BaseModel):
 
 
 class CreateKey(Body):
-    """What a new key is to be."""
+    """The values of a new key."""
 
     name: Name
     scopes: Scopes
-    expires_at: Time | None = Field(default=None, description="When the key ends; null is never.")
+    expires_at: Time | None = Field(
+        default=None, description="Expiry time; null: the key never expires."
+    )
     prefix: Prefix | None = Field(
         default=None,
-        description="What the token begins with; by default the server's setting.",
+        description="Prefix of the token; the default is a setting of the server.",
         examples=["blnk"],
     )
-    workspace: Workspace | None = None
+    workspace: Workspace = None
 
 
 class RevokeKey(Body):
-    """Why a key is revoked."""
+    """Why the key is revoked."""
 
     reason: str | None = Field(
-        default=None, max_length=names.MAX_REASON_LENGTH, examples=["leaked in a build log"]
+        default=None,
+        max_length=names.MAX_REASON_LENGTH,
+        description="Reason, shown with the key and in its history.",
+        examples=["leaked in a build log"],
     )
-    comment: str | None = Field(default=None, max_length=names.MAX_COMMENT_LENGTH)
+    comment: str | None = Field(
+        default=None,
+        max_length=names.MAX_COMMENT_LENGTH,
+        description="Comment, shown in the history of the key only.",
+    )
 
 
 class RotateKey(Body):
-    """How a key is rotated."""
+    """Options of a rotation."""
 
     grace_seconds: int = Field(
         default=0,
         ge=0,
         le=LONGEST_GRACE_SECONDS,
         strict=True,
-        description="For how long the old key still works; its own end is never put off.",
+        description="Seconds for which the old key stays valid. This never extends its expiry"
+        " time.",
     )
 
 
 class UpdateKey(Body):
-    """What to change; a field that is not there stays as it is."""
+    """The new values; omitted fields do not change."""
 
-    name: Name | None = None
-    scopes: Scopes | None = None
-    expires_at: Time | None = Field(default=None, description="The new end; null is never.")
+    name: Name | None = Field(default=None, description="New name.")
+    scopes: Scopes | None = Field(default=None, description="New scopes; they replace all others.")
+    expires_at: Time | None = Field(
+        default=None, description="New expiry time; null: the key never expires."
+    )
 
     @field_validator("name", "scopes", mode="before")
     @classmethod
     def _not_null(cls, value: object) -> object:
-        # Only what is sent is validated: a field that is not there does not come by here.
+        # Only fields that were sent are validated.
         if value is None:
             raise ValueError("give a value, or leave the field out")
         return value
 
 
 class VerifyToken(Body):
-    """The token to verify, and what it is to be used for."""
+    """A token to verify, and the scopes that it needs."""
 
     token: Token
     scopes: WantedScopes = []
-    workspace: Workspace | None = None
+    workspace: Workspace = None
 
 
 class TokenToVerify(Body):
-    """One token of several to verify."""
+    """One of several tokens to verify."""
 
     token: Token
     scopes: WantedScopes = []
 
 
 class VerifyTokens(Body):
-    """Several tokens to verify, each for itself."""
+    """Several tokens to verify, independently of each other."""
 
-    tokens: list[TokenToVerify] = Field(min_length=1, max_length=100)
-    workspace: Workspace | None = None
+    tokens: list[TokenToVerify] = Field(
+        min_length=1, max_length=100, description="The tokens, each with the scopes that it needs."
+    )
+    workspace: Workspace = None
 
 
 class Query(BaseModel):
-    """A request's query: an unknown parameter is refused, never ignored."""
+    """The query of a request. Unknown parameters are refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -192,13 +229,13 @@ NoQuery = Annotated[Query, QueryParameters()]
 
 
 class InWorkspace(Query):
-    """The workspace that a request is about."""
+    """The workspace that a request acts in."""
 
-    workspace: Workspace | None = None
+    workspace: Workspace = None
 
 
 class ShowKey(InWorkspace):
-    """How to show a key."""
+    """The workspace of a key, and the time to show it at."""
 
     as_of: AsOf = None
 
@@ -206,31 +243,40 @@ class ShowKey(InWorkspace):
 class Page(InWorkspace):
     """A page of a list."""
 
-    limit: int = Field(default=50, ge=1, le=100)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    limit: int = Field(default=50, ge=1, le=100, description="Maximum size of the page.")
+    cursor: Cursor = None
 
 
 class ListKeys(Page):
-    """Which keys to list."""
+    """Filters of the list of keys, and the page."""
 
-    status: Status | None = None
+    status: Status | None = Field(default=None, description="Only keys with this status.")
     q: str | None = Field(
         default=None,
         min_length=1,
         max_length=names.MAX_NAME_LENGTH,
-        description="Occurs in the name, or begins the prefix or the key id.",
+        description="Only keys whose name contains this text, or whose prefix or id starts with"
+        " it.",
     )
     scope: Scope | None = Field(
         default=None,
-        description="Keys that may do all that this scope names.",
+        description="Only keys that hold this scope, also through a wildcard.",
     )
-    created_by: str | None = Field(default=None, max_length=200, description="An actor's id.")
-    expires_before: Time | None = None
+    created_by: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Only keys that the actor with this id created.",
+    )
+    expires_before: Time | None = Field(
+        default=None, description="Only keys that expire before this time."
+    )
     unused_since: Time | None = Field(
         default=None,
-        description="Keys made before this time and not used since, never-used ones included.",
+        description="Only keys that were created before this time and not used since. Keys that"
+        " were never used are included.",
     )
     never_used: bool | None = Field(
-        default=None, description="Keys that were never used, or, if false, once at least."
+        default=None,
+        description="`true`: only keys that were never used. `false`: only keys that were used.",
     )
     as_of: AsOf = None

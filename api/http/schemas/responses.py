@@ -1,6 +1,6 @@
 """Answers, as the OpenAPI document describes them; only `IssuedKeyAnswer` can carry a token."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -9,226 +9,281 @@ from api.http.schemas.requests import KEY_ID, Status, Time
 _HASH = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 _SUCCESSOR_ID = "apikey_9b1f8f0e-3c57-8d6a-a1f4-52c0d9e7a310"
 
+NextCursor = Annotated[
+    str | None, Field(description="`cursor` of the next page; null on the last page.")
+]
+LeafIndex = Annotated[
+    int, Field(ge=0, description="Index of the entry in the Merkle tree.", examples=[0])
+]
+EventPosition = Annotated[
+    int, Field(ge=1, description="Position of the event in the global order of events.")
+]
+EventType = Annotated[str, Field(description="Type of the event.", examples=["ApiKey.Revoked"])]
+EventVersion = Annotated[int, Field(ge=1, description="Version of the key after the event.")]
+OccurredAt = Annotated[Time, Field(description="Time of the event.")]
+RequestId = Annotated[str | None, Field(description="`X-Request-Id` of the request.")]
+SourceIp = Annotated[str | None, Field(description="IP address of the client.")]
+EventData = Annotated[
+    dict[str, object],
+    Field(description="Values of the event.", examples=[{"reason": "leaked", "comment": None}]),
+]
+
 
 class ActorAnswer(BaseModel):
-    """Who did something."""
+    """The actor of a change."""
 
-    type: Literal["key", "cli", "system"]
-    id: str = Field(examples=[KEY_ID])
+    type: Literal["key", "cli", "system"] = Field(
+        description="A key, a user of the command line, or the server itself."
+    )
+    id: str = Field(description="Id of the actor; of a key its key id.", examples=[KEY_ID])
+
+
+EventActor = Annotated[ActorAnswer, Field(description="The actor of the event.")]
 
 
 class KeyAnswer(BaseModel):
-    """A key, as everybody may see it who may see keys."""
+    """A key; it contains no secret."""
 
-    key_id: str = Field(examples=[KEY_ID])
-    workspace: str = Field(examples=["default"])
-    name: str = Field(examples=["payments-api"])
-    prefix: str = Field(examples=["key_7Rk2mQx9..."])
-    scopes: list[str] = Field(examples=[["mcp:read", "mcp:write"]])
-    role: str = Field(examples=["Member"])
-    status: Status
-    expires_at: Time | None
-    created_at: Time
-    created_by: ActorAnswer
-    revoked_at: Time | None
-    revoked_by: ActorAnswer | None
-    revoke_reason: str | None
-    rotated_from: str | None = Field(examples=[None])
-    rotated_to: str | None = Field(examples=[_SUCCESSOR_ID])
-    last_used_at: Time | None = Field(
-        description="The minute of its last use, known a minute later at the latest; null if never"
-        " used, and in the past of `as_of`."
+    key_id: str = Field(description="Id of the key.", examples=[KEY_ID])
+    workspace: str = Field(description="Workspace of the key.", examples=["default"])
+    name: str = Field(description="Name of the key.", examples=["payments-api"])
+    prefix: str = Field(description="First characters of the token.", examples=["key_7Rk2mQx9..."])
+    scopes: list[str] = Field(
+        description="Scopes of the key.", examples=[["mcp:read", "mcp:write"]]
     )
-    version: int = Field(ge=1, examples=[1])
+    role: str = Field(description="Role of the key.", examples=["Member"])
+    status: Status = Field(description="Status of the key.")
+    expires_at: Time | None = Field(description="Expiry time; null: the key never expires.")
+    created_at: Time = Field(description="Time of creation.")
+    created_by: ActorAnswer = Field(description="The actor that created the key.")
+    revoked_at: Time | None = Field(description="Time of revocation; null: not revoked.")
+    revoked_by: ActorAnswer | None = Field(description="The actor that revoked the key.")
+    revoke_reason: str | None = Field(description="Reason of the revocation.")
+    rotated_from: str | None = Field(
+        description="Id of the key that this key replaces.", examples=[None]
+    )
+    rotated_to: str | None = Field(
+        description="Id of the key that replaces this key.", examples=[_SUCCESSOR_ID]
+    )
+    last_used_at: Time | None = Field(
+        description="Minute of the last use, recorded within a minute; null: never used, or not"
+        " known because `as_of` was given."
+    )
+    version: int = Field(ge=1, description="Number of the key's events.", examples=[1])
 
 
 class IssuedKeyAnswer(KeyAnswer):
-    """A key just made, with its token, for this once."""
+    """A new key with its token."""
 
     token: str | None = Field(
-        description="Shown this once; null when an earlier request with the same"
-        " Idempotency-Key made the key."
+        description="The token, shown only in this answer; null if an earlier request with the"
+        " same Idempotency-Key created the key."
     )
 
 
 class KeyListAnswer(BaseModel):
-    """A page of keys, the newest first."""
+    """A page of keys, newest first."""
 
-    data: list[KeyAnswer]
-    next_cursor: str | None
+    data: list[KeyAnswer] = Field(description="The keys.")
+    next_cursor: NextCursor
 
 
 class EventAnswer(BaseModel):
-    """An event in the life of a key."""
+    """An event of a key."""
 
-    position: int = Field(ge=1, description="Its place in the one order of all events.")
-    type: str = Field(examples=["ApiKey.Revoked"])
-    key_id: str = Field(examples=[KEY_ID])
-    version: int = Field(ge=1)
-    occurred_at: Time
-    actor: ActorAnswer
-    request_id: str | None
-    source_ip: str | None
-    data: dict[str, object] = Field(examples=[{"reason": "leaked", "comment": None}])
+    position: EventPosition
+    type: EventType
+    key_id: str = Field(description="Id of the key.", examples=[KEY_ID])
+    version: EventVersion
+    occurred_at: OccurredAt
+    actor: EventActor
+    request_id: RequestId
+    source_ip: SourceIp
+    data: EventData
 
 
 class EventListAnswer(BaseModel):
-    """A page of a key's history, the oldest event first."""
+    """A page of a key's history, oldest event first."""
 
-    data: list[EventAnswer]
-    next_cursor: str | None
+    data: list[EventAnswer] = Field(description="The events.")
+    next_cursor: NextCursor
 
 
 class FeedEntryAnswer(BaseModel):
-    """An event and its place in the tree."""
+    """An event and its index in the Merkle tree."""
 
-    leaf_index: int = Field(ge=0, description="Its place in the Merkle tree.", examples=[0])
-    position: int = Field(ge=1, description="Its place in the one order of all events.")
-    type: str = Field(examples=["ApiKey.Revoked"])
+    leaf_index: LeafIndex
+    position: EventPosition
+    type: EventType
     key_id: str | None = Field(
-        description="Null for what happened to the audit trail itself.", examples=[KEY_ID]
+        description="Id of the key; null for events of the audit log itself.", examples=[KEY_ID]
     )
-    version: int = Field(ge=1)
-    occurred_at: Time
-    actor: ActorAnswer
-    request_id: str | None
-    source_ip: str | None
-    data: dict[str, object] = Field(examples=[{"reason": "leaked", "comment": None}])
+    version: EventVersion
+    occurred_at: OccurredAt
+    actor: EventActor
+    request_id: RequestId
+    source_ip: SourceIp
+    data: EventData
 
 
 class FeedAnswer(BaseModel):
-    """A page of the feed, the oldest event first."""
+    """A page of events, oldest first."""
 
-    data: list[FeedEntryAnswer]
-    next_cursor: str | None
+    data: list[FeedEntryAnswer] = Field(description="The events.")
+    next_cursor: NextCursor
 
 
 class InclusionAnswer(BaseModel):
-    """What shows that an entry is in the tree of a size; hashes are in base64."""
+    """The proof that the tree contains an entry; hashes are in base64."""
 
-    leaf_index: int = Field(ge=0, examples=[0])
-    leaf_hash: str = Field(description="`SHA-256(0x00 || entry)`", examples=[_HASH])
-    size: int = Field(ge=1, examples=[1])
-    root: str = Field(examples=[_HASH])
-    hashes: list[str] = Field(description="The siblings, from the leaf up.", examples=[[]])
+    leaf_index: LeafIndex
+    leaf_hash: str = Field(
+        description="Hash of the leaf: `SHA-256(0x00 || entry)`.", examples=[_HASH]
+    )
+    size: int = Field(ge=1, description="Number of entries in the tree.", examples=[1])
+    root: str = Field(description="Root hash of the tree.", examples=[_HASH])
+    hashes: list[str] = Field(
+        description="Sibling hashes, from the leaf to the root.", examples=[[]]
+    )
 
 
 class ConsistencyAnswer(BaseModel):
-    """What shows that the tree of one size grew into that of another; hashes are in base64."""
+    """The proof that the tree of one size is a prefix of a larger one; hashes are in base64."""
 
-    old_size: int = Field(ge=0, examples=[0])
-    old_root: str = Field(examples=[_HASH])
-    size: int = Field(ge=0, examples=[0])
-    root: str = Field(examples=[_HASH])
-    hashes: list[str] = Field(examples=[[]])
+    old_size: int = Field(ge=0, description="Number of entries in the smaller tree.", examples=[0])
+    old_root: str = Field(description="Root hash of the smaller tree.", examples=[_HASH])
+    size: int = Field(ge=0, description="Number of entries in the larger tree.", examples=[0])
+    root: str = Field(description="Root hash of the larger tree.", examples=[_HASH])
+    hashes: list[str] = Field(description="Hashes of the proof (RFC 9162).", examples=[[]])
 
 
 class VerdictAnswer(BaseModel):
-    """The verdict on a token; about the key only to who holds its secret."""
+    """The verdict on a token. Values of the key are null unless the secret is right."""
 
-    valid: bool
-    code: Literal["VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_SCOPE"]
-    key_id: str | None
-    name: str | None
-    workspace: str | None
-    role: str | None
-    scopes: list[str] | None
-    expires_at: Time | None
-    position: int = Field(description="Up to which event the ledger was read for this verdict.")
+    valid: bool = Field(description="Whether the token is valid and holds the requested scopes.")
+    code: Literal["VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_SCOPE"] = (
+        Field(description="The verdict.")
+    )
+    key_id: str | None = Field(description="Id of the key.")
+    name: str | None = Field(description="Name of the key.")
+    workspace: str | None = Field(description="Workspace of the key.")
+    role: str | None = Field(description="Role of the key.")
+    scopes: list[str] | None = Field(description="Scopes of the key.")
+    expires_at: Time | None = Field(description="Expiry time; null: the key never expires.")
+    position: int = Field(description="Position of the newest event that the verdict includes.")
 
 
 class VerdictListAnswer(BaseModel):
-    """The verdicts on several tokens, in their order."""
+    """The verdicts on several tokens, in the order of the tokens."""
 
-    data: list[VerdictAnswer]
-    next_cursor: None
+    data: list[VerdictAnswer] = Field(description="The verdicts.")
+    next_cursor: None = Field(description="Always null: all verdicts are on one page.")
 
 
 class IntrospectionAnswer(BaseModel):
-    """What a token is good for (RFC 7662, section 2.2); of one that is not good, `active` alone."""
+    """An introspected token (RFC 7662, section 2.2); only `active` if it is not valid."""
 
-    active: bool
-    scope: str | None = Field(default=None, examples=["mcp:read mcp:write"])
-    client_id: str | None = Field(default=None, examples=[KEY_ID])
-    sub: str | None = Field(default=None, examples=[KEY_ID])
-    token_type: str | None = Field(default=None, examples=["Bearer"])
-    exp: int | None = Field(default=None, description="When it ends, in seconds since 1970.")
+    active: bool = Field(description="Whether the token is valid.")
+    scope: str | None = Field(
+        default=None,
+        description="Scopes of the key, separated by spaces.",
+        examples=["mcp:read mcp:write"],
+    )
+    client_id: str | None = Field(default=None, description="Id of the key.", examples=[KEY_ID])
+    sub: str | None = Field(default=None, description="Id of the key.", examples=[KEY_ID])
+    token_type: str | None = Field(
+        default=None, description="Type of the token.", examples=["Bearer"]
+    )
+    exp: int | None = Field(
+        default=None, description="Expiry time, in seconds since 1970-01-01T00:00:00Z."
+    )
 
 
 class RebuildAnswer(BaseModel):
-    """How a rebuild goes."""
+    """The state of a rebuild."""
 
-    state: Literal["running", "failed", "done"]
-    position: int | None
-    detail: str | None
+    state: Literal["running", "failed", "done"] = Field(description="State of the rebuild.")
+    position: int | None = Field(description="Position of the last event that was applied.")
+    detail: str | None = Field(description="Why the rebuild failed.")
 
 
 class ProjectionAnswer(BaseModel):
-    """How far a projection has come."""
+    """The status of a projection."""
 
-    name: str = Field(examples=["key_list"])
-    view_version: int
-    position: int
-    last_position: int
-    lag: int = Field(description="How many positions it is behind the newest event.")
-    rows: int
-    completed_at: Time | None = Field(description="When it was last made anew.")
+    name: str = Field(description="Name of the projection.", examples=["key_list"])
+    view_version: int = Field(description="Version of the table's definition.")
+    position: int = Field(description="Position of the last event that was applied.")
+    last_position: int = Field(description="Position of the newest event.")
+    lag: int = Field(description="Number of positions behind the newest event.")
+    rows: int = Field(description="Number of rows.")
+    completed_at: Time | None = Field(description="Time of the last completed rebuild.")
     rebuild_position: int | None = Field(
-        description="How far a rebuild has come that is running or was interrupted."
+        description="Position that a running or interrupted rebuild has reached."
     )
-    rebuild: RebuildAnswer | None = Field(description="The last rebuild that this process ran.")
+    rebuild: RebuildAnswer | None = Field(description="The last rebuild in this process.")
 
 
 class ProjectionListAnswer(BaseModel):
-    """All the projections."""
+    """All projections."""
 
-    data: list[ProjectionAnswer]
-    next_cursor: str | None
+    data: list[ProjectionAnswer] = Field(description="The projections.")
+    next_cursor: NextCursor
 
 
 class HealthAnswer(BaseModel):
-    """The process answers."""
+    """The process runs."""
 
-    status: Literal["ok"]
+    status: Literal["ok"] = Field(description="Always `ok`.")
 
 
 class AttestationAnswer(BaseModel):
-    """What the last attestation of the ledger found."""
+    """The result of the last integrity check."""
 
-    finished_at: Time
-    position: int = Field(description="Of the last event that was attested.", examples=[1200])
-    findings: int = Field(description="How many things are wrong; keyledger audit verify tells.")
+    finished_at: Time = Field(description="Time at which the check ended.")
+    position: int = Field(
+        description="Position of the last event that was checked.", examples=[1200]
+    )
+    findings: int = Field(description="Number of findings; `keyledger audit verify` lists them.")
 
 
 class ReadinessAnswer(BaseModel):
-    """Whether the ledger can be asked and its projections are up to date."""
+    """Whether the ledger is ready to serve."""
 
-    status: Literal["ready", "behind"]
-    position: int = Field(examples=[1200])
-    behind: list[str] = Field(description="The projections that are not.", examples=[[]])
+    status: Literal["ready", "behind"] = Field(
+        description="`ready`, or `behind` if a projection is not up to date."
+    )
+    position: int = Field(description="Position of the newest event.", examples=[1200])
+    behind: list[str] = Field(description="Projections that are not up to date.", examples=[[]])
     changes_refused: bool = Field(
-        description="Whether nothing may be changed: the log is not the one that was signed, or"
-        " a projection is of another version. Reading and verifying go on; the server's log says"
-        " why.",
+        description="Whether changes are refused, because the log differs from the signed one or"
+        " a projection has another version. Reads and verification still work. The server's log"
+        " has the reason.",
         examples=[False],
     )
-    attestation: AttestationAnswer | None = Field(description="Null before the first one.")
+    attestation: AttestationAnswer | None = Field(
+        description="Result of the last integrity check; null before the first one."
+    )
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one value."""
+    """A problem with one value."""
 
-    field: str
-    message: str
+    field: str = Field(description="Name of the field or parameter.")
+    message: str = Field(description="What is wrong, and what to do.")
 
 
 class ProblemAnswer(BaseModel):
-    """An error (RFC 9457); `code` is stable and for programs, `detail` is for people."""
+    """An error (RFC 9457). Programs read `code`, people read `detail`."""
 
-    type: str = Field(examples=["about:blank"])
-    title: str = Field(examples=["No such key"])
-    status: int = Field(examples=[404])
-    detail: str = Field(examples=[f"there is no key {KEY_ID} in the workspace acme"])
-    code: str = Field(examples=["KEY_NOT_FOUND"])
-    request_id: str | None = Field(examples=["req_5f0c3a527d0e8b4e9d2b1c7a4f8e6b21"])
-    errors: list[FieldProblem] | None = None
+    type: str = Field(description="Always `about:blank`.", examples=["about:blank"])
+    title: str = Field(description="Summary of the kind of error.", examples=["No such key"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(
+        description="What is wrong, and what to do.",
+        examples=[f"there is no key {KEY_ID} in the workspace acme"],
+    )
+    code: str = Field(description="Stable code of the error.", examples=["KEY_NOT_FOUND"])
+    request_id: RequestId = Field(examples=["req_5f0c3a527d0e8b4e9d2b1c7a4f8e6b21"])
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="Each problem of a request that is not valid."
+    )

@@ -137,38 +137,39 @@ def _misconfigured() -> InsufficientScope:
 
 
 def documented() -> dict[str, Any]:
-    """Return the description of this door for the OpenAPI document."""
+    """Return the description of this endpoint for the OpenAPI document."""
     described = answers(404)
     for status in ("404", "422"):
         described.pop(int(status), None)
     return {
         "get": {
             "tags": ["verify"],
-            "summary": "Let a gateway's request through, or not",
-            "operationId": "forward_auth",
+            "summary": "Authorize a request for a gateway",
+            "operationId": "authorize_request",
             "description": (
-                "The credential is that of the request which the gateway holds back, and needs the"
-                " scopes that the gateway demands. Traefik, Caddy and nginx give them as `scope`;"
-                f" Envoy by the path prefix `{_SCOPES_IN_PATH}mcp:read`, with any method; what may"
-                " pass is then answered by 200, which is all that Envoy takes for a yes."
+                "The gateway sends the headers of the request that it has to authorize. The"
+                " credential in them needs the scopes that the gateway requires. Traefik, Caddy and"
+                " nginx name them in the query (`scope`). Envoy names them in the path, as in"
+                f" `{_SCOPES_IN_PATH}mcp:read`, with any method; the answer is then 200 instead of"
+                " 204, because Envoy accepts only 200."
             ),
             "security": [{"Bearer": []}, {"X-API-Key": []}],
             "parameters": [
                 {
                     "name": "scope",
                     "in": "query",
-                    "description": "A scope that is demanded; may be given several times.",
+                    "description": "A required scope. Repeat the parameter to require several.",
                     "schema": {"type": "string", "examples": ["mcp:read"]},
                 }
             ],
             "responses": {
                 "204": {
-                    "description": "The request may pass, with these headers.",
+                    "description": "The request is allowed. Pass these headers on.",
                     "headers": headers(
                         {
-                            "X-Auth-Key-Id": "The key.",
-                            "X-Auth-Workspace": "Its workspace.",
-                            "X-Auth-Scopes": "Its scopes, with a blank between two.",
+                            "X-Auth-Key-Id": "Id of the key.",
+                            "X-Auth-Workspace": "Workspace of the key.",
+                            "X-Auth-Scopes": "Scopes of the key, separated by spaces.",
                         }
                     ),
                 }

@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
+from api.openapi_document import PAGE, openapi_text
 from api.settings import Settings
 from domain.errors import Invalid
 from domain.names import checked_token_prefix, checked_workspace
@@ -38,6 +39,18 @@ CHECKS: list[Any] = [
     response_schema_conformance,
 ]
 CREDENTIALS = {"authorization", "x-api-key"}
+VERBS = (
+    "authorize",
+    "create",
+    "get",
+    "introspect",
+    "list",
+    "rebuild",
+    "revoke",
+    "rotate",
+    "update",
+    "verify",
+)
 DOCUMENT: Json = create_app(Settings()).openapi()
 OPERATIONS = [
     (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
@@ -102,9 +115,21 @@ class TestTheDocument:
                 examples += 1
         assert examples > 30
 
-    def test_every_operation_has_a_name_of_its_own(self) -> None:
-        names = [operation(*each)["operationId"] for each in OPERATIONS]
-        assert len(set(names)) == len(names)
+    def test_the_file_in_docs_is_current(self) -> None:
+        assert PAGE.read_text() == openapi_text(), "run `make docs`"
+
+    def test_every_operation_id_is_unique(self) -> None:
+        ids = [operation(*each)["operationId"] for each in OPERATIONS]
+        assert len(set(ids)) == len(ids)
+
+    def test_every_field_is_described(self) -> None:
+        missing = [
+            f"{name}.{field}"
+            for name, schema in schemas().items()
+            for field, described in schema.get("properties", {}).items()
+            if not described.get("description")
+        ]
+        assert missing == []
 
     def test_both_ways_to_present_a_token_are_described(self) -> None:
         schemes = DOCUMENT["components"]["securitySchemes"]
@@ -147,11 +172,20 @@ class TestTheDocument:
 
 @for_every_operation
 class TestEveryOperation:
-    def test_it_says_what_it_does(self, method: str, path: str) -> None:
+    def test_its_id_has_the_form_verb_noun(self, method: str, path: str) -> None:
+        assert re.fullmatch(
+            rf"({'|'.join(VERBS)})(_[a-z]+)+", operation(method, path)["operationId"]
+        )
+
+    def test_it_has_one_tag_a_short_summary_and_a_description(self, method: str, path: str) -> None:
         described = operation(method, path)
-        assert described["summary"]
+        assert re.fullmatch(r"[A-Z].{1,58}[^.]", described["summary"])
         assert described["description"]
         assert len(described["tags"]) == 1
+
+    def test_every_parameter_is_described(self, method: str, path: str) -> None:
+        for parameter in operation(method, path).get("parameters", ()):
+            assert parameter["description"], parameter["name"]
 
     def test_what_it_takes_has_examples(self, method: str, path: str) -> None:
         described = operation(method, path)
