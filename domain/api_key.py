@@ -278,18 +278,24 @@ class ApiKey(Aggregate):
         grace: timedelta,
         by: Caller,
         at: datetime,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
         request_sha256: str | None = None,
     ) -> "ApiKey":
         """Make a successor with a secret of its own, and end this key's life after ``grace``.
 
-        The successor has the same workspace, name, scopes and prefix, and lives as long from now
-        as this key was meant to from its creation. This key's own end is never put off.
+        The successor has the same workspace, name, scopes and prefix. This key's own end is never
+        put off.
+
+        Args:
+            expires_at: end of the successor; by default that of `end_of_successor`.
+            never_expires: whether the successor has no end.
 
         Returns:
             The successor, to be saved together with this key.
 
         Raises:
-            Invalid: ``grace`` is negative.
+            Invalid: ``grace`` is negative, or ``expires_at`` is not after ``at``.
             AlreadyRotated: there is a successor.
             ScopeNotHeld: ``by`` would get a secret for more than it holds.
             KeyRevoked, KeyExpired: the key's life is over.
@@ -304,7 +310,11 @@ class ApiKey(Aggregate):
             workspace=self.workspace,
             name=self.name,
             scopes=self.scopes,
-            expires_at=self._end_of_successor(at),
+            expires_at=(
+                _checked_end(expires_at, at)
+                if never_expires or expires_at is not None
+                else end_of_successor(self.created_on, self.expires_at, at)
+            ),
             rotated_from=self.key_id,
             by=by,
             at=at,
@@ -331,12 +341,6 @@ class ApiKey(Aggregate):
             message = f"{self.key_id} was rotated already; its successor is {self.rotated_to}"
             raise AlreadyRotated(message)
         self._check_active(at)
-
-    def _end_of_successor(self, at: datetime) -> datetime | None:
-        if self.expires_at is None:
-            return None
-        # Where clocks disagree, the key may have been made "after" its end was set.
-        return max(self.expires_at, _later(at, self.expires_at - self.created_on))
 
     @classmethod
     def _begin(
@@ -392,6 +396,19 @@ class ApiKey(Aggregate):
         if status == "expired":
             message = f"{self.key_id} has expired; create a new key"
             raise KeyExpired(message)
+
+
+def end_of_successor(
+    created_at: datetime, expires_at: datetime | None, at: datetime
+) -> datetime | None:
+    """Return the default end of a successor made at a time; ``None`` is never.
+
+    It lives as long from then as the key that it replaces was meant to from its creation.
+    """
+    if expires_at is None:
+        return None
+    # Where clocks disagree, the key may have been made "after" its end was set.
+    return max(expires_at, _later(at, expires_at - created_at))
 
 
 def _checked_end(expires_at: datetime | None, at: datetime) -> datetime | None:

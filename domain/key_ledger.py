@@ -192,10 +192,16 @@ class KeyLedger(Application[UUID]):
         grace: timedelta,
         by: Caller,
         at: datetime,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
         expected_version: int | None = None,
         idempotency: Idempotency | None = None,
     ) -> Issued:
         """Give a key a successor, and end the key's life after ``grace``, in one transaction.
+
+        Args:
+            expires_at: end of the successor; by default it lives as long as the key was meant to.
+            never_expires: whether the successor has no end.
 
         Returns:
             The successor.
@@ -204,7 +210,7 @@ class KeyLedger(Application[UUID]):
             KeyNotFound: the workspace has no such key.
             AlreadyRotated, KeyRevoked, KeyExpired: the key cannot have a successor.
             ScopeNotHeld: ``by`` would get a secret for more than it holds.
-            Invalid: ``grace`` is negative.
+            Invalid: ``grace`` is negative, or ``expires_at`` is not after ``at``.
             IdempotencyKeyReused: the idempotency key came before with another request.
             ConcurrentChange, VersionMismatch: the key changed meanwhile.
             Overloaded: too many secrets are being hashed.
@@ -221,6 +227,8 @@ class KeyLedger(Application[UUID]):
                 grace=grace,
                 by=by,
                 at=at,
+                expires_at=expires_at,
+                never_expires=never_expires,
                 request_sha256=None if idempotency is None else idempotency.request_sha256,
             )
             self._commit(successor, key, digests=[credential.digest])

@@ -71,6 +71,8 @@ def rotate(
     grace: Annotated[
         str, typer.Option(help="How long the old key still works, as in 1h.", metavar="DURATION")
     ] = "0s",
+    expires_at: ExpiresAt = None,
+    expires_in: ExpiresIn = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -78,9 +80,18 @@ def rotate(
     """Give a key a successor, show the successor's token, and end the key after a grace period."""
     standard_output()
     span = timedelta(0) if grace == "0" else parse_duration("grace", grace)
+    ends = expires_at is not None or expires_in is not None
     with local_ledger(data_dir, as_json=as_json) as ledger:
+        now = ledger.clock()
+        end = parse_end(expires_at, expires_in, now=now)
         issued = ledger.ledger.rotate_key(
-            key_id, workspace=workspace, grace=span, by=local_caller(), at=ledger.clock()
+            key_id,
+            workspace=workspace,
+            grace=span,
+            expires_at=end,
+            never_expires=ends and end is None,
+            by=local_caller(),
+            at=now,
         )
         _write_issued(ledger, workspace, issued, as_json=as_json)
         if not as_json:

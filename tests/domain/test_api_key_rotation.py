@@ -27,7 +27,13 @@ NEW_ID = "apikey_00000000-0000-0000-0000-000000000002"
 
 
 def rotate(
-    key: ApiKey, *, grace: timedelta = HOUR, by: Caller = ADA, at: datetime = NOON
+    key: ApiKey,
+    *,
+    grace: timedelta = HOUR,
+    by: Caller = ADA,
+    at: datetime = NOON,
+    expires_at: datetime | None = None,
+    never_expires: bool = False,
 ) -> ApiKey:
     return key.rotate(
         a_credential("acme", seed=8),
@@ -35,6 +41,8 @@ def rotate(
         grace=grace,
         by=by,
         at=at,
+        expires_at=expires_at,
+        never_expires=never_expires,
         request_sha256="cd" * 32,
     )
 
@@ -80,6 +88,27 @@ class TestSuccessor:
         successor = rotate(key, at=NOON + 29 * DAY)
 
         assert successor.expires_at == NOON + 59 * DAY
+
+    @pytest.mark.parametrize("own_end", [None, NOON + DAY])
+    @pytest.mark.parametrize("end", [None, NOON + HOUR, NOON + 90 * DAY])
+    def test_its_end_can_be_chosen_and_the_keys_own_is_not_put_off(
+        self, own_end: datetime | None, end: datetime | None
+    ) -> None:
+        key = a_key(expires_at=own_end)
+
+        successor = rotate(key, expires_at=end, never_expires=end is None)
+
+        assert successor.expires_at == end
+        assert key.expires_at == NOON + HOUR
+
+    @pytest.mark.parametrize("end", [NOON, NOON - DAY])
+    def test_it_cannot_have_expired_already(self, end: datetime) -> None:
+        key = a_key()
+
+        with pytest.raises(Invalid, match="after now"):
+            rotate(key, expires_at=end)
+
+        assert news(key) == []
 
     def test_its_life_ends_with_the_calendar(self) -> None:
         key = a_key(expires_at=datetime(9999, 12, 31, tzinfo=UTC))

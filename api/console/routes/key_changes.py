@@ -64,17 +64,19 @@ def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnFo
 @router.get("/keys/{key_id}/expiration")
 @does(Work.READ)
 def show_expiration_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
-    """Ask for a new end."""
-    filled = KeyForm(expiration=expirations.DEFAULT)
+    """Ask for a new expiration, starting from the key's own."""
+    filled = KeyForm(expiration=expirations.SAME)
     return _form_page(request, visitor, key_id, "expiration.html", filled)
 
 
 @router.post("/keys/{key_id}/expiration")
 def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
-    """Give a key another end, or none."""
+    """Change when a key expires."""
     now = ledger_of(request).clock()
 
     def changes() -> Changes:
+        if form.text("expiration") == expirations.SAME:
+            return Changes()
         end = expirations.end_of(form.text("expiration"), form.text("day"), now=now)
         return Changes(expires_at=end, never_expires=end is None)
 
@@ -141,8 +143,9 @@ def _form_page(
     request: Request, visitor: Visitor, key_id: str, template: str, filled: KeyForm
 ) -> Response:
     ledger = ledger_of(request)
+    now = ledger.clock()
     with ledger.database.read() as connection:
-        key = show_key(connection, visitor.workspace, key_id, now=ledger.clock())
+        key = show_key(connection, visitor.workspace, key_id, now=now)
     catalogue = pages_of(request).catalogue
     return page(
         request,
@@ -152,6 +155,11 @@ def _form_page(
         filled=filled,
         catalogue=catalogue,
         unlisted_scopes=[each for each in key.scopes if each not in offered(catalogue) | {"*"}],
-        choices=[(each, expirations.label(each)) for each in expirations.CHOICES],
+        choices=expirations.choices_from(
+            key.expires_at,
+            "No change",
+            now,
+            latest=key.expires_at if key.rotated_to else None,
+        ),
         reasons=REASONS,
     )

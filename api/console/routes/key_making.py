@@ -17,6 +17,7 @@ from api.http.dependencies import ledger_of
 from api.http.preconditions import idempotency
 from api.http.schemas.requests import KeyId
 from api.http.work import Work, WorkRoute, does
+from domain.api_key import end_of_successor
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
 from projections.queries.keys_now import show_key
@@ -50,6 +51,8 @@ class Successor(BaseModel):
     """What the form for a successor says."""
 
     grace: str
+    expiration: str
+    day: str
     version: str
 
 
@@ -95,23 +98,34 @@ def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
 @does(Work.READ)
 def show_rotate_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask how long the key is to go on beside its successor."""
-    return _rotate_page(request, visitor, key_id, KeyForm(_fresh_request()))
+    filled = KeyForm(_fresh_request(), expirations.SAME)
+    return _rotate_page(request, visitor, key_id, filled)
 
 
 @router.post("/keys/{key_id}/rotate")
 def rotate_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
     """Make a key's successor and show its token; the same form sent again makes none."""
     ledger = ledger_of(request)
-    said = Successor(grace=form.text("grace"), version=form.text("version"))
+    now = ledger.clock()
+    said = Successor(
+        grace=form.text("grace"),
+        expiration=form.text("expiration"),
+        day=form.text("day"),
+        version=form.text("version"),
+    )
     try:
         if said.grace not in GRACES:
-            raise Invalid("grace", "choose how long the key is to go on")
+            raise Invalid("grace", "choose when the old key stops working")
+        chosen = said.expiration != expirations.SAME
+        end = expirations.end_of(said.expiration, said.day, now=now) if chosen else None
         issued = ledger.ledger.rotate_key(
             key_id,
             workspace=visitor.workspace,
             grace=timedelta(seconds=int(said.grace)),
+            expires_at=end,
+            never_expires=chosen and end is None,
             by=visitor.caller,
-            at=ledger.clock(),
+            at=now,
             expected_version=version_seen(form),
             idempotency=idempotency(
                 form.texts("request"),
@@ -138,16 +152,26 @@ def _new_key_page(request: Request, filled: KeyForm) -> Response:
         filled.status,
         filled=filled,
         catalogue=pages_of(request).catalogue,
-        choices=[(each, expirations.label(each)) for each in expirations.CHOICES],
+        choices=expirations.choices(ledger_of(request).clock()),
         prefix=ledger_of(request).settings.token_prefix,
     )
 
 
 def _rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyForm) -> Response:
     ledger = ledger_of(request)
+    now = ledger.clock()
     with ledger.database.read() as connection:
-        key = show_key(connection, visitor.workspace, key_id, now=ledger.clock())
-    return page(request, "rotate.html", filled.status, key=key, filled=filled, graces=GRACES)
+        key = show_key(connection, visitor.workspace, key_id, now=now)
+    end = end_of_successor(key.created_at, key.expires_at, now)
+    return page(
+        request,
+        "rotate.html",
+        filled.status,
+        key=key,
+        filled=filled,
+        graces=GRACES,
+        choices=expirations.choices_from(end, "Like the old key", now),
+    )
 
 
 def _token_page(

@@ -227,6 +227,8 @@ def rotate_key(
         key_id,
         workspace=workspace,
         grace=timedelta(seconds=how.grace_seconds),
+        expires_at=how.expires_at,
+        never_expires=how.never_expires,
         by=requester.caller,
         at=ledger.clock(),
         expected_version=expected_version(if_match),

@@ -15,8 +15,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
+    model_serializer,
 )
 
 from api.http.schemas.free_text import HOLDS_TOKEN, refuse_token
@@ -165,6 +167,24 @@ class RotateKey(Body):
         description="Seconds for which the old key stays valid. This never extends its expiry"
         " time.",
     )
+    expires_at: Time | None = Field(
+        default=None,
+        description="When the successor expires; null is never. Without it the successor lives as"
+        " long as the old key was meant to.",
+    )
+
+    @property
+    def never_expires(self) -> bool:
+        """Tell whether a successor without an end is asked for."""
+        return "expires_at" in self.model_fields_set and self.expires_at is None
+
+    @model_serializer(mode="wrap")
+    def _as_sent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Fingerprints of idempotent requests: null and a field that is not there differ.
+        written: dict[str, object] = serialize(self)
+        if "expires_at" not in self.model_fields_set:
+            del written["expires_at"]
+        return written
 
 
 class UpdateKey(Body):

@@ -238,6 +238,20 @@ def test_a_rotated_key_works_through_its_grace_and_no_longer(
     assert (old["rotated_to"], old["status"]) == (successor["key_id"], status)
 
 
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [((), "2030-01-01"), (("--expires-at", "2031-02-03T00:00:00Z"), "2031-02-03"),
+     (("--expires-in", "never"), None)],
+)  # fmt: skip
+def test_the_end_of_a_successor_can_be_chosen(
+    keyledger: Run, options: tuple[str, ...], end: str | None
+) -> None:
+    key_id = create(keyledger, "ends", "--expires-at", "2030-01-01T00:00:00Z")
+    successor = keyledger("keys", "rotate", key_id, *options, "--json").json
+    expires_at = successor["expires_at"]
+    assert expires_at is end is None or expires_at.startswith(end)
+
+
 def test_a_key_that_cannot_be_rotated_is_left_alone(keyledger: Run, key_id: str) -> None:
     keyledger("keys", "revoke", key_id)
     ended = keyledger("keys", "rotate", key_id, "--json")

@@ -174,7 +174,7 @@ class TestMaking:
             ({"name": " "}, "give the key a name"),
             ({"scope": []}, "at least one scope"),
             ({"more_scopes": "nonsense"}, "is not a valid scope"),
-            ({"expiration": "date", "day": ""}, "choose a day"),
+            ({"expiration": "date", "day": ""}, "choose a date"),
             ({"expiration": "date", "day": "2026-03-01"}, "a time after now"),
             ({"expiration": "soon"}, "choose when"),
             ({"prefix": "Ä"}, "start with a-z"),
@@ -265,6 +265,45 @@ class TestTheKeyItself:
         assert shown_token(visit.post(form.action, fields)) is None
         assert api.show(key)["expires_at"] == "2026-03-03T13:00:00.000000Z"
         assert visit.fill_in(path, grace="0").status_code == 409
+
+    @pytest.mark.parametrize(
+        ("filled", "expires_at"),
+        [
+            ({}, "2026-03-15T12:00:00.000000Z"),
+            ({"expiration": "90"}, "2026-06-01T12:00:00.000000Z"),
+            ({"expiration": "never"}, None),
+            ({"expiration": "date", "day": "2026-03-31"}, "2026-03-31T23:59:59.000000Z"),
+        ],
+    )
+    def test_the_successors_expiration_is_shown_and_can_be_chosen(
+        self, filled: dict[str, str], expires_at: str | None, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make("mcp:read", by=admin, expires_at="2026-03-15T12:00:00Z")
+        path = f"/console/keys/{key.key_id}/rotate"
+        assert "Like the old key 15 Mar 2026" in words_in(visit.get(path))
+        assert visit.fill_in(path, grace="0", **filled).status_code == 201
+        assert newest(api, admin).document["expires_at"] == expires_at
+
+    @pytest.mark.parametrize("end", [None, "2026-03-15T12:00:00.000000Z"])
+    def test_the_form_for_an_expiration_starts_from_the_keys_own(
+        self, end: str | None, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make("mcp:read", by=admin, expires_at=end)
+        path = f"/console/keys/{key.key_id}/expiration"
+        shown = "No change 15 Mar 2026" if end else "No change: never"
+        assert shown in words_in(visit.get(path))
+        visit.follow(visit.fill_in(path))
+        assert api.show(key)["expires_at"] == end
+        assert api.event_types(key) == ["Created"]
+
+    def test_a_rotated_key_is_offered_no_later_expiration(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make("mcp:read", by=admin)
+        api.post(f"{key.path}/rotate", by=admin, json={"grace_seconds": 10 * 86_400})
+        page = visit.get(f"/console/keys/{key.key_id}/expiration").text
+        offered = re.findall(r'name="expiration" value="(\w+)"', page)
+        assert offered == ["same", "7", "date"]
 
     def test_a_form_about_an_older_version_changes_nothing(
         self, api: Api, admin: Key, visit: Visit

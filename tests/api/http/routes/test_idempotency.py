@@ -18,7 +18,7 @@ def create(api: Api, by: Key | str = "root", **change: object) -> Response:
     return api.post("/v1/keys", by=by, headers=NAME, json=ASKED | change)
 
 
-def rotate(api: Api, key: Key, **body: int) -> Response:
+def rotate(api: Api, key: Key, **body: int | str | None) -> Response:
     return api.post(f"{key.path}/rotate", params=ACME, headers=NAME, json=body)
 
 
@@ -114,6 +114,9 @@ class TestRotate:
         key = api.make()
         rotate(api, key, grace_seconds=60)
         refused(rotate(api, key, grace_seconds=61), 422, "IDEMPOTENCY_KEY_REUSED")
+        # Without an end the successor has the default one, with null it has none.
+        never = rotate(api, key, grace_seconds=60, expires_at=None)
+        refused(never, 422, "IDEMPOTENCY_KEY_REUSED")
 
     def test_another_key_is_another_request(self, api: Api) -> None:
         rotate(api, api.make())

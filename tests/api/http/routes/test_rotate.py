@@ -62,6 +62,13 @@ class TestRefused:
         invalid(answer, "grace_seconds")
         assert api.event_types(key) == ["Created"]
 
+    @pytest.mark.parametrize("end", ["2026-03-03T12:00:00Z", "tomorrow", 60])
+    def test_an_end_that_is_no_time_after_now(self, api: Api, end: object) -> None:
+        key = api.make()
+        answer = api.post(f"{key.path}/rotate", params=ACME, json={"expires_at": end})
+        invalid(answer, "expires_at")
+        assert api.event_types(key) == ["Created"]
+
     def test_an_unknown_field(self, api: Api) -> None:
         answer = api.post(f"{api.make().path}/rotate", params=ACME, json={"name": "new"})
         invalid(answer, "name")
@@ -109,6 +116,22 @@ class TestWorks:
         answer = api.post(f"{key.path}/rotate", params={"workspace": workspace})
         found = api.get(answer.headers["Location"])
         assert found.json() | {"token": answer.json()["token"]} == answer.json()
+
+    @pytest.mark.parametrize("own_end", [None, "2026-03-04T12:00:00.000000Z"])
+    @pytest.mark.parametrize("end", [None, "2026-06-01T12:00:00.000000Z"])
+    def test_the_end_of_the_successor_can_be_chosen(
+        self, api: Api, own_end: str | None, end: str | None
+    ) -> None:
+        key = api.make(expires_at=own_end)
+        answer = api.post(f"{key.path}/rotate", params=ACME, json={"expires_at": end})
+        assert answer.json()["expires_at"] == end
+
+    def test_without_an_end_the_successor_lives_as_long_as_the_old_key_was_meant_to(
+        self, api: Api
+    ) -> None:
+        key = api.make(expires_at="2026-03-04T12:00:00Z")
+        api.clock.advance(hours=23)
+        assert rotate(api, key).json()["expires_at"] == "2026-03-05T11:00:00.000000Z"
 
     def test_without_grace_the_old_token_ends_at_once(self, api: Api) -> None:
         key = api.make()
