@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -76,6 +77,12 @@ class LedgerApp(FastAPI):
         return described
 
 
+@cache
+def _version() -> str:
+    # Asked of the file system each time otherwise.
+    return version("keyledger")
+
+
 def create_app(
     settings: Settings,
     *,
@@ -124,7 +131,7 @@ def create_app(
 
     app = LedgerApp(
         title="Keyledger",
-        version=version("keyledger"),
+        version=_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
         # Theirs load scripts from elsewhere; see api/http/routes/documentation.py.

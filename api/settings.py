@@ -4,10 +4,9 @@ import difflib
 import os
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -30,10 +29,10 @@ class SettingsError(Exception):
     """The settings cannot be used; the message has a line for each reason."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What can be set, by ``KEYLEDGER_*`` variables of the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Field(
         default=Path("keyledger-data"),
@@ -206,16 +205,6 @@ class Settings(BaseSettings):
         default="auto", description="Log format; auto is text on a terminal, else JSON."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_kubernetes(cls, given: Any) -> Any:  # noqa: ANN401 - as pydantic hands it over
-        if isinstance(given, dict):
-            # The address of a Service called keyledger; every other setting is refused by its name.
-            port = given.get("port")
-            if isinstance(port, str) and is_of_kubernetes(f"{PREFIX}PORT", port):
-                return {name: value for name, value in given.items() if name != "port"}
-        return given
-
     @field_validator("data_dir", mode="before")
     @classmethod
     def _data_dir(cls, folder: object) -> object:
@@ -383,24 +372,27 @@ def checked_database_url(url: str) -> str:
 
 
 def read_settings(**given: object) -> Settings:
-    """Read the environment; what is ``given`` (and not ``None``) outranks it.
+    """Read the environment; a value that is ``given`` (and not ``None``) takes its place.
 
     Raises:
         SettingsError: a variable is unknown, or a value is wrong or contradicts another.
     """
-    unknown = [
-        _unknown(name)
-        for name in sorted(os.environ)
-        if name.upper().startswith(PREFIX)
-        and not is_of_kubernetes(name, os.environ[name])
-        and name.upper().removeprefix(PREFIX).lower() not in Settings.model_fields
-    ]
+    variables = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.upper().startswith(PREFIX) and not is_of_kubernetes(name, value)
+    }
+    read = {_field(name): value for name, value in variables.items()}
+    unknown = read.keys() - Settings.model_fields.keys()
     if unknown:
-        raise SettingsError("\n".join(unknown))
+        raise SettingsError(
+            "\n".join(_unknown(name) for name in variables if _field(name) in unknown)
+        )
     try:
+        # A wrong variable is refused even where an option takes its place.
+        Settings.model_validate(read)
         return Settings.model_validate(
-            Settings().model_dump()
-            | {name: value for name, value in given.items() if value is not None}
+            read | {name: value for name, value in given.items() if value is not None}
         )
     except ValidationError as error:
         lines = [
@@ -409,6 +401,10 @@ def read_settings(**given: object) -> Settings:
             for each in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _field(variable: str) -> str:
+    return variable.upper().removeprefix(PREFIX).lower()
 
 
 def _unknown(name: str) -> str:
