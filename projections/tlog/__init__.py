@@ -1,1 +1,1 @@
-"""The formats of the transparency log: Merkle tree, checkpoints, tiles and audit packs."""
+"""Formats of the transparency log: Merkle tree, checkpoints, tiles and audit packs."""

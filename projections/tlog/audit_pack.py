@@ -1,8 +1,8 @@
-"""The audit pack: the whole history in one file, which an auditor checks without the ledger.
+"""Write an audit pack: the whole history in one file, which an auditor verifies without the ledger.
 
-`projections.tlog.offline_verifier` says what is in a pack and how it is checked; it is itself a
-part of every pack, and lays down the format, for the writer here too. The same history, checkpoints
-and reports give the same file, byte for byte.
+`projections.tlog.offline_verifier` defines the format, also for this writer, and how a pack is
+verified; a copy of it is part of every pack. The same history, checkpoints and reports give the
+same file, byte for byte.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,21 +37,21 @@ def write_pack(
     key: SigningKey,
     reports: Mapping[str, Iterable[bytes]],
 ) -> Checkpoint:
-    """Write a pack; a million entries take no more memory than one.
+    """Write a pack; memory use does not depend on the number of entries.
 
     Args:
-        target: an empty file that is open for writing and can be sought in.
-        entries: of the whole history, without the ends of their lines.
-        checkpoints: signed notes, the oldest first; the last is of all the entries.
-        key: the ledger's, which has signed the checkpoints.
-        reports: the contents of further files by their names, such as ``keys.csv``.
+        target: an empty file, writable and seekable.
+        entries: all entries, without line ends.
+        checkpoints: signed notes, oldest first; the last one covers all the entries.
+        key: the ledger's signing key, which signed the checkpoints.
+        reports: contents of additional files by name, such as ``keys.csv``.
 
     Returns:
         The last checkpoint.
 
     Raises:
-        ValueError: the last checkpoint is not of these entries, or a report has a name that no
-            file in a pack can have. What was written by then is no pack.
+        ValueError: the last checkpoint does not cover these entries, or a report has a name that
+            is not allowed in a pack. What was written is not a valid pack.
     """
     names = [f"reports/{name}" for name in sorted(reports)]
     refused = [name for name in names if not REPORT_NAME.fullmatch(name)]
@@ -75,7 +75,7 @@ def write_pack(
         pack.add(name, content)
     checkpoint = Checkpoint(key.name, history.tree.size, history.tree.root())
     if signed.last is None or not _is_of(checkpoint, signed.last, key):
-        message = f"the last checkpoint is not of the {checkpoint.size} entries given"
+        message = f"the last checkpoint does not cover the {checkpoint.size} entries given"
         raise ValueError(message)
     manifest = manifest_text(key.name, checkpoint.size, checkpoint.root, pack.digests)
     pack.add(MANIFEST, [sign_note(manifest, key).encode()])
@@ -84,7 +84,7 @@ def write_pack(
 
 
 class _History:
-    """Gives the lines of the entries, and builds their tree on the way."""
+    """Yield the lines of the entries, and build their Merkle tree at the same time."""
 
     def __init__(self, entries: Iterable[bytes]) -> None:
         self._entries = entries
@@ -97,7 +97,7 @@ class _History:
 
 
 class _Signed:
-    """Gives the notes of checkpoints with empty lines between them, and remembers the last one."""
+    """Yield the notes of checkpoints, separated by empty lines, and keep the last one."""
 
     def __init__(self, checkpoints: Iterable[str]) -> None:
         self._checkpoints = checkpoints
@@ -112,7 +112,7 @@ class _Signed:
 
 
 class _Pack:
-    """Writes members one after the other, each in one go."""
+    """Write members one after the other, each in one pass."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
@@ -121,7 +121,7 @@ class _Pack:
 
     def add(self, name: str, content: Iterable[bytes]) -> None:
         begin = self._target.tell()
-        # Its length is that of any header with this name: the place is kept free by it.
+        # A placeholder: the length of a header depends only on the name.
         self._target.write(Member(name, 0, 0).header())
         crc, size, sha = 0, 0, sha256()
         for part in content:

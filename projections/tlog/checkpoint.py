@@ -1,7 +1,7 @@
 """Checkpoints: size and root of the tree, as a text to be signed (C2SP ``tlog-checkpoint``).
 
-Who keeps a signed checkpoint can tell, at any later time, whether the ledger still has the same
-history up to there: the root stands for every entry that there was.
+Someone who keeps a signed checkpoint can verify at any later time that the ledger still has the
+same history up to it: the root depends on every entry.
 """
 
 import re
@@ -19,13 +19,13 @@ _FIXED_LINES = 3
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a log says of itself.
+    """Size and root of a log.
 
     Args:
-        origin: which log it is; the name of its key.
-        size: how many entries it has.
-        root: the root of the Merkle tree over them.
-        extensions: further lines, which mean nothing here and are kept.
+        origin: name of the log, which is the name of its key.
+        size: number of entries.
+        root: root hash of the Merkle tree over the entries.
+        extensions: further lines; they are kept and not interpreted.
     """
 
     origin: str
@@ -34,10 +34,10 @@ class Checkpoint:
     extensions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the text that is signed.
+        """Return the text to be signed.
 
         Raises:
-            ValueError: a value cannot be written so that it could be read again.
+            ValueError: the text would not parse to the same checkpoint.
         """
         lines = [self.origin, str(self.size), b64encode(self.root).decode(), *self.extensions]
         text = "".join(f"{line}\n" for line in lines)
@@ -48,14 +48,14 @@ class Checkpoint:
 
     @classmethod
     def from_text(cls, text: str) -> "Checkpoint":
-        """Read the text of a checkpoint.
+        """Parse the text of a checkpoint.
 
         Raises:
-            ValueError: it does not have the form of one.
+            ValueError: the text is not a checkpoint.
         """
         *lines, after_the_last = text.split("\n")
         if len(lines) < _FIXED_LINES or after_the_last or not all(lines):
-            message = "a checkpoint has at least three lines, of which none is empty"
+            message = "a checkpoint has at least three lines, and none of them is empty"
             raise ValueError(message)
         origin, size, encoded_root, *extensions = lines
         if not _SIZE.fullmatch(size):
@@ -65,10 +65,10 @@ class Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> str:
-    """Return the note of a checkpoint, signed by its log.
+    """Return the note of a checkpoint, signed with its log's key.
 
     Raises:
-        ValueError: the key is another log's, or a value of the checkpoint cannot be written.
+        ValueError: the key belongs to another log, or the checkpoint cannot be written as text.
     """
     if checkpoint.origin != key.name:
         message = f"the key of {key.name} does not sign for {checkpoint.origin}"
@@ -77,11 +77,11 @@ def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> str:
 
 
 def open_checkpoint(note: str, keys: Iterable[VerifierKey]) -> Checkpoint:
-    """Return the checkpoint in a note that its log has signed with one of the keys.
+    """Return the checkpoint in a note that its log signed with one of the keys.
 
     Raises:
-        ValueError: as for `open_note`; or it is no checkpoint; or of the keys only others than
-            its log's have signed it.
+        ValueError: as for `open_note`; or the text is not a checkpoint; or its origin is not the
+            name of a key that signed it.
     """
     text, signed_by = open_note(note, keys)
     checkpoint = Checkpoint.from_text(text)

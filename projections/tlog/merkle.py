@@ -1,14 +1,13 @@
-"""The Merkle tree over the entries of the audit trail (RFC 9162, section 2.1, with SHA-256).
+"""The Merkle tree over the entries of the audit log (RFC 9162, section 2.1, with SHA-256).
 
-A node is named by its level and its index: node ``(level, index)`` is the root of the complete
-subtree over the leaves from ``index << level`` to ``((index + 1) << level) - 1``. It is known, and
-never changes again, as soon as the last of these leaves is there. So it is stored with that leaf:
-with leaf i are stored its ``hashes``, the leaf hash followed by the hashes of all the nodes that
-it completes, the lowest first. There are as many of them as i has trailing one bits; one on
-average.
+A node is named by level and index: node ``(level, index)`` is the root of the complete subtree over
+the leaves ``index << level`` to ``((index + 1) << level) - 1``. Its hash is known, and final, once
+the last of these leaves exists, so it is stored with that leaf. Stored with leaf i are its
+``hashes``: the leaf hash, followed by the hashes of all nodes that the leaf completes, lowest
+first. There are as many such nodes as i has trailing one bits; one on average.
 
-Whatever else the tree is asked for, a root or a proof, is made of such nodes. The functions here
-work out which, get them all in one call of `Read`, and hash them together.
+Roots and proofs are computed from such nodes. The functions here determine the nodes that are
+needed, fetch all of them in one call of `Read`, and combine them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,10 +18,10 @@ HASH_LENGTH = 32
 EMPTY_ROOT = sha256().digest()
 
 Node = tuple[int, int]
-"""A level, counted from the leaves at 0, and an index within that level."""
+"""A level, where leaves have level 0, and an index within that level."""
 
 Read = Callable[[Sequence[Node]], Sequence[bytes]]
-"""Returns the hashes of the nodes it is asked for, in their order; all of them are complete."""
+"""Returns the hashes of complete nodes, in the order of its argument."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -36,13 +35,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def leaf_that_completes(node: Node) -> int:
-    """Return the index of the leaf in whose ``hashes`` a node is stored."""
+    """Return the index of the leaf in whose ``hashes`` the node is stored."""
     level, index = node
     return (index + 1 << level) - 1
 
 
 def hash_at(level: int, hashes: bytes) -> bytes:
-    """Return the hash of one node from the ``hashes`` of the leaf that completes it."""
+    """Return the hash of one node, given the ``hashes`` of the leaf that completes it."""
     return hashes[HASH_LENGTH * level : HASH_LENGTH * (level + 1)]
 
 
@@ -50,22 +49,22 @@ def hashes_of_leaf(leaf_index: int, entry: bytes, read: Read) -> bytes:
     """Return the ``hashes`` to store with a new leaf.
 
     Args:
-        leaf_index: how many leaves there are before it.
-        read: is asked for the left siblings of the nodes that the leaf completes: for none with
-            every second leaf, for one on average.
+        leaf_index: number of leaves before it.
+        read: called with the left siblings of the nodes that the leaf completes: none for every
+            second leaf, one on average.
     """
     siblings = _siblings(leaf_index)
     return _completed(leaf_hash(entry), read(siblings) if siblings else [])
 
 
 class Growth:
-    """Appends many leaves, keeping in memory what the next ones need: a hash for each level."""
+    """Append many leaves, with one hash for each level in memory (a compact range)."""
 
     def __init__(self, size: int, read: Read) -> None:
-        """Begin with the tree as it is at ``size`` leaves."""
+        """Begin with the tree of the first ``size`` leaves."""
         self.size = size
         subtrees = _subtrees(0, size)
-        # The roots of complete subtrees, from left to right: the largest comes first.
+        # Roots of the complete subtrees from left to right, so the largest comes first.
         self._roots = list(read(subtrees)) if subtrees else []
 
     def append(self, entry: bytes) -> bytes:
@@ -78,7 +77,7 @@ class Growth:
         return hashes
 
     def root(self) -> bytes:
-        """Return the root of the tree as it is now."""
+        """Return the root of the current tree."""
         return _joined(self._roots)
 
 
@@ -91,7 +90,7 @@ def inclusion_proof(leaf_index: int, size: int, read: Read) -> list[bytes]:
     """Return the proof that a leaf is in the tree of ``size`` leaves (section 2.1.3.1).
 
     Raises:
-        ValueError: the tree of that size has no such leaf.
+        ValueError: the tree does not have this leaf.
     """
     if not 0 <= leaf_index < size:
         message = f"a tree of {size} leaves has no leaf {leaf_index}"
@@ -110,12 +109,12 @@ def inclusion_proof(leaf_index: int, size: int, read: Read) -> list[bytes]:
 
 
 def consistency_proof(old_size: int, new_size: int, read: Read) -> list[bytes]:
-    """Return the proof that a tree only grew (section 2.1.4.1).
+    """Return the proof that a tree is a prefix of a larger one (section 2.1.4.1).
 
-    It is empty where there is nothing to prove: between equal sizes, and from an empty tree.
+    It is empty if the sizes are equal or the old tree is empty: there is nothing to prove.
 
     Raises:
-        ValueError: the old size is negative or larger than the new one.
+        ValueError: the old size is negative or larger than the new size.
     """
     if not 0 <= old_size <= new_size:
         message = f"a tree cannot grow from {old_size} leaves to {new_size}"
@@ -133,7 +132,7 @@ def consistency_proof(old_size: int, new_size: int, read: Read) -> list[bytes]:
             parts.append((start, middle))
             start = middle
     if start:
-        # What is left is no tree that whoever checks the proof knows; from 0 on it is the old one.
+        # This rest is not a tree that the verifier knows; if it starts at 0, it is the old tree.
         parts.append((start, end))
     return _hashes_of(parts[::-1], read)
 
@@ -141,12 +140,12 @@ def consistency_proof(old_size: int, new_size: int, read: Read) -> list[bytes]:
 def verify_inclusion(
     leaf: bytes, leaf_index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> bool:
-    """Tell whether a proof shows that a leaf hash is in a tree (section 2.1.3.2).
+    """Return whether a proof shows that a leaf hash is in a tree (section 2.1.3.2).
 
     Args:
         leaf: the leaf hash, not the entry.
-        leaf_index: where in the tree the leaf is said to be.
-        size, root: of the tree, as a checkpoint says them.
+        leaf_index: the claimed index of the leaf.
+        size, root: size and root of the tree, from a checkpoint.
     """
     if not 0 <= leaf_index < size or not _are_hashes([leaf, *proof, root]):
         return False
@@ -164,10 +163,10 @@ def verify_inclusion(
 
 
 class Step(NamedTuple):
-    """A step from a leaf towards the root: two siblings and the node over them.
+    """A step from a leaf towards the root: two siblings and their parent node.
 
     Args:
-        sibling_is_left: whether the one that the proof gives is the left one.
+        sibling_is_left: whether the sibling from the proof is the left one.
     """
 
     sibling_is_left: bool
@@ -176,11 +175,11 @@ class Step(NamedTuple):
 
 
 def steps_to_root(leaf: bytes, leaf_index: int, size: int, proof: Sequence[bytes]) -> list[Step]:
-    """Return what `verify_inclusion` computes on its way, for people who want to follow it.
+    """Return the intermediate results of `verify_inclusion`, for display.
 
     Args:
         leaf: the leaf hash, not the entry.
-        proof: of this leaf in the tree of this size; it has a hash for each step.
+        proof: valid proof of this leaf in the tree of this size, with one hash for each step.
     """
     at, last, node = leaf_index, size - 1, leaf
     steps = []
@@ -197,10 +196,10 @@ def steps_to_root(leaf: bytes, leaf_index: int, size: int, proof: Sequence[bytes
 def verify_consistency(
     old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes
 ) -> bool:
-    """Tell whether a proof shows that one tree grew into another (section 2.1.4.2).
+    """Return whether a proof shows that one tree is a prefix of another (section 2.1.4.2).
 
-    The section leaves two cases out, which need no proof: equal sizes have equal roots, and an
-    empty tree grows into any other.
+    The section leaves out two cases that need no proof: equal sizes have equal roots, and the empty
+    tree is a prefix of every tree.
     """
     if not 0 <= old_size <= new_size or not _are_hashes([*proof, old_root, new_root]):
         return False
@@ -227,7 +226,7 @@ def verify_consistency(
 
 
 def _above_left_edges(at: int, last: int) -> tuple[int, int]:
-    """Climb for as long as a node at the right edge of the tree has no sibling to its right."""
+    """Climb while the node is on the right edge of the tree and has no sibling to its right."""
     while at and not at & 1:
         at, last = at >> 1, last >> 1
     return at, last
@@ -242,7 +241,7 @@ def _trailing_ones(number: int) -> int:
 
 
 def _siblings(leaf_index: int) -> list[Node]:
-    """Name the left siblings of the nodes that a leaf completes, the lowest first."""
+    """Return the left siblings of the nodes that a leaf completes, lowest first."""
     return [(level, (leaf_index >> level) - 1) for level in range(_trailing_ones(leaf_index))]
 
 
@@ -254,12 +253,12 @@ def _completed(leaf: bytes, siblings: Iterable[bytes]) -> bytes:
 
 
 def _split(start: int, end: int) -> int:
-    """Return where a tree is divided: its left part is the largest complete one below its size."""
+    """Return where a tree is split: the left part is the largest power of two below its size."""
     return start + (1 << (end - start - 1).bit_length() - 1)
 
 
 def _subtrees(start: int, end: int) -> list[Node]:
-    """Name the complete subtrees, from left to right, that a tree over these leaves consists of."""
+    """Return the complete subtrees of the tree over these leaves, from left to right."""
     subtrees = []
     while start < end:
         level = (end - start).bit_length() - 1
@@ -269,7 +268,7 @@ def _subtrees(start: int, end: int) -> list[Node]:
 
 
 def _joined(subtrees: Sequence[bytes]) -> bytes:
-    """Return the root over complete subtrees, which are given from left to right."""
+    """Return the root over complete subtrees, given from left to right."""
     if not subtrees:
         return EMPTY_ROOT
     joined = subtrees[-1]
@@ -279,7 +278,7 @@ def _joined(subtrees: Sequence[bytes]) -> bytes:
 
 
 def _hashes_of(trees: Sequence[tuple[int, int]], read: Read) -> list[bytes]:
-    """Return the hashes of trees over ranges of leaves, with one call of ``read`` for them all."""
+    """Return the root hashes of trees over ranges of leaves, with one call of ``read`` for all."""
     subtrees = [_subtrees(start, end) for start, end in trees]
     nodes = [node for each in subtrees for node in each]
     known = iter(read(nodes) if nodes else [])

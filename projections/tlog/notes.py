@@ -1,13 +1,13 @@
-"""Signed notes: a text and the signatures under it (C2SP ``signed-note``), with Ed25519 keys.
+"""Signed notes: a text followed by signatures (C2SP ``signed-note``), with Ed25519 keys.
 
-The note of a text of one line, signed under a key called ``example.com/log`` is::
+The note of a text of one line, signed with a key named ``example.com/log``, is::
 
     hello
 
     — example.com/log <base64 of the key id and the signature>
 
-A key is told to others as one line of text, ``<name>+<key id>+<base64>``, and kept in one that
-begins with ``PRIVATE+KEY+``, as by Go's ``golang.org/x/mod/sumdb/note``.
+A public key is published as one line of text, ``<name>+<key id>+<base64>``. A private key is stored
+as one line that begins with ``PRIVATE+KEY+``. Both are as in Go's ``golang.org/x/mod/sumdb/note``.
 """
 
 import re
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 SEED_LENGTH = 32
 MAX_SIGNATURES = 64
-"""In one note; more are refused. The specification asks for 16 at least."""
+"""Limit for one note; a note with more is rejected. The specification requires at least 16."""
 
 _ED25519 = b"\x01"
 _PUBLIC_KEY_LENGTH = 32
@@ -34,10 +34,10 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """The public half of a key.
+    """A public key.
 
     Args:
-        name: of the key; for the key of a log its origin, such as ``example.com/ledger``.
+        name: name of the key; for the key of a log its origin, such as ``example.com/ledger``.
         public_key: 32 bytes, as in RFC 8032.
     """
 
@@ -45,11 +45,11 @@ class VerifierKey:
     public_key: bytes
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be written into a note.
+        """Reject a key that cannot be written into a note.
 
         Raises:
-            ValueError: the name is empty or has blanks, control characters or a plus; or the
-                public key has another length.
+            ValueError: the name is empty or contains whitespace, control characters or a plus; or
+                the public key does not have 32 bytes.
         """
         _check_name(self.name)
         if len(self.public_key) != _PUBLIC_KEY_LENGTH:
@@ -57,21 +57,21 @@ class VerifierKey:
             raise ValueError(message)
 
     def __str__(self) -> str:
-        """Return the line of text by which others know the key."""
+        """Return the line of text in which the key is published."""
         return f"{self.name}+{self.key_id.hex()}+{_encoded(_ED25519 + self.public_key)}"
 
     @property
     def key_id(self) -> bytes:
-        """Four bytes that stand beside the name at each signature."""
+        """The four bytes that identify the key, with its name, in each signature."""
         named = self.name.encode() + b"\n" + _ED25519 + self.public_key
         return sha256(named).digest()[:4]
 
     @classmethod
     def from_text(cls, text: str) -> "VerifierKey":
-        """Read the line that `str` gave.
+        """Parse the line that `str` returns.
 
         Raises:
-            ValueError: it is no such line, or the key is not for Ed25519.
+            ValueError: the line is malformed, or the key is not an Ed25519 key.
         """
         name, key_id, public_key = _read_key(text, "public key", _PUBLIC_KEY_LENGTH)
         key = cls(name, public_key)
@@ -81,21 +81,21 @@ class VerifierKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key with its private half.
+    """A private key.
 
     Args:
         name: as for `VerifierKey`.
-        seed: 32 random bytes, the private key of RFC 8032.
+        seed: 32 random bytes, the private key in RFC 8032.
     """
 
     name: str
     seed: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be used for signing.
+        """Reject a key that cannot sign.
 
         Raises:
-            ValueError: as for `VerifierKey`, or the seed has another length.
+            ValueError: as for `VerifierKey`, or the seed does not have 32 bytes.
         """
         _check_name(self.name)
         if len(self.seed) != SEED_LENGTH:
@@ -104,21 +104,21 @@ class SigningKey:
 
     @property
     def verifier_key(self) -> VerifierKey:
-        """The public half."""
+        """The public key."""
         private_key = Ed25519PrivateKey.from_private_bytes(self.seed)
         return VerifierKey(self.name, private_key.public_key().public_bytes_raw())
 
     def reveal(self) -> str:
-        """Return the line of text that the key is kept in; nobody else may read it."""
+        """Return the line of text in which the key is stored; it is secret."""
         key_id = self.verifier_key.key_id.hex()
         return f"{_PRIVATE}{self.name}+{key_id}+{_encoded(_ED25519 + self.seed)}"
 
     @classmethod
     def from_text(cls, text: str) -> "SigningKey":
-        """Read the line that `reveal` gave.
+        """Parse the line that `reveal` returns.
 
         Raises:
-            ValueError: it is no such line; the message has nothing of the key in it.
+            ValueError: the line is malformed; the message contains nothing of the key.
         """
         if not text.startswith(_PRIVATE):
             message = f"a signing key is one line that begins with {_PRIVATE}"
@@ -130,10 +130,10 @@ class SigningKey:
 
 
 def sign_note(text: str, key: SigningKey) -> str:
-    """Return the note of a text, with one signature.
+    """Return a note of a text, with one signature.
 
     Raises:
-        ValueError: the text does not end with a newline, or has other control characters.
+        ValueError: the text does not end with a newline, or contains other control characters.
     """
     if not text.endswith("\n"):
         message = "the text of a note ends with a newline"
@@ -144,14 +144,14 @@ def sign_note(text: str, key: SigningKey) -> str:
 
 
 def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, frozenset[VerifierKey]]:
-    """Return the text of a note, and which of the keys have signed it: at least one has.
+    """Return the text of a note, and which of the keys signed it; at least one did.
 
-    Signatures of other keys are passed over, as the specification wants it, so that others may
-    add theirs.
+    Signatures by other keys are ignored, as the specification requires, so that others may add
+    theirs.
 
     Raises:
-        ValueError: it is no note, none of the keys has signed it, or a signature that is said to
-            be of one of them is not.
+        ValueError: it is not a note, none of the keys signed it, or a signature that names one of
+            the keys is invalid.
     """
     text, signatures = _parse(note)
     known = {(key.name, key.key_id): key for key in keys}
@@ -170,10 +170,10 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, frozenset[Ve
 
 
 def text_of(note: str) -> str:
-    """Return the text of a note, whoever signed it: nothing is proved by that.
+    """Return the text of a note without verifying any signature.
 
     Raises:
-        ValueError: it is no note.
+        ValueError: it is not a note.
     """
     return _parse(note)[0]
 
@@ -194,7 +194,7 @@ def _parse(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
 def _parsed_signature(line: str) -> tuple[str, bytes, bytes]:
     match = _SIGNATURE.fullmatch(line)
     if match is None:
-        message = f"no line of a signature (— NAME BASE64): {line[:200]!r}"
+        message = f"not a signature line (— NAME BASE64): {line[:200]!r}"
         raise ValueError(message)
     _check_name(match["name"])
     signature = _decoded(match["signature"])
@@ -208,7 +208,7 @@ def _check_signature(text: str, key: VerifierKey, signature: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature, text.encode())
     except InvalidSignature:
-        message = f"the signature of {key.name} is not of this text: one of them was changed"
+        message = f"the signature of {key.name} is invalid: the text or the signature was changed"
         raise ValueError(message) from None
 
 
@@ -219,7 +219,7 @@ def _read_key(text: str, what: str, length: int) -> tuple[str, str, bytes]:
         raise ValueError(message)
     key = _decoded(match["key"])
     if key[:1] != _ED25519 or len(key) != 1 + length:
-        message = f"the {what} is none for Ed25519: the byte 01 and {length} more, in base64"
+        message = f"the {what} is not an Ed25519 key: byte 01 and {length} more, in base64"
         raise ValueError(message)
     return match["name"], match["key_id"], key[1:]
 
@@ -232,7 +232,7 @@ def _check_key_id(key_id: str, key: VerifierKey) -> None:
 
 def _check_name(name: str) -> None:
     if not name or "+" in name or any(character.isspace() for character in name):
-        message = f"the name of a key has no blanks and no plus, and is not empty: {name!r}"
+        message = f"the name of a key is not empty and has no whitespace and no plus: {name!r}"
         raise ValueError(message)
     _check_characters(name)
 
@@ -241,10 +241,10 @@ def _check_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        message = "a note is in UTF-8, which has no lone surrogates"
+        message = "a note is UTF-8, which has no lone surrogates"
         raise ValueError(message) from None
     if _CONTROL.search(text):
-        message = "a note has no control characters but newlines"
+        message = "a note has no control characters except newlines"
         raise ValueError(message)
 
 
@@ -253,13 +253,13 @@ def _encoded(value: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """Read base64 in its one spelling (RFC 4648, section 4)."""
+    """Decode base64; accept only the canonical encoding (RFC 4648, section 4)."""
     try:
         value = b64decode(text, validate=True)
     except NotBase64:
         value = b""
     if _encoded(value) != text:
-        # Not shown: it may be a part of a signing key.
-        message = "what should be base64 is not, or is not spelled as it should be"
+        # The value is not shown: it may be part of a signing key.
+        message = "a value is not base64, or not in its canonical encoding"
         raise ValueError(message)
     return value

@@ -1,32 +1,32 @@
-"""Checks an audit pack of Keyledger, with nothing but a public key.
+"""Verify an audit pack of Keyledger with nothing but a public key.
 
 Usage: ``python offline_verifier.py pack.zip --public-key KEY [--previous KEPT-CHECKPOINT]``
 
-This one file needs Python 3.11 or newer and the package ``cryptography``; nothing of Keyledger,
-no database and no network. A pack is a ZIP file with these members, in this order:
+This file needs Python 3.11 or newer and the package ``cryptography``; it needs nothing else of
+Keyledger, no database and no network. A pack is a ZIP file with these members, in this order:
 
-- ``entries.jsonl``: the whole history, an event on each line, the oldest first;
-- ``checkpoints.txt``: what the ledger signed as it grew, the oldest first;
-- ``public-key.txt``: the key that it signed with, for comparison only;
-- ``HOW-TO-CHECK.md`` and ``offline_verifier.py``: how to check the pack, and a copy of this file;
-- ``reports/...``: tables made from the entries, if there are any;
-- ``manifest.txt``: the SHA-256 of each of them, signed.
+- ``entries.jsonl``: the whole history, one event on each line, oldest first;
+- ``checkpoints.txt``: the signed checkpoints, oldest first;
+- ``public-key.txt``: the public key that verifies them, for comparison only;
+- ``HOW-TO-CHECK.md`` and ``offline_verifier.py``: instructions, and a copy of this file;
+- ``reports/...``: tables computed from the entries, if there are any;
+- ``manifest.txt``: the SHA-256 of each of these files, signed.
 
-What is checked, in this order below:
+The sections below check, in this order:
 
-1. Notes: every signature is of the key that *you* name, never of the one in the pack.
-2. The pack: not one byte of the file is outside what its members say (no gaps, no variants).
-3. Entries: every line is an event of the ledger, in canonical JSON (RFC 8785), the only spelling.
-4. Keys: the events of every key follow on each other as the ledger's rules allow: versions from 1
-   without gaps, the creation first, nothing after a revocation, and so on. A fork, by which the
-   ledger's owner goes on with a log that is not the one that was signed, is allowed and told.
-5. The tree: the entries have the roots that all the checkpoints say (RFC 9162, section 2.1). So
-   none was changed, left out, put in or moved after the checkpoint over it was signed.
-6. If you kept a checkpoint from earlier (``--previous``): the history up to there is still the
-   same. Without one, a ledger whose owner wrote and signed all of it anew cannot be told apart.
+1. Notes: every signature is verified with the key that *you* name, never with the one in the pack.
+2. The pack: every byte of the file is determined by its members (no gaps, no variants).
+3. Entries: every line is an event of the ledger in canonical JSON (RFC 8785).
+4. Keys: the events of each key follow the ledger's rules: versions count from 1 without gaps, the
+   creation comes first, nothing follows a revocation, and so on. A fork, which starts a new log
+   after the signed one was lost, is allowed and reported.
+5. The tree: the entries have the roots of all the checkpoints (RFC 9162, section 2.1). So no entry
+   was changed, removed, added or moved after a checkpoint that covers it was signed.
+6. A checkpoint that you kept (``--previous``): the history up to it is still the same. Without one,
+   a history that the ledger's owner rewrote and signed again cannot be recognized.
 
-Reports are covered by the manifest alone: they are as the ledger made them, and whether they are
-true can be computed from the entries.
+Only the manifest covers reports: they are as the ledger wrote them. The entries show whether they
+are true.
 """
 
 import argparse
@@ -50,35 +50,35 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MAX_FINDINGS = 100
-"""More are counted and not listed."""
+"""Further findings are counted and not listed."""
 
 ASK_AGAIN = (
-    "get the pack again, from where it was made; if it is the same there, take nothing in it for"
-    " proved and keep it as evidence"
+    "get the pack again from its source; if it is the same there, do not rely on anything in it and"
+    " keep it as evidence"
 )
 CHECK_KEY = (
-    "make sure that the public key you gave is the ledger's, from a source other than this pack; if"
-    " it is, the pack is forged"
+    "check that the public key you gave is the ledger's, with a source other than this pack; if it"
+    " is, the pack is forged"
 )
 REWRITTEN = (
-    "keep this pack and your checkpoint: together they prove that the ledger's history was not only"
-    " added to; ask its owner for `keyledger audit fork` entries and for the database as it was"
+    "keep this pack and your checkpoint: together they prove that the ledger's history was changed;"
+    " ask its owner for `keyledger audit fork` entries and for the earlier database"
 )
 BROKEN_RULE = (
-    "the ledger refuses to do this, so the entry was not written by it, or by a faulty version; ask"
-    " its owner how it came about"
+    "the ledger never does this, so a faulty version or another program wrote the entry; ask the"
+    " ledger's owner about it"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong.
+    """A problem in a pack.
 
     Args:
         where: the entry, the checkpoint or the member of the pack.
-        wrong: what is wrong there.
+        wrong: what is wrong.
         remedy: what to do about it.
-        leaf_index: of the entry, counted from 0, if it is about one.
+        leaf_index: index of the entry, counted from 0, if the finding is about one.
     """
 
     where: str
@@ -87,13 +87,13 @@ class Finding:
     leaf_index: int | None = None
 
     def __str__(self) -> str:
-        """Return all of it as a line of text."""
+        """Return the finding as one line of text."""
         return f"{self.where}: {self.wrong}; {self.remedy}"
 
 
 @dataclass(slots=True)
 class Report:
-    """The result of checking a pack: it is sound if there are no findings."""
+    """The result of verifying a pack; the pack is valid if there are no findings."""
 
     origin: str
     entries: int = 0
@@ -101,24 +101,24 @@ class Report:
     checkpoints: int = 0
     root: bytes = b""
     forks: dict[str, int] = field(default_factory=dict)
-    """The names that the log was given by forks, the last one last, and the entries that say so."""
+    """Names that forks gave to the log, oldest first, each with the leaf index of the fork."""
     findings: list[Finding] = field(default_factory=list)
     not_listed: int = 0
 
     def add(self, where: str, wrong: str, remedy: str, leaf_index: int | None = None) -> None:
-        """Take down a finding; from `MAX_FINDINGS` on, only count it."""
+        """Add a finding; beyond `MAX_FINDINGS`, only count it."""
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(where, wrong, remedy, leaf_index))
         else:
             self.not_listed += 1
 
     def add_entry(self, leaf_index: int, wrong: str, remedy: str) -> None:
-        """Take down a finding about one entry."""
+        """Add a finding about one entry."""
         self.add(f"entry {leaf_index} (line {leaf_index + 1})", wrong, remedy, leaf_index)
 
 
 # ------------------------------------------------------------------------------------------------
-# 1. Notes: texts with signatures under them (C2SP signed-note), by Ed25519 keys (RFC 8032)
+# 1. Notes: texts with signatures (C2SP signed-note) by Ed25519 keys (RFC 8032)
 # ------------------------------------------------------------------------------------------------
 
 _KEY = re.compile(r"([^+\s]+)\+([0-9a-f]{8})\+([0-9A-Za-z+/]+=*)")
@@ -129,13 +129,13 @@ _MAX_NOTE_LINES = 200
 
 
 class PublicKey:
-    """The key whose signatures count; its name is the ledger's ``origin``, ``text`` the line."""
+    """The ledger's public key; its name is the ledger's ``origin``, and ``text`` is its line."""
 
     def __init__(self, text: str) -> None:
-        """Read the line that the ledger's owner published: ``NAME+KEYID+BASE64``.
+        """Parse the line that the ledger's owner published: ``NAME+KEYID+BASE64``.
 
         Raises:
-            ValueError: it is no such line, or was misprinted.
+            ValueError: the line is malformed, or its parts contradict each other.
         """
         match = _KEY.fullmatch(text)
         if match is None:
@@ -143,31 +143,31 @@ class PublicKey:
             raise ValueError(message)
         self.text = text
         self.origin, key_id, encoded = match.groups()
-        # The first byte is the kind of the key; 1 is Ed25519, whose keys have 32 bytes.
+        # The first byte is the type of the key; 1 is Ed25519, whose public keys have 32 bytes.
         typed_key = decoded(encoded)
         self.key_id = sha256(f"{self.origin}\n".encode() + typed_key).digest()[:4]
         if typed_key[:1] != b"\x01" or len(typed_key) != 1 + 32 or self.key_id.hex() != key_id:
-            message = "the public key is misprinted: its parts do not belong together"
+            message = "the public key has a typing error: its parts do not match"
             raise ValueError(message)
         self._key = Ed25519PublicKey.from_public_bytes(typed_key[1:])
 
     def open(self, note: bytes) -> str:
-        """Return the text of a note that this key has signed; signatures of others do not count.
+        """Return the text of a note that this key signed; signatures by other keys are ignored.
 
         Raises:
-            ValueError: it is no note, or the key has not signed this text.
+            ValueError: it is not a note, or this key did not sign it.
         """
         content = utf_8(note)
         text, blank_line, signatures = content.rpartition("\n\n")
         if not blank_line or not signatures.endswith("\n") or _CONTROL.search(content):
-            message = "it has not the form of a note: a text, an empty line, and signatures"
+            message = "it is not a note: a text, an empty line, and signatures"
             raise ValueError(message)
         text += "\n"
         signed = False
         for line in signatures[:-1].split("\n"):
             match = _SIGNATURE.fullmatch(line)
             if match is None:
-                message = f"no line of a signature: {line[:100]!r}"
+                message = f"not a signature line: {line[:100]!r}"
                 raise ValueError(message)
             signature = decoded(match[2])
             if (match[1], signature[:4]) == (self.origin, self.key_id):
@@ -182,13 +182,13 @@ class PublicKey:
         try:
             self._key.verify(signature, text.encode())
         except InvalidSignature:
-            message = "its signature is wrong: the text was changed after it was signed"
+            message = "its signature is invalid: the text was changed after it was signed"
             raise ValueError(message) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the ledger signed when it had ``size`` entries (C2SP tlog-checkpoint)."""
+    """Size and root of the log when the ledger signed it (C2SP tlog-checkpoint)."""
 
     size: int
     root: bytes
@@ -198,14 +198,14 @@ def open_checkpoint(note: bytes, key: PublicKey) -> Checkpoint:
     """Return the checkpoint in a note.
 
     Raises:
-        ValueError: it is none that the ledger with this key has signed.
+        ValueError: it is not a checkpoint that the ledger signed with this key.
     """
     lines = key.open(note).split("\n")[:-1]
     if len(lines) < 3 or not all(lines) or not _SIZE.fullmatch(lines[1]):  # noqa: PLR2004
-        message = "it has not the form of a checkpoint: origin, size and root on a line each"
+        message = "it is not a checkpoint: origin, size and root, on one line each"
         raise ValueError(message)
     if lines[0] != key.origin:
-        message = f"it is of {lines[0]}, another ledger"
+        message = f"it belongs to another ledger, {lines[0]}"
         raise ValueError(message)
     root = decoded(lines[2])
     if len(root) != 32:  # noqa: PLR2004 - SHA-256
@@ -215,10 +215,10 @@ def open_checkpoint(note: bytes, key: PublicKey) -> Checkpoint:
 
 
 def notes_in(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Take a file of notes apart; an empty line separates each from the next, and is in each.
+    """Split a file of notes; an empty line separates two notes, and each note contains one itself.
 
     Raises:
-        ValueError: a note goes on without end.
+        ValueError: a note is too long.
     """
     note: list[bytes] = []
     for line in lines:
@@ -234,40 +234,40 @@ def notes_in(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def utf_8(content: bytes) -> str:
-    """Read a text.
+    """Decode UTF-8.
 
     Raises:
-        ValueError: it is none in UTF-8.
+        ValueError: the content is not valid UTF-8.
     """
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        message = f"it is not in UTF-8: byte {error.start} is {content[error.start]:#04x}"
+        message = f"it is not valid UTF-8: byte {error.start} is {content[error.start]:#04x}"
         raise ValueError(message) from None
 
 
 def decoded(text: str) -> bytes:
-    """Read base64 (RFC 4648, section 4), which has one spelling for everything.
+    """Decode base64; accept only the canonical encoding (RFC 4648, section 4).
 
     Raises:
-        ValueError: it is none, or spelled otherwise.
+        ValueError: the text is not base64, or not canonical.
     """
     try:
         value = b64decode(text, validate=True)
     except NotBase64:
         value = b""
     if b64encode(value).decode() != text:
-        message = f"no base64: {text[:100]!r}"
+        message = f"not base64: {text[:100]!r}"
         raise ValueError(message)
     return value
 
 
 # ------------------------------------------------------------------------------------------------
-# 2. The pack: a ZIP file in which nothing is left to choice
+# 2. The pack: a ZIP file whose bytes are determined by the names and contents of its members
 #
-# Members are stored, not compressed, one right after the other, in ZIP64 form whatever their size,
-# with the same time, 1980-01-01, and the same rights. So names and contents determine every byte:
-# the headers are made anew here, and must be the same. (APPNOTE.TXT of PKWARE, sections 4.3, 4.5.)
+# Members are stored without compression, one right after the other, in ZIP64 form whatever their
+# size, all with the time 1980-01-01 and the same permissions. So the headers can be computed from
+# names and contents, and must be equal. (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.)
 # ------------------------------------------------------------------------------------------------
 
 FIXED_NAMES = (
@@ -281,7 +281,7 @@ REPORT_NAME = re.compile(r"reports/[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 MANIFEST = "manifest.txt"
 MAX_MEMBERS = 1000
 
-_ZIP64 = 45  # the version of the format that knows it
+_ZIP64 = 45  # the version of the ZIP specification with ZIP64
 _UNIX = 3 << 8
 _MIDNIGHT, _FIRST_DAY = 0, 1 << 5 | 1
 _RIGHTS = 0o100644 << 16
@@ -303,7 +303,7 @@ class Member:
     size: int
 
     def header(self) -> bytes:
-        """Return the bytes that stand before the content."""
+        """Return the bytes before the content."""
         name = self.name.encode()
         return (
             struct.pack(
@@ -317,7 +317,7 @@ class Member:
 
 
 def directory(members: Sequence[Member]) -> bytes:
-    """Return the bytes that stand after the last content, up to the end of the file."""
+    """Return the bytes after the last content, up to the end of the file."""
     offset = 0
     entries = []
     for member in members:
@@ -343,12 +343,12 @@ def directory(members: Sequence[Member]) -> bytes:
 def manifest_text(origin: str, size: int, root: bytes, digests: Iterable[tuple[str, str]]) -> str:
     """Return the text of the manifest, which is signed as a note.
 
-    Its second line is never that of a checkpoint, so that neither can be taken for the other.
+    Its second line differs from that of every checkpoint, so neither can be taken for the other.
 
     Args:
-        origin: the ledger.
-        size, root: of the tree over its entries.
-        digests: the names of all the other members, in their order, with their SHA-256 in hex.
+        origin: name of the ledger.
+        size, root: size and root of the tree over its entries.
+        digests: name and SHA-256 in hex of all other members, in their order.
     """
     listed = "".join(f"{digest}  {name}\n" for name, digest in digests)
     head = (
@@ -358,7 +358,7 @@ def manifest_text(origin: str, size: int, root: bytes, digests: Iterable[tuple[s
 
 
 class _Content:
-    """Reads a member once, in chunks, and computes what its content should be known by."""
+    """Read a member once, in chunks, and compute its SHA-256 and CRC-32."""
 
     def __init__(self, file: BinaryIO, member: Member, offset: int) -> None:
         self.name = member.name
@@ -369,10 +369,10 @@ class _Content:
 
     def chunks(self) -> Iterator[bytes]:
         while self._next < self._end:
-            # Another member may have been read in between.
+            # Another member may have been read since.
             self._file.seek(self._next)
             chunk = self._file.read(min(_CHUNK, self._end - self._next))
-            if not chunk:  # the file was cut while it was read
+            if not chunk:  # the file was truncated while it was read
                 return
             self._next += len(chunk)
             self._sha.update(chunk)
@@ -380,10 +380,10 @@ class _Content:
             yield chunk
 
     def lines(self, longest: int) -> Iterator[list[bytes]]:
-        """Give the lines without their ends, many at a time.
+        """Yield the lines without their ends, many at a time.
 
         Raises:
-            ValueError: one is longer than ``longest`` bytes by far, or the last has no end.
+            ValueError: a line is much longer than ``longest`` bytes, or the last has no end.
         """
         rest = b""
         for chunk in self.chunks():
@@ -393,29 +393,29 @@ class _Content:
                 message = f"a line is longer than {longest} bytes"
                 raise ValueError(message)
         if rest:
-            message = "the last line has no end: something is cut off"
+            message = "the last line has no end: the file was truncated"
             raise ValueError(message)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the whole content, reading what has not been read yet."""
+        """Return the SHA-256 of the whole content, and read what was not read yet."""
         for _ in self.chunks():
             pass
         return self._sha.hexdigest()
 
 
 def _members_of(file: BinaryIO) -> list[Member]:
-    """Read the directory of a pack, and hold everything in the file but the contents to it.
+    """Read the directory of a pack, and verify every byte outside the contents.
 
     Raises:
-        ValueError: there is a byte that is not as it has to be.
+        ValueError: a byte is not as the format requires.
     """
     length = file.seek(0, 2)
-    cut = f"it ends in the middle: it has {length} bytes"
+    cut = f"it is truncated: it has {length} bytes"
     if _is_another_archive(file, length):
         message = (
-            "it is a whole ZIP archive, but not written as a pack is: its files were packed again"
-            " by another program. They may be right: unpack it and follow HOW-TO-CHECK.md, or ask"
-            " for the file that the ledger wrote"
+            "it is a complete ZIP archive, but not in the form of a pack: another program packed"
+            " its files again. They may be right: unpack it and follow HOW-TO-CHECK.md, or ask for"
+            " the file that the ledger wrote"
         )
         raise ValueError(message)
     if length < _TAIL:
@@ -423,7 +423,7 @@ def _members_of(file: BinaryIO) -> list[Member]:
     file.seek(length - _TAIL)
     magic, listed, start = struct.unpack("<4s36x2Q", file.read(56))
     if magic != b"PK\x06\x06" or start + listed + _TAIL != length:
-        raise ValueError(cut + ", and none of them is where a pack's directory should be")
+        raise ValueError(cut + ", and has no directory where a pack has it")
     if listed > MAX_MEMBERS * 300:
         message = f"it has more than {MAX_MEMBERS} members"
         raise ValueError(message)
@@ -431,14 +431,14 @@ def _members_of(file: BinaryIO) -> list[Member]:
     tail = file.read()
     members = _listed_members(tail[:listed])
     if any(member.size > length for member in members) or directory(members) != tail:
-        message = "its directory is not written as a pack's is"
+        message = "its directory is not in the form of a pack's"
         raise ValueError(message)
     offset = 0
     for member in members:
         header = member.header()
         file.seek(offset)
         if file.read(len(header)) != header:
-            message = f"the header of {member.name} is not as the directory says"
+            message = f"the header of {member.name} differs from the directory"
             raise ValueError(message)
         offset += len(header) + member.size
     names = [member.name for member in members]
@@ -446,16 +446,16 @@ def _members_of(file: BinaryIO) -> list[Member]:
     if names != [*FIXED_NAMES, *sorted(set(reports)), MANIFEST] or not all(
         REPORT_NAME.fullmatch(name) for name in reports
     ):
-        message = f"it has not the members of a pack, but: {', '.join(names)[:1000]}"
+        message = f"it does not have the members of a pack, but: {', '.join(names)[:1000]}"
         raise ValueError(message)
     return members
 
 
 def _is_another_archive(file: BinaryIO, length: int) -> bool:
-    """Tell whether a file ends as a whole ZIP archive does that is no pack.
+    """Return whether a file is a complete ZIP archive but not a pack.
 
-    The end of an archive says how long its directory and its comment are (APPNOTE.TXT, 4.3.16); in
-    a pack, which is always of ZIP64 form, it says so elsewhere.
+    An archive's end record has the lengths of its directory and comment (APPNOTE.TXT, 4.3.16). A
+    pack is always ZIP64, and has them elsewhere.
     """
     file.seek(max(0, length - _END_RECORD.size - _LONGEST_COMMENT))
     tail = file.read()
@@ -483,10 +483,10 @@ def _listed_members(listed: bytes) -> list[Member]:
 
 
 # ------------------------------------------------------------------------------------------------
-# 3. Entries: the form of every event, as one pattern each
+# 3. Entries: one pattern for each type of event
 #
-# A pattern says what is in an event and how it is spelled: in RFC 8785 names are sorted, nothing
-# is put between the parts, and text has just these escapes. So no entry can be written in two ways.
+# A pattern fixes the fields and their form: RFC 8785 sorts names, allows nothing between the parts,
+# and has exactly these escapes. So no entry can be written in two ways.
 # ------------------------------------------------------------------------------------------------
 
 MAX_ENTRY_LENGTH = 65_535
@@ -541,7 +541,7 @@ _DATA = {
 
 def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
     own = ",".join(f'"{name}":{value}' for name, value in sorted(data.items()))
-    # A fork is of the ledger as a whole, and of no key, as is a sealing.
+    # Forks and sealings concern the whole ledger, so they have no key.
     key_id = "null" if event_type in {_FORKED, _RESEALED} else f'"(?P<key_id>{_KEY_ID})"'
     return re.compile(
         rf'\{{"actor":\{{"id":{_TEXT},"type":"(?:cli|key|system)"\}},"data":\{{{own}\}},'
@@ -555,10 +555,10 @@ _PATTERNS = {event_type: _pattern(event_type, data) for event_type, data in _DAT
 
 
 def match_entry(line: bytes) -> tuple[str, re.Match[str]]:
-    """Return the type of the event on a line, and the match with its pattern.
+    """Return the event type of a line, and the match with its pattern.
 
     Raises:
-        ValueError: the line is no event of the ledger, or not in its one spelling.
+        ValueError: the line is not an event of the ledger, or not canonical.
     """
     text = line.decode() if line.isascii() else utf_8(line)
     event_type = text[text.rfind('"type":"') + 8 : text.rfind('","version":')]
@@ -576,22 +576,22 @@ def _what_is_wrong_with(text: str) -> str:
         value = json.loads(text)
         canonical = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     except (ValueError, RecursionError):
-        return "it is no JSON"
+        return "it is not valid JSON"
     if canonical != text:
-        return "it is not in canonical JSON (RFC 8785), the one spelling that entries have"
+        return "it is not canonical JSON (RFC 8785)"
     event_type = value.get("type") if isinstance(value, dict) else None
     if event_type not in _DATA:
-        return f"it is no event that the ledger knows (its type is {str(event_type)[:60]!r})"
-    return f"a field of this {event_type} is missing, not known, or has no value it can have"
+        return f"it is not a known type of event: {str(event_type)[:60]!r}"
+    return f"a field of this {event_type} is missing, unknown, or has a value that is not allowed"
 
 
 # ------------------------------------------------------------------------------------------------
-# 4. Keys: what may follow what in the history of a key
+# 4. Keys: which event may follow which
 # ------------------------------------------------------------------------------------------------
 
 
 class _Key:
-    """As much of a key as its next events depend on; times are texts, which compare as they do."""
+    """The state of a key that its next events depend on; times are text, which sorts correctly."""
 
     __slots__ = ("expires_at", "final", "rotated", "version")
 
@@ -603,18 +603,18 @@ class _Key:
 
 
 class Histories:
-    """Follows the history of every key at once."""
+    """Check the history of every key at once."""
 
     def __init__(self, report: Report) -> None:
-        """Begin before the first entry; what is wrong goes into the report."""
+        """Begin before the first entry; add findings to the report."""
         self._report = report
         self._keys: dict[str, _Key] = {}
-        # A rotation is told by two entries next to each other: the old key's and the successor's.
-        # The first of them waits here for the other.
+        # A rotation has two entries next to each other: the old key's and the successor's. The
+        # first of them is kept here until the other one comes.
         self._rotations: dict[tuple[str, str], int] = {}
 
     def take(self, leaf_index: int, event_type: str, event: re.Match[str]) -> None:
-        """Go on by one event."""
+        """Check the next event."""
         if event_type == _FORKED:
             self._fork(leaf_index, event)
             return
@@ -643,13 +643,13 @@ class Histories:
             self._pair(leaf_index, event["rotated_from"], key_id)
 
     def _fork(self, leaf_index: int, event: re.Match[str]) -> None:
-        """Take down that the log goes on under another name, which it never had before."""
+        """Record that the log gets another name, which it must not have had before."""
         origin = json.loads(event["origin"])
         wrong = _wrong_day(event["occurred_at"][:10])
         if event["version"] != "1":
-            wrong = wrong or f"a fork has the version 1, not {event['version']}"
+            wrong = wrong or f"a fork has version 1, not {event['version']}"
         if origin in self._report.forks:
-            wrong = wrong or f"the log is forked to {origin} a second time"
+            wrong = wrong or f"the log was already forked to {origin}"
         self._report.forks[origin] = leaf_index
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
@@ -658,15 +658,15 @@ class Histories:
         """Check an event that says that the ledger was sealed with another secret."""
         wrong = _wrong_day(event["occurred_at"][:10])
         if event["version"] != "1":
-            wrong = wrong or f"a sealing has the version 1, not {event['version']}"
+            wrong = wrong or f"a sealing has version 1, not {event['version']}"
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 
     def finish(self) -> None:
-        """Tell what is still missing after the last entry."""
+        """Report what is still missing after the last entry."""
         self._report.keys = len(self._keys)
         for (old, successor), leaf_index in self._rotations.items():
-            wrong = f"only one half of the rotation of {old} to {successor} is told"
+            wrong = f"the rotation of {old} to {successor} has only one of its two entries"
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
 
     def _pair(self, leaf_index: int, old: str, successor: str) -> None:
@@ -674,7 +674,7 @@ class Histories:
             self._rotations[old, successor] = leaf_index
 
 
-_NEVER = "for ever"  # later than any time in digits
+_NEVER = "for ever"  # sorts after every time
 
 
 @lru_cache(maxsize=4096)
@@ -689,30 +689,30 @@ def _wrong_day(day: str) -> str | None:
 def _created(key: _Key, event: re.Match[str], at: str) -> str | None:
     key.expires_at = event["expires_at"]
     if key.expires_at is not None and key.expires_at <= at:
-        return f"the key is created to end at {key.expires_at}, which is not after {at}"
+        return f"the key is created with the end {key.expires_at}, which is not after {at}"
     return _wrong_end(key)
 
 
 def _revoked(key: _Key, _event: re.Match[str], _at: str) -> str | None:
-    wrong = "the key was revoked before, which is final" if key.final == "revoked" else None
+    wrong = "the key was already revoked, which is final" if key.final == "revoked" else None
     key.final = "revoked"
     return wrong
 
 
 def _expired(key: _Key, _event: re.Match[str], at: str) -> str | None:
     if key.final is not None:
-        return f"the key was {key.final} before"
+        return f"the key was already {key.final}"
     key.final = "expired"
     if key.expires_at is None or at < key.expires_at:
-        return f"the key expires at {at}, and its end is {key.expires_at or 'never'}"
+        return f"the key expires at {at}, but its end is {key.expires_at or 'never'}"
     return None
 
 
 def _changed(key: _Key, _event: re.Match[str], at: str) -> str | None:
     if key.final is not None:
-        return f"the key was {key.final} before, and is changed all the same"
+        return f"the key was already {key.final}, and is changed nevertheless"
     if key.expires_at is not None and at >= key.expires_at:
-        return f"the key is changed at {at}, and its end was {key.expires_at}"
+        return f"the key is changed at {at}, but its end was {key.expires_at}"
     return None
 
 
@@ -722,18 +722,18 @@ def _expiration_changed(key: _Key, event: re.Match[str], at: str) -> str | None:
     if key.expires_at is not None and key.expires_at <= at:
         wrong = wrong or f"the key's new end, {key.expires_at}, is not after {at}"
     if key.rotated and (key.expires_at or _NEVER) > (before or _NEVER):
-        wrong = wrong or f"a rotated key's end is put off, from {before} to {key.expires_at}"
+        wrong = wrong or f"a rotated key's end is moved later, from {before} to {key.expires_at}"
     return wrong or _wrong_end(key)
 
 
 def _rotated(key: _Key, event: re.Match[str], at: str) -> str | None:
     wrong = _changed(key, event, at)
     if key.rotated:
-        wrong = wrong or "the key was rotated before"
+        wrong = wrong or "the key was already rotated"
     before, key.expires_at = key.expires_at, event["expires_at"]
     if not at <= key.expires_at <= (before or _NEVER):
         wrong = wrong or (
-            f"the rotation at {at} puts the key's end from {before or 'never'} to {key.expires_at}"
+            f"the rotation at {at} moves the key's end from {before or 'never'} to {key.expires_at}"
         )
     key.rotated = True
     return wrong or _wrong_end(key)
@@ -760,16 +760,16 @@ _CHECKS = {
 
 
 class Tree:
-    """Takes leaves and knows the root; keeps only the roots of the complete subtrees so far."""
+    """Compute the root over appended leaves; store only the roots of complete subtrees."""
 
     def __init__(self) -> None:
         """Begin with the empty tree."""
         self.size = 0
-        # For each level the subtree that waits for its right sibling, if there is one.
+        # For each level, the subtree without a right sibling, if there is one.
         self._waiting: list[list[bytes]] = []
 
     def extend(self, entries: Sequence[bytes]) -> None:
-        """Add leaves, and on each level join every two subtrees that belong together."""
+        """Append leaves, and join every two sibling subtrees on each level."""
         self.size += len(entries)
         nodes = [sha256(b"\x00" + entry).digest() for entry in entries]
         level = 0
@@ -783,7 +783,7 @@ class Tree:
             level += 1
 
     def root(self) -> bytes:
-        """Join the subtrees, from the smallest to the largest."""
+        """Return the root: the subtrees joined, from the smallest to the largest."""
         subtrees = [subtree for waiting in self._waiting for subtree in waiting]
         if not subtrees:
             return sha256().digest()
@@ -794,7 +794,7 @@ class Tree:
 
 
 class _Expected:
-    """Holds the growing tree to checkpoints, which come with growing sizes."""
+    """Compare the growing tree with checkpoints of increasing sizes."""
 
     def __init__(self, checkpoints: Iterator[tuple[str, Checkpoint]], remedy: str) -> None:
         self._checkpoints = checkpoints
@@ -805,55 +805,55 @@ class _Expected:
         self.last: Checkpoint | None = None
 
     def until_due(self, size: int) -> int | None:
-        """Tell how many leaves are to come before the next checkpoint; None if no more comes."""
+        """Return the number of leaves until the next checkpoint; None if there is none."""
         return None if self._next is None else self._next[1].size - size
 
     def compare(self, tree: Tree, report: Report) -> None:
-        """Compare the tree, as it is now, with all the checkpoints of its size."""
+        """Compare the current tree with all checkpoints of its size."""
         while self._next is not None and self._next[1].size <= tree.size:
             name, self.last = self._next
             self._next = next(self._checkpoints, None)
             if self.last.size < tree.size:
-                report.add(name, "it is of a smaller size than the one before it", self._remedy)
+                report.add(name, "it is smaller than the checkpoint before it", self._remedy)
             elif self.last.root == tree.root():
                 self._agreed = tree.size
             elif not self._differs:
-                # All the later ones differ too, for the same reason.
+                # All later checkpoints differ too, for the same reason.
                 self._differs = True
                 wrong = (
                     f"the entries do not have its root: at least one of entries {self._agreed} to"
-                    f" {tree.size - 1} is not as it was when it was signed, or not in its place"
+                    f" {tree.size - 1} was changed or moved after it was signed"
                 )
                 report.add(name, wrong, self._remedy, self._agreed)
 
     def finish(self, tree: Tree, report: Report) -> None:
-        """Tell of checkpoints that are of more entries than there are."""
+        """Report checkpoints that cover more entries than the pack has."""
         if self._next is not None:
             name, checkpoint = self._next
             wrong = (
-                f"it is of {checkpoint.size} entries, and the pack ends with {tree.size}: entries"
+                f"it covers {checkpoint.size} entries, but the pack ends after {tree.size}: entries"
                 f" {tree.size} to {checkpoint.size - 1} are missing"
             )
             report.add(name, wrong, self._remedy, tree.size)
-            for _ in self._checkpoints:  # their signatures are checked all the same
+            for _ in self._checkpoints:  # still verify their signatures
                 pass
 
 
 # ------------------------------------------------------------------------------------------------
-# 6. All of it
+# 6. The whole pack
 # ------------------------------------------------------------------------------------------------
 
 
 def verify_pack(pack: Path, *, public_key: str, previous: str | None = None) -> Report:
-    """Check a pack.
+    """Verify a pack.
 
     Args:
         pack: the file.
-        public_key: the ledger's, as its owner published it: ``NAME+KEYID+BASE64``.
-        previous: one checkpoint or more that were kept from earlier, as signed notes.
+        public_key: the ledger's public key, as published: ``NAME+KEYID+BASE64``.
+        previous: one or more checkpoints that were kept from earlier, as signed notes.
 
     Raises:
-        ValueError: the public key is none, or ``previous`` is not signed with it.
+        ValueError: the public key is malformed, or ``previous`` is not signed with it.
         OSError: the file cannot be read.
     """
     key = PublicKey(public_key.strip())
@@ -926,11 +926,11 @@ def _check_history(
     known.finish(tree, report)
     for name, leaf_index in list(report.forks.items())[-1:]:
         if name != key.origin:
-            wrong = f"the log is called {name} from here on, and the pack is of {key.origin}"
+            wrong = f"the log is named {name} from here on, but the pack is of {key.origin}"
             report.add_entry(leaf_index, wrong, CHECK_KEY)
     report.entries, report.root = tree.size, tree.root()
     if signed.last is None or signed.last.size != tree.size:
-        wrong = f"the last one is not of the {tree.size} entries in the pack"
+        wrong = f"the last checkpoint does not cover the {tree.size} entries in the pack"
         report.add("checkpoints.txt", wrong, ASK_AGAIN)
 
 
@@ -947,7 +947,7 @@ def _check_entries(
 def _signed_checkpoints(
     content: _Content, key: PublicKey, report: Report
 ) -> Iterator[tuple[str, Checkpoint]]:
-    """Open the checkpoints in the pack, one by one; wrong ones are told and passed over."""
+    """Open the checkpoints in the pack one by one; report and skip invalid ones."""
     number = 0
     try:
         for number, note in enumerate(notes_in(chain.from_iterable(content.lines(_CHUNK))), 1):
@@ -961,22 +961,22 @@ def _signed_checkpoints(
 
 
 def _check_public_key(content: _Content, key: PublicKey, report: Report) -> None:
-    """Compare the key in the pack with the one that counts; it is never used."""
+    """Compare the key in the pack with the one that the caller gave; never use it."""
     if content.digest() != sha256(f"{key.text}\n".encode()).hexdigest():
         report.add("public-key.txt", "it is not the public key that you gave", CHECK_KEY)
 
 
 def _check_manifest(contents: dict[str, _Content], key: PublicKey, report: Report) -> None:
-    """Write the manifest anew, from all that is in the pack; it must be the one that was signed."""
+    """Compute the manifest from the contents of the pack; it must equal the signed one."""
     try:
-        # One chunk is room for far more members than a pack can have.
+        # A chunk is larger than any manifest.
         manifest = next(contents[MANIFEST].chunks(), b"")
         signed = key.open(manifest)
     except ValueError as error:
         report.add(MANIFEST, str(error), CHECK_KEY)
         return
     if manifest.count(b"\n") != signed.count("\n") + 2:
-        report.add(MANIFEST, "it has more signatures than one", ASK_AGAIN)
+        report.add(MANIFEST, "it has more than one signature", ASK_AGAIN)
     digests = [(name, each.digest()) for name, each in contents.items() if name != MANIFEST]
     found = manifest_text(key.origin, report.entries, report.root, digests)
     if found == signed:
@@ -985,35 +985,33 @@ def _check_manifest(contents: dict[str, _Content], key: PublicKey, report: Repor
     for line in ours:
         if line not in theirs:
             _, _, name = line.partition("  ")
-            wrong = (
-                f"the manifest was signed for something else; of what is here it would say: {line}"
-            )
+            wrong = f"the manifest does not match the pack; it should have the line: {line}"
             report.add(name or "the pack", wrong, ASK_AGAIN)
     for line in theirs:
         if line not in ours:
-            report.add(MANIFEST, f"it was signed for something that is not here: {line}", ASK_AGAIN)
+            report.add(MANIFEST, f"it has a line that does not match the pack: {line}", ASK_AGAIN)
     if sorted(ours) == sorted(theirs):
         report.add(MANIFEST, "its lines are in another order", ASK_AGAIN)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a pack from the command line; returns 0 if it is sound, 1 if not, 2 if misused."""
+    """Verify a pack from the command line; return 0 if valid, 1 if not, 2 for a usage error."""
     parser = argparse.ArgumentParser(
-        description="Checks an audit pack of Keyledger offline.",
-        epilog="Exit status: 0 sound, 1 something is wrong, 2 called wrongly.",
+        description="Verify an audit pack of Keyledger offline.",
+        epilog="Exit status: 0 valid, 1 something is wrong, 2 usage error.",
     )
-    parser.add_argument("pack", type=Path, help="the pack, a ZIP file")
+    parser.add_argument("pack", type=Path, help="audit pack, a ZIP file")
     parser.add_argument(
         "--public-key",
         required=True,
         metavar="KEY",
-        help="the ledger's public key, NAME+KEYID+BASE64, or a file with it (not the pack's own)",
+        help="public key of the ledger, NAME+KEYID+BASE64, or a file with it (not the pack's own)",
     )
     parser.add_argument(
         "--previous",
         type=Path,
         metavar="FILE",
-        help="a signed checkpoint that you kept from earlier, or several",
+        help="one or more signed checkpoints that you kept from earlier",
     )
     options = parser.parse_args(arguments)
     try:
@@ -1037,7 +1035,7 @@ def _told(report: Report, *, kept: bool) -> Iterator[str]:
         yield f"WRONG  {finding.where}: {finding.wrong}."
         yield f"       What to do: {finding.remedy}."
     if report.not_listed:
-        yield f"WRONG  and {report.not_listed} more, which are not listed."
+        yield f"WRONG  and {report.not_listed} more findings, which are not listed."
     yield (
         f"{'WRONG' if report.findings else 'SOUND'}  {report.origin}: {report.entries} entries of"
         f" {report.keys} keys, {report.checkpoints} checkpoints, root"
@@ -1045,13 +1043,13 @@ def _told(report: Report, *, kept: bool) -> Iterator[str]:
     )
     for name, leaf_index in report.forks.items():
         yield (
-            f"       Entry {leaf_index} is a fork to {name}: the log is not the one that was signed"
-            " before. The entry says why, and up to what size and root the other one was signed."
+            f"       Entry {leaf_index} is a fork to {name}: the log was replaced by a new one. The"
+            " entry says why, and up to which size and root the previous one was signed."
         )
     if not kept:
         yield (
-            "       No earlier checkpoint was given (--previous), so that nothing is said about"
-            " whether the ledger's owner has signed another history before. Keep checkpoints.txt of"
+            "       No earlier checkpoint was given (--previous), so the verifier cannot tell"
+            " whether the ledger's owner signed a different history before. Keep checkpoints.txt of"
             " this pack for the next time."
         )
 

@@ -1,8 +1,8 @@
 """The tree and its entries as static files (C2SP ``tlog-tiles``).
 
-A tile is up to 256 hashes side by side, eight levels of the tree above those of the tile below; a
-bundle is up to 256 entries. Full ones never change, so that whoever follows the log fetches each
-of them once, from any cache, and makes every proof itself.
+A tile holds up to 256 hashes of one level of the tree; each tile level is eight levels above the
+one below. A bundle holds up to 256 entries. Full tiles and bundles never change, so someone who
+follows the log fetches each of them once, from any cache, and computes every proof locally.
 """
 
 import re
@@ -15,7 +15,7 @@ from projections.tlog.merkle import Read
 FULL_WIDTH = 256
 _LEVELS_IN_A_TILE = 8
 
-# Six elements in front allow for 10**21 tiles: more than there are numbers of 64 bits.
+# Six elements before the last allow 10**21 tiles, more than 64-bit numbers can count.
 _PATH = re.compile(
     r"/tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})"
     r"(?:\.p/(?P<width>[1-9][0-9]{0,2}))?",
@@ -24,7 +24,7 @@ _PATH = re.compile(
 _HIGHEST_LEVEL = 63
 
 ReadEntries = Callable[[int, int], Sequence[bytes]]
-"""Returns the entries from one leaf index up to another, that one excluded."""
+"""Returns the entries from one leaf index up to another, which is excluded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class HashTile:
     """A tile of the tree.
 
     Args:
-        level: of the tile: its hashes are nodes at eight times that level of the tree.
-        index: which of the tiles of its level.
-        width: how many hashes; 256 is a full tile.
+        level: level of the tile; its hashes are nodes of level ``8 * level`` of the tree.
+        index: index of the tile within its level.
+        width: number of hashes; 256 for a full tile.
     """
 
     level: int
@@ -46,11 +46,11 @@ class HashTile:
         return _path(str(self.level), self.index, self.width)
 
     def is_in(self, size: int) -> bool:
-        """Tell whether a tree of that many leaves has all the hashes of the tile."""
+        """Return whether a tree of ``size`` leaves has all hashes of the tile."""
         return self._end <= size >> _LEVELS_IN_A_TILE * self.level
 
     def hashes(self, read: Read) -> bytes:
-        """Return the content of the tile, which is in the tree."""
+        """Return the content of the tile, which must be in the tree."""
         level = _LEVELS_IN_A_TILE * self.level
         return b"".join(read([(level, at) for at in range(self._end - self.width, self._end)]))
 
@@ -64,7 +64,7 @@ class EntryBundle:
     """The entries whose leaf hashes are in a tile of level 0.
 
     Args:
-        index, width: those of the tile.
+        index, width: as for that tile.
     """
 
     index: int
@@ -75,24 +75,24 @@ class EntryBundle:
         return _path("entries", self.index, self.width)
 
     def is_in(self, size: int) -> bool:
-        """Tell whether a tree of that many leaves has all the entries of the bundle."""
+        """Return whether a tree of ``size`` leaves has all entries of the bundle."""
         return FULL_WIDTH * self.index + self.width <= size
 
     def content(self, read_entries: ReadEntries) -> bytes:
-        """Return the content of the bundle, which is in the tree.
+        """Return the content of the bundle, which must be in the log.
 
         Raises:
-            ValueError: an entry is longer than its length can say; `entry_of` makes none such.
+            ValueError: an entry is too long for the format; `entry_of` never makes such an entry.
         """
         start = FULL_WIDTH * self.index
         return b"".join(map(_with_length, read_entries(start, start + self.width)))
 
 
 def parse_tile_path(path: str) -> HashTile | EntryBundle:
-    """Read the path of a tile or a bundle, from ``/tile/`` on.
+    """Parse the path of a tile or a bundle, beginning with ``/tile/``.
 
     Raises:
-        ValueError: it is no such path, or not in its one spelling.
+        ValueError: the path is malformed or not canonical.
     """
     match = _PATH.fullmatch(path)
     if match is None:

@@ -129,7 +129,7 @@ class TestWriting:
             checkpoint_notes(ENTRIES, [3]),
             checkpoint_notes(ENTRIES[::-1], [4]),
         ):
-            with pytest.raises(ValueError, match="not of the 4 entries"):
+            with pytest.raises(ValueError, match="does not cover the 4 entries"):
                 write_pack(
                     io.BytesIO(), entries=ENTRIES, checkpoints=checkpoints, key=KEY, reports={}
                 )
@@ -255,8 +255,8 @@ class TestTampering:
         ((where, wrong),) = told(checked(again))
 
         assert where == "the pack"
-        assert "packed again by another program" in wrong
-        assert "ends in the middle" not in wrong
+        assert "another program packed its files again" in wrong
+        assert "it is truncated" not in wrong
 
     @pytest.mark.parametrize("name", ["HOW-TO-CHECK", "offline_verifier", "reports/keys"])
     def test_an_exchanged_document_is_named(self, small: Path, tmp_path: Path, name: str) -> None:
