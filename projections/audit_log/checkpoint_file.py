@@ -1,7 +1,7 @@
-"""The checkpoints outside the database: a file that only grows, best on another volume.
+"""The checkpoint file outside the database: append-only, best on another volume.
 
-It is what an owner of the database alone cannot change: notes, one after the other, with an empty
-line between two.
+Someone who controls only the database cannot change it. It holds notes, one after the other, with
+an empty line between two.
 """
 
 import os
@@ -13,19 +13,19 @@ from projections.store.private_files import FileOwner, open_private_file, sync_f
 
 _END = b"\n\n"
 _SIGNATURE = "\N{EM DASH} ".encode()
-"""How each line of the last paragraph of a note begins."""
+"""Prefix of each signature line, which are the last paragraph of a note."""
 
 _TAIL = 65_536
 _LONGEST = 4_096
-"""Of a note that we write; the tail is many times as long."""
+"""Maximum length of a note that we write; the tail that is read is many times as long."""
 
 
 def last_note_in(path: Path) -> str | None:
-    """Return the last note that was written whole; ``None`` if the file has none, or is not there.
+    """Return the last complete note; ``None`` if the file has none or does not exist.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file of notes.
+        OSError: the file cannot be read.
+        ValueError: it is not a file of notes.
     """
     try:
         _, tail = _read_tail(path)
@@ -36,10 +36,10 @@ def last_note_in(path: Path) -> str | None:
 
 
 def notes_in(path: Path) -> Iterator[str]:
-    """Yield all notes that were written whole, the oldest first; of any file, one at a time.
+    """Yield all complete notes, oldest first; read a file of any size one note at a time.
 
-    What is between two notes and belongs to neither is given as a part of the second, whose
-    signature is not for that.
+    Bytes between two notes that belong to neither become part of the second one, whose signature
+    is then invalid.
 
     Raises:
         OSError, ValueError: as for `last_note_in`.
@@ -63,16 +63,16 @@ def notes_in(path: Path) -> Iterator[str]:
 
 
 def append_note(path: Path, note: str, owner: FileOwner | None = None) -> None:
-    """Write a note at the end; it is on the disk when this returns. One process at a time does it.
+    """Append a note and sync it to disk; only one process may do this at a time.
 
-    What a crash has left of a note that was being written is written over; nothing else ever is.
+    A partial note that a crash left at the end is overwritten; nothing else ever is.
 
     Args:
-        owner: of a new file; ``None`` for the owner of its folder.
+        owner: owner of a new file; ``None`` for the owner of its folder.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: it is no file of notes, or ends with something else than a note's beginning.
+        OSError: the file cannot be written.
+        ValueError: it is not a file of notes, or does not end with a note or the beginning of one.
     """
     content = note.encode() + b"\n"
     handle = open_private_file(path, owner)
@@ -90,10 +90,10 @@ def append_note(path: Path, note: str, owner: FileOwner | None = None) -> None:
 
 
 def sync_notes(path: Path) -> None:
-    """Let what is in the file be on the disk, whoever wrote it and was killed before it was.
+    """Sync the file to disk, in case its writer was killed before it did.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: the file cannot be synced.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -101,10 +101,10 @@ def sync_notes(path: Path) -> None:
 
 
 def put_aside(path: Path, name: str) -> None:
-    """Rename the file, if it is there, so that another log's can be begun.
+    """Rename the file, if it exists, so that the file of a new log can be started.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the file cannot be renamed.
     """
     if path.exists():
         path.rename(path.with_name(f"{path.name}.{name}"))
@@ -112,8 +112,8 @@ def put_aside(path: Path, name: str) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are there now; one that is too long for a note comes in parts."""
-    # What is added while this goes on may take the place of the part of a note.
+    """Yield the lines that exist now; a line that is too long for a note comes in parts."""
+    # What is appended meanwhile may overwrite a partial note.
     rest = os.fstat(file.fileno()).st_size
     while line := file.readline(min(rest, _LONGEST + 1)):
         rest -= len(line)
@@ -121,10 +121,10 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _read_tail(path: Path) -> tuple[int, bytes]:
-    """Read the end of the file, and tell where it begins.
+    """Return the end of the file, and the offset at which it begins.
 
     Raises:
-        ValueError: there is more after the last note than a part of one.
+        ValueError: more follows the last note than part of a note.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -138,8 +138,8 @@ def _read_tail(path: Path) -> tuple[int, bytes]:
 
 
 def _check_torn(torn: bytes, note: bytes) -> None:
-    """Hold what is to be written over to being the beginning of a note of the same log."""
-    # Where a disk lost power there may be zeros that were never written.
+    """Verify that what will be overwritten is the beginning of a note of the same log."""
+    # After a power failure, blocks that were never written may read as zeros.
     first_line = torn.partition(b"\n")[0].rstrip(b"\0")
     if not note.startswith(first_line):
         message = f"the file of checkpoints ends with something else: {first_line[:60]!r}"
@@ -147,7 +147,7 @@ def _check_torn(torn: bytes, note: bytes) -> None:
 
 
 def _whole(content: bytes) -> bytes:
-    """Cut off what does not end as a note does: by a line of a signature and an empty line."""
+    """Cut off what follows the last complete note: a signature line and an empty line end one."""
     while content:
         end = content.rfind(_END)
         if end < 0:
@@ -155,13 +155,13 @@ def _whole(content: bytes) -> bytes:
         content = content[: end + len(_END)]
         if content[:end].rpartition(b"\n")[2].startswith(_SIGNATURE):
             return content
-        # The empty line in the middle of a note.
+        # This is the empty line in the middle of a note.
         content = content[: end + 1]
     return content
 
 
 def _notes(content: bytes) -> list[bytes]:
-    """Take whole notes apart; of the first one the beginning may be missing."""
+    """Split complete notes; the beginning of the first one may be missing."""
     texts = content.removesuffix(_END).split(_END)
     return [
         b"%b\n\n%b\n" % (text, signatures)

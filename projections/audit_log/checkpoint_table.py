@@ -1,4 +1,4 @@
-"""The signed checkpoints in the database: to be asked for at once, and never the only copy."""
+"""The signed checkpoints in the database: quick to query, and never the only copy."""
 
 from datetime import datetime
 
@@ -16,11 +16,11 @@ _KEEP = text(
 
 
 def latest_note(connection: Connection, origin: str | None = None) -> str | None:
-    """Return the note of the last checkpoint; ``None`` if there is none yet.
+    """Return the note of the last checkpoint; ``None`` if there is none.
 
     Args:
-        origin: of the log whose checkpoint it is: the one of the largest size. Without it, the one
-            that is said to have been signed last, which is for people to read and decides nothing.
+        origin: name of the log; its checkpoint with the largest size is returned. Without it, the
+            checkpoint with the latest time is returned, which is only for display.
     """
     query = select(checkpoints.c.note)
     if origin is None:
@@ -32,10 +32,10 @@ def latest_note(connection: Connection, origin: str | None = None) -> str | None
 
 
 def shown_note(connection: Connection, origin: str) -> str | None:
-    """Return the note of a log's last checkpoint, to be shown; ``None`` if there is none yet.
+    """Return the note of a log's last checkpoint for display; ``None`` if there is none.
 
     Raises:
-        ProjectionInconsistent: what is stored is not text.
+        ProjectionInconsistent: the stored value is not text.
     """
     note: object = latest_note(connection, origin)
     if note is not None and not isinstance(note, str):
@@ -45,7 +45,7 @@ def shown_note(connection: Connection, origin: str) -> str | None:
 
 
 def notes(connection: Connection, origin: str) -> list[str]:
-    """Return the notes of a log's checkpoints, the smallest first."""
+    """Return the notes of a log's checkpoints, smallest first."""
     return list(
         connection.scalars(
             select(checkpoints.c.note)
@@ -56,7 +56,7 @@ def notes(connection: Connection, origin: str) -> list[str]:
 
 
 def last_signed(connection: Connection, origin: str) -> tuple[int, str] | None:
-    """Return the size of a log's last checkpoint and when it was signed; ``None`` without one."""
+    """Return size and time of a log's last checkpoint; ``None`` if there is none."""
     row = connection.execute(
         select(checkpoints.c.size, checkpoints.c.signed_at)
         .where(checkpoints.c.origin == origin)
@@ -67,7 +67,7 @@ def last_signed(connection: Connection, origin: str) -> tuple[int, str] | None:
 
 
 def note_of(connection: Connection, origin: str, size: int) -> str:
-    """Return the note of a log's checkpoint that is known to be there."""
+    """Return the note of a log's checkpoint of this size, which must exist."""
     note: str = connection.execute(
         select(checkpoints.c.note).where(checkpoints.c.origin == origin, checkpoints.c.size == size)
     ).scalar_one()
@@ -75,7 +75,7 @@ def note_of(connection: Connection, origin: str, size: int) -> str:
 
 
 def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
-    """Write a signed checkpoint down, unless it is there already."""
+    """Store a signed checkpoint, unless it is stored already."""
     connection.execute(
         _KEEP,
         {

@@ -1,4 +1,4 @@
-"""Where a log is not the one that was signed, for people to look there."""
+"""Find the first difference between a log and its signed checkpoints, for error messages."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from projections.views.entries import reader
 
 
 def where_it_differs(connection: Connection, path: Path) -> str:
-    """Say between which checkpoints of a file the log is another one.
+    """Say between which checkpoints of a file the log was changed.
 
-    That there is a difference was proved by a signature; here none is asked for.
+    A signature has already proved that there is a difference, so none is verified here.
     """
     signed = list(_checkpoints_in(path))
 
     def differs(checkpoint: Checkpoint) -> bool:
         return root_at(connection, checkpoint.size) != checkpoint.root
 
-    # A log that is another one at some size is another one at all later sizes.
+    # If a log differs at some size, it differs at all larger sizes.
     first = bisect_left(signed, True, key=differs)  # noqa: FBT003 - what to look for
     wrong = "the log is not the one that was signed"
     if first == len(signed):
@@ -35,16 +35,16 @@ def where_it_differs(connection: Connection, path: Path) -> str:
 
 
 def root_at(connection: Connection, size: int) -> bytes | None:
-    """Return the root of the log's first entries; ``None`` if a node of the tree is missing."""
+    """Return the root over the log's first entries; ``None`` if a node of the tree is missing."""
     try:
         return root(size, reader(connection))
     except ProjectionInconsistent:
-        # Whatever the log is, it is not what was signed.
+        # A damaged tree is not the one that was signed either.
         return None
 
 
 def _checkpoints_in(path: Path) -> Iterator[Checkpoint]:
-    """Yield what the notes in a file say, whoever signed it, as far as it is one of notes."""
+    """Yield the checkpoints in a file without verifying signatures; skip malformed ones."""
     with suppress(ValueError):
         for note in notes_in(path):
             with suppress(ValueError):

@@ -1,9 +1,9 @@
-"""Going on with a log that is not the one that was signed, for all to see.
+"""Start a new log after the signed one was lost, visibly for everybody.
 
-The log gets another name and another key, and an event that says so, with the last checkpoint that
-was signed under the old name. Whoever holds a checkpoint of the old log can tell from it where the
-two part; nobody can take the new log for the old one. It is the way to another key as well, where
-somebody else may have got hold of the old one.
+The log gets another name and another key, and an event that records this with the last checkpoint
+that was signed under the old name. With a checkpoint of the old log one can find out where the two
+differ; nobody can mistake the new log for the old one. This is also how to change the key if
+someone else may have got the old one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,22 +49,22 @@ def fork(
     by: Caller,
     at: datetime,
 ) -> Forked:
-    """Begin a new log with all that the database has; killed anywhere, it can be called again.
+    """Start a new log with all events of the database; can be run again if it was interrupted.
 
     Args:
-        signer: of the old log; afterwards it signs for the new one.
-        key_path: the signing key's file. The old key stays beside it, and the old checkpoints
-            beside their file, both named ``before-`` and the id of the new key.
-        random: where the new key comes from.
-        reason: why, for everybody who will ever read the log.
+        signer: signer of the old log; afterwards it signs for the new one.
+        key_path: file of the signing key. The old key stays beside it, and the old checkpoints
+            beside their file, both with the suffix ``before-`` and the id of the new key.
+        random: source of the new key.
+        reason: why, for everybody who reads the log later.
 
     Returns:
-        The event that says so; the first checkpoint of the new log comes after it.
+        The event that records the fork; the first checkpoint of the new log covers it.
 
     Raises:
         Invalid: the reason is empty, too long, or has characters that cannot be shown.
-        LedgerUnavailable: the database or a file cannot be written, or somebody is signing all the
-            time.
+        LedgerUnavailable: the database or a file cannot be written, or another process holds the
+            signing lock for too long.
     """
     why = checked_reason(reason)
     if why is None:
@@ -89,7 +89,7 @@ def fork(
                 previous_root=last.root.hex(),
             )
             LedgerRecorder(database, views).insert_events([_stored(forked)])
-        # Named by the new key, which nobody had before: what an earlier fork left stays as it is.
+        # Named by the id of the new key, which is unique: files of an earlier fork are kept.
         aside = f"before-{key.verifier_key.key_id.hex()}"
         put_aside(signer.path, aside)
         with suppress(FileExistsError):
@@ -102,7 +102,7 @@ def fork(
 
 @contextmanager
 def _while_nobody_signs(database: Database) -> Iterator[None]:
-    """Wait for the turn to sign, and hold it; what cannot be written meanwhile is a refusal."""
+    """Wait for the signing lock and hold it; turn write errors into `LedgerUnavailable`."""
     for _ in range(_ATTEMPTS):
         try:
             with exclusively(database, "signing") as alone:
@@ -116,8 +116,8 @@ def _while_nobody_signs(database: Database) -> Iterator[None]:
 
 
 def _begun(database: Database, key: SigningKey) -> Forked | None:
-    """Return the event of a fork to this key that was killed after it."""
-    # Where the events do not have it, the history is not the one in which it was begun.
+    """Return the event of a fork to this key that was interrupted after the event was stored."""
+    # If the events do not have it, this is not the history in which the fork was begun.
     with suppress(PoisonEvent, ProjectionInconsistent), database.read() as connection:
         forked = last_fork(connection)
         if forked is not None and forked.origin == key.name:
@@ -126,8 +126,8 @@ def _begun(database: Database, key: SigningKey) -> Forked | None:
 
 
 def _last(database: Database, signer: Signer) -> Checkpoint:
-    """Return the last checkpoint there is, whoever signed it: what it says is only repeated."""
-    # Whatever the file is, it is put aside with the rest.
+    """Return the last checkpoint without verifying it: the event only quotes it."""
+    # An unreadable file is set aside with the others.
     with suppress(ValueError):
         return Checkpoint.from_text(text_of(last_note_in(signer.path) or ""))
     with suppress(ValueError), database.read() as connection:

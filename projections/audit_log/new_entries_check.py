@@ -1,4 +1,4 @@
-"""Checking new entries before they are signed: is each one of an event that the ledger wrote?"""
+"""Check new entries before they are signed: did the ledger write the event of each one?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +18,17 @@ _AT_ONCE = 1_000
 
 
 def check_entries(connection: Connection, seals: Seals, since: int, until: int) -> bytes | str:
-    """Check the entries from one size of the log to another.
+    """Check the entries between two sizes of the log.
 
-    Each one's event has to have a right seal and to say what the entry says.
+    The event of each entry must have a valid seal and must serialize to the entry.
 
     Args:
         since: the size whose root is known to be right.
-        until: the size to which to check.
+        until: the size up to which to check.
 
     Returns:
-        The root of the tree over the checked entries, made of the events; or, in words, what is
-        wrong with the first entry that is not right.
+        The root of the tree over the checked entries, computed from the events; or a description
+        of the first entry that is wrong.
     """
     try:
         growth = Growth(since, entries.reader(connection))

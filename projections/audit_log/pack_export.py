@@ -1,4 +1,4 @@
-"""Writing the audit pack of a ledger: its history up to the last checkpoint that was signed."""
+"""Export the audit pack of a ledger: its history up to the last signed checkpoint."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -27,19 +27,19 @@ def export_pack(
     key: SigningKey,
     reports: Mapping[str, Iterable[bytes]],
 ) -> Checkpoint:
-    """Write a pack of all that was signed, as one transaction sees it.
+    """Write a pack of everything that was signed, from one transaction.
 
     Args:
-        target: an empty file that is open for writing.
-        signed: the last checkpoint outside the database, which the pack has to reach.
-        key: the ledger's.
-        reports: the contents of further files by their names.
+        target: an empty file, open for writing.
+        signed: the last checkpoint outside the database, up to which the pack must reach.
+        key: the ledger's signing key.
+        reports: contents of additional files by name.
 
     Returns:
-        The checkpoint up to which the history is in the pack.
+        The last checkpoint in the pack.
 
     Raises:
-        HistoryInDoubt: nothing was signed, or something else than what there is.
+        HistoryInDoubt: nothing was signed, or the entries are not those that were signed.
     """
     if not signed.size:
         raise HistoryInDoubt("the log has no signed checkpoint yet, so that nothing can be proved")
@@ -70,10 +70,10 @@ def _entries(connection: Connection, size: int) -> Iterator[bytes]:
 
 
 def _notes(connection: Connection, size: int, key: SigningKey) -> Iterator[str]:
-    """Yield the notes in the database, the smallest first, up to a size.
+    """Yield the notes in the database up to a size, smallest first.
 
     Raises:
-        ValueError: a note is not of the size at which it is kept, or was not signed by the key.
+        ValueError: a note does not have the size of its row, or was not signed by the key.
     """
     query = (
         select(checkpoints.c.size, checkpoints.c.note)
@@ -93,6 +93,6 @@ def _notes(connection: Connection, size: int, key: SigningKey) -> Iterator[str]:
 
 
 def _in_pieces(connection: Connection, query: Select[tuple[Value]]) -> Iterator[Value]:
-    # A server is asked for a cursor; else the driver would take the whole answer at once.
+    # This makes the driver use a server-side cursor; otherwise it would load the whole result.
     found = connection.execution_options(yield_per=_AT_ONCE).scalars(query)
     return chain.from_iterable(found.partitions())

@@ -1,4 +1,4 @@
-"""Proofs about the tree as it is stored: which entry, of which size, and against which root."""
+"""Inclusion and consistency proofs from the stored tree."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from projections.views.entries import reader, size_of, table
 
 
 class InclusionProof(NamedTuple):
-    """What shows that a leaf is in the tree of a size (RFC 9162, section 2.1.3)."""
+    """Proof that a leaf is in the tree of a size (RFC 9162, section 2.1.3)."""
 
     leaf_index: int
     leaf_hash: bytes
@@ -27,7 +27,7 @@ class InclusionProof(NamedTuple):
 
 
 class ConsistencyProof(NamedTuple):
-    """What shows that the tree of one size grew into that of another (RFC 9162, section 2.1.4)."""
+    """Proof that the tree of one size is a prefix of a larger one (RFC 9162, section 2.1.4)."""
 
     old_size: int
     old_root: bytes
@@ -40,12 +40,12 @@ def prove_inclusion(connection: Connection, leaf_index: int, size: int | None) -
     """Prove that an entry is in the tree.
 
     Args:
-        size: of the tree; ``None`` is that of the latest checkpoint, or of the tree as it is where
-            there is no checkpoint that has the entry.
+        size: size of the tree; ``None`` for the latest checkpoint's, or for the current one if no
+            checkpoint covers the entry.
 
     Raises:
-        Invalid: the tree never had this size, or no such entry at this size.
-        HistoryInDoubt: the tree is smaller than a checkpoint that was signed.
+        Invalid: the tree never had this size, or has no such entry at this size.
+        HistoryInDoubt: the tree is smaller than a signed checkpoint.
         ProjectionInconsistent: the tree is damaged.
     """
     size = _size(connection, size, field="size", needed=leaf_index + 1)
@@ -60,14 +60,14 @@ def prove_inclusion(connection: Connection, leaf_index: int, size: int | None) -
 
 
 def prove_consistency(connection: Connection, old_size: int, size: int | None) -> ConsistencyProof:
-    """Prove that the tree of one size has all of that of a smaller one.
+    """Prove that the tree of one size contains the tree of a smaller size unchanged.
 
     Args:
-        size: of the larger tree; ``None`` as for `prove_inclusion`.
+        size: size of the larger tree; ``None`` as for `prove_inclusion`.
 
     Raises:
-        Invalid: the tree never had one of the sizes, or the old one is the larger.
-        HistoryInDoubt: the tree is smaller than a checkpoint that was signed.
+        Invalid: the tree never had one of the sizes, or the old one is larger.
+        HistoryInDoubt: the tree is smaller than a signed checkpoint.
         ProjectionInconsistent: the tree is damaged.
     """
     size = _size(connection, size, field="to", needed=old_size)
@@ -90,18 +90,18 @@ def find_leaf(
     version: int | None = None,
     workspace: str | None = None,
 ) -> int:
-    """Return the leaf index of an entry by one of its names.
+    """Return the leaf index of an entry.
 
     Args:
-        leaf_index: the very number, whoever's entry it is.
-        position: of the entry's event.
-        key_id, version: the key that the event changed, and the version to which it did.
-        workspace: the only one whose events exist for whoever asks; ``None`` is for all.
+        leaf_index: the index itself, for an entry of any workspace.
+        position: position of the entry's event.
+        key_id, version: the key that the event changed, and the key's version after it.
+        workspace: the only workspace whose events the caller may see; ``None`` for all.
 
     Raises:
-        Invalid: the entry has no name, or several.
+        Invalid: the entry is not named in exactly one of these ways.
         EntryNotFound: there is no such event.
-        KeyNotFound: no key can have this id.
+        KeyNotFound: the id does not have the form of a key id.
     """
     match leaf_index, position, key_id, version:
         case int(named), None, None, None:
@@ -129,7 +129,7 @@ def _leaf(connection: Connection, named: ColumnElement[bool], workspace: str | N
 
 
 def _with_one_reading(read: Read, *questions: Callable[[Read], list[bytes]]) -> list[list[bytes]]:
-    """Answer questions about the tree by one query: what they read does not depend on hashes."""
+    """Compute several results with one query: which nodes they need does not depend on hashes."""
     wanted: list[Node] = []
 
     def note(nodes: Sequence[Node]) -> list[bytes]:
@@ -143,7 +143,7 @@ def _with_one_reading(read: Read, *questions: Callable[[Read], list[bytes]]) -> 
 
 
 def _size(connection: Connection, size: int | None, *, field: str, needed: int) -> int:
-    """Return the size of a tree that was asked for, or the one to be taken where none was.
+    """Return the requested size of the tree, or the default if none was requested.
 
     Raises:
         ProjectionInconsistent: the latest checkpoint cannot be read.

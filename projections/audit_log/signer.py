@@ -1,13 +1,13 @@
-"""Signing checkpoints, and holding the log to those that are outside the database.
+"""Sign checkpoints, and compare the log with the checkpoints outside the database.
 
-What a checkpoint says can be held against the ledger for ever. So none is signed that contradicts
-the last one outside, and none for what is not yet on the disk: only committed entries are read,
-and a commit is on the disk before anybody can read it. The note goes into the file first; what a
-crash leaves undone after that, the next call does.
+A checkpoint can be used as evidence against the ledger for ever. So the signer never contradicts
+the last checkpoint outside the database, and signs only what is already on disk: it reads committed
+entries, and a commit is on disk before anyone can read it. The note is written to the file first;
+the next call completes what a crash interrupted after that.
 
-Of a ledger on a server each machine has a file of its own, and whichever has the turn signs. What
-another machine has signed is then in the database and not in the file; where it was signed by the
-ledger's key, and the log agrees with it, it is taken over into the file.
+Each machine has its own checkpoint file. With a database server, the machine that holds the signing
+lock signs, and the others find its checkpoints in the database. A checkpoint from there is added to
+a machine's own file if the ledger's key signed it and the log agrees with it.
 """
 
 from collections.abc import Callable
@@ -51,14 +51,14 @@ _IN_THE_DATABASE = "in the database"
 
 
 class Looked(NamedTuple):
-    """What a look found.
+    """The result of comparing the log with the last checkpoint.
 
     Args:
-        note: the last one; ``None`` if there is none yet.
-        last: the checkpoint in it, with which the log agrees.
-        outside: the size of the last checkpoint in the file; 0 if there is none yet.
-        kept: the size of the last checkpoint in the database; 0 if there is none yet.
-        now: what the log has come to.
+        note: note of the last checkpoint; ``None`` if there is none.
+        last: that checkpoint, with which the log agrees.
+        outside: size of the last checkpoint in the file; 0 if there is none.
+        kept: size of the last checkpoint in the database; 0 if there is none.
+        now: current size and root of the log.
     """
 
     note: str | None
@@ -69,15 +69,15 @@ class Looked(NamedTuple):
 
 
 class Signer:
-    """Signs what the log has come to, and says whether it is still the log that was signed.
+    """Sign the current log, and find out whether it is still the log that was signed.
 
-    Any number of processes on any number of machines have one; one of them signs at a time.
+    Any number of processes on any number of machines may have a signer; one signs at a time.
     """
 
     def __init__(
         self, database: Database, key: SigningKey, path: Path, clock: Callable[[], datetime]
     ) -> None:
-        """Sign with ``key`` and keep what was signed in the file at ``path``."""
+        """Sign with ``key`` and append the checkpoints to the file at ``path``."""
         self._database = database
         self._key = key
         self._path = path
@@ -88,42 +88,42 @@ class Signer:
 
     @property
     def key(self) -> SigningKey:
-        """What checkpoints are signed with."""
+        """The key that signs checkpoints."""
         return self._key
 
     @property
     def path(self) -> Path:
-        """The file of the checkpoints outside the database."""
+        """The checkpoint file outside the database."""
         return self._path
 
     @property
     def doubt(self) -> str | None:
-        """Why nothing may be changed; ``None`` as long as nothing speaks against it."""
+        """Why changes are refused; ``None`` if the last comparison found no difference."""
         return self._doubt
 
     def adopt(self, key: SigningKey) -> None:
-        """Sign with another key from now on, for the log of its name."""
+        """Sign with another key from now on, for the log of that name."""
         self._key = key
         self._doubt = None
 
     def check_append(self) -> None:
-        """Refuse a change to a log that is not the one that was signed.
+        """Refuse a change if the log is not the one that was signed.
 
         Raises:
-            HistoryInDoubt: it is not, as far as the last look could tell.
+            HistoryInDoubt: the last comparison found a difference.
         """
         if self._doubt is not None:
             raise HistoryInDoubt(self._doubt)
 
     def checkpoint_over(self, size: int) -> Checkpoint | None:
-        """Return a checkpoint over so many entries that this ledger's key has signed, if any.
+        """Return a checkpoint of this size that this ledger's key signed, if there is one.
 
-        It is the last in the file, or, of a ledger on a server, the last in the database that any
-        machine has signed: nobody can make one without the key.
+        It is the last one in the file, or, with a database server, the last one in the database
+        that any machine signed: nobody can make one without the key.
 
         Raises:
-            HistoryInDoubt: the last one in the file is over more, or was signed by another key.
-            LedgerUnavailable: the database cannot be asked.
+            HistoryInDoubt: the last one in the file has a larger size or another key's signature.
+            LedgerUnavailable: the database did not answer.
         """
         notes = {_OUTSIDE: self._last_note()}
         if not self._database.is_a_file:
@@ -145,12 +145,12 @@ class Signer:
         return None
 
     def look(self) -> Looked:
-        """Hold the log against the last checkpoint outside, and remember what comes of it.
+        """Compare the log with the last checkpoint outside the database, and keep the result.
 
         Raises:
-            HistoryInDoubt: the log is smaller or another one, or it cannot be told because the
-                file cannot be read.
-            LedgerUnavailable: the database cannot be asked.
+            HistoryInDoubt: the log is smaller or differs, or the file cannot be read, so that it
+                is not known.
+            LedgerUnavailable: the database did not answer.
         """
         try:
             looked = self._look()
@@ -161,17 +161,17 @@ class Signer:
         return looked
 
     def sign(self) -> Checkpoint | None:
-        """Sign the log as it is, unless there is nothing new or somebody else is at it.
+        """Sign the current log, unless nothing is new or another process holds the signing lock.
 
         Returns:
-            The checkpoint that was signed now.
+            The new checkpoint, if one was signed.
 
         Raises:
             HistoryInDoubt, LedgerUnavailable: as for `look`; or the file cannot be written.
         """
         try:
             with exclusively(self._database, "signing") as alone:
-                # Who does not sign looks all the same, to learn what may not be changed any more.
+                # Check the log even without the signing lock, to learn whether to refuse changes.
                 looked = self.look()
                 return self._sign(looked) if alone else None
         except (OSError, ValueError) as error:
@@ -181,11 +181,11 @@ class Signer:
     def _sign(self, looked: Looked) -> Checkpoint | None:
         if looked.note is not None and looked.outside < looked.last.size:
             if not looked.outside:
-                # What the database had before is taken on trust, this once.
+                # The first checkpoint of this machine's file comes from the database unverified.
                 _log.warning("checkpoint_file_begun", origin=self._key.name, size=looked.last.size)
             append_note(self._path, looked.note, self._database.owner)
         if looked.note is not None and looked.kept < looked.last.size:
-            # A crash came between the file and the database, and perhaps before the disk.
+            # A crash came after the note was written to the file, perhaps before it was synced.
             sync_notes(self._path)
             self._keep(looked.last, looked.note)
         if looked.now.size == looked.last.size:
@@ -196,13 +196,14 @@ class Signer:
         return looked.now
 
     def _keep(self, checkpoint: Checkpoint, note: str) -> None:
-        # The note is in the file by now: where it is missing here, the next look puts it back.
+        # The file already has the note, so if this fails, the next call stores it.
         with self._database.without_standby().write() as connection:
             keep_note(connection, checkpoint, note, self._clock())
 
     def _look(self) -> Looked:
-        # In the reverse order of their writing, for others may be signing: first the database's
-        # own notes, then the file, which has them all, then the log, which has all that is signed.
+        # Read in the reverse order of writing, because another machine may be signing: first the
+        # notes in the database, then the file, which has all of them, then the log, which has all
+        # entries that were signed.
         if not self._database.is_in_place():
             raise HistoryInDoubt(
                 "the database's file was exchanged for another while it was open; start anew"
@@ -232,7 +233,7 @@ class Signer:
                         f" has changed it; {_WAY_ON}"
                     )
             elif note is None:
-                # Whoever can write to the table may have put anything there.
+                # Anyone who can write to the table may have put anything there.
                 signed_by = kept_note and kept_note.partition("\n")[0][:60]
                 self._check_new(kept, forked=forked, signed_by=signed_by)
             elif size > outside:
@@ -245,9 +246,9 @@ class Signer:
         return Looked(note, last, outside, size, now)
 
     def _check_entries(self, last: Checkpoint, now: Checkpoint) -> None:
-        """Check that each entry after the last checkpoint is of an event that the ledger wrote."""
+        """Check that the ledger wrote the event of each entry after the last checkpoint."""
         if self._database.given_seals is None:
-            # Only a look from aside, such as doctor's without the pepper, which signs nothing.
+            # For `doctor` without the pepper, for example; such a signer signs nothing.
             return
         since = self._checked
         if not last.size < since.size <= now.size:
@@ -265,7 +266,7 @@ class Signer:
         self._checked = now
 
     def _forked(self, connection: Connection) -> bool:
-        """Tell whether the log was forked; it has to be to the name that is signed for here."""
+        """Return whether the log was forked; the last fork must be to this signer's name."""
         try:
             fork = last_fork(connection)
         except (PoisonEvent, ProjectionInconsistent) as error:
@@ -290,7 +291,7 @@ class Signer:
     def _check_new(
         self, kept: tuple[int, str] | None, *, forked: bool, signed_by: str | None
     ) -> None:
-        """Hold a log without a checkpoint outside to never having had one."""
+        """Verify that a log without a checkpoint file never had a checkpoint."""
         if kept is not None:
             raise HistoryInDoubt(
                 f"{kept[0]} entries were signed, and the file of the checkpoints is gone or empty;"
@@ -305,7 +306,7 @@ class Signer:
             )
 
     def _check_not_from_before(self, note: str, *, forked: bool) -> None:
-        """Refuse a file of checkpoints that another machine's fork left here."""
+        """Reject a checkpoint file of the log before a fork that was run on another machine."""
         origin = note.partition("\n")[0][:60]
         if forked and origin != self._key.name:
             raise HistoryInDoubt(
@@ -338,8 +339,8 @@ class Signer:
             ) from error
 
     def _difference_of(self, connection: Connection, note: str, found: bytes | None) -> str:
-        """Say between which checkpoints the log is another one."""
-        # Asked for at every look, and with a large file no matter of microseconds.
+        """Say between which checkpoints the log was changed."""
+        # Cached, because each comparison asks for it and a large file takes long to search.
         if self._difference is None or self._difference[:2] != (note, found):
             self._difference = note, found, where_it_differs(connection, self._path)
         return self._difference[2]

@@ -1,4 +1,4 @@
-"""The signing key's file: made once, outside the database."""
+"""The file of the signing key: created once, outside the database."""
 
 from pathlib import Path
 
@@ -18,17 +18,17 @@ def read_or_make_signing_key(
     owner: FileOwner | None = None,
     on_repair: OnRepair = log_repair,
 ) -> SigningKey:
-    """Read the key that checkpoints are signed with; where there is no file, make one.
+    """Read the signing key of checkpoints; create one if there is no file.
 
-    The key's name is the log's origin: one that no other ledger has.
+    The key's name is the log's origin, which is unique to the ledger.
 
     Args:
-        owner: of a new file; ``None`` for the owner of its folder.
-        on_repair: is called with what was done about a file that others could open.
+        owner: owner of a new file; ``None`` for the owner of its folder.
+        on_repair: called if other accounts could open the file and its mode was repaired.
 
     Raises:
-        LedgerUnavailable: the file cannot be read or made, or holds no signing key, or others can
-            open it.
+        LedgerUnavailable: the file cannot be read or created, holds no signing key, or other
+            accounts can open it.
     """
     try:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Tiles and bundles of the tree as it is stored."""
+"""Tiles and entry bundles of the stored tree."""
 
 from sqlalchemy import Connection, select
 
@@ -12,10 +12,10 @@ def read_tile(connection: Connection, path: str) -> bytes:
     """Return the content of a tile or a bundle.
 
     Args:
-        path: from ``/tile/`` on.
+        path: its path, beginning with ``/tile/``.
 
     Raises:
-        TileNotFound: it is no such path, or the tree does not have all of it yet.
+        TileNotFound: the path is malformed, or the tree does not fill the tile yet.
         ProjectionInconsistent: the tree is damaged.
     """
     try:
