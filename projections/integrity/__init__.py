@@ -1,1 +1,1 @@
-"""Check that the ledger is as it was written: what ``keyledger audit verify`` does."""
+"""Check that the ledger is as it was written; implements ``keyledger audit verify``."""

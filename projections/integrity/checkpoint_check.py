@@ -1,4 +1,4 @@
-"""Checking signed checkpoints, kept in the database and outside it, against the tree."""
+"""Verify signed checkpoints, inside and outside the database, against the tree."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -34,7 +34,7 @@ _NOT_SIGNED = (
 
 
 class Kept(NamedTuple):
-    """A note, and where it is kept; the place says its size where it does."""
+    """A note and its place, with the origin and size that the place states, if it does."""
 
     place: str
     note: str
@@ -48,14 +48,14 @@ def check_checkpoints(
     findings: Findings,
     on_batch: OnBatch,
 ) -> int:
-    """Hold the tree to every checkpoint; return how many there are.
+    """Compare the tree with every checkpoint; return the number of checkpoints.
+
+    The roots are computed from stored hashes; the check of the log verifies that these belong to
+    the entries.
 
     Args:
         notes: signed checkpoints from outside the database.
-        keys: the ledger's public keys, of which one has signed each checkpoint.
-
-    The roots are made of the stored hashes: whether these belong to the entries is for the check
-    of the log to say.
+        keys: the ledger's public keys; one of them must have signed each checkpoint.
     """
     known = tuple(keys)
     count = 0
@@ -73,10 +73,10 @@ def check_checkpoints(
 
 
 class _Source:
-    """Where checkpoints come from.
+    """Check the checkpoints from one place.
 
-    The first one that contradicts the log is told with what is wrong; all later ones that do are
-    told together, with the last of them, so that it is known how much is gone.
+    The first checkpoint that contradicts the log is reported in detail. All later ones are reported
+    together with the largest of them, which shows how many entries are missing.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class _Source:
                     self._compare(connection, size, kept.place, checkpoint)
 
     def end(self) -> None:
-        """Tell of the checkpoints that contradict the log after the first one."""
+        """Report the checkpoints that contradict the log after the first one."""
         if not self._others:
             return
         gone = (
@@ -158,27 +158,27 @@ class _Source:
 
 
 def former_origins(connection: Connection) -> set[str]:
-    """Return what the log was called before it was forked, each time.
+    """Return the names that the log had before its forks.
 
-    A fork whose entry cannot be read is left out: then the checkpoints before it are findings.
+    A fork whose entry cannot be read is left out; the checkpoints before it are then findings.
     """
     forks = connection.scalars(
         select(entries.table.c.entry).where(entries.table.c.type == Forked.TOPIC)
     )
     origins = set()
     for entry in forks:
-        # The check of the log names an entry that cannot be read.
+        # The check of the log reports an entry that cannot be read.
         with suppress(ValueError, TypeError, LookupError):
             origins.add(str(orjson.loads(entry)["data"]["previous_origin"]))
     return origins
 
 
 def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
-    """Read the notes in the database, the smallest of each origin first, a page to a transaction.
+    """Read the notes in the database, smallest of each origin first, one page per transaction.
 
-    What was signed before a fork is left out: the log does not claim to be the one of then.
+    Checkpoints from before a fork are left out: the log no longer claims to agree with them.
 
-    The next page is read when it is asked for, after what came before it was compared.
+    A page is read only when it is needed, after the checkpoints before it were compared.
     """
     place = tuple_(checkpoints.c.origin, checkpoints.c.size)
     query = (

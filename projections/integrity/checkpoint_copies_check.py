@@ -1,10 +1,10 @@
-"""Comparing the checkpoints in the database with those in the file outside it.
+"""Compare the checkpoints in the database with those in the file outside it.
 
-A note is written into the file first, then into the database, so that the file may have one more
-at its end. Where there is one machine, each has all notes that the other has. Where a ledger is on
-a server, each machine has a file of its own: it begins when the machine does, and of what others
-have signed it takes over only the last. So a note that only the database has says nothing there,
-and one that only the file has says that a row is gone.
+A note is written to the file first and then to the database, so the file may have one more at its
+end. With a single machine, each place has all notes of the other. With a database server, each
+machine has its own file, which begins with the machine's first start and gets only the last
+checkpoint of other machines. So a note that only the database has is no finding there; a note that
+only the file has means that a row was deleted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ _ROW = "find out who can write to the database past the ledger; the note is in t
 
 
 def noting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[str]:
-    """Yield notes, and add the size that each says to those of its origin."""
+    """Yield the notes, and collect the size that each states by its origin."""
     for note in notes:
         origin, _, rest = note.partition("\n")
         size = rest.partition("\n")[0]
@@ -33,14 +33,14 @@ def noting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[
 
 
 def compare_places(database: Database, origin: str, outside: list[int]) -> Iterator[Finding]:
-    """Yield what is missing in the file of the checkpoints, or in the database.
+    """Yield a finding for each checkpoint that is missing in the file or in the database.
 
     Args:
-        origin: of the log that is signed for now; a fork begins a new file.
-        outside: the sizes of the notes in the file, in their order.
+        origin: name of the current log; a fork begins a new file.
+        outside: sizes of the notes in the file, in file order.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with database.read() as connection:
         inside = set(

@@ -1,7 +1,7 @@
-"""Checking the log itself: events, their entries, and the hashes of the tree, one by one.
+"""Check the log itself: every event, its entry, and the stored hashes of the tree.
 
-Of each leaf the ledger keeps three things that must agree: the event, the entry made of it, and
-the hash of the entry. Where one of them does not, the other two tell which it is.
+For each leaf the ledger stores three things that must agree: the event, the entry made from it, and
+the hash of the entry. If one of them differs, the other two show which one it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,32 +33,32 @@ _DECIDE = (
 )
 
 OnBatch = Callable[[int, int], None]
-"""Called between batches, outside of all transactions, with what is done and how much there is."""
+"""Called between batches, outside transactions, with the amount done and the total."""
 
 
 class Extent(NamedTuple):
-    """How far the log went when it was looked at; it goes on growing meanwhile."""
+    """The end of the log when the check began; the log may grow meanwhile."""
 
     position: int
     size: int
 
 
 def extent_of(connection: Connection) -> Extent:
-    """Return the position of the last event, and how many entries there are."""
+    """Return the position of the last event and the number of entries."""
     return Extent(last_position(connection), entries.size_of(connection))
 
 
 class LogCheck:
-    """One walk through events and entries side by side, in their common order."""
+    """Walk through events and entries side by side, in their common order."""
 
     def __init__(self, database: Database, findings: Findings) -> None:
-        """Begin before the first of them."""
+        """Begin before the first entry."""
         self._database = database
         self._findings = findings
         self._next_leaf = 0
-        # None once an entry is missing: what comes after it is in another place than it was.
+        # None once an entry is missing, because all later ones have moved.
         self._tree: Growth | None = Growth(0, lambda _nodes: [])
-        # The halves of rotations, which are told next to each other, whose other half is to come.
+        # A rotation has two events next to each other: the first waits here for the second.
         self._rotations: dict[tuple[str, str], int] = {}
         self.events = 0
         self.entries = 0
@@ -66,11 +66,11 @@ class LogCheck:
 
     @property
     def root(self) -> bytes | None:
-        """The root of the tree as far as it was walked; ``None`` if an entry is missing."""
+        """The root of the tree so far; ``None`` if an entry is missing."""
         return None if self._tree is None else self._tree.root()
 
     def run(self, extent: Extent, on_batch: OnBatch) -> None:
-        """Walk up to an extent, in short transactions."""
+        """Check everything up to an extent, in short transactions."""
 
         def told(last: int) -> None:
             on_batch(last, extent.position)
@@ -101,7 +101,7 @@ class LogCheck:
                 self._take_event(event, "it has no entry in the audit trail")
                 event = next(stored, None)
             else:
-                # Each has its other half elsewhere.
+                # The event's entry and the entry's event both exist in another place.
                 assert event is not None  # noqa: S101 - the branches before leave no other case
                 assert entry is not None  # noqa: S101 - as above
                 self._take_entry(entry)
@@ -156,7 +156,7 @@ class LogCheck:
         self._read(stored)
 
     def _read(self, stored: Row[Any]) -> bytes | None:
-        """Return the entry that belongs to an event; ``None`` if the event cannot be read."""
+        """Return the entry that an event serializes to; ``None`` if the event cannot be read."""
         self.events += 1
         try:
             event = decode_canonical(stored)
@@ -188,7 +188,7 @@ class LogCheck:
             self._rotations[rotation] = position
 
     def _place(self, made: Row[Any]) -> None:
-        """Hold an entry to its leaf index."""
+        """Check that the entry's leaf index is the next one."""
         self.entries += 1
         if made.leaf_index != self._next_leaf:
             first, last = sorted((self._next_leaf, made.leaf_index))
@@ -198,7 +198,7 @@ class LogCheck:
         self._next_leaf = made.leaf_index + 1
 
     def _hold_to_hash(self, made: Row[Any], right: bytes | None, *, told: bool = False) -> None:
-        """Hold the stored hashes to an entry: the right one, or else the one that is there."""
+        """Compare the stored hashes with the right entry, or with the stored one if not known."""
         entry = made.entry if right is None else right
         if not isinstance(entry, bytes):
             self._tree = None
@@ -239,7 +239,7 @@ class LogCheck:
 def _paged(
     database: Database, query: Select[Any], table: Table, on_page: Callable[[int], None]
 ) -> Iterator[Row[Any]]:
-    """Read rows in the order of their table's primary key, a page to a transaction."""
+    """Read rows in the order of their primary key, one page per transaction."""
     (key,) = table.primary_key
     after = _LOWEST
     while True:

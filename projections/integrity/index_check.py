@@ -1,9 +1,9 @@
-"""Checking that the indexes of an SQLite database say what their tables say.
+"""Check that the indexes of an SQLite database agree with their tables.
 
-A question may be answered from an index alone, and nothing forces an index to agree with its table:
-whoever can change the schema of the file can take an index out of it, change a row, and put the
-index back. So the newest version of a key could be another one by the index than by the table, and
-what walks through the tables would find nothing wrong. On PostgreSQL, SQL alone cannot do that.
+A query may be answered from an index alone, and nothing forces an index to agree with its table.
+Someone who can change the schema of the file can detach an index, change a row, and attach the
+index again. A query by index would then find another newest version of a key than the table has,
+and a scan of the tables would find nothing wrong. On PostgreSQL this is not possible with SQL.
 """
 
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ _REMEDY = (
 
 
 def problems_of_file(connection: Connection, table: str | None = None) -> list[str]:
-    """Return what SQLite's own checks find in a table and its indexes, or in the whole file.
+    """Return the problems that SQLite's own checks find in a table or in the whole file.
 
-    The quick check comes first, for the full one fails on pages that cannot be read.
+    The quick check runs first, because the full one fails on pages that cannot be read.
     """
     argument = "" if table is None else f"({table})"
     for check in ("quick_check", "integrity_check"):
@@ -38,16 +38,16 @@ def problems_of_file(connection: Connection, table: str | None = None) -> list[s
 
 
 def index_findings(database: Database, on_batch: OnBatch) -> Iterator[Finding]:
-    """Check the pages and the indexes of each table that is there.
+    """Check the pages and the indexes of every table that exists.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     if database.url.get_backend_name() == POSTGRESQL:
         return
     with database.read() as connection:
         there = set(connection.scalars(_TABLES_THERE))
-    # That a table is missing is a finding about the schema.
+    # The schema check reports missing tables.
     tables = [table for table in TABLES if table.name in there]
     for done, table in enumerate(tables, start=1):
         with database.read() as connection:

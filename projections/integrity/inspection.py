@@ -1,4 +1,4 @@
-"""Looking at a database without making, upgrading or changing it."""
+"""Inspect a database without creating, migrating or changing it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +36,13 @@ FileKind = Literal["absent", "empty", "foreign", "rollback journal", "wal"]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was found in a ledger's tables.
+    """What the tables of a ledger contain.
 
     Args:
-        revision: the revision of the durable ones; ``None`` if there are none.
-        events: how many events there are; 0 if they were not counted.
-        projections: how far each has come; none if they were not looked at, because the tables are
-            of another revision.
-        schema: how the tables differ from those of the program.
+        revision: revision of the durable tables; ``None`` if there are none.
+        events: number of events; 0 if they were not counted.
+        projections: status of each projection; empty if the tables have another revision.
+        schema: differences from the program's table definitions.
     """
 
     revision: str | None
@@ -54,11 +53,11 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class FileInspection:
-    """What was found in the file of an SQLite database.
+    """Properties of an SQLite file.
 
     Args:
-        synchronous: how far the database goes to keep a commit; 2 is FULL.
-        problems: what SQLite's own check of the file found; none if it is sound.
+        synchronous: value of the pragma; 2 is FULL.
+        problems: findings of SQLite's own check of the file.
     """
 
     synchronous: int
@@ -67,16 +66,16 @@ class FileInspection:
 
 @dataclass(frozen=True, slots=True)
 class ServerInspection:
-    """What was found of a PostgreSQL server.
+    """Properties of a PostgreSQL server and of the connection to it.
 
     Args:
-        version: of the server.
-        role: as what one is connected.
-        is_encrypted: whether the connection is.
-        not_durable: the settings by which a commit may be lost in a crash.
-        may_change_history: whether the role may change or delete what was recorded.
-        has_ledger: whether there are a ledger's tables.
-        not_granted: what the role may not do with them that a server has to.
+        version: version of the server.
+        role: role of the connection.
+        is_encrypted: whether the connection uses TLS.
+        not_durable: settings with which a crash may lose a commit.
+        may_change_history: whether the role may change or delete recorded events and entries.
+        has_ledger: whether the tables of a ledger exist.
+        not_granted: privileges that a server needs and the role lacks.
     """
 
     version: str
@@ -89,12 +88,12 @@ class ServerInspection:
 
 
 def kind_of_file(path: Path) -> FileKind:
-    """Tell what a database file is, by its header alone (SQLite file format, section 1.3).
+    """Return the kind of a database file from its header (SQLite file format, section 1.3).
 
     Opening a file with SQLite may change it; reading 20 bytes does not.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -109,10 +108,10 @@ def kind_of_file(path: Path) -> FileKind:
 
 
 def inspect_file(database: Database) -> FileInspection:
-    """Look at the file of an SQLite database that is open.
+    """Inspect the file of an open SQLite database.
 
     Raises:
-        LedgerUnavailable: it cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with database.read() as connection:
         return FileInspection(
@@ -122,10 +121,10 @@ def inspect_file(database: Database) -> FileInspection:
 
 
 def inspect_server(database: Database) -> ServerInspection:
-    """Look at the server of a database that is open.
+    """Inspect the server of an open database.
 
     Raises:
-        LedgerUnavailable: it cannot be asked.
+        LedgerUnavailable: the server did not answer.
     """
     with database.read() as connection:
         version, role, is_encrypted, may_change, *settings = connection.execute(_SERVER).one()
@@ -147,14 +146,14 @@ def inspect_server(database: Database) -> ServerInspection:
 
 
 def contents_of(database: Database) -> Contents:
-    """Look at the tables of a database that is open and sound.
+    """Inspect the tables of an open database whose file has no problems.
 
     Raises:
-        LedgerUnavailable: it cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with database.read() as connection:
         revision = current_revision(connection)
-        # In tables of another shape there is nothing reliable to count.
+        # The tables of another revision have other columns, so nothing is read from them.
         if revision != HEAD:
             return Contents(revision)
     schema = tuple(schema_findings(database))

@@ -1,7 +1,7 @@
-"""Checking the life of each key: what the ledger's rules let follow on what.
+"""Check the history of each key: which event may follow which.
 
-The rules are those that the offline verifier knows. Events are read key by key, so that no more
-than one key is in memory.
+The rules are those of the offline verifier. Events are read key by key, so at most one key's
+history is in memory.
 """
 
 from collections.abc import Iterator
@@ -28,10 +28,9 @@ _place = tuple_(type_coerce(events.c.originator_id, any_aggregate_id), events.c.
 
 
 def check_lives(database: Database, until: int, findings: Findings, on_batch: OnBatch) -> int:
-    """Check the events of every key up to a position; return how many keys there are.
+    """Check the events of every key up to a position; return the number of keys.
 
-    Events that cannot be read are passed over, and with them the rest of their keys' lives: the
-    check of the log names them.
+    The history of a key ends at an event that cannot be read; the check of the log reports it.
     """
     keys = 0
     for _, life in groupby(_by_key(database, until, on_batch), key=lambda row: row.originator_id):
@@ -72,7 +71,7 @@ def _finding(key_id: str, position: int, wrong: str, remedy: str) -> Finding:
 
 
 def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[Any]]:
-    """Read events in the order of their keys and versions, a page to a transaction."""
+    """Read events in the order of their keys and versions, one page per transaction."""
     query = (
         select(events)
         .where(events.c.id <= until)

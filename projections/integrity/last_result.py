@@ -1,9 +1,9 @@
-"""What the last attestation found, for all processes to see, on whichever machine they run.
+"""The result of the last integrity check, for all processes on all machines.
 
-One result is kept, the last: it says how the ledger is. How it was before is told by the log and by
-whoever collects the metrics.
+Only the last result is kept: it is the current state of the ledger. Logs and metrics have the
+earlier ones.
 
-The row has a seal over all its columns. A row without a right seal is not used: otherwise a planted
+The row has a seal over all its columns. A row without a valid seal is not used: otherwise a forged
 row would hide findings and delay the next integrity check.
 """
 
@@ -20,7 +20,7 @@ from projections.store.invalid_utf8 import illegible_text
 from projections.store.schema import last_attestation as table
 
 _ROWS_READ = 100
-"""Rows that are read to find one with a right seal; the program writes one row."""
+"""Rows that are read to find one with a valid seal; the program writes only one row."""
 
 _SEALED = [column.name for column in table.c if column.name != "seal"]
 _NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
@@ -28,7 +28,7 @@ _NUMBERS = ("position", "events", "entries", "keys", "checkpoints", "findings")
 
 @dataclass(frozen=True, slots=True)
 class LastFinding:
-    """What is wrong with what, and what to do next."""
+    """A finding: the object, what is wrong with it, and what to do next."""
 
     name: str
     wrong: str
@@ -37,13 +37,13 @@ class LastFinding:
 
 @dataclass(frozen=True, slots=True)
 class LastAttestation:
-    """What the last attestation found, whichever process made it.
+    """The result of the last integrity check of any process.
 
     Args:
-        finished_at: when it ended.
-        position: of the last event that it looked at.
-        events, entries, keys, checkpoints: how many of them it looked at.
-        findings: how many there were.
+        finished_at: when the check ended.
+        position: position of the last event that was checked.
+        events, entries, keys, checkpoints: how many of them were checked.
+        findings: number of findings.
         listed: the first of them.
     """
 
@@ -58,10 +58,10 @@ class LastAttestation:
 
 
 def keep_attestation(database: Database, last: LastAttestation) -> None:
-    """Write a result down in the place of the one before, without waiting for a standby.
+    """Replace the stored result, without waiting for a standby.
 
     Raises:
-        LedgerUnavailable: it cannot be written.
+        LedgerUnavailable: the result cannot be stored.
     """
     row = asdict(last) | {
         "finished_at": to_text(last.finished_at),
@@ -74,13 +74,13 @@ def keep_attestation(database: Database, last: LastAttestation) -> None:
 
 
 def last_attestation(database: Database, now: datetime) -> LastAttestation | None:
-    """Return what came of the last attestation; ``None`` if there is no row that may be used.
+    """Return the result of the last integrity check; ``None`` if no row may be used.
 
-    A row without a right seal is not used, and neither is a result of the future. Then the next
-    integrity check is due at once.
+    A row without a valid seal, or with a time in the future, is not used. The next integrity check
+    is then due at once.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     query = select(table).order_by(table.c.finished_at.desc()).limit(_ROWS_READ)
     with database.read() as connection, illegible_text(connection):

@@ -1,9 +1,8 @@
-"""Comparing the tables of the database with those that the program expects.
+"""Compare the database's tables with the program's table definitions.
 
-Whoever can write to a database can also let it do something else than it is told: a trigger that
-changes a row as it is written, a view in place of a table, a unique index that is gone. What is
-expected follows from the definitions of the tables: it is what the same kind of database makes of
-them, so that nothing about it is written down twice.
+Someone who can change a database can also change what statements do: with a trigger that changes a
+row while it is written, a view in place of a table, or a missing unique index. The expected schema
+is what the same kind of database makes of the table definitions, so it is not written down twice.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ _REVISION = Table(
     "alembic_version", MetaData(), Column("version_num", String(32), primary_key=True)
 )
 TABLES = (_REVISION, *metadata.sorted_tables, *(view.table for view in VIEWS))
-"""All tables of a ledger, as this program makes them."""
+"""All tables of a ledger, as this program creates them."""
 
 _ATTEMPTS = 5
 _BEING_REPLACED = "a rebuild is replacing the tables at this moment; try again shortly"
@@ -44,10 +43,10 @@ _SHADOWS = text(
 
 
 def refuse_what_no_rebuild_mends(findings: Sequence[Finding]) -> None:
-    """Refuse to work with tables that differ, unless a rebuild of a projection mends it.
+    """Refuse to work with changed tables, unless rebuilding a projection repairs them.
 
     Raises:
-        SchemaChanged: something else differs.
+        SchemaChanged: something differs that a rebuild does not repair.
     """
     others = [finding for finding in findings if not is_mended_by_rebuild(finding)]
     if others:
@@ -55,7 +54,7 @@ def refuse_what_no_rebuild_mends(findings: Sequence[Finding]) -> None:
 
 
 def refuse_schema(findings: Sequence[Finding]) -> None:
-    """Refuse to work with tables that differ from those of the program.
+    """Refuse to work with changed tables.
 
     Raises:
         SchemaChanged: something differs; the message names the first differences.
@@ -68,12 +67,12 @@ def refuse_schema(findings: Sequence[Finding]) -> None:
 
 
 def schema_findings(database: Database) -> list[Finding]:
-    """Return how the tables differ from those that the program expects.
+    """Return the differences between the database's tables and the program's.
 
-    Only the catalog is read, so that it takes as long for a large ledger as for a small one.
+    Only the catalog is read, so the time does not depend on the size of the ledger.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     names = [table.name for table in TABLES]
     is_on_postgresql = database.url.get_backend_name() == POSTGRESQL
@@ -89,12 +88,12 @@ def schema_findings(database: Database) -> list[Finding]:
 
 
 def is_mended_by_rebuild(finding: Finding) -> bool:
-    """Tell whether a rebuild of a projection mends what was found."""
+    """Return whether rebuilding a projection repairs what was found."""
     return finding.remedy.startswith(_REBUILD)
 
 
 def changed_tables(findings: Iterable[Finding]) -> set[str]:
-    """Return the names of the tables that findings about the schema are about."""
+    """Return the names of the tables that these findings about the schema are about."""
     return {finding.name.removeprefix(_THE_TABLE) for finding in findings}
 
 
@@ -167,15 +166,15 @@ def _additions_of_shadows(shadows: Shapes) -> Iterator[Finding]:
 def _shapes_on_postgresql(database: Database, names: Collection[str]) -> tuple[Shapes, Shapes]:
     """Return the shapes of the tables with these names, and of the shadow tables.
 
-    A rebuild replaces and drops tables meanwhile. PostgreSQL's functions that find a table or
-    describe an index do not use the snapshot of the transaction: a table that was replaced seems to
-    be missing, and one that was dropped is an error. A new transaction sees neither.
+    A rebuild may replace and drop tables meanwhile. PostgreSQL's functions that look up a table or
+    describe an index do not use the transaction's snapshot: a replaced table seems to be missing,
+    and a dropped one raises an error. A new transaction has neither problem.
     """
     for remaining in reversed(range(_ATTEMPTS)):
         try:
             with database.read() as connection:
                 found = postgresql_shapes.shapes_of(connection, names)
-                # A shadow becomes a live table, with all that is on it.
+                # A shadow table becomes a live table, with everything attached to it.
                 shadows = postgresql_shapes.shapes_of(connection, _shadows(connection))
         except postgresql_shapes.TableDroppedMeanwhile as error:
             if not remaining:
@@ -202,9 +201,9 @@ _expected_by_database: dict[str, Shapes] = {}
 
 
 def _expected_on_postgresql(database: Database) -> Shapes:
-    """Let the server make the tables in a transaction that is then taken back.
+    """Let the server create the tables in a transaction that is rolled back.
 
-    Only the server knows how it spells an expression of an index.
+    Only the server knows how it prints the expression of an index.
     """
     if database.name not in _expected_by_database:
         with database.write() as connection:

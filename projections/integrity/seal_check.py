@@ -1,6 +1,6 @@
-"""Check the seals of rows beside the log.
+"""Check the seals of rows outside the log.
 
-These are digests, sessions of the console, the last integrity check, and the id of the secret.
+These are digests, console sessions, the last integrity result, and the id of the secret.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -30,9 +30,9 @@ class _Sealed(NamedTuple):
     """A table whose rows have seals.
 
     Args:
-        is_right: tells whether the seal of some values is right.
-        name: names a row.
-        remedy: what to do about a row whose seal is not.
+        is_right: returns whether a seal is valid for the values of a row.
+        name: returns the name of a row, for a finding.
+        remedy: what to do about a row without a valid seal.
     """
 
     table: Table
@@ -44,14 +44,14 @@ class _Sealed(NamedTuple):
 def check_seals(
     database: Database, findings: Findings, on_batch: OnBatch, *, changed: Collection[str] = ()
 ) -> None:
-    """Check every row that has a seal, beside those of the log and of the views.
+    """Check every row that has a seal, except those of events and views.
 
     Args:
-        changed: names of the tables that are not as the program made them. One of these that
-            cannot be read is passed over: there is a finding about it.
+        changed: names of tables that differ from the program's. If one of these cannot be read, it
+            is skipped: the schema check has reported it.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     seals = database.seals
     if not seals.checks:

@@ -1,7 +1,7 @@
-"""Checking times and states that no event has, and that something could depend on.
+"""Check stored times and states that are not in any event and that something may depend on.
 
-One rule holds for all of them: a stored time in the future is a finding, and switches nothing off.
-Where a time decides when work is due next, one in the future counts as none.
+One rule holds for all of them: a time in the future is a finding, and never disables anything. If a
+time decides when a task is due next, a time in the future is ignored.
 """
 
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ from projections.store.schema import (
 from projections.views.registry import VIEWS
 
 SKEW = timedelta(minutes=5)
-"""By how much the clocks of two machines may differ."""
+"""Maximum difference between the clocks of two machines."""
 
 _TIME_LENGTH = 27
 _SPELLING = "____-__-__T__:__:__.______Z"
 _SHOWN = 10
-"""Findings about one column; there may be as many as there are keys."""
+"""Maximum number of findings about one column; a column may have one for each key."""
 
 _MAY_BE_LATER = {("console_sessions", "expires_at")}
-"""Times that lie in the future as they should."""
+"""Times that are normally in the future."""
 
 _PLANTED = "find out who can write to the database past the ledger, and "
 _REMEDIES = {
@@ -47,15 +47,15 @@ _OF_SHADOWS = ("rebuild", "check", "previous")
 
 
 def is_in_the_future(at: datetime, now: datetime) -> bool:
-    """Tell whether a stored time is later than any clock of the ledger can have said."""
+    """Return whether a stored time is later than any clock of the ledger may be."""
     return at > now + SKEW
 
 
 def check_stored_times(database: Database, now: datetime) -> list[Finding]:
-    """Return which times in the durable tables are no times, or lie in the future.
+    """Return a finding for each time in the durable tables that is malformed or in the future.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     findings: list[Finding] = []
     for table in metadata.sorted_tables:
@@ -68,10 +68,10 @@ def check_stored_times(database: Database, now: datetime) -> list[Finding]:
 
 
 def check_states(database: Database) -> list[Finding]:
-    """Return what is wrong with how far the projections are said to have come.
+    """Return a finding for each projection state that cannot be true.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     with database.read() as connection, illegible_text(connection):
         last = last_position(connection)
@@ -93,7 +93,7 @@ def check_states(database: Database) -> list[Finding]:
 def _times(connection: Connection, table: Table, name: str, now: datetime) -> Iterator[Finding]:
     column = table.c[name]
     limit = to_text(now + SKEW)
-    # Text that is no time is smaller or larger than each that is one, or between two of them.
+    # Malformed text may sort before, after or between valid times, so the pattern is compared too.
     odd = (
         select(table)
         .where(column.is_not(None), (column > limit) | column.not_like(_SPELLING))
@@ -117,7 +117,7 @@ def _key_of(table: Table, row: Row[Any]) -> str:
 
 
 def _wrong_state(name: str, state: ViewState, last: int) -> Iterator[str]:
-    # SQLite keeps whatever it is given.
+    # SQLite stores values of any type.
     position: object = state.position
     generation: object = state.generation
     if name in {view.name for view in VIEWS}:

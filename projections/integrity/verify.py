@@ -1,11 +1,11 @@
-"""Attestation: is everything that the ledger has as it was when it was written?
+"""The integrity check: is everything in the ledger as it was when it was written?
 
-On a live ledger: everything is read in short transactions, up to where the log went when it was
-begun, and a replay of the views takes the append lock for moments only. A million events take no
-more memory than a thousand.
+It works on a live ledger: everything up to the end of the log at the beginning of the check is read
+in short transactions, and replaying a view takes the append lock only for moments. Memory use does
+not depend on the number of events.
 
-What is attested follows from the events up to what checkpoints from outside say. Without such a
-checkpoint nothing tells a ledger from another one that somebody made in its place.
+The result is only as good as the checkpoints from outside the database. Without such a checkpoint,
+a ledger cannot be told from one that someone put in its place.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,24 +33,24 @@ from projections.views.view import View
 
 _LOOK_AGAIN_SECONDS = 0.05
 _OF_THE_TREE = frozenset({"leaf_index", "position", "hashes", "entry"})
-"""The columns of entries that the check of the log has compared by itself."""
+"""Columns of entries that the check of the log has already compared."""
 
 
 def go_on() -> None:
-    """Pause not at all."""
+    """Do not pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What was attested, and what is wrong with it: nothing, if there are no findings.
+    """The result of an integrity check; nothing is wrong if there are no findings.
 
     Args:
-        position: of the last event that there was at the beginning.
-        events, entries, keys, checkpoints: how many of them were looked at.
-        root: of the tree over the entries; ``None`` if one of them is missing.
+        position: position of the last event when the check began.
+        events, entries, keys, checkpoints: how many of them were checked.
+        root: root of the tree over the entries; ``None`` if an entry is missing.
         findings: the first `projections.integrity.findings.MAX_FINDINGS` of them.
-        not_listed: how many more there are.
-        seconds: how long it took, pauses included.
+        not_listed: number of further findings.
+        seconds: duration, including pauses.
     """
 
     position: int
@@ -65,7 +65,7 @@ class Attestation:
 
     @property
     def found(self) -> int:
-        """How many findings there are, listed or not."""
+        """Number of findings, listed or not."""
         return len(self.findings) + self.not_listed
 
 
@@ -79,19 +79,19 @@ def attest(
     pause: Callable[[], None] = go_on,
     findings: Findings | None = None,
 ) -> Attestation:
-    """Check all that is in a ledger, while it goes on serving.
+    """Check everything in a ledger while it continues to serve.
 
     Args:
-        notes: signed checkpoints from outside the database; those in it are checked as well.
-        keys: the ledger's public keys; ``None`` to check no checkpoint.
-        now: the time that no stored time may be later than; ``None`` to check the log alone, and
-            neither the schema nor the rows that no event has, as before an upgrade ends.
-        progress: is told after each batch what is being checked, and how far it is.
-        pause: is called after each batch, outside of all transactions; may raise, to end it all.
-        findings: takes each finding as soon as it is known.
+        notes: signed checkpoints from outside the database; those inside are checked as well.
+        keys: the ledger's public keys; ``None`` to skip checkpoints.
+        now: the current time, which no stored time may exceed; ``None`` to check only the log, and
+            not the schema or rows without events, as before a migration is complete.
+        progress: called after each batch with the current step and how far it is.
+        pause: called after each batch, outside transactions; may raise to abort the check.
+        findings: receives each finding as soon as it is known.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     started = perf_counter()
 
@@ -124,7 +124,7 @@ def attest(
             for finding in compare_places(database, key.name, sizes.get(key.name, [])):
                 findings.add(finding)
     check_seals(database, findings, telling("seals"), changed=changed_tables(schema))
-    # Views cannot be compared with events that cannot be read.
+    # Events that cannot be read cannot be replayed into views.
     for view in VIEWS if log.can_be_replayed else ():
         _check_view(database, view, findings, telling(view.name))
     return Attestation(
@@ -145,7 +145,7 @@ def _check_beside_the_log(database: Database, now: datetime, findings: Findings)
         for finding in (*check_states(database), *check_stored_times(database, now)):
             findings.add(finding)
     except LedgerUnavailable:
-        # A table that is missing cannot be read, and is named already.
+        # A missing table cannot be read, and the schema check has reported it.
         if not findings.listed:
             raise
 
@@ -158,7 +158,7 @@ def _check_view(database: Database, view: View, findings: Findings, on_batch: On
         try:
             report = check(database, view, progress=progress)
         except RebuildRunning:
-            # Somebody else compares this view just now: theirs ends, and then comes ours.
+            # Another process is comparing this view; wait until it has finished.
             sleep(_LOOK_AGAIN_SECONDS)
             on_batch(0, 0)
             continue
