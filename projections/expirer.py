@@ -1,4 +1,4 @@
-"""The expirer: writes into history what the clock has decided already."""
+"""The expirer: appends `Expired` events for keys whose expiry time has passed."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,11 +9,11 @@ from projections.queries.overdue_keys import keys_due
 from projections.store.database import Database
 
 BATCH = 100
-"""Keys to a transaction: under a second of work, for which a stop waits, as does who appends."""
+"""Keys per transaction: under a second of work, for which a shutdown and other writers wait."""
 
 
 def never() -> bool:
-    """Let the expirer do all there is to do."""
+    """Return false, so that the expirer processes every due key."""
     return False
 
 
@@ -24,18 +24,18 @@ def expire_due_keys(
     now: datetime,
     is_stopped: Callable[[], bool] = never,
 ) -> int:
-    """Append `Expired` to every key whose end has come, however long ago.
+    """Append `Expired` to every key whose expiry time has passed.
 
-    Any number of processes may do it at once; each key gets one event.
+    Any number of processes may call this at the same time; each key gets one event.
 
     Args:
-        is_stopped: asked after each batch; once it says so, the rest is left to the next call.
+        is_stopped: called after each batch; if it returns true, the rest is left to the next call.
 
     Returns:
-        How many events were appended.
+        The number of events appended.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked; the next call does the rest.
+        LedgerUnavailable: the database did not answer; the next call does the rest.
     """
     appended = 0
     after: tuple[str, int] | None = None

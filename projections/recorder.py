@@ -1,4 +1,4 @@
-"""The recorder: appends events and brings every view up to date, in one transaction."""
+"""The recorder: appends events and updates every view in one transaction."""
 
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -22,10 +22,10 @@ from projections.store.seals import Seals
 from projections.views.view import View
 
 OnAppend = Callable[[int, float], None]
-"""Told after each append how many events it had, and how many seconds it took."""
+"""Called after each append with the number of events and the duration in seconds."""
 
-# Matching the version as well keeps a program of another version, still running while this one
-# upgraded the views, from writing what it means into tables that mean something else.
+# The version is matched too, so that a running program of another version, after this one has
+# migrated the views, does not write rows with its own meaning into them.
 _IS_OF = tuple_(projection_states.c.table_name, projection_states.c.view_version).in_(
     bindparam("versions", expanding=True)
 )
@@ -39,18 +39,18 @@ def ignore_append(_events: int, _seconds: float) -> None:
 
 
 CheckAppend = Callable[[], None]
-"""Called before each append; raises what refuses it."""
+"""Called before each append; raises to refuse it."""
 
 
 def allow_append() -> None:
-    """Refuse nothing."""
+    """Allow every append."""
 
 
 class LedgerRecorder(SQLAlchemyApplicationRecorder):
-    """Records events on SQLAlchemy, and with them all that is derived from them.
+    """Records events with SQLAlchemy, together with everything derived from them.
 
-    What the views are given is decoded from what was just stored, so that a live view and a
-    replay cannot see different events. If a view fails, nothing is appended.
+    The views receive events decoded from what was just stored, so a live view and a replay cannot
+    see different events. If a view fails, nothing is appended.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         check_append: CheckAppend = allow_append,
         on_append: OnAppend = ignore_append,
     ) -> None:
-        """Record into ``database`` what is not refused, and keep ``views`` up to date."""
+        """Record into ``database``, unless ``check_append`` refuses, and update ``views``."""
         super().__init__(
             SQLAlchemyDatastore(session_maker=sessionmaker(database.writer)),
             events_table_name=events.name,
@@ -74,11 +74,11 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         self._on_append = on_append
 
     def transaction(self, commit: bool = True) -> Transaction:  # noqa: FBT001, FBT002 - theirs
-        """Begin a transaction: one that commits takes the append lock, another only reads."""
+        """Begin a transaction; one that commits takes the append lock, any other only reads."""
         return (self.datastore if commit else self._reading).transaction(commit=commit)
 
     def _lock_table(self, session: Session) -> None:
-        # Not theirs, LOCK TABLE: it takes the right to change events, which a server has not.
+        # Not the library's LOCK TABLE: it needs the privilege to change events.
         take_append_lock(session.connection())
 
     def insert_events(
@@ -88,15 +88,15 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
     ) -> Sequence[int] | None:
         """Append events, all or none.
 
-        Keyword ``digests`` gives digests to be kept in the same transaction.
+        The keyword argument ``digests`` has digests to store in the same transaction.
 
         Raises:
-            HistoryInDoubt: nothing may be appended to this log.
-            IntegrityError: a version of a key is taken already: somebody else was first.
+            HistoryInDoubt: appending to this log is refused.
+            IntegrityError: another command has taken this version of the key.
             ProjectionInconsistent: a view contradicts the events.
-            LedgerUnavailable: the database does not let this role append, or it lacks an event
-                that this process has seen.
-            PersistenceError: the database cannot be asked.
+            LedgerUnavailable: the role may not append, or the database lacks an event that this
+                process has seen.
+            PersistenceError: the database did not answer.
         """
         self._known.check()
         self._check_append()
@@ -132,12 +132,12 @@ class LedgerRecorder(SQLAlchemyApplicationRecorder):
         desc: bool = False,  # noqa: FBT001, FBT002 - theirs
         limit: int | None = None,
     ) -> list[StoredEvent]:
-        """Read the events of one aggregate, in the order of their versions.
+        """Read the events of an aggregate, in version order.
 
-        Commands decide by them: what somebody planted must not be rotated into a new key.
+        Commands decide by these events, so a forged one must not be rotated into a new key.
 
         Raises:
-            EventNotSealed: one of them has no right seal.
+            EventNotSealed: an event has no valid seal.
         """
         version = events.c.originator_version
         uuid = cast("UUID", originator_id)
@@ -165,18 +165,18 @@ def append_events(
     *,
     digests: Iterable[Digest] = (),
 ) -> list[int]:
-    """Append events with their seals, and all that is derived from them.
+    """Append events with their seals, and update everything derived from them.
 
     Args:
         connection: in a transaction that holds the append lock.
-        views: to be brought up to date.
-        digests: to be kept in the same transaction.
+        views: the views to update.
+        digests: digests to store in the same transaction.
 
     Returns:
-        The events' positions.
+        The positions of the events.
 
     Raises:
-        IntegrityError: a version of a key is taken already.
+        IntegrityError: a version of a key exists already.
         ProjectionInconsistent: a view contradicts the events.
     """
     recorded = []
@@ -199,7 +199,7 @@ def append_events(
         project_appended(connection, views, recorded, seals)
         keep_digests(connection, digests, seals)
     except IntegrityError as error:
-        # Not to be mistaken for a version that somebody else has taken.
+        # Must not be mistaken for a version that another command has taken.
         message = "a projection contradicts the events; run: keyledger projections rebuild"
         raise ProjectionInconsistent(message) from error
     return [each.position for each in recorded]
@@ -208,11 +208,11 @@ def append_events(
 def project_appended(
     connection: Connection, views: Sequence[View], recorded: Sequence[Recorded], seals: Seals
 ) -> None:
-    """Bring views up to date, in the transaction that appends events.
+    """Update views, in the transaction that appends the events.
 
     Raises:
-        PoisonEvent, ProjectionInconsistent: as `View.project` does.
-        LedgerUnavailable: a view's table is of another version of the program.
+        PoisonEvent, ProjectionInconsistent: as for `View.project`.
+        LedgerUnavailable: the table of a view is of another version of the program.
     """
     for view in views:
         view.project(connection, view.table, recorded, seals)

@@ -1,1 +1,1 @@
-"""Copy a ledger into another database, and check the copy."""
+"""Copy a ledger into another database, and verify the copy."""

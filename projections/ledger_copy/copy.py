@@ -1,13 +1,13 @@
-"""Copying a ledger into another database, of whichever kind: moving house.
+"""Copy a ledger into another database, for example from SQLite to PostgreSQL.
 
-Events are appended to the target as they are at the source, with their positions and the gaps
-between them, a batch to a transaction. So what is at the target is at any time the beginning of
-the source's history: that is how a copy that was killed goes on, how the next one fetches what was
-appended since, and how a database with anything else in it is told and left alone. The views are
-made anew from the events; those that are there already are brought up to date with each batch.
+Events are appended to the target as they are in the source, with their positions and the gaps
+between them, one batch per transaction. So the target is always a prefix of the source's history.
+This is how an interrupted copy is resumed, how a later copy fetches what was appended since, and
+how a database with other contents is recognized and left alone. The views are rebuilt from the
+events; views that exist already are updated with each batch.
 
-The source is only read, and may be in use. What comes of a copy is the source as it was at one
-moment, when it was last read.
+The source is only read, and may be in use. The copy has the state of the source at one moment, when
+it was last read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,36 +54,36 @@ from projections.views.registry import VIEWS
 from projections.views.view import View, insert_in_order
 
 AT_ONCE = 10_000
-"""Rows to a transaction; as with a rebuild, enough for its fixed cost, few enough for memory."""
+"""Rows per transaction: enough to make its fixed cost negligible, few enough for memory."""
 
 _UUID_LENGTH = 16
 
 BESIDE_EVENTS = (key_digests, last_uses, checkpoints, ledger_secret)
-"""What is durable beside the events, and is copied whole.
+"""The durable tables that are copied besides the events.
 
-The console's sessions are not: who signs out at the source afterwards would still be signed in at
-the target. Nor is what the last attestation found, which is about the old database. Both can be
-lost: everybody signs in again, and the next attestation is made at once.
+Console sessions are not copied: someone who signs out at the source later would still be signed in
+at the target. The last integrity result is not copied, because it is about the old database. Both
+may be lost: everybody signs in again, and the next integrity check runs at once.
 """
 
 
 class CopyRunning(LedgerError):
-    """Somebody is copying to this target already."""
+    """Another process is copying to this target."""
 
     code = "COPY_RUNNING"
 
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What a copy has come to, after it was compared with the source.
+    """The result of a copy, after it was compared with the source.
 
     Args:
-        source, target: the URLs of the databases, without passwords.
-        copied: how many events were copied; fewer than there are if the target had some already.
-        extent: what the ledger has come to, the same on both sides.
-        beside_events: how many rows were copied of each of the tables beside the events.
-        appended_since: how many events the source has by now that are not in the copy.
-        seconds: how long it all took.
+        source, target: URLs of the databases, without passwords.
+        copied: number of events copied; less than all if the target already had some.
+        extent: size of the ledger, the same on both sides.
+        beside_events: number of rows copied of each durable table besides the events.
+        appended_since: number of events that the source has and the copy does not.
+        seconds: total duration.
     """
 
     source: str
@@ -98,21 +98,20 @@ class CopyReport:
 def copy_ledger(
     source: Database, target: Database, *, clock: Clock, progress: Progress = ignore_progress
 ) -> CopyReport:
-    """Copy a ledger to an empty database, or go on with a copy of it, and prove that it is one.
+    """Copy a ledger to an empty database, or continue an earlier copy; verify the result.
 
-    A call that was interrupted is made again, and goes on; so is one to fetch what was appended
-    since.
+    Call this again to resume an interrupted copy, or to fetch what was appended since.
 
     Raises:
-        CopyRefused: the source is of another version of the program, or the target has anything in
-            it but the beginning of the source's history. Nothing was changed.
-        UnknownSchema: the target is no ledger's. Nothing was changed.
+        CopyRefused: the source is of another version of the program, or the target contains
+            anything except a prefix of the source's history. Nothing was changed.
+        UnknownSchema: the target is not a ledger. Nothing was changed.
         OtherSecret: the target has the keys of another secret. Nothing was changed.
-        NotOwner: only the owner of the target's tables may do it. Nothing was changed.
-        CopyRunning: somebody is copying to the target already.
-        CopyDiffers: the copy is not the same as the source.
-        PoisonEvent: an event cannot be projected, or cannot be stored at the target.
-        LedgerUnavailable: a database cannot be asked; the same call goes on later.
+        NotOwner: only the owner of the target's tables may do this. Nothing was changed.
+        CopyRunning: another process is copying to the target.
+        CopyDiffers: the copy differs from the source.
+        PoisonEvent: an event cannot be projected, or cannot be stored in the target.
+        LedgerUnavailable: a database did not answer; call this again to resume.
     """
     started = perf_counter()
     check_source(source)
@@ -152,17 +151,17 @@ def copy_ledger(
 
 
 class _Copying:
-    """One copy, on its way."""
+    """A copy in progress."""
 
     def __init__(self, source: Database, target: Database, position: int) -> None:
-        """Begin after the position to which the target has come."""
+        """Begin after the last position of the target."""
         self._source = source
         self._target = target
         self._position = position
         self.copied = 0
 
     def catch_up(self, progress: Progress) -> None:
-        """Copy events, a batch to a transaction, until a batch is not full."""
+        """Copy events, one batch per transaction, until a batch is not full."""
         full = True
         while full:
             with self._source.read() as connection:
@@ -175,10 +174,10 @@ class _Copying:
         progress("copying", self._position, last)
 
     def finish(self) -> tuple[Extent, dict[str, int]]:
-        """Make the target what the source is at one moment.
+        """Bring the target to the state of the source at one moment.
 
         Returns:
-            What the source had come to, and how many rows were copied of the tables beside the
+            The extent of the source, and the number of rows copied of each table besides the
             events.
         """
         with self._source.read() as reading:
@@ -206,7 +205,7 @@ class _Copying:
             count_on_from(connection, events, rows[-1].id)
         else:
             insert_in_order(connection, events, [tuple(row) for row in rows])
-        # None at first: they are built when all events are there, which takes much less time.
+        # None at first: building the views when all events are there takes much less time.
         built = [view for view in VIEWS if _is_built(connection, view)]
         if built:
             seals = self._target.seals

@@ -1,4 +1,4 @@
-"""What must be so before a ledger is copied, and what is proved of the copy."""
+"""Preconditions of copying a ledger, and the verification of the copy."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -20,26 +20,26 @@ _OTHERWISE = "it has been in use since it was copied, or is the one to copy from
 
 
 class CopyRefused(LedgerError):
-    """The source cannot be copied as it is, or the target has something else in it."""
+    """The source cannot be copied as it is, or the target has other contents."""
 
     code = "COPY_REFUSED"
 
 
 class CopyDiffers(LedgerError):
-    """What is at the target is not what is at the source; it must not be used."""
+    """The target differs from the source and must not be used."""
 
     code = "COPY_DIFFERS"
 
 
 class Extent(NamedTuple):
-    """What a ledger had come to at one moment.
+    """The extent of a ledger at one moment.
 
     Args:
-        events: how many there were.
-        position: of the last of them.
-        entries: the size of the tree over the entries.
-        root: of that tree.
-        rows: how many rows each projection had.
+        events: number of events.
+        position: position of the last event.
+        entries: size of the tree over the entries.
+        root: root of that tree.
+        rows: number of rows of each projection.
     """
 
     events: int
@@ -50,7 +50,7 @@ class Extent(NamedTuple):
 
 
 def extent_of(connection: Connection) -> Extent:
-    """Return what a ledger has come to.
+    """Return the extent of a ledger.
 
     Raises:
         ProjectionInconsistent: a node of its tree is missing or damaged.
@@ -66,10 +66,10 @@ def extent_of(connection: Connection) -> Extent:
 
 
 def check_source(source: Database) -> None:
-    """See that there is a ledger of this version of the program.
+    """Check that the source is a ledger of this version of the program.
 
     Raises:
-        CopyRefused: there is none, or one of another version; it is not upgraded on the way.
+        CopyRefused: it is not; a ledger of another version is not migrated here.
     """
     with source.read() as connection:
         revision = current_revision(connection)
@@ -86,7 +86,7 @@ def check_source(source: Database) -> None:
 
 
 def check_target(source: Database, target: Database) -> None:
-    """See that the target is another database, which is empty or has a ledger of this version.
+    """Check that the target is another database, empty or with a ledger of this version.
 
     Raises:
         CopyRefused: it is not.
@@ -105,7 +105,7 @@ def check_target(source: Database, target: Database) -> None:
 
 
 def check_beginning(source: Database, target: Database, progress: Progress) -> int:
-    """Return the last position at the target, whose history is the beginning of the source's.
+    """Return the last position of the target, whose history must be a prefix of the source's.
 
     Raises:
         CopyRefused: it is another history, or the target has been in use.
@@ -139,17 +139,17 @@ def check_beginning(source: Database, target: Database, progress: Progress) -> i
 def prove_copy(
     source: Database, target: Database, extent: Extent, progress: Progress, *, compared: int
 ) -> None:
-    """Compare the target with what the source had come to: each event byte for byte, and the tree.
+    """Compare the target with the source's extent: each event byte for byte, and the tree.
 
-    The views at the target are made of these events; that they are whole is told by their roots and
-    the numbers of their rows.
+    The target's views are built from these events; their completeness follows from the tree's root
+    and the numbers of their rows.
 
     Args:
-        extent: of the source, when it was last read.
-        compared: the position up to which the events were compared already.
+        extent: extent of the source when it was last read.
+        compared: position up to which the events were compared already.
 
     Raises:
-        CopyDiffers: something is not the same.
+        CopyDiffers: something differs.
     """
     differing = _first_difference(source, target, progress, after=compared, until=extent.position)
     if differing is not None:
@@ -174,7 +174,7 @@ def prove_copy(
 def _first_difference(
     source: Database, target: Database, progress: Progress, *, after: int, until: int
 ) -> int | None:
-    """Return the first position in a range at which the events differ; ``None`` if none does."""
+    """Return the first position in a range at which the events differ, or ``None``."""
     position = after
     while position < until:
         progress("comparing", position, until)

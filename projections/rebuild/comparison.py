@@ -1,4 +1,4 @@
-"""Comparing a view's live table with one made anew from the events."""
+"""Compare a view's live table with one that was rebuilt from the events."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row of a live table that is not what the events say.
+    """A row of a live table that differs from what the events give.
 
     Args:
-        key_id: the key of the row.
-        problem: the row is missing, is there without reason, or has other values.
-        columns: for each column that differs, the live value and the right one; a verifier
-            and a seal are not shown.
+        key_id: key of the row.
+        problem: the row is missing, is unexpected, or has other values.
+        columns: the live value and the right one of each column that differs; values of verifiers
+            and seals are not shown.
     """
 
     key_id: str
@@ -33,13 +33,13 @@ class Difference:
 def differing_positions(
     connection: Connection, live: Table, right: Table, *, leave_out: frozenset[str] = _NOTHING
 ) -> set[int]:
-    """Return the positions of all the rows that are not the same in both tables.
+    """Return the positions of all rows that differ between two tables.
 
-    Both are walked in the order of their primary keys, inside the database: a million rows take
-    about a second, and no memory.
+    The database merges both tables in primary key order: a million rows take about a second, and no
+    memory here.
 
     Args:
-        leave_out: the names of columns that are not compared.
+        leave_out: names of columns that are not compared.
     """
     changed = (
         select(live.c.position, right.c.position)
@@ -61,10 +61,10 @@ def compare_rows(
     *,
     leave_out: frozenset[str] = _NOTHING,
 ) -> Iterator[Difference]:
-    """Compare the rows at some positions, and say in what they differ.
+    """Compare the rows at some positions, and yield their differences.
 
     Args:
-        leave_out: the names of columns that are not compared.
+        leave_out: names of columns that are not compared.
     """
     for some in _in_portions(sorted(positions)):
         live_rows = _rows_at(connection, live, some)

@@ -1,13 +1,12 @@
-"""Making views anew from the events, and checking live ones against the events.
+"""Rebuild views from the events, and compare live views with the events.
 
-A rebuild fills a shadow table in batches, first key by key, then with what was appended since, and
-can go on where a killed one stopped. Then it takes
-the append lock for a moment: it projects what was appended meanwhile, and the shadow becomes the
-live table. Whoever reads sees the old table or the new one, whole.
+A rebuild fills a shadow table in batches: first key by key, then with the events that were appended
+since. An interrupted rebuild can be resumed. At the end it takes the append lock for a moment,
+projects the rest, and swaps the shadow table with the live one. Readers see either table, complete.
 
-Comparing a million rows takes too long to hold a lock for. So the two tables are compared before
-it is taken, while events still arrive; the few rows that differ then, and those that events have
-touched since, are compared again under the lock.
+Comparing a million rows takes too long for a lock. So the tables are compared before it is taken,
+while events still arrive. The few rows that differ then, and those that events have changed since,
+are compared again under the lock.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -36,10 +35,10 @@ from projections.store.postgresql_locks import ReadersInTheWay
 from projections.views.view import View
 
 Clock = Callable[[], datetime]
-"""Gives the time; in production the machine's, in UTC."""
+"""Returns the current time in UTC."""
 
 Progress = Callable[[str, int, int], None]
-"""Told after each batch the view's name, which position is done, and which is the last."""
+"""Called after each batch with the name of the view, the current position and the last one."""
 
 DIFFERENCES_SHOWN = 1000
 _LOOK_AGAIN_SECONDS = 0.05
@@ -48,21 +47,21 @@ _PAUSE_SECONDS = 1.0
 
 
 def ignore_progress(_view: str, _done: int, _last: int) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a rebuild or a check did.
+    """The result of a rebuild or a comparison.
 
     Args:
-        view: the view's name.
-        events: how many events were projected; fewer than there are if a run was resumed.
-        position: the last of them.
-        differing: how many rows of the live table were not what the events say.
+        view: name of the view.
+        events: number of events projected; less than all if a run was resumed.
+        position: position of the last event.
+        differing: number of rows of the live table that differ from what the events give.
         differences: the first `DIFFERENCES_SHOWN` of them.
-        seconds: how long it all took.
-        locked_seconds: for how long of that the append lock was held at the end.
+        seconds: total duration.
+        locked_seconds: time for which the append lock was held at the end.
     """
 
     view: str
@@ -78,12 +77,12 @@ def check_may_rebuild(database: Database, view: View, *, downgrade: bool = False
     """Refuse a rebuild that would fail at its end.
 
     Args:
-        downgrade: whether it may replace a table of a newer version of the program.
+        downgrade: whether to replace a table that a newer version of the program made.
 
     Raises:
-        NotOwner: only the owner of the tables may put another one in a table's place.
-        LedgerUnavailable: the database cannot be asked, or the table is of a newer version of the
-            program.
+        NotOwner: only the owner of the tables may replace a table.
+        LedgerUnavailable: the database did not answer, or a newer version of the program made the
+            table.
     """
     with database.read() as connection:
         check_owner(connection, f"keyledger projections rebuild {view.name}")
@@ -94,29 +93,29 @@ def check_may_rebuild(database: Database, view: View, *, downgrade: bool = False
 def rebuild(
     database: Database, view: View, *, clock: Clock, progress: Progress = ignore_progress
 ) -> ReplayReport:
-    """Make a view's table anew, and put it in the live one's place.
+    """Rebuild a view's table, and swap it with the live one.
 
-    A live table of another version of the view is kept beside it, up to the next rebuild.
+    If the live table is of another version of the view, it is kept until the next rebuild.
 
     Raises:
-        NotOwner: only the owner of the tables may do it.
-        RebuildRunning: somebody is at it already.
-        PoisonEvent: an event cannot be projected. The live table stays, and goes on being kept up
-            to date; when the event's trouble is mended, the same call goes on from there.
-        LedgerUnavailable: the database cannot be asked; the same call goes on later. Or the table
-            is of a newer version of the program.
+        NotOwner: only the owner of the tables may do this.
+        RebuildRunning: another rebuild of the view is running.
+        PoisonEvent: an event cannot be projected. The live table stays in use and up to date. Once
+            the cause is fixed, call this again to resume.
+        LedgerUnavailable: the database did not answer; call this again to resume. Or a newer
+            version of the program made the table.
     """
     return _rebuild(database, view, clock, progress, _begin_from_the_events)
 
 
 def check(database: Database, view: View, *, progress: Progress = ignore_progress) -> ReplayReport:
-    """Compare a view's live table with one made from the events, which is thrown away again.
+    """Compare a view's live table with one built from the events, and drop the latter.
 
     Raises:
-        RebuildRunning: somebody is checking this view already.
+        RebuildRunning: another comparison of this view is running.
         PoisonEvent: an event cannot be projected.
-        LedgerUnavailable: the database cannot be asked, or the table is of a newer version of the
-            program.
+        LedgerUnavailable: the database did not answer, or a newer version of the program made the
+            table.
     """
 
     def begin(shadow: Shadow) -> None:
@@ -125,11 +124,11 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
         return shadow.table
 
-    # What it makes is thrown away again, and it must not hold the append lock for a standby.
+    # The result is temporary, so it must not wait for a standby while holding the append lock.
     database = database.without_standby()
     with database.read() as connection:
         check_not_newer(connection, view.name, view.version)
-        # What a check of another role has left, when it was killed, cannot be dropped by this one.
+        # One role cannot drop a table that an interrupted comparison of another role left.
         shadow = Shadow(database, view, purpose_of_role(connection, "check"))
     return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
 
@@ -142,20 +141,20 @@ def build_outdated_views(
     progress: Progress = ignore_progress,
     downgrade: bool = False,
 ) -> list[ReplayReport]:
-    """Build each view that has no table yet, or one of another version of the program.
+    """Build each view whose table is missing or of another version of the program.
 
-    If the table of this version was kept when that of the other one took its place, it becomes the
-    live one again, and is projected only what was appended since.
+    If the previous table is of this version, it becomes the live one again, and only what was
+    appended since is projected.
 
-    Several processes may do it at the same time: the first does the work, the others wait for it.
+    Several processes may call this at the same time: the first one does the work, the others wait.
 
     Args:
-        downgrade: whether to replace tables of a newer version of the program too, after which
-            servers of the newer version can change nothing.
+        downgrade: whether to replace tables of a newer version of the program too; servers of the
+            newer version can then change nothing.
 
     Raises:
-        NotOwner, PoisonEvent, LedgerUnavailable: as for `rebuild`. Where one of the tables is of a
-            newer version of the program, none is built.
+        NotOwner, PoisonEvent, LedgerUnavailable: as for `rebuild`. If a newer version of the
+            program made one of the tables, no view is built.
     """
     if not downgrade:
         with database.read() as connection:
@@ -197,7 +196,7 @@ def _rebuild(
 
     def take_over(connection: Connection, shadow: Shadow) -> Table | None:
         if not downgrade:
-            # A newer program may have replaced the table meanwhile.
+            # A newer program may have replaced the table since.
             check_not_newer(connection, view.name, view.version)
         return shadow.take_over(connection, to_text(clock()))
 
@@ -214,7 +213,7 @@ def _replay(
     *,
     progress: Progress,
 ) -> ReplayReport:
-    """Fill a shadow table and compare it; ``finish`` uses it and says which table to drop."""
+    """Fill a shadow table and compare it; ``finish`` uses it and returns the table to drop."""
     view = shadow.view
     with exclusively(database, f"{purpose}-{view.name}") as alone:
         if not alone:
@@ -254,7 +253,7 @@ def _replay(
 
 
 class _End(NamedTuple):
-    """What came of the time under the append lock."""
+    """The result of the steps under the append lock."""
 
     differences: list[Difference]
     obsolete: Table | None
@@ -268,14 +267,14 @@ def _end(
     touched: Collection[Recorded],
     finish: Callable[[Connection, Shadow], Table | None],
 ) -> _End:
-    """Project the rest, compare what may differ, and finish, all under the append lock.
+    """Project the rest, compare the rows that may differ, and finish, all under the append lock.
 
     Args:
-        suspects: the positions of rows to be compared; ``None`` for no comparison.
-        touched: events whose rows are to be compared as well.
+        suspects: positions of the rows to compare; ``None`` for no comparison.
+        touched: events whose rows are compared as well.
 
     Raises:
-        ReadersInTheWay: somebody has gone on reading, however often it was tried.
+        ReadersInTheWay: at every attempt, a reader held the tables for too long.
     """
     view = shadow.view
 
@@ -308,14 +307,14 @@ def _end(
 
 
 def _not_compared(database: Database) -> frozenset[str]:
-    """Return the columns that cannot be compared: without the secret, no seal can be made."""
+    """Return the columns that cannot be compared: without the secret, seals cannot be computed."""
     return frozenset() if database.seals.checks else frozenset({"seal"})
 
 
 def _catch_up(
     database: Database, shadow: Shadow, progress: Progress
 ) -> Iterator[Sequence[Recorded]]:
-    """Project batches until one is not full; yield each."""
+    """Project batches and yield each, until one is not full."""
     while True:
         recorded = shadow.project_batch()
         with database.read() as connection:
@@ -327,7 +326,7 @@ def _catch_up(
 
 
 def _positions_touched(connection: Connection, recorded: Sequence[Recorded]) -> set[int]:
-    """Return the positions of all rows that events may have changed."""
+    """Return the positions of all rows that the events may have changed."""
     keys = {each.event.originator_id for each in recorded}
     return {
         *(each.position for each in recorded),
@@ -336,9 +335,9 @@ def _positions_touched(connection: Connection, recorded: Sequence[Recorded]) -> 
 
 
 def is_current(database: Database, view: View) -> bool:
-    """Tell whether a view has a table, and of this version of the program."""
+    """Return whether a view has a table of this version of the program."""
     with database.read() as connection:
         state = read_state(connection, view.name)
-        # A table that somebody dropped is made anew like one that never was.
+        # If someone dropped the table, it is built like one that never existed.
         there = inspect(connection).has_table(view.name)
     return there and state is not None and state.view_version == view.version

@@ -1,4 +1,4 @@
-"""Shadow tables: a view made anew beside the live one, while the live one goes on serving."""
+"""Shadow tables: a view is rebuilt beside the live table while that remains in use."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -27,11 +27,11 @@ from projections.store.sqlite import checkpoint_wal, has_long_wal
 from projections.views.view import View, copy_of
 
 BATCH = 2_500
-"""Events to a transaction: enough to make its fixed cost vanish, few enough for its memory, and
-for the time for which other writers wait, to stay small."""
+"""Events per transaction: enough to make its fixed cost negligible, few enough to limit memory and
+the time that other writers wait."""
 
 KEYS = 2_000
-"""Keys to a transaction while a table is filled key by key, for the same reason."""
+"""Keys per transaction while a table is filled key by key, for the same reasons."""
 
 _UNFIT = (
     DataError,
@@ -41,14 +41,14 @@ _UNFIT = (
     OverflowError,
     ProjectionInconsistent,
 )
-"""What an event causes that contradicts another, or has values that no column can hold."""
+"""Raised for an event that contradicts another, or whose values do not fit into a column."""
 
 
 class Shadow:
-    """One shadow table of one view."""
+    """A shadow table of a view."""
 
     def __init__(self, database: Database, view: View, purpose: str) -> None:
-        """Name the shadow that serves ``purpose``; nothing is made yet."""
+        """Choose the name of the shadow table for ``purpose``; create nothing yet."""
         self._database = database
         self._seals = database.seals
         self.view = view
@@ -61,16 +61,16 @@ class Shadow:
 
     @property
     def reached(self) -> int:
-        """The position that it has reached, for people who wait."""
+        """The position reached so far, for display."""
         return self.position if self._filled_to is None else self._filled_to
 
     @property
     def is_filled(self) -> bool:
-        """Whether all keys are in it that there were when it was begun."""
+        """Whether the table has all keys that existed when it was begun."""
         return self._filled_to is None
 
     def begin(self, *, resume: bool) -> None:
-        """Make the table, or go on with what an interrupted run has left of it."""
+        """Create the table, or resume with what an interrupted run left."""
         with self._database.read() as connection:
             live = read_state(connection, self.view.name)
             generation = 1 if live is None else live.generation + 1
@@ -95,14 +95,14 @@ class Shadow:
             )
 
     def drop_previous(self) -> None:
-        """Drop what was the live table before the last rebuild."""
+        """Drop the table that was live before the last rebuild."""
         drop_table(self._database, self._previous)
 
     def take_back(self) -> None:
-        """Make this of what was the live table, if that is of the view's version; else drop it.
+        """Turn the previous live table into this shadow if its version fits; else drop it.
 
-        It is then as far as a rebuild that was interrupted when the table was replaced, and
-        `begin` goes on with it.
+        It then looks like a rebuild that was interrupted when the table was replaced, and `begin`
+        resumes it.
         """
         with self._database.read() as connection:
             live = read_state(connection, self.view.name)
@@ -120,15 +120,15 @@ class Shadow:
             )
 
     def fill_batch(self) -> None:
-        """Project the next keys, each with all its events up to the position of the beginning.
+        """Project the next keys, each with all its events up to the position at the beginning.
 
-        Each row is written once, in the order of the table, and never looked for again. In the
-        order of the events, every batch would change nearly every page of a large table.
+        Each row is written once, in table order, and never looked up again. In event order, every
+        batch would change nearly every page of a large table.
 
         Raises:
-            PoisonEvent: an event cannot be decoded or projected; what was projected before stays.
+            PoisonEvent: an event cannot be decoded or projected; earlier batches are kept.
         """
-        assert self._filled_to is not None  # noqa: S101 - whoever calls has asked `is_filled`
+        assert self._filled_to is not None  # noqa: S101 - the caller has asked `is_filled`
         with self._database.read() as connection:
             first = read_first_events(
                 connection, after=self._filled_to, until=self.position, limit=KEYS
@@ -150,13 +150,13 @@ class Shadow:
         self._empty_long_log()
 
     def project_batch(self) -> Sequence[Recorded]:
-        """Project the next events; all but writing happens before the append lock is taken.
+        """Project the next events; only writing happens under the append lock.
 
         Returns:
-            The events; fewer than `BATCH` when the end of the store was reached.
+            The events; fewer than `BATCH` at the end of the store.
 
         Raises:
-            PoisonEvent: an event cannot be decoded or projected; what was projected before stays.
+            PoisonEvent: an event cannot be decoded or projected; earlier batches are kept.
         """
         with self._database.read() as connection:
             rows = read_rows(connection, after=self.position, limit=BATCH)
@@ -169,7 +169,7 @@ class Shadow:
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
-        """Project all that is left, in a transaction that holds the append lock."""
+        """Project all remaining events, in a transaction that holds the append lock."""
         self._before_rest = self.position, self.projected
         rows = read_rows(connection, after=self.position, limit=None)
         rest = decode_rows(rows, self._seals)
@@ -178,18 +178,18 @@ class Shadow:
         return rest
 
     def forget_rest(self) -> None:
-        """Go back to before `project_rest`, whose transaction was rolled back."""
+        """Return to the state before `project_rest`, whose transaction was rolled back."""
         self.position, self.projected = self._before_rest
 
     def take_over(self, connection: Connection, completed_at: str) -> Table | None:
         """Make this the live table, in a transaction that holds the append lock.
 
         Returns:
-            What was the live table, to be dropped when the transaction has been committed; ``None``
-            if it is to be kept, for it is of another version of the program.
+            The replaced table, to be dropped after the commit; ``None`` if it is kept because it is
+            of another version of the program.
 
         Raises:
-            ReadersInTheWay: somebody goes on reading; nothing was changed.
+            ReadersInTheWay: a reader holds the tables for too long; nothing was changed.
         """
         states = projection_states.c
         live = read_state(connection, self.view.name)
@@ -215,7 +215,7 @@ class Shadow:
         return None if kept else self._previous
 
     def _usable(self, connection: Connection, table: Table) -> ViewState | None:
-        """Return the state of a table that is not live, if this shadow can go on with it."""
+        """Return the state of a table that is not live, if it can be resumed as this shadow."""
         state = read_state(connection, table.name)
         usable = (
             state is not None
@@ -226,10 +226,10 @@ class Shadow:
         return state if usable else None
 
     def settle(self) -> None:
-        """Do now what would be done later while others wait.
+        """Do maintenance now that would otherwise happen while others wait.
 
-        A commit, such as that of the end, would empty the log of an SQLite file. A server would
-        answer out of a table that it knows nothing of until it comes round to looking at it.
+        The final commit would checkpoint the write-ahead log of an SQLite file. PostgreSQL would
+        plan queries on the new table without statistics until autovacuum analyzes it.
         """
         if self._database.is_a_file:
             self._empty_log()
@@ -273,7 +273,7 @@ class Shadow:
             .values(filled_to=filled_to, position=position)
         )
         if moved.rowcount != 1:
-            # The connection that held the lock was cut, and somebody else has taken it.
+            # The connection that held the lock was cut, and another process has taken the lock.
             message = f"another process has taken over what was done for {self.table.name}"
             raise RebuildRunning(message)
 
@@ -286,7 +286,7 @@ class Shadow:
         except _UNFIT as error:
             if not _is_about_values(error):
                 raise
-            # Taken one by one, the culprit can be named.
+            # One by one, the failing event can be identified.
             for each in events():
                 self._project_one(connection, each)
 
@@ -303,10 +303,10 @@ class Shadow:
 
 
 def _is_about_values(error: Exception) -> bool:
-    """Tell whether an error is about what was written, not about the connection or a privilege.
+    """Return whether an error is about the values written, not the connection or a privilege.
 
-    The driver has no code of the server's (SQLSTATE) for a value that it refuses itself. Of the
-    server's, the classes 22 and 23 are about values (PostgreSQL documentation, "Error Codes").
+    An error without SQLSTATE is the driver's own, about a value that it rejects. Of the server's
+    codes, classes 22 and 23 are about values (PostgreSQL documentation, "Error Codes").
     """
     if not isinstance(error, DBAPIError):
         return True

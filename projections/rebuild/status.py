@@ -1,4 +1,4 @@
-"""How far each projection has come."""
+"""The status of each projection."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,18 +17,18 @@ from projections.views.view import View
 
 @dataclass(frozen=True, slots=True)
 class ProjectionStatus:
-    """How far one projection has come.
+    """The status of a projection.
 
     Args:
-        name: the projection's name.
-        view_version: the version of the code that fills its table; 0 if it was never built.
-        position: of the last event that is in its table.
-        last_position: of the newest event in the ledger.
-        lag: how many events are not in its table yet.
-        rows: how many rows its table has.
-        completed_at: when its table was last made anew.
-        rebuild_position: of the last event in the table of a rebuild that is running, or was
-            interrupted and can go on; ``None`` if there is none.
+        name: name of the projection.
+        view_version: version of the code that fills its table; 0 if it was never built.
+        position: position of the last event in its table.
+        last_position: position of the newest event in the ledger.
+        lag: number of events that are not in its table yet.
+        rows: number of rows in its table.
+        completed_at: time of its last rebuild.
+        rebuild_position: position of the last event in the table of a rebuild that is running, or
+            was interrupted and can be resumed; ``None`` if there is none.
     """
 
     name: str
@@ -42,15 +42,15 @@ class ProjectionStatus:
 
     @property
     def is_of_another_version(self) -> bool:
-        """Whether the table is of another version of the program; then changes are refused."""
+        """Whether the table is of another version of the program; changes are then refused."""
         return self.view_version != view_named(self.name).version
 
 
 def projection_status(database: Database) -> list[ProjectionStatus]:
-    """Return how far each projection has come, all at one moment.
+    """Return the status of every projection, all from one transaction.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
         ProjectionInconsistent: a row of the states cannot be read.
     """
     with database.read() as connection:
@@ -58,7 +58,7 @@ def projection_status(database: Database) -> list[ProjectionStatus]:
 
 
 def _status(connection: Connection, view: View) -> ProjectionStatus:
-    # Whoever drops a view's table leaves its state behind.
+    # If someone drops a view's table, its state remains.
     there = inspect(connection).has_table(view.name)
     live = read_state(connection, view.name) if there else None
     rebuild = read_state(connection, f"{view.name}_rebuild")
@@ -87,5 +87,5 @@ def _count_rows(connection: Connection, view: View) -> int:
 
 
 def _count_events(connection: Connection, *, after: int) -> int:
-    """Count events instead of subtracting positions, which may have gaps."""
+    """Count events; the difference of positions would be wrong, because positions have gaps."""
     return connection.scalar(select(func.count()).where(events.c.id > after)) or 0

@@ -1,4 +1,4 @@
-"""How far the tables of views have come, live ones and shadows."""
+"""How far the tables of views have been filled, live tables and shadow tables."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from projections.store.unreadable_rows import check_types
 
 @dataclass(frozen=True, slots=True)
 class ViewState:
-    """How far a view's table has come."""
+    """How far a view's table has been filled."""
 
     view_version: int
     generation: int
@@ -21,14 +21,14 @@ class ViewState:
 
     @property
     def reached(self) -> int:
-        """The position that it has reached, for people who wait."""
+        """The position reached so far, for display."""
         return self.position if self.filled_to is None else self.filled_to
 
 
 def read_state(connection: Connection, table_name: str) -> ViewState | None:
-    """Return the state of a table, live or shadow; ``None`` if it has none that can be read.
+    """Return the state of a live or shadow table; ``None`` if it has none that can be read.
 
-    A table without a state is made anew when the ledger is opened, as one that is not there.
+    A table without a state is rebuilt when the ledger is opened, like a missing table.
     """
     row = connection.execute(
         select(
@@ -51,11 +51,11 @@ def read_state(connection: Connection, table_name: str) -> ViewState | None:
 
 
 def check_not_newer(connection: Connection, name: str, version: int) -> None:
-    """Refuse to replace, or to compare with, a table of a newer version of the program.
+    """Refuse to replace, or to compare with, a table that a newer version of the program made.
 
     Args:
-        name: of the view.
-        version: of the view in this program.
+        name: name of the view.
+        version: version of the view in this program.
 
     Raises:
         LedgerUnavailable: the table is of a newer version.

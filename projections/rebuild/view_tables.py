@@ -1,4 +1,4 @@
-"""The tables of views: made under other names, renamed, and dropped without making others wait."""
+"""Create, rename and drop the tables of views, without making other writers wait for long."""
 
 from collections.abc import Iterator
 from time import perf_counter, sleep
@@ -11,41 +11,41 @@ from projections.store.database import Database, schema_for_new_tables, take_as_
 from projections.store.schema import projection_states
 
 ROWS = 10_000
-"""Rows to a transaction, for which other writers wait."""
+"""Rows per transaction; other writers wait for it."""
 
 _INDEXES = text("SELECT name, origin FROM pragma_index_list(:name)")
 
 
 def create_table(connection: Connection, like: Table, name: str, generation: int) -> None:
-    """Make an empty table.
+    """Create an empty table.
 
     Args:
-        like: a table that has the same columns and indexes.
-        generation: a number that no table has yet that was made under this name and is there.
+        like: a table with the same columns and indexes.
+        generation: a number that no existing table of this name was created with.
     """
     made_in = MetaData(schema=schema_for_new_tables(connection))
     table = like.to_metadata(made_in, name=name)
     for index in table.indexes:
-        # An index keeps its name when its table is renamed, and no two may have the same.
+        # An index keeps its name when its table is renamed, and index names must be unique.
         index.name = quoted_name(f"{name}_{index.name}_{generation}", quote=None)
-        # If one is there all the same, its table's state was lost, and with it its generation.
+        # If this index exists, the state of its table was lost, and with it the generation.
         connection.execute(text(f"DROP INDEX IF EXISTS {index.name}"))
     table.create(connection)
 
 
 def rename_table(connection: Connection, table: Table, to: Table) -> None:
-    """Give a table, with its indexes as they are, the name of another one."""
+    """Rename a table to the name of another one; its indexes keep their names."""
     connection.execute(text(f"ALTER TABLE {table.name} RENAME TO {to.name}"))
 
 
 def drop_table(database: Database, table: Table) -> None:
-    """Drop a table and its state, if they are there.
+    """Drop a table and its state, if they exist.
 
-    SQLite reads each page of a table that it drops, while others wait to write: seconds for
-    millions of rows. So their indexes go first, each by itself, then the rows in portions.
+    SQLite reads every page of a table that it drops while other writers wait: seconds for millions
+    of rows. So the indexes are dropped first, one by one, and then the rows in batches.
 
     Raises:
-        LedgerUnavailable: the database cannot be asked; the same call goes on later.
+        LedgerUnavailable: the database did not answer; call this again to continue.
     """
     with database.read() as connection:
         there = inspect(connection).has_table(table.name)
@@ -54,10 +54,10 @@ def drop_table(database: Database, table: Table) -> None:
         large = there and database.is_a_file and _is_large(connection, table.name)
     if large:
         with database.write() as connection:
-            # First, so that what is left of a table that is half dropped is taken for no table.
+            # First, so that a table that is only partly dropped counts as missing.
             _forget(connection, table)
         for seconds in _emptied(database, table.name):
-            # Others, who may have waited for as long, come first.
+            # Let other writers go first; they may have waited as long.
             sleep(seconds)
     with database.write() as connection:
         take_as_long_as_needed(connection)
@@ -77,11 +77,11 @@ def _forget(connection: Connection, table: Table) -> None:
 
 
 def _emptied(database: Database, name: str) -> Iterator[float]:
-    """Empty a table in portions; yield after each for how many seconds others waited."""
+    """Empty a table in batches; yield after each the number of seconds that others waited."""
     with database.read() as connection:
         indexes = connection.execute(_INDEXES, {"name": name}).all()
-    # What a constraint demands stays an index to the end, and to take random values out of it in
-    # portions takes as long as putting them in did.
+    # The index of a constraint cannot be dropped, and deleting random values from it in batches
+    # takes as long as inserting them did.
     if any(index.origin == "u" for index in indexes):
         return
     for index in indexes:

@@ -1,1 +1,1 @@
-"""Seal rows again, and check which pepper a ledger belongs to."""
+"""Seal rows again, and check which pepper a ledger is sealed with."""

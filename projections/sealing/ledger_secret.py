@@ -1,9 +1,9 @@
-"""Which secret a ledger is sealed with, and what a machine with another one is told.
+"""Check which secret a ledger is sealed with; seal a ledger of an older version.
 
-The database has the id of the secret in one row, with a seal. Where the row is missing, the ledger
-is empty, or was made by an older version of the program. Then it is sealed by itself, if a signed
-checkpoint proves every event. Whoever can write to the database could make it look old: what no
-checkpoint proves is sealed only when a person says so.
+The database has the id of the secret in one sealed row. If the row is missing, the ledger is empty,
+or an older version of the program created it. It is then sealed at once if a signed checkpoint
+proves every event. Someone who can write to the database could make a ledger look old, so events
+that no checkpoint proves are sealed only when a person runs the command.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ class OtherSecret(LedgerError):
 
 
 class LedgerNotSealed(LedgerError):
-    """The ledger has events that are not sealed, and nothing proves that they may be."""
+    """The ledger has events without seals, and no checkpoint proves them."""
 
     code = "LEDGER_NOT_SEALED"
 
 
 def check_secret(connection: Connection, seals: Seals) -> bool:
-    """Check that a ledger is sealed with a secret; return whether the database says so at all.
+    """Check the secret that a ledger is sealed with; return whether the database names one.
 
     Raises:
-        OtherSecret: it is sealed with another, or the row that says so was changed.
+        OtherSecret: it is another secret, or the row was changed.
     """
     rows = connection.execute(select(ledger_secret)).all()
     if not rows:
@@ -70,16 +70,16 @@ def accept_secret(
     *,
     progress: Progress = ignore_progress,
 ) -> None:
-    """Check that a ledger is sealed with the secret of its seals; seal it if that is proven.
+    """Check that a ledger is sealed with the database's secret; seal it if that is proven.
 
     Args:
-        signer: knows the last signed checkpoint outside the database.
+        signer: finds the last signed checkpoint outside the database.
 
     Raises:
-        OtherSecret: it is sealed with another one.
+        OtherSecret: the ledger is sealed with another secret.
         LedgerNotSealed: it is not sealed, and no checkpoint proves all of its events.
         NotOwner: only the owner of the tables may seal it.
-        LedgerUnavailable: the database cannot be asked.
+        LedgerUnavailable: the database did not answer.
     """
     seals = database.seals
     with database.read() as connection:
@@ -94,7 +94,7 @@ def accept_secret(
         _begin(database)
         return
     if newest_is_sealed:
-        # A sealing that was interrupted has sealed nothing.
+        # An interrupted sealing seals nothing, so this is not one.
         message = (
             "the events are sealed, and the row that says with which secret is missing from"
             " ledger_secret: find out who can write to the database, check the ledger, and run:"
@@ -118,7 +118,7 @@ def accept_secret(
 
 
 def _begin(database: Database) -> None:
-    """Write the secret of an empty ledger down, unless another process has done it."""
+    """Store the id of the secret of an empty ledger, unless another process has done so."""
     with database.append() as connection:
         if not check_secret(connection, database.seals) and not last_position(connection):
             write_secret(connection, database.seals)

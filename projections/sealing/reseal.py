@@ -1,8 +1,8 @@
-"""Sealing what has no seals, or seals of a secret that was lost.
+"""Seal events that have no seals, or seals of a secret that was lost.
 
-Everything happens in one transaction that nobody can write beside: the events are read, the root
-of the tree over their entries is made from them and compared with the one that was proven, and
-each event is sealed. If the root differs, nothing is sealed. Killed anywhere, it has done nothing.
+Everything happens in one transaction that excludes other writers: the events are read, the root of
+the tree over their entries is computed and compared with the proven one, and each event is
+sealed. If the root differs, nothing is sealed. If it is interrupted, nothing was done.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ _RESEALED = "sealing"
 
 
 class Proven(NamedTuple):
-    """What is proven of a log that is to be sealed.
+    """What was proven about a log before it is sealed.
 
     Args:
-        size: how many events it has.
-        root: of the tree over their entries.
+        size: number of events.
+        root: root of the tree over their entries.
     """
 
     size: int
@@ -54,12 +54,12 @@ class Proven(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is put on record of a sealing that a person has asked for.
+    """What the log will say about a sealing that a person asked for.
 
     Args:
-        reason: why, in the person's words.
-        by: who asked for it.
-        at: when.
+        reason: the person's reason.
+        by: the caller.
+        at: the time.
     """
 
     reason: str
@@ -68,7 +68,7 @@ class Record(NamedTuple):
 
 
 def write_secret(connection: Connection, seals: Seals) -> None:
-    """Write down which secret the seals of a ledger are made with, in place of another."""
+    """Store the id of the secret that the ledger's seals are made with, and replace any other."""
     connection.execute(delete(ledger_secret))
     connection.execute(
         insert(ledger_secret).values(secret_id=seals.secret_id, seal=seals.ledger_secret())
@@ -76,10 +76,10 @@ def write_secret(connection: Connection, seals: Seals) -> None:
 
 
 def events_not_sealed(database: Database, seals: Seals) -> list[int]:
-    """Return the positions of events without a right seal, in a ledger that has right ones.
+    """Return the positions of events without a valid seal.
 
-    Where no event at all has a right seal, the ledger has another secret, or is of a version
-    without seals: then nothing is known of a single event, and none is returned.
+    Return none if no event has a valid seal: the ledger then has another secret, or is of a version
+    without seals, so that nothing is known about any single event.
     """
     wrong: list[int] = []
     right = position = 0
@@ -105,19 +105,19 @@ def seal_all(
     record: Record | None = None,
     progress: Progress = ignore_progress,
 ) -> Resealed | None:
-    """Seal every event under a secret, which is the ledger's from then on.
+    """Seal every event under a secret, which becomes the ledger's secret.
 
-    Digests, sessions and the last result of the integrity check are dropped: they carry seals of
-    the old secret, and come again by themselves. The auth lookup is marked as outdated, so that it
-    is rebuilt before it is used.
+    Digests, sessions and the last integrity result are deleted: they carry seals of the old secret
+    and are created again when needed. The auth lookup is marked as outdated, so that it is rebuilt
+    before it is used.
 
     Args:
-        database: opened with whatever seals; those of ``seals`` are written.
+        database: opened with any seals; those of ``seals`` are written.
         proven: what the log must be.
-        record: what to say of it in the log; ``None`` to say nothing.
+        record: what to record in the log about it; ``None`` to record nothing.
 
     Returns:
-        The event that says so.
+        The event that records it, if any.
 
     Raises:
         HistoryInDoubt: the log is not what was proven; nothing was sealed.
@@ -142,7 +142,7 @@ def seal_all(
         if record is not None:
             resealed = _event(record, previous, seals, proven.size)
             append_events(connection, views, seals, [_stored(resealed)])
-        # The live table, and what an interrupted rebuild has left of another.
+        # The live table, and any table that an interrupted rebuild left.
         name = projection_states.c.table_name
         connection.execute(
             update(projection_states)
