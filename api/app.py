@@ -45,6 +45,9 @@ verified at the speed of memory.
 
 Present a token as `Authorization: Bearer …` or `X-API-Key: …`, never in a URL. Every error is an
 RFC 9457 problem document with a stable `code`.
+
+Times are RFC 3339 with an offset (`2027-03-03T09:30:00Z`). A date alone (`2027-03-03`) means
+midnight UTC.
 """
 
 

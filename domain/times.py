@@ -4,11 +4,14 @@ The written form (RFC 3339, section 5.6) always has six decimals and a ``Z``, so
 two texts compares the two times.
 """
 
+import re
 from datetime import UTC, datetime
 
 import orjson
 
 from domain.errors import Invalid
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def to_text(at: datetime) -> str:
@@ -31,6 +34,11 @@ def from_text(text: str) -> datetime:
         ValueError: the text is no time, or has no offset.
     """
     return _in_utc(datetime.fromisoformat(text))
+
+
+def with_time_of_day(text: str) -> str:
+    """Return the text with midnight UTC appended if it is a date alone, else unchanged."""
+    return f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text
 
 
 def checked(field: str, at: datetime | None) -> datetime | None:

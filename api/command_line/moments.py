@@ -30,15 +30,18 @@ def parse_duration(field: str, text: str) -> timedelta:
 
 
 def parse_time(field: str, text: str) -> datetime:
-    """Read a time with its offset from UTC.
+    """Read a time with its offset from UTC; a date alone means midnight UTC.
 
     Raises:
-        Invalid: it is none.
+        Invalid: the text has another form.
     """
     try:
-        return times.from_text(text.strip())
+        return times.from_text(times.with_time_of_day(text.strip()))
     except ValueError:
-        raise Invalid(field, "write a time with its offset, as in 2027-03-03T09:30:00Z") from None
+        raise Invalid(
+            field,
+            "write a time with its offset, as in 2027-03-03T09:30:00Z, or a date, as in 2027-03-03",
+        ) from None
 
 
 def parse_end(expires_at: str | None, expires_in: str | None, *, now: datetime) -> datetime | None:

@@ -40,7 +40,7 @@ ExpiresAt = Annotated[
     str | None,
     typer.Option(
         "--expires-at",
-        help="When the key ends, as 2027-03-03T09:30:00Z; or never.",
+        help="Expiry time, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight UTC), or never.",
         metavar="TIME",
     ),
 ]

@@ -143,7 +143,7 @@ async def authenticated_call(
     else:
         requester = await require(request, scopes, None, None)
     if not is_form:
-        raise Invalid("content-type", f"send the request as {FORM}")
+        raise Invalid("Content-Type", f"send the header Content-Type: {FORM}, and a form")
     return OAuthCall(requester, form)
 
 

@@ -182,6 +182,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": headers["Allow"]})
         detail = f"this path supports {headers['Allow']}"
+        if request.method == "DELETE" and "key_id" in request.path_params:
+            detail += "; to disable a key, use POST /v1/keys/{key_id}/revoke: keys are not deleted"
     elif status == HTTPStatus.NOT_FOUND and detail == title:
         detail = "no such path; GET /openapi.json lists all paths"
     return _answer(request, status, code, title, detail, headers=headers)
@@ -236,14 +238,23 @@ def error_challenge(error: errors.Unauthenticated) -> str:
     return f'Bearer realm="{REALM}", error="invalid_token", error_description="{error}"'
 
 
+def _is_not_json(error: Mapping[str, Any]) -> bool:
+    """Return whether the body was not parsed because its Content-Type is not JSON."""
+    return isinstance(error["input"], bytes)
+
+
 def _field(error: Mapping[str, Any]) -> str:
     where, *path = error["loc"]
+    if _is_not_json(error):
+        return "Content-Type"
     if not path or error["type"] == "json_invalid":
         return str(where)
     return ".".join(str(part)[:_LONGEST_NAME_SHOWN] for part in path)
 
 
 def _message(error: Mapping[str, Any]) -> str:
+    if _is_not_json(error):
+        return "send the header Content-Type: application/json, or the body is not read as JSON"
     if error["type"] == "json_invalid":
         return f"the body is not valid JSON: {error['ctx']['error']}"
     if error["type"] == "value_error":
@@ -251,5 +262,5 @@ def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "no such field or parameter"
     if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
-        return "send a JSON object, with the header Content-Type: application/json"
+        return "send a JSON object"
     return str(error["msg"])

@@ -63,14 +63,15 @@ def create_key(
     """
     ledger = ledger_of(request)
     workspace = requester.acting_in(body.workspace)
+    now = ledger.clock()
     issued = ledger.ledger.create_key(
         workspace=workspace,
         name=body.name,
         scopes=body.scopes,
-        expires_at=body.expires_at,
+        expires_at=body.expiry(now),
         token_prefix=body.prefix or ledger.settings.token_prefix,
         by=requester.caller,
-        at=ledger.clock(),
+        at=now,
         idempotency=idempotency(idempotency_key, "create", workspace, body),
     )
     return _issued_answer(request, requester, workspace, issued)
@@ -148,17 +149,19 @@ def update_key(
     """Change a key's name, scopes or expiry time: all requested changes, or none."""
     ledger = ledger_of(request)
     workspace = requester.acting_in(query.workspace)
+    now = ledger.clock()
+    expires_at = body.expiry(now)
     ledger.ledger.update_key(
         key_id,
         Changes(
             name=body.name,
             scopes=body.scopes,
-            expires_at=body.expires_at,
-            never_expires="expires_at" in body.model_fields_set and body.expires_at is None,
+            expires_at=expires_at,
+            never_expires="expires_at" in body.model_fields_set and expires_at is None,
         ),
         workspace=workspace,
         by=requester.caller,
-        at=ledger.clock(),
+        at=now,
         expected_version=expected_version(if_match),
     )
     return _key_answer(_shown(request, workspace, key_id))

@@ -5,7 +5,7 @@ can check. Unknown fields and parameters are refused, never ignored.
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import Path
@@ -23,7 +23,9 @@ from pydantic import (
 
 from api.http.schemas.free_text import HOLDS_TOKEN, refuse_token
 from domain import names
+from domain.errors import Invalid
 from domain.scopes import MAX_SCOPE_LENGTH, MAX_SCOPES
+from domain.times import with_time_of_day
 
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -35,14 +37,19 @@ _SCOPE = r"^(\*|(\*|[a-z0-9][a-z0-9._-]*):(\*|[a-z0-9][a-z0-9._-]*))$"
 _PREFIX = r"^[a-z][a-z0-9]{0,15}$"
 _WORKSPACE = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 LONGEST_GRACE_SECONDS = 10 * 365 * 24 * 60 * 60
+LONGEST_LIFE_SECONDS = 100 * 365 * 24 * 60 * 60
 
 
 def _rfc_3339(value: object) -> object:
     if isinstance(value, datetime):
         return value
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError("write an RFC 3339 time with its offset, as in 2027-03-03T09:30:00Z")
-    return value
+    text = with_time_of_day(value) if isinstance(value, str) else ""
+    if not _RFC_3339.fullmatch(text):
+        raise ValueError(
+            "write an RFC 3339 time with its offset, as in 2027-03-03T09:30:00Z, or a date, as in"
+            " 2027-03-03, which means midnight UTC"
+        )
+    return text
 
 
 Time = Annotated[
@@ -124,14 +131,39 @@ class Body(BaseModel):
     _without_token = field_validator("*", mode="before")(refuse_token)
 
 
-class CreateKey(Body):
+class Expiring(Body):
+    """The expiry time of a key, given as a time or in seconds from now."""
+
+    expires_at: Time | None = Field(
+        default=None, description="Expiry time; null: the key never expires."
+    )
+    expires_in: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST_LIFE_SECONDS,
+        strict=True,
+        description="Seconds until the key expires, instead of `expires_at`.",
+        examples=[2_592_000],
+    )
+
+    def expiry(self, now: datetime) -> datetime | None:
+        """Return the expiry time; ``None`` if the request names none.
+
+        Raises:
+            Invalid: the request has both fields.
+        """
+        if self.expires_in is None:
+            return self.expires_at
+        if "expires_at" in self.model_fields_set:
+            raise Invalid("expires_in", "give expires_in or expires_at, not both")
+        return now + timedelta(seconds=self.expires_in)
+
+
+class CreateKey(Expiring):
     """The values of a new key."""
 
     name: Name
     scopes: Scopes
-    expires_at: Time | None = Field(
-        default=None, description="Expiry time; null: the key never expires."
-    )
     prefix: Prefix | None = Field(
         default=None,
         description="Prefix of the token; the default is a setting of the server.",
@@ -187,16 +219,13 @@ class RotateKey(Body):
         return written
 
 
-class UpdateKey(Body):
+class UpdateKey(Expiring):
     """The new values; omitted fields do not change."""
 
     name: Name | None = Field(default=None, description="New name.")
     scopes: Scopes | None = Field(default=None, description="New scopes; they replace all others.")
-    expires_at: Time | None = Field(
-        default=None, description="New expiry time; null: the key never expires."
-    )
 
-    @field_validator("name", "scopes", mode="before")
+    @field_validator("name", "scopes", "expires_in", mode="before")
     @classmethod
     def _not_null(cls, value: object) -> object:
         # Only fields that were sent are validated.

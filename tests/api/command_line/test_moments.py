@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.command_line.moments import from_now, parse_duration, parse_end
+from api.command_line.moments import from_now, parse_duration, parse_end, parse_time
 from domain.errors import Invalid
 
 # None of these rules depends on where the ledger is kept.
@@ -34,6 +34,21 @@ def test_a_duration_is_a_number_and_its_unit(text: str, span: timedelta) -> None
 def test_anything_else_is_no_duration(text: str) -> None:
     with pytest.raises(Invalid, match="grace: write a number and its unit"):
         parse_duration("grace", text)
+
+
+@pytest.mark.parametrize("text", ["2026-03-03T12:00:00Z", " 2026-03-03T14:00+02:00 "])
+def test_a_time_has_its_offset(text: str) -> None:
+    assert parse_time("at", text) == NOON
+
+
+def test_a_date_alone_is_midnight_utc() -> None:
+    assert parse_time("at", "2026-03-03") == NOON.replace(hour=0)
+
+
+@pytest.mark.parametrize("text", ["", "2026-03-03T12:00:00", "2026-02-30", "20260303", "noon"])
+def test_other_texts_are_refused_with_the_right_form(text: str) -> None:
+    with pytest.raises(Invalid, match="2027-03-03T09:30:00Z, or a date, as in 2027-03-03"):
+        parse_time("at", text)
 
 
 @pytest.mark.parametrize("text", ["999999999w", "999999999d", "9999999w"])

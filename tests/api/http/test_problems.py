@@ -63,6 +63,13 @@ class TestRouting:
         refused(answer, 405, "METHOD_NOT_ALLOWED")
         assert answer.headers["Allow"] == allowed
 
+    def test_delete_of_a_key_names_the_call_that_revokes_it(self, shared_api: Api) -> None:
+        answer = shared_api.send("DELETE", shared_api.root.path)
+        problem = refused(answer, 405, "METHOD_NOT_ALLOWED")
+        assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, PATCH"
+        assert "POST /v1/keys/{key_id}/revoke" in problem["detail"]
+        assert "revoke" not in shared_api.send("DELETE", "/v1/keys").json()["detail"]
+
     def test_no_route_is_found_by_a_redirect(self, shared_api: Api) -> None:
         answer = shared_api.post("/v1/keys/?token=x", json={"name": "a", "scopes": ["a:b"]})
         refused(answer, 404, "NOT_FOUND")
@@ -88,11 +95,27 @@ class TestNotValid:
         problem = invalid(shared_api.post("/v1/keys", headers=headers, content=b"{"), "body")
         assert "not valid JSON" in problem["detail"]
 
-    def test_a_body_that_is_not_said_to_be_json_is_told_what_to_send(self, shared_api: Api) -> None:
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        body = b'{"name": "a", "scopes": ["a:b"]}'
-        problem = invalid(shared_api.post("/v1/keys", headers=headers, content=body), "body")
-        assert "Content-Type: application/json" in problem["detail"]
+    @pytest.mark.parametrize("sent", [None, "application/x-www-form-urlencoded", "text/plain"])
+    @pytest.mark.parametrize("path", ["/v1/keys", "/v1/verify", "/v1/verify/batch", "KEY/revoke"])
+    def test_without_the_content_type_of_json_the_answer_names_the_header(
+        self, shared_api: Api, path: str, sent: str | None
+    ) -> None:
+        path = path.replace("KEY", shared_api.root.path)
+        headers = {} if sent is None else {"Content-Type": sent}
+        problem = invalid(
+            shared_api.post(path, headers=headers, content=b'{"name": "a", "scopes": ["a:b"]}'),
+            "Content-Type",
+        )
+        assert "send the header Content-Type: application/json" in problem["detail"]
+
+    def test_json_that_is_not_an_object_is_not_blamed_on_the_header(self, shared_api: Api) -> None:
+        problem = invalid(shared_api.post("/v1/keys", json=["a"]), "body")
+        assert "Content-Type" not in problem["detail"]
+
+    def test_a_form_without_its_content_type_names_the_header(self, shared_api: Api) -> None:
+        answer = shared_api.post("/v1/introspect", json={"token": "x"})
+        problem = invalid(answer, "Content-Type")
+        assert "Content-Type: application/x-www-form-urlencoded" in problem["detail"]
 
 
 class TestRequestIds:

@@ -63,10 +63,20 @@ class TestRefused:
             ({"expires_at": "2026-03-03T12:00:00Z"}, "expires_at"),
             ({"expires_at": "2026-03-03T11:59:59Z"}, "expires_at"),
             ({"expires_at": "2027-01-01T00:00:00"}, "expires_at"),
-            ({"expires_at": "2027-01-01"}, "expires_at"),
+            ({"expires_at": "2026-03-03"}, "expires_at"),
+            ({"expires_at": "2027-01-32"}, "expires_at"),
+            ({"expires_at": "20270101"}, "expires_at"),
             ({"expires_at": "2027-02-30T00:00:00Z"}, "expires_at"),
             ({"expires_at": 1900000000}, "expires_at"),
             ({"expires_at": ""}, "expires_at"),
+            ({"expires_in": 0}, "expires_in"),
+            ({"expires_in": -60}, "expires_in"),
+            ({"expires_in": "60"}, "expires_in"),
+            ({"expires_in": 60.0}, "expires_in"),
+            ({"expires_in": True}, "expires_in"),
+            ({"expires_in": 10**10}, "expires_in"),
+            ({"expires_in": 60, "expires_at": "2027-01-01T00:00:00Z"}, "expires_in"),
+            ({"expires_in": 60, "expires_at": None}, "expires_in"),
             ({"prefix": "Key"}, "prefix"),
             ({"prefix": "k" * 17}, "prefix"),
             ({"prefix": "key_"}, "prefix"),
@@ -169,11 +179,26 @@ class TestWorks:
             ("2027-03-03 09:30:00-00:30", "2027-03-03T10:00:00.000000Z"),
             ("2026-03-03T12:00:00.000001Z", "2026-03-03T12:00:00.000001Z"),
             ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+            ("2027-03-03", "2027-03-03T00:00:00.000000Z"),
             (None, None),
         ],
     )
     def test_its_end_is_shown_in_utc(self, api: Api, given: str | None, shown: str | None) -> None:
         assert api.make(expires_at=given).document["expires_at"] == shown
+
+    @pytest.mark.parametrize(
+        ("seconds", "shown"),
+        [
+            (1, "2026-03-03T12:00:01.000000Z"),
+            (86_400, "2026-03-04T12:00:00.000000Z"),
+            (3_153_600_000, "2126-02-07T12:00:00.000000Z"),
+            (None, None),
+        ],
+    )
+    def test_expires_in_counts_from_now(
+        self, api: Api, seconds: int | None, shown: str | None
+    ) -> None:
+        assert api.make(expires_in=seconds).document["expires_at"] == shown
 
     def test_two_keys_may_have_the_same_name(self, api: Api) -> None:
         assert api.make().key_id != api.make().key_id

@@ -65,6 +65,10 @@ class TestRefused:
             ({"expires_at": "2026-05-01T00:00:00"}, "expires_at"),
             ({"expires_at": False}, "expires_at"),
             ({"expires_at": 0}, "expires_at"),
+            ({"expires_in": None}, "expires_in"),
+            ({"expires_in": 0}, "expires_in"),
+            ({"expires_in": 60, "expires_at": None}, "expires_in"),
+            ({"expires_in": 60, "expires_at": END}, "expires_in"),
             ({"workspace": "other"}, "workspace"),
             ({"status": "active"}, "status"),
             ({"revoked_at": None}, "revoked_at"),
@@ -125,6 +129,15 @@ class TestWorks:
         changed = update(api, key, name="new").json()
         assert changed["expires_at"] == END
         assert changed["scopes"] == key.document["scopes"]
+
+    def test_expires_in_counts_from_now(self, api: Api) -> None:
+        key = api.make()
+        api.clock.advance(hours=1)
+        assert update(api, key, expires_in=90).json()["expires_at"] == "2026-03-03T13:01:30.000000Z"
+
+    def test_a_date_alone_is_midnight_utc(self, api: Api) -> None:
+        changed = update(api, api.make(), expires_at="2026-04-01").json()
+        assert changed["expires_at"] == END
 
     def test_null_takes_the_end_away(self, api: Api) -> None:
         key = api.make(expires_at=END)
