@@ -1,1 +1,1 @@
-"""What an API key is and what may happen to it: no SQL, no HTTP, no clock of its own, no I/O."""
+"""Rules of API keys: no SQL, no HTTP, no I/O, and no clock of their own."""

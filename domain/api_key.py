@@ -1,10 +1,10 @@
-"""The aggregate: an API key, the events of its life, and the rules of what may follow what.
+"""The API key aggregate: its events, and the rules for what may follow what.
 
-Commands look before they leap: a method checks every rule first and only then triggers an event,
-because ``apply`` runs again at each replay, when there is nothing left to refuse.
+A method checks every rule before it triggers an event, because ``apply`` runs again at each replay,
+when it is too late to refuse anything.
 
-What is stored is stored for ever. A new field of an event comes last and has a default; a changed
-meaning is a new event. ``tests/domain/corpus`` keeps the bytes of every version that ever was.
+Stored events are kept for ever. A new field of an event comes last and has a default; a changed
+meaning is a new event. ``tests/domain/corpus`` keeps the stored bytes of every event version.
 """
 
 from dataclasses import field
@@ -26,12 +26,12 @@ MEMBER = "Member"
 
 
 class ApiKey(Aggregate):
-    """An API key, from its creation to its end."""
+    """An API key."""
 
     TOPIC: ClassVar[str] = "ApiKey"
 
     class Event(Aggregate.Event):
-        """What every event says: who did it, and with which request."""
+        """Fields of every event: who made the change, and with which request."""
 
         TOPIC: ClassVar[str]
 
@@ -40,10 +40,10 @@ class ApiKey(Aggregate):
         source_ip: str | None
 
     class Created(Event, Aggregate.Created):
-        """A key was made; ``verifier`` is the Argon2id string of its secret.
+        """A key was created; ``verifier`` is the Argon2id string of its secret.
 
-        ``request_sha256`` is there if the key was asked for with an idempotency key: the
-        fingerprint by which the same request is known when it comes again.
+        ``request_sha256`` is the fingerprint of the request if it had an idempotency key. It tells
+        a repeated request from a different one.
         """
 
         TOPIC: ClassVar[str] = "ApiKey.Created"
@@ -60,7 +60,7 @@ class ApiKey(Aggregate):
         request_sha256: str | None
 
     class Revoked(Event):
-        """The key was disabled, at once and for ever."""
+        """The key was disabled, immediately and for ever."""
 
         TOPIC: ClassVar[str] = "ApiKey.Revoked"
 
@@ -68,20 +68,20 @@ class ApiKey(Aggregate):
         comment: str | None
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """End the key's life."""
+            """Mark the key as revoked."""
             aggregate.revoked = True
 
     class Expired(Event):
-        """The key's time had passed; the clock refused it from that moment on already."""
+        """The key's expiry time has passed; by the clock it was expired from that moment on."""
 
         TOPIC: ClassVar[str] = "ApiKey.Expired"
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """End the key's life."""
+            """Mark the key as expired."""
             aggregate.expired = True
 
     class Rotated(Event):
-        """The key got a successor; ``expires_at`` is its own new end, never a later one."""
+        """The key got a successor; ``expires_at`` is its own new end, never later than before."""
 
         TOPIC: ClassVar[str] = "ApiKey.Rotated"
 
@@ -89,7 +89,7 @@ class ApiKey(Aggregate):
         expires_at: datetime
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """Shorten the key's life."""
+            """Set the successor and the earlier end."""
             aggregate.rotated_to = self.successor_id
             aggregate.expires_at = self.expires_at
 
@@ -101,7 +101,7 @@ class ApiKey(Aggregate):
         expires_at: datetime | None
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """Change the end of the key's life."""
+            """Set the end."""
             aggregate.expires_at = self.expires_at
 
     class Renamed(Event):
@@ -112,7 +112,7 @@ class ApiKey(Aggregate):
         name: str
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """Change the name."""
+            """Set the name."""
             aggregate.name = self.name
 
     class ScopesChanged(Event):
@@ -123,7 +123,7 @@ class ApiKey(Aggregate):
         scopes: list[str]
 
         def apply(self, aggregate: "ApiKey") -> None:
-            """Change the scopes."""
+            """Set the scopes."""
             aggregate.scopes = list(self.scopes)
 
     def __init__(
@@ -140,7 +140,7 @@ class ApiKey(Aggregate):
         rotated_from: str | None,
         request_sha256: str | None,
     ) -> None:
-        """Begin a key's life with what `Created` says; called by the event, at replay too."""
+        """Initialize a key from `Created`; called by the event, also at replay."""
         self.workspace = workspace
         self.name = name
         self.token_prefix = token_prefix
@@ -172,11 +172,11 @@ class ApiKey(Aggregate):
         at: datetime,
         request_sha256: str | None = None,
     ) -> "ApiKey":
-        """Make a key.
+        """Create a key.
 
         Raises:
             Invalid: a value breaks a rule, or ``expires_at`` is not after ``at``.
-            ScopeNotHeld: ``by`` would grant more than it holds.
+            ScopeNotHeld: ``by`` would grant scopes that it does not hold.
         """
         checked_scopes = scope_rules.checked(scopes)
         scope_rules.check_held(by.holds, checked_scopes)
@@ -195,11 +195,11 @@ class ApiKey(Aggregate):
 
     @property
     def key_id(self) -> str:
-        """The key's public name."""
+        """The key's public id."""
         return to_key_id(self.id)
 
     def status(self, at: datetime) -> Status:
-        """Tell what the key is at a time: revoked outranks expired, and the clock decides that."""
+        """Return the key's status at a time; revoked outranks expired, and the clock decides."""
         if self.revoked:
             return "revoked"
         if self.expired or (self.expires_at is not None and at >= self.expires_at):
@@ -207,7 +207,7 @@ class ApiKey(Aggregate):
         return "active"
 
     def revoke(self, *, reason: str | None, comment: str | None, by: Caller, at: datetime) -> None:
-        """Disable the key; a revoked key stays as it is and gets no second event.
+        """Disable the key; a revoked key stays unchanged and gets no second event.
 
         Raises:
             Invalid: the reason or the comment breaks a rule.
@@ -217,16 +217,16 @@ class ApiKey(Aggregate):
             self._trigger(self.Revoked, by, at, reason=reason, comment=comment)
 
     def expire(self, *, by: Caller, at: datetime) -> None:
-        """Record that the key's time has passed, unless it has not or that is recorded already."""
+        """Record that the key has expired, if it has and this is not recorded yet."""
         if self.status(at) == "expired" and not self.expired:
             self._trigger(self.Expired, by, at)
 
     def rename(self, name: str, *, by: Caller, at: datetime) -> None:
-        """Give the key another name; the same name is no change.
+        """Rename the key; the same name is no change.
 
         Raises:
             Invalid: the name breaks a rule.
-            KeyRevoked, KeyExpired: the key's life is over.
+            KeyRevoked, KeyExpired: the key is no longer active.
         """
         name = names.checked_name(name)
         self._check_active(at)
@@ -234,12 +234,12 @@ class ApiKey(Aggregate):
             self._trigger(self.Renamed, by, at, name=name)
 
     def change_scopes(self, scopes: list[str], *, by: Caller, at: datetime) -> None:
-        """Give the key other scopes; the same scopes are no change.
+        """Replace the key's scopes; the same scopes are no change.
 
         Raises:
             Invalid: the scopes break a rule.
-            ScopeNotHeld: ``by`` would grant more than it holds.
-            KeyRevoked, KeyExpired: the key's life is over.
+            ScopeNotHeld: ``by`` would grant scopes that it does not hold.
+            KeyRevoked, KeyExpired: the key is no longer active.
         """
         scopes = scope_rules.checked(scopes)
         self._check_active(at)
@@ -249,15 +249,15 @@ class ApiKey(Aggregate):
             self._trigger(self.ScopesChanged, by, at, scopes=scopes)
 
     def change_expiration(self, expires_at: datetime | None, *, by: Caller, at: datetime) -> None:
-        """Give the key another end, or none; the same end is no change.
+        """Set another end, or none; the same end is no change.
 
-        A later end prolongs a grant, so it takes the scopes that the key has. A rotated key's end
-        can only come nearer, for its successor is there to replace it.
+        A later end prolongs a grant, so the caller must hold the key's scopes. A rotated key's end
+        can only become earlier, because its successor replaces it.
 
         Raises:
-            Invalid: the end is not after ``at``, or is put off after a rotation.
-            ScopeNotHeld: ``by`` would prolong more than it holds.
-            KeyRevoked, KeyExpired: the key's life is over.
+            Invalid: the end is not after ``at``, or is later than before on a rotated key.
+            ScopeNotHeld: ``by`` would prolong scopes that it does not hold.
+            KeyRevoked, KeyExpired: the key is no longer active.
         """
         expires_at = _checked_end(expires_at, at)
         self._check_active(at)
@@ -282,10 +282,10 @@ class ApiKey(Aggregate):
         never_expires: bool = False,
         request_sha256: str | None = None,
     ) -> "ApiKey":
-        """Make a successor with a secret of its own, and end this key's life after ``grace``.
+        """Create a successor with its own secret, and end this key after ``grace``.
 
-        The successor has the same workspace, name, scopes and prefix. This key's own end is never
-        put off.
+        The successor has the same workspace, name, scopes and prefix. This key's own end never
+        becomes later.
 
         Args:
             expires_at: end of the successor; by default that of `end_of_successor`.
@@ -296,9 +296,9 @@ class ApiKey(Aggregate):
 
         Raises:
             Invalid: ``grace`` is negative, or ``expires_at`` is not after ``at``.
-            AlreadyRotated: there is a successor.
-            ScopeNotHeld: ``by`` would get a secret for more than it holds.
-            KeyRevoked, KeyExpired: the key's life is over.
+            AlreadyRotated: the key has a successor.
+            ScopeNotHeld: ``by`` would get a secret for scopes that it does not hold.
+            KeyRevoked, KeyExpired: the key is no longer active.
         """
         if grace < timedelta(0):
             raise Invalid("grace_seconds", "give 0 or more seconds")
@@ -331,11 +331,11 @@ class ApiKey(Aggregate):
         return successor
 
     def check_rotatable(self, at: datetime) -> None:
-        """Refuse if the key cannot have a successor.
+        """Raise unless the key can have a successor.
 
         Raises:
-            AlreadyRotated: there is one.
-            KeyRevoked, KeyExpired: the key's life is over.
+            AlreadyRotated: it has one.
+            KeyRevoked, KeyExpired: the key is no longer active.
         """
         if self.rotated_to is not None:
             message = f"{self.key_id} was rotated already; its successor is {self.rotated_to}"
@@ -401,13 +401,13 @@ class ApiKey(Aggregate):
 def end_of_successor(
     created_at: datetime, expires_at: datetime | None, at: datetime
 ) -> datetime | None:
-    """Return the default end of a successor made at a time; ``None`` is never.
+    """Return the default end of a successor created at ``at``; ``None`` if it never expires.
 
-    It lives as long from then as the key that it replaces was meant to from its creation.
+    The successor lives as long as the key it replaces was meant to live from its creation.
     """
     if expires_at is None:
         return None
-    # Where clocks disagree, the key may have been made "after" its end was set.
+    # With clocks that differ, a key's creation time may be after its end.
     return max(expires_at, _later(at, expires_at - created_at))
 
 

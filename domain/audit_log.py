@@ -1,4 +1,4 @@
-"""What happens to the audit trail itself, and is a part of it."""
+"""Events about the audit log itself, which are entries of it as well."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,18 +11,18 @@ from domain.key_ids import derived_uuid
 
 @dataclass(frozen=True)
 class Forked:
-    """The log goes on under another origin, since it is not the one that was signed.
+    """The log continues under another origin, because the signed one was lost or its key changed.
 
     Args:
-        originator_id: that of `fork_uuid`, as it is about no key.
+        originator_id: the result of `fork_uuid`; the event belongs to no key.
         originator_version: 1.
-        timestamp: when.
+        timestamp: time of the fork.
         actor, request_id, source_ip: as in the events of keys.
-        reason: why, in the words of whoever did it.
-        origin: what the log is called from now on.
-        previous_origin: what it was called.
-        previous_size: how many entries were last signed under that name.
-        previous_root: the root over them, in hexadecimal digits.
+        reason: the reason, in the person's words.
+        origin: name of the log from now on.
+        previous_origin: previous name of the log.
+        previous_size: size of the last checkpoint under that name.
+        previous_root: root of that checkpoint, in hexadecimal digits.
     """
 
     TOPIC: ClassVar[str] = "AuditLog.Forked"
@@ -40,22 +40,22 @@ class Forked:
     previous_root: str
 
     def mutate(self, _aggregate: ApiKey | None) -> None:
-        """Make no key: whoever asks for one of this id is told that there is none."""
+        """Make no aggregate: this id is not a key."""
 
 
 @dataclass(frozen=True)
 class Resealed:
-    """All events were sealed with a secret, after a full integrity check.
+    """All events were sealed with a secret, after a complete integrity check.
 
     Args:
-        originator_id: that of `reseal_uuid`, as it is about no key.
+        originator_id: the result of `reseal_uuid`; the event belongs to no key.
         originator_version: 1.
-        timestamp: when.
+        timestamp: time of the sealing.
         actor, request_id, source_ip: as in the events of keys.
-        reason: why, in the words of whoever did it.
-        secret_id: the public id of the secret that the ledger is sealed with from now on.
-        previous_secret_id: that of the one before; ``None`` if the ledger was not sealed.
-        events: how many events were sealed.
+        reason: the reason, in the person's words.
+        secret_id: public id of the secret that the ledger is sealed with from now on.
+        previous_secret_id: id of the previous secret; ``None`` if the ledger was not sealed.
+        events: number of sealed events.
     """
 
     TOPIC: ClassVar[str] = "AuditLog.Resealed"
@@ -72,13 +72,13 @@ class Resealed:
     events: int
 
     def mutate(self, _aggregate: ApiKey | None) -> None:
-        """Make no key: whoever asks for one of this id is told that there is none."""
+        """Make no aggregate: this id is not a key."""
 
 
 def reseal_uuid(secret_id: str, events: int) -> UUID:
-    """Return the id of the event that says that so many events were sealed with a secret.
+    """Return the id of the event that records a sealing of this many events with this secret.
 
-    It follows from the event's own fields, as that of a fork does.
+    Like that of a fork, it is derived from the event's own fields.
     """
     return derived_uuid("reseal", secret_id, str(events))
 
@@ -86,14 +86,15 @@ def reseal_uuid(secret_id: str, events: int) -> UUID:
 def fork_uuid(origin: str) -> UUID:
     """Return the id of the event that gives a log this name.
 
-    It follows from the event's own fields: it is not in the entry, and so must say nothing more;
-    and the store's rule of one first event for each id lets a log have a name but once.
+    It is derived from the event's own fields, because it is not in the entry and must not carry
+    further information. The store allows one first event for each id, so a log can have a name only
+    once.
     """
     return derived_uuid("fork", origin)
 
 
 LogEvent = Forked | Resealed
-"""What is about the log itself, and about no key."""
+"""An event about the log itself, and about no key."""
 
 LedgerEvent = ApiKey.Event | LogEvent
-"""Whatever is in the event store."""
+"""Any event in the event store."""

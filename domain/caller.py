@@ -1,4 +1,4 @@
-"""Who gives a command: the actor that the event records, and what it may grant."""
+"""The caller of a command: the actor that the event records, and the scopes it may grant."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,30 +8,30 @@ ActorType = Literal["key", "cli", "system"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did it.
+    """Who made a change.
 
     Args:
         type: a key of this ledger, a person at the command line, or the ledger itself.
-        id: the key's ``key_id``, the account's name on the machine, or the part of the ledger.
+        id: the key's ``key_id``, the account's name on the machine, or a part of the ledger.
     """
 
     type: ActorType
     id: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the form that events and answers carry."""
+        """Return the JSON form in events and answers."""
         return {"type": self.type, "id": self.id}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An actor in the act of giving a command.
+    """An actor that gives a command.
 
     Args:
-        actor: who.
-        holds: the scopes that it holds, which bound what it can grant.
-        request_id: the request that the command came with, if any.
-        source_ip: the address that the request came from, if any.
+        actor: the actor.
+        holds: the scopes that it holds; it cannot grant others.
+        request_id: id of the request, if any.
+        source_ip: client address of the request, if any.
     """
 
     actor: Actor
@@ -41,5 +41,5 @@ class Caller:
 
 
 def system(part: str) -> Caller:
-    """Return the ledger itself, in one of its parts, as a caller that may grant anything."""
+    """Return a part of the ledger as a caller that may grant anything."""
     return Caller(Actor("system", part), holds=("*",))

@@ -1,4 +1,4 @@
-"""A fresh credential: a token, and what the ledger keeps of it."""
+"""Issue a credential: a token, and the part of it that is stored."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from domain.verifiers import Argon2Gate
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A row of the digest table: the HMAC of a lookup id and secret under one pepper."""
+    """A row of the digest table: HMAC of a lookup id and secret under a pepper."""
 
     lookup_id: str
     pepper_id: str
@@ -19,7 +19,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is stored of a token: never the secret."""
+    """The stored part of a token: never the secret."""
 
     token_prefix: str
     lookup_id: str
@@ -30,10 +30,10 @@ class Credential:
 def issue(
     prefix: str, *, random: RandomSource, gate: Argon2Gate, pepper: Pepper
 ) -> tuple[Token, Credential]:
-    """Mint a token and make what will be stored of it; takes an Argon2id call.
+    """Mint a token and compute what will be stored; this runs Argon2id once.
 
     Returns:
-        The token, to be shown once, and the credential, to be kept.
+        The token, to be shown once, and the credential, to be stored.
 
     Raises:
         Invalid: the prefix breaks a rule.

@@ -1,16 +1,16 @@
-"""Invisible characters in displayed text.
+"""Find invisible characters in displayed text.
 
-Two texts that look the same must be the same, or a key could be named like another one. So a
-character that shows nothing is refused, except where a script or an emoji needs it to be written.
+Two texts that look the same must be the same; otherwise a key could get a name that looks like
+another key's. So an invisible character is rejected, unless a script or an emoji needs it.
 
 Invisible are the characters with the property Default_Ignorable_Code_Point (Unicode Standard Annex
-#44, DerivedCoreProperties.txt; the reason is in Unicode Technical Standard #39, section 3.1), and a
-few others that have no visible glyph. `unicodedata` does not have the property, so the ranges are
-listed here. They include code points that are reserved for such characters, and so do not change
-with a version of Unicode.
+#44, DerivedCoreProperties.txt; for the reason see Unicode Technical Standard #39, section 3.1), and
+a few others without a visible glyph. `unicodedata` does not have the property, so the ranges are
+listed here. They include code points that are reserved for such characters, so they do not change
+with new versions of Unicode.
 
-Not found here: different letters with the same shape (Latin and Cyrillic `a`), which names in
-several scripts need; and emoji joined in a way that no font draws as one.
+Not found here: different letters of the same shape (Latin and Cyrillic `a`), which names in several
+scripts need; and joined emoji that no font draws as one.
 """
 
 import unicodedata
@@ -53,9 +53,9 @@ INVISIBLE = DEFAULT_IGNORABLE | _all_of(_NO_GLYPH)
 
 _NON_JOINER, _JOINER, _EMOJI_STYLE, _KEYCAP = "\u200c", "\u200d", "\ufe0f", "\u20e3"
 _VIRAMA = 9
-"""The combining class of signs that join two consonants (UAX #44, Canonical_Combining_Class)."""
+"""Combining class of signs that join two consonants (UAX #44, Canonical_Combining_Class)."""
 
-# Arabic letters that join only with the letter before them, or with none
+# Arabic letters that join only with the preceding letter, or with none
 # (ArabicShaping.txt, Joining_Type R and U).
 _NOT_JOINING_ONWARDS = _all_of(
     [
@@ -73,13 +73,13 @@ _EMOJI_BY_STYLE |= _all_of([(0x23E9, 0x23FA), (0x25AA, 0x25FE), (0x2934, 0x2935)
 
 
 def first_invisible(text: str) -> str | None:
-    """Return the first character that shows nothing and is not needed; ``None`` if there is none.
+    """Return the first invisible character that no script or emoji needs, or ``None``.
 
     Needed are (RFC 5892, appendix A, for the first two):
 
     - a joiner or non-joiner between a virama and a letter, as in Hindi and Sinhala;
     - a non-joiner between two Arabic letters that would join, as in Persian;
-    - a joiner between two emoji, and the selector of the coloured form behind an emoji.
+    - a joiner between two emoji, and the selector of the coloured form after an emoji.
     """
     for place, character in enumerate(text):
         if character in INVISIBLE and not _is_needed(character, text, place):

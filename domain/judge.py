@@ -1,4 +1,4 @@
-"""The one place that decides whether a key may be used."""
+"""Decide whether a key may be used; no other code does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from domain.scopes import cover
 
 
 class Code(StrEnum):
-    """The result of verifying, for programs."""
+    """The code of a verdict, for programs."""
 
     VALID = "VALID"
     MALFORMED = "MALFORMED"
@@ -21,10 +21,10 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuthRow:
-    """What the auth lookup knows of a key: all that a verdict needs.
+    """A row of the auth lookup: everything that a verdict needs.
 
     Args:
-        position: of the key's first event.
+        position: position of the key's first event.
     """
 
     position: int
@@ -43,7 +43,7 @@ class AuthRow:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The secret is right and the key may be used for all the scopes asked for."""
+    """The secret is right, and the key may be used for all requested scopes."""
 
     key: AuthRow
 
@@ -54,8 +54,8 @@ class Verified:
 class Refused:
     """The token may not be used.
 
-    ``key`` is there only when its secret was proved; whoever does not hold the secret learns
-    nothing about the key, not even that it exists.
+    ``key`` is set only if the secret was proved: a client without the secret learns nothing about
+    the key, not even that it exists.
     """
 
     code: Code
@@ -69,10 +69,11 @@ def judge(key: AuthRow, scopes: Sequence[str], now: datetime) -> Verdict:
     """Decide about a key whose secret has been proved.
 
     Args:
-        key: the row of the auth lookup.
-        scopes: what the key is to be used for; none asks only whether it is live.
-        now: the time of the decision. Expiry is the clock's word, whether or not `Expired` has
-            been appended yet; and what has expired stays so if a clock goes back.
+        key: its row of the auth lookup.
+        scopes: the scopes that the key is to be used for; with none, only the status counts.
+        now: the time of the decision. The key is expired once this reaches its end, even if no
+            `Expired` event was appended yet; with that event, it stays expired even if a clock is
+            set back.
     """
     if key.revoked:
         return Refused(Code.REVOKED, key)

@@ -1,4 +1,4 @@
-"""Key ids: ``apikey_<uuid>``, in exactly one spelling."""
+"""Key ids: ``apikey_<uuid>``, in exactly one form."""
 
 import hashlib
 import re
@@ -12,15 +12,15 @@ _KEY_ID = re.compile(r"apikey_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re
 
 
 def to_key_id(uuid: UUID) -> str:
-    """Return the public name of the key with this aggregate id."""
+    """Return the key id for an aggregate id."""
     return f"{PREFIX}{uuid}"
 
 
 def to_uuid(key_id: str) -> UUID:
-    """Return the aggregate id behind a public name.
+    """Return the aggregate id for a key id.
 
     Raises:
-        KeyNotFound: no key can have this name, so there is none that has.
+        KeyNotFound: the text does not have the form of a key id, so no key has it.
     """
     match = _KEY_ID.fullmatch(key_id)
     if match is None:
@@ -30,11 +30,11 @@ def to_uuid(key_id: str) -> UUID:
 
 
 def derived_uuid(*parts: str) -> UUID:
-    """Return the one UUID that belongs to these texts (RFC 9562, section 5.8, version 8).
+    """Return a UUID derived from texts by SHA-256 (RFC 9562, section 5.8, version 8).
 
-    Two different lists of texts give two different UUIDs, as far as SHA-256 can tell them apart.
+    Different lists of texts give different UUIDs, as far as SHA-256 is free of collisions.
     """
-    # What a part may be is for others to say; "surrogatepass" spells every text there is.
+    # This accepts any text, even lone surrogates; others validate the parts.
     encoded = [part.encode(errors="surrogatepass") for part in parts]
     spelled = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
     number = int.from_bytes(hashlib.sha256(spelled).digest()[:16])

@@ -1,4 +1,4 @@
-"""The application: one method for each command, each all or nothing."""
+"""The application: one method for each command, each of them all or nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,18 +34,18 @@ from domain.stored_form import EventMapper
 from domain.tokens import Token
 
 Issue = Callable[[str], tuple[Token, Credential]]
-"""Mints a token with the given prefix, and what will be stored of it."""
+"""Mints a token with a prefix, and returns it with its stored part."""
 
 _REVOKE_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A promise that a request which comes twice has the effect of one.
+    """Makes a repeated request have the effect of one.
 
     Args:
-        key: the name that the caller gave the request; unique to that caller.
-        request_sha256: the fingerprint of all that was asked for.
+        key: the request's idempotency key, unique for the caller.
+        request_sha256: fingerprint of everything that the request asks for.
     """
 
     key: str
@@ -54,10 +54,10 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A key just made, or made before by the same request.
+    """A key that was just created, or was created before by the same request.
 
     Args:
-        key_id: its name.
+        key_id: id of the key.
         token: shown this once; ``None`` if it was shown before.
     """
 
@@ -67,7 +67,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change about a key; a function that is not given changes nothing."""
+    """Changes to a key; a field that is not given stays unchanged."""
 
     name: str | None = None
     scopes: Sequence[str] | None = None
@@ -76,38 +76,38 @@ class Changes:
 
 
 class KeyLedger(Application[UUID]):
-    """Makes, changes and ends API keys.
+    """Creates, changes and revokes API keys.
 
-    Each command takes who gives it (``by``) and the time (``at``), and a command on an existing
-    key also its workspace: a key of another workspace does not exist. ``expected_version``, where
-    given, makes the command fail unless the key is at that version.
+    Each command takes the caller (``by``) and the time (``at``). A command on an existing key also
+    takes its workspace: a key of another workspace does not exist. With ``expected_version``, the
+    command fails unless the key has that version.
 
-    Beside its own refusals each command may raise `LedgerUnavailable`: nothing was changed, or,
-    if the connection broke while the answer was on its way, all of it was.
+    Each command may also raise `LedgerUnavailable`: nothing was changed, or, if the connection
+    broke before the answer arrived, everything was.
     """
 
     name = "KeyLedger"
 
     def __init__(self, recorder: ApplicationRecorder, issue: Issue) -> None:
-        """Build on a recorder of events and a way to issue credentials."""
+        """Store events with a recorder, and issue credentials with ``issue``."""
         self._recorder = recorder
         self._issue = issue
         super().__init__()
 
     def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
-        """Configure the library by nothing but this code.
+        """Configure the library only here.
 
-        By default it would read the process's environment, where a stray variable such as
+        By default it reads the process's environment, where a stray variable such as
         ``COMPRESSOR_TOPIC`` would change how events are stored.
         """
         return Environment(name, dict(env or {}))
 
     def construct_mapper(self) -> Mapper[UUID]:
-        """Return the mapper that knows the stored form of the events."""
+        """Return the mapper that serializes events."""
         return EventMapper()
 
     def construct_recorder(self) -> ApplicationRecorder:
-        """Return the recorder that the ledger was given."""
+        """Return the recorder that was passed in."""
         return self._recorder
 
     def create_key(
@@ -122,12 +122,12 @@ class KeyLedger(Application[UUID]):
         at: datetime,
         idempotency: Idempotency | None = None,
     ) -> Issued:
-        """Make a key; an idempotent request that comes again gives the key it made before.
+        """Create a key; a repeated idempotent request returns the key that it created before.
 
         Raises:
             Invalid: a value breaks a rule.
-            ScopeNotHeld: ``by`` would grant more than it holds.
-            IdempotencyKeyReused: the idempotency key came before with another request.
+            ScopeNotHeld: ``by`` would grant scopes that it does not hold.
+            IdempotencyKeyReused: the idempotency key was used with a different request.
             Overloaded: too many secrets are being hashed.
         """
         if made := self._made_before(idempotency, workspace, by):
@@ -163,15 +163,15 @@ class KeyLedger(Application[UUID]):
         at: datetime,
         expected_version: int | None = None,
     ) -> None:
-        """Disable a key for ever; a key that is revoked already stays exactly as it is.
+        """Disable a key for ever; a key that is already revoked stays unchanged.
 
-        A revocation does not lose to a change made at the same time: it is tried again on top of
-        it, unless the caller insists on a version.
+        A revocation does not lose against a concurrent change: it is tried again after it, unless
+        the caller expects a version.
 
         Raises:
             KeyNotFound: the workspace has no such key.
             Invalid: the reason or the comment breaks a rule.
-            VersionMismatch: the key is not at the expected version.
+            VersionMismatch: the key does not have the expected version.
         """
         for _ in range(_REVOKE_ATTEMPTS):
             key = self._load(key_id, workspace, expected_version)
@@ -197,7 +197,7 @@ class KeyLedger(Application[UUID]):
         expected_version: int | None = None,
         idempotency: Idempotency | None = None,
     ) -> Issued:
-        """Give a key a successor, and end the key's life after ``grace``, in one transaction.
+        """Create a successor of a key, and end the key after ``grace``, in one transaction.
 
         Args:
             expires_at: end of the successor; by default it lives as long as the key was meant to.
@@ -209,10 +209,10 @@ class KeyLedger(Application[UUID]):
         Raises:
             KeyNotFound: the workspace has no such key.
             AlreadyRotated, KeyRevoked, KeyExpired: the key cannot have a successor.
-            ScopeNotHeld: ``by`` would get a secret for more than it holds.
+            ScopeNotHeld: ``by`` would get a secret for scopes that it does not hold.
             Invalid: ``grace`` is negative, or ``expires_at`` is not after ``at``.
-            IdempotencyKeyReused: the idempotency key came before with another request.
-            ConcurrentChange, VersionMismatch: the key changed meanwhile.
+            IdempotencyKeyReused: the idempotency key was used with a different request.
+            ConcurrentChange, VersionMismatch: the key was changed at the same time.
             Overloaded: too many secrets are being hashed.
         """
         if made := self._made_before(idempotency, workspace, by):
@@ -233,10 +233,10 @@ class KeyLedger(Application[UUID]):
             )
             self._commit(successor, key, digests=[credential.digest])
         except (AlreadyRotated, ConcurrentChange, VersionMismatch):
-            # The winner may have been this very request, which came twice at once.
+            # The winner may have been this same request, sent twice at once.
             if made := self._made_before(idempotency, workspace, by):
                 return made
-            # It may have rotated, revoked or merely renamed the key: say which.
+            # The other change may have rotated, revoked or renamed the key: report which.
             self._load(key_id, workspace, expected_version).check_rotatable(at)
             raise
         return Issued(successor.key_id, token)
@@ -251,14 +251,14 @@ class KeyLedger(Application[UUID]):
         at: datetime,
         expected_version: int | None = None,
     ) -> None:
-        """Change a key's name, scopes and end, all or none; what stays the same is no event.
+        """Change a key's name, scopes and end, all or none; an unchanged value makes no event.
 
         Raises:
             KeyNotFound: the workspace has no such key.
             Invalid: a value breaks a rule.
-            ScopeNotHeld: ``by`` would grant or prolong more than it holds.
-            KeyRevoked, KeyExpired: the key's life is over.
-            ConcurrentChange, VersionMismatch: the key changed meanwhile.
+            ScopeNotHeld: ``by`` would grant or prolong scopes that it does not hold.
+            KeyRevoked, KeyExpired: the key is no longer active.
+            ConcurrentChange, VersionMismatch: the key was changed at the same time.
         """
         key = self._load(key_id, workspace, expected_version)
         if changes.name is not None:
@@ -274,13 +274,13 @@ class KeyLedger(Application[UUID]):
             raise
 
     def expire_keys(self, key_ids: Sequence[str], *, by: Caller, at: datetime) -> int:
-        """Record for each of the keys that its time has passed, where that is so.
+        """Record which of the keys have expired.
 
-        All go into one transaction. If a key of the batch changes meanwhile, each is tried alone,
-        and those that somebody else changed are left to the next call.
+        All events go into one transaction. If a key of the batch changes at the same time, each is
+        tried alone, and keys that change again are left to the next call.
 
         Returns:
-            How many events were appended.
+            The number of events appended.
         """
         due = [key for key_id in key_ids if (key := self._expired(key_id, by, at)) is not None]
         try:
@@ -297,8 +297,8 @@ class KeyLedger(Application[UUID]):
         except (KeyNotFound, DamagedHistory, EventNotSealed):
             key = None
         if key is None:
-            # A row of the list without a sound history behind it: for a check of the projections
-            # to report, and no reason to leave the other keys waiting.
+            # A row of the list without a valid history: the integrity check reports it, and the
+            # other keys must not wait for it.
             return None
         key.expire(by=by, at=at)
         return key if key.pending_events else None
@@ -358,10 +358,10 @@ class KeyLedger(Application[UUID]):
 def _uuid_of_new_key(
     credential: Credential, idempotency: Idempotency | None, workspace: str, by: Caller
 ) -> UUID:
-    """Return the id of the key to be made.
+    """Return the id of a new key.
 
-    The id of an idempotent request follows from the request, so that the store's own rule of one
-    first event for each key is what keeps a repeated request from making a second key.
+    The id for an idempotent request is derived from the request. So the store's rule of one first
+    event for each key prevents a repeated request from creating a second key.
     """
     if idempotency is None:
         return derived_uuid("lookup id", credential.lookup_id)
@@ -373,5 +373,5 @@ def _uuid_of_request(idempotency: Idempotency, workspace: str, by: Caller) -> UU
 
 
 def _unavailable() -> LedgerUnavailable:
-    # The library's message quotes the statement; it stays in the chain of causes, for the log.
+    # The library's message quotes the statement; it stays in the exception chain, for the log.
     return LedgerUnavailable("the event store cannot be asked at this moment; try again shortly")

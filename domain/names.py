@@ -1,4 +1,4 @@
-"""The rules for what people type: names, workspaces, prefixes, reasons and comments."""
+"""Validate text from people: names, workspaces, prefixes, reasons and comments."""
 
 import re
 import unicodedata
@@ -15,22 +15,22 @@ MAX_COMMENT_LENGTH = 2000
 
 _WORKSPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _TOKEN_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
-# Control characters, lone surrogates, and separators of lines and paragraphs: none can be shown
-# safely in a log, a terminal or a page, and PostgreSQL cannot store the first two. What is
-# invisible, and so also each control of the direction of text, is in `domain.invisible`.
+# Control characters, lone surrogates, and line and paragraph separators: none of them can be shown
+# safely in a log, a terminal or a page, and PostgreSQL cannot store the first two. Invisible
+# characters, which include all controls of text direction, are in `domain.invisible`.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 LEAVE_IT_OUT = (
     "this text contains a token, or most of one: leave it out; a token belongs only where it is"
     " verified. If it is in use, rotate or revoke its key"
 )
-"""What a refusal of a text says that must not have a token in it."""
+"""The error message for a text that contains a token."""
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a key without the blanks around it.
+    """Return a key's name without surrounding whitespace.
 
     Raises:
-        Invalid: nothing is left, it is too long, or has characters that cannot be shown.
+        Invalid: it is empty, too long, or has characters that cannot be shown.
     """
     name = _checked_text("name", name.strip(), MAX_NAME_LENGTH)
     if not shows_something(name):
@@ -39,7 +39,7 @@ def checked_name(name: str) -> str:
 
 
 def checked_reason(reason: str | None) -> str | None:
-    """Return the reason for revoking, on one line; blank means none.
+    """Return a reason without surrounding whitespace; ``None`` if it is blank.
 
     Raises:
         Invalid: it is too long, or has characters that cannot be shown.
@@ -50,7 +50,7 @@ def checked_reason(reason: str | None) -> str | None:
 
 
 def checked_comment(comment: str | None) -> str | None:
-    """Return a comment, which may have several lines; blank means none.
+    """Return a comment, which may have several lines; ``None`` if it is blank.
 
     Raises:
         Invalid: it is too long, or has characters that cannot be shown.
@@ -63,10 +63,10 @@ def checked_comment(comment: str | None) -> str | None:
 
 
 def checked_workspace(workspace: str) -> str:
-    """Return the name of a workspace.
+    """Return a valid workspace name.
 
     Raises:
-        Invalid: it breaks the grammar ``[a-z0-9][a-z0-9._-]{0,62}``.
+        Invalid: it does not match ``[a-z0-9][a-z0-9._-]{0,62}``.
     """
     if not _WORKSPACE.fullmatch(workspace):
         raise Invalid(
@@ -76,10 +76,10 @@ def checked_workspace(workspace: str) -> str:
 
 
 def checked_token_prefix(prefix: str) -> str:
-    """Return the prefix of a token.
+    """Return a valid token prefix.
 
     Raises:
-        Invalid: it breaks the grammar ``[a-z][a-z0-9]{0,15}``.
+        Invalid: it does not match ``[a-z][a-z0-9]{0,15}``.
     """
     if not _TOKEN_PREFIX.fullmatch(prefix):
         raise Invalid("prefix", "start with a-z and use a-z and 0-9, at most 16 characters")
@@ -87,7 +87,7 @@ def checked_token_prefix(prefix: str) -> str:
 
 
 def without_token(field: str, text: str) -> str:
-    """Return a text that is stored, logged or shown.
+    """Return a text that may be stored, logged or shown.
 
     Raises:
         Invalid: it contains a token, or is longer than any text may be.

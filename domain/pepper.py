@@ -1,13 +1,12 @@
-"""The pepper, the keys that are derived from it, and the digests of secrets.
+"""The pepper, the keys derived from it, and the digests of secrets.
 
-The pepper is 32 random bytes outside the database. It is never used as a key itself: each use has
-a key of its own, derived by HKDF-SHA-256 (RFC 5869).
+The pepper is 32 random bytes outside the database. It is never used as a key itself: each purpose
+has its own key, derived by HKDF-SHA-256 (RFC 5869).
 
-A digest is HMAC-SHA-256 (RFC 2104) of a token's lookup id and secret. The lookup id binds it to
-one key: copied to another key's row, it proves nothing. The secret has 256 random bits, so that
-a fast function is enough to keep it from being guessed; the pepper keeps whoever reads only the
-database from testing a guess at all. A digest is an accelerator, never the truth: without it the
-Argon2id verifier decides.
+A digest is HMAC-SHA-256 (RFC 2104) of a token's lookup id and secret. The lookup id binds it to one
+key: copied to another key's row, it proves nothing. A secret has 256 random bits, so a fast
+function is enough against guessing; without the pepper, someone who reads the database cannot even
+test a guess. A digest only saves time: without it, the Argon2id verifier decides.
 """
 
 import hashlib
@@ -21,12 +20,12 @@ _DIGESTS = "keyledger digests v2"
 
 
 class Mac:
-    """HMAC-SHA-256 under one key, for many messages."""
+    """HMAC-SHA-256 with one key, for many messages."""
 
     __slots__ = ("inner", "outer")
 
     def __init__(self, key: bytes) -> None:
-        """Hash what is the same for every message, once (RFC 2104, section 4).
+        """Hash the padded key once, as it is the same for every message (RFC 2104, section 4).
 
         Args:
             key: at most 64 bytes.
@@ -36,8 +35,8 @@ class Mac:
         self.outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def of(self, message: bytes) -> bytes:
-        """Return the 32 bytes that authenticate a message."""
-        # For each event of a replay; the standard library's own takes twice as long.
+        """Return the MAC of a message, 32 bytes."""
+        # Called for each event of a replay; `hmac` takes twice as long.
         inner, outer = self.inner.copy(), self.outer.copy()
         inner.update(message)
         outer.update(inner.digest())
@@ -46,19 +45,19 @@ class Mac:
 
 @dataclass(frozen=True, slots=True)
 class Pepper:
-    """32 random bytes that live outside the database."""
+    """32 random bytes that are kept outside the database."""
 
     value: bytes = field(repr=False)
     pepper_id: str = field(init=False, compare=False)
-    """A public name: 16 hex digits that tell two peppers apart and reveal neither."""
+    """Public id: 16 hex digits that distinguish peppers and reveal nothing of them."""
     _inner: "hashlib._Hash" = field(init=False, repr=False, compare=False)
     _outer: "hashlib._Hash" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Derive what every digest needs, once.
+        """Derive the keys once.
 
         Raises:
-            ValueError: it has not exactly 32 bytes.
+            ValueError: the value does not have 32 bytes.
         """
         if len(self.value) != PEPPER_LENGTH:
             message = f"a pepper has {PEPPER_LENGTH} bytes; this one has {len(self.value)}"
@@ -69,22 +68,22 @@ class Pepper:
         object.__setattr__(self, "_outer", digests.outer)
 
     def derived(self, label: str) -> bytes:
-        """Derive a key of 32 bytes by HKDF-SHA-256 without a salt (RFC 5869).
+        """Derive a 32-byte key by HKDF-SHA-256 without a salt (RFC 5869).
 
         Args:
-            label: what the key is for; different labels give independent keys.
+            label: purpose of the key; different labels give independent keys.
         """
         extracted = hmac.digest(bytes(hashlib.sha256().digest_size), self.value, "sha256")
         return hmac.digest(extracted, label.encode() + b"\x01", "sha256")
 
     def digest(self, lookup_id: str, secret: str) -> bytes:
-        """Return the 32 bytes that stand for the secret of a token under this pepper.
+        """Return the digest of a token's secret under this pepper, 32 bytes.
 
         Args:
-            lookup_id: of the token; its length is fixed, so that no two pairs give one message.
-            secret: in ASCII.
+            lookup_id: the token's; its length is fixed, so the concatenation is unambiguous.
+            secret: the token's, in ASCII.
         """
-        # Not by `Mac.of`: on the path of each check, a call more can be measured.
+        # Not with `Mac.of`: one more call per token verification is measurable.
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update((lookup_id + secret).encode("ascii"))
         outer.update(inner.digest())
@@ -92,5 +91,5 @@ class Pepper:
 
 
 def same_digest(one: bytes, other: bytes) -> bool:
-    """Compare two digests in a time that does not depend on where they differ."""
+    """Compare two digests in constant time."""
     return hmac.compare_digest(one, other)

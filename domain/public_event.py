@@ -1,4 +1,4 @@
-"""The form in which events leave the ledger."""
+"""The public form of events: entries of the audit log."""
 
 import hashlib
 from datetime import datetime
@@ -23,17 +23,17 @@ _ENVELOPE = frozenset(
 )
 
 MAX_ENTRY_LENGTH = 65_535
-"""In bytes: the bundles of C2SP's ``tlog-tiles`` give an entry's length as a 16-bit number.
+"""In bytes: bundles of C2SP's ``tlog-tiles`` store the length of an entry as a 16-bit number.
 
-The rules for names, scopes and comments keep every event far below it.
+The limits on names, scopes and comments keep every event far below it.
 """
 
 
 def public_event(event: LedgerEvent) -> dict[str, Any]:
-    """Return an event as auditors see it, in JSON's own types.
+    """Return an event as auditors see it, in JSON types.
 
-    Nothing is left out but the verifier, in whose place stands the SHA-256 of its text: enough to
-    notice that it was exchanged, useless for guessing.
+    Everything is included except the verifier. It is replaced by its SHA-256, which shows whether
+    it was exchanged and is useless for guessing.
     """
     data: dict[str, Any] = {}
     for name, value in vars(event).items():
@@ -56,10 +56,10 @@ def public_event(event: LedgerEvent) -> dict[str, Any]:
 
 
 def entry_of(event: LedgerEvent) -> bytes:
-    """Return the entry of an event in the audit trail: its public form in canonical JSON.
+    """Return the entry of an event in the audit log: its public form in canonical JSON (RFC 8785).
 
-    It is one line without its end, in the one spelling that RFC 8785 allows. The event's position
-    and leaf index are not in it, since another database may count differently.
+    It is one line without the line end. Position and leaf index are not in it, because they may
+    differ in another database.
 
     Raises:
         ValueError: the entry would be longer than `MAX_ENTRY_LENGTH`.
@@ -68,13 +68,13 @@ def entry_of(event: LedgerEvent) -> bytes:
 
 
 def canonical_line(event: dict[str, Any]) -> bytes:
-    """Return the entry of an event that is in its public form already.
+    """Return the entry for an event that is already in its public form.
 
     Raises:
         ValueError: as for `entry_of`.
     """
-    # Sorting is all that RFC 8785 asks for beyond what is written anyway: names are in ASCII, and
-    # the only numbers are versions, integers below 2**53.
+    # Beyond what orjson does anyway, RFC 8785 only requires sorting here: names are ASCII, and the
+    # only numbers are versions, integers below 2**53.
     entry = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
     if len(entry) > MAX_ENTRY_LENGTH:
         message = f"an entry has at most {MAX_ENTRY_LENGTH} bytes; this one has {len(entry)}"

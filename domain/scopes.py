@@ -1,7 +1,7 @@
-"""Scopes: what a key may do, as ``resource:action`` with ``*`` for any.
+"""Scopes: what a key may do, as ``resource:action``, with ``*`` for any.
 
-``*`` alone means ``*:*``. Scopes stay plain strings everywhere, in events too; these functions
-give them their meaning.
+``*`` alone means ``*:*``. Scopes are plain strings everywhere, also in events; these functions
+interpret them.
 """
 
 import re
@@ -19,10 +19,10 @@ _SCOPE = re.compile(rf"\*|{_PART}:{_PART}", re.ASCII)
 
 
 def checked(scopes: Iterable[str], *, field: str = "scopes") -> list[str]:
-    """Check a list of scopes and drop repetitions; the order stays.
+    """Validate a list of scopes and drop duplicates; keep the order.
 
     Raises:
-        Invalid: there is none, there are more than `MAX_SCOPES`, or one breaks the grammar.
+        Invalid: it is empty, has more than `MAX_SCOPES`, or a scope is malformed.
     """
     unique = list(dict.fromkeys(scopes))
     if not unique:
@@ -42,10 +42,10 @@ def checked(scopes: Iterable[str], *, field: str = "scopes") -> list[str]:
 
 
 def matches(held: str, wanted: str) -> bool:
-    """Tell whether one held scope allows all that one wanted scope names.
+    """Return whether one held scope includes one wanted scope.
 
-    A wanted scope may itself have wildcards: ``mcp:*`` is allowed by ``mcp:*``, ``*:*`` and
-    ``*``, and not by ``mcp:read``.
+    A wanted scope may have wildcards itself: ``mcp:*`` is included in ``mcp:*``, ``*:*`` and ``*``,
+    and not in ``mcp:read``.
     """
     if held in (ANY, wanted):
         return True
@@ -55,14 +55,14 @@ def matches(held: str, wanted: str) -> bool:
 
 
 def cover(held: Sequence[str], wanted: Iterable[str]) -> bool:
-    """Tell whether the held scopes allow all that the wanted scopes name (a subset test).
+    """Return whether the held scopes include all wanted scopes (a subset test).
 
-    One held scope must match each wanted one. That misses nothing: resources and actions are
-    without number, so no list of narrower scopes adds up to a wildcard.
+    Each wanted scope must be included in a single held scope. This is exact: there are unlimited
+    resources and actions, so no list of narrower scopes adds up to a wildcard.
     """
     if ANY in held:
         return True
-    # Plain loops: this is asked at every check, and a generator takes four times as long.
+    # Plain loops: this runs in every token verification, and a generator takes four times as long.
     for each in wanted:
         for scope in held:
             if matches(scope, each):
@@ -73,10 +73,10 @@ def cover(held: Sequence[str], wanted: Iterable[str]) -> bool:
 
 
 def check_held(held: Sequence[str], granted: Iterable[str]) -> None:
-    """Refuse to let somebody grant more than they hold.
+    """Raise if someone would grant scopes that they do not hold.
 
     Raises:
-        ScopeNotHeld: at least one of the ``granted`` scopes is not covered by the ``held`` ones.
+        ScopeNotHeld: a ``granted`` scope is not included in the ``held`` ones.
     """
     missing = [scope for scope in granted if not cover(held, [scope])]
     if missing:

@@ -1,9 +1,9 @@
-"""How events are written into the store and read back.
+"""The serialization of events in the event store.
 
-The state of an event is one JSON object: times are RFC 3339 texts, all else is JSON's own. The
-live projections, a replay and the aggregates all decode with the code here. A topic is looked up
-in a fixed table and never imported, so that a row planted in the store cannot name code to load;
-nor can the first event of a key, which names the aggregate that it creates.
+The state of an event is a JSON object: times are RFC 3339 text, all other values are JSON types.
+Live projections, replays and aggregates all decode events with this code. A topic is looked up in a
+fixed table and never imported, so a forged row cannot make the program load other code; the same
+holds for the first event of a key, which names the aggregate class.
 """
 
 from datetime import UTC, datetime
@@ -43,14 +43,14 @@ _IN_COLUMNS = frozenset({"originator_id", "originator_version"})
 
 
 class EventTranscoder(Transcoder):
-    """Writes and reads the state of an event.
+    """Encodes and decodes the state of an event.
 
-    It stands in for the library's own transcoder because that one takes six times as long to
-    read, which a rebuild of a million events would feel.
+    It replaces the library's transcoder, which takes six times as long to decode; a rebuild of a
+    million events would be noticeably slower.
     """
 
     def encode(self, obj: Any) -> bytes:  # noqa: ANN401 - the library's signature
-        """Write the state; equal states give equal bytes."""
+        """Encode the state; equal states give equal bytes."""
         return orjson.dumps(
             {
                 name: to_text(value) if isinstance(value, datetime) else value
@@ -59,10 +59,10 @@ class EventTranscoder(Transcoder):
         )
 
     def decode(self, data: bytes) -> Any:  # noqa: ANN401 - the library's signature
-        """Read the state back.
+        """Decode the state.
 
         Raises:
-            ValueError: it is no JSON, or a time in it is not in UTC.
+            ValueError: it is not JSON, or contains a time that is not in UTC.
         """
         state = orjson.loads(data)
         for name in _TIME_FIELDS:
@@ -79,17 +79,17 @@ _TRANSCODER = EventTranscoder()
 
 
 class EventMapper(Mapper[UUID]):
-    """Converts between events and their stored form."""
+    """Converts between events and stored events."""
 
     def __init__(self) -> None:
-        """Make a mapper that neither compresses nor encrypts: an auditor reads the store."""
+        """Create a mapper without compression and encryption, because auditors read the store."""
         super().__init__(EventTranscoder())
 
     def to_domain_event(self, stored_event: StoredEvent) -> DomainEventProtocol[UUID]:
-        """Decode one stored event.
+        """Decode a stored event.
 
         Raises:
-            MapperDeserialisationError: its topic or its state is none of the ledger's.
+            MapperDeserialisationError: its topic or its state is not one of the ledger's.
         """
         return self.decode(
             stored_event.topic,
@@ -99,10 +99,10 @@ class EventMapper(Mapper[UUID]):
         )
 
     def decode(self, topic: str, key_uuid: UUID, version: int, state: bytes) -> LedgerEvent:
-        """Decode one event from the columns of its row.
+        """Decode an event from the columns of its row.
 
         Raises:
-            MapperDeserialisationError: the topic or the state is none of the ledger's.
+            MapperDeserialisationError: its topic or its state is not one of the ledger's.
         """
         try:
             event_class = EVENT_CLASSES[topic]
@@ -115,17 +115,17 @@ class EventMapper(Mapper[UUID]):
         fields["originator_id"] = key_uuid
         fields["originator_version"] = version
         event = object.__new__(event_class)
-        # An event is a frozen data class; filling it this way spares its __init__, at twice the
-        # speed, and leaves a field that an old event does not have to the default of its class.
+        # An event is a frozen data class. Setting its fields directly avoids its __init__ and is
+        # twice as fast; a field that an old event lacks gets the class's default.
         object.__setattr__(event, "__dict__", fields)
         return event
 
 
 def state_of(event: LedgerEvent) -> bytes:
-    """Return the state of an event as it is stored: what was decoded gives the same bytes again.
+    """Return the stored state of an event; a decoded event gives the same bytes again.
 
     Raises:
-        TypeError: the event has a value that no event has.
+        TypeError: the event has a value of a type that events cannot have.
     """
     state: bytes = _TRANSCODER.encode(
         {name: value for name, value in vars(event).items() if name not in _IN_COLUMNS}
@@ -152,7 +152,7 @@ def _check_beginning(
     if version != 1 or event_class is not ApiKey.Created:
         message = f"version 1 of a key is its creation, and no other is; this is {version}"
         raise ValueError(message)
-    # The library would import whatever stands here.
+    # The library imports the class that this names.
     if fields["originator_topic"] != ApiKey.TOPIC:
         message = f"it creates no {ApiKey.TOPIC}"
         raise ValueError(message)

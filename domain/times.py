@@ -1,7 +1,7 @@
-"""Times: aware, UTC, to the microsecond, and one way to write them.
+"""Times: aware, in UTC, to the microsecond, and with one text form.
 
-The written form (RFC 3339, section 5.6) always has six decimals and a ``Z``, so that comparing
-two texts compares the two times.
+The text form (RFC 3339, section 5.6) always has six decimals and a ``Z``, so that text sorts in
+chronological order.
 """
 
 import re
@@ -15,23 +15,23 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def to_text(at: datetime) -> str:
-    """Write an aware time, in UTC, as ``2026-03-03T09:30:00.000000Z``.
+    """Return an aware time in UTC as text, such as ``2026-03-03T09:30:00.000000Z``.
 
     Raises:
-        ValueError: the time has no offset, or is not a time in UTC's years 1 to 9999.
+        ValueError: the time has no offset, or is outside the years 1 to 9999 in UTC.
     """
     if at.tzinfo is not UTC:
         at = _in_utc(at)
-    # A third of the time that `isoformat` takes; only whole seconds are written differently.
+    # A third of the time of `isoformat`; orjson only omits the decimals of whole seconds.
     text = orjson.dumps(at, option=orjson.OPT_UTC_Z)[1:-1].decode()
     return text if at.microsecond else f"{text[:-1]}.000000Z"
 
 
 def from_text(text: str) -> datetime:
-    """Read what `to_text` wrote, or any other RFC 3339 time with an offset.
+    """Parse a text from `to_text`, or any other RFC 3339 time with an offset.
 
     Raises:
-        ValueError: the text is no time, or has no offset.
+        ValueError: the text is not a time, or has no offset.
     """
     return _in_utc(datetime.fromisoformat(text))
 
@@ -42,10 +42,10 @@ def with_time_of_day(text: str) -> str:
 
 
 def checked(field: str, at: datetime | None) -> datetime | None:
-    """Turn a time that came from outside into UTC; ``None`` stays ``None``.
+    """Convert a time from outside to UTC; ``None`` stays ``None``.
 
     Raises:
-        Invalid: the time has no offset, or is not a time in UTC's years 1 to 9999.
+        Invalid: the time has no offset, or is outside the years 1 to 9999 in UTC.
     """
     if at is None:
         return None

@@ -1,18 +1,18 @@
-"""Detection of tokens inside free text.
+"""Detect tokens in free text.
 
-People paste a token into the wrong field: a name, a reason, a search, a request id. A text that
-contains one must not be stored or logged. It is found in the ways in which tokens are usually
+People paste tokens into the wrong field: a name, a reason, a search, a request id. A text with a
+token must not be stored or logged. Tokens are detected in the forms in which they are usually
 pasted:
 
 - by form: ``_`` followed by 40 or more base62 characters, in any letter case and with any prefix.
-  That also finds a token that was cut off or mistyped. Digests in hexadecimal do not match.
-- by checksum: 65 characters whose last 6 are the checksum of the first 59. That finds a token
-  without its prefix, and one that is broken by line breaks, spaces, quotes or any other character
-  that is not base62.
+  This also finds truncated and mistyped tokens. Hexadecimal digests do not match.
+- by checksum: 65 characters of which the last 6 are the checksum of the first 59. This finds a
+  token without its prefix, and one that is broken by line breaks, spaces, quotes or any other
+  character outside base62.
 
-Both are looked for in the text itself, in its compatibility form (NFKC, for full-width letters),
-without percent-encoding, HTML references and backslash escapes, and in what its runs of base64 and
-of hexadecimal digits encode.
+Both are searched in the text itself, in its compatibility form (NFKC, for full-width letters),
+after removing percent-encoding, HTML references and backslash escapes, and in what its runs of
+base64 and hexadecimal digits encode.
 """
 
 import base64
@@ -32,13 +32,13 @@ from domain.tokens import (
 )
 
 MAX_CHECKED = 10_000
-"""Length of a text up to which looking for tokens is cheap: some milliseconds."""
+"""Length up to which searching a text for tokens is cheap: a few milliseconds."""
 NOT_SHOWN = "(not shown)"
 _MOST_OF_A_TOKEN = 40
 _SHORTEST = _MOST_OF_A_TOKEN + 1
 _CHECKED = LOOKUP_ID_LENGTH + SECRET_LENGTH
 _LENGTH = _CHECKED + CHECKSUM_LENGTH
-# A digest in hexadecimal has at most 128 digits; a token has other letters as well.
+# Hexadecimal digests have at most 128 digits; a token also contains other letters.
 _BY_FORM = re.compile(
     rf"_(?!(?:[0-9a-f]+|[0-9A-F]+)(?![0-9A-Za-z]))[0-9A-Za-z]{{{_MOST_OF_A_TOKEN},}}", re.ASCII
 )
@@ -56,10 +56,10 @@ _LARGEST_CRC = 0xFFFF_FFFF
 
 
 def contains_token(text: str) -> bool:
-    """Return whether a token is somewhere in the text, as it is or encoded.
+    """Return whether a text contains a token, as it is or encoded.
 
     The time is proportional to the length of the text, about a microsecond for each character;
-    a text that is too short for a token takes less than one.
+    a text that is too short for a token takes less than a microsecond.
     """
     if len(text) < _SHORTEST:
         return False
@@ -69,10 +69,10 @@ def contains_token(text: str) -> bool:
 
 
 def hide_tokens(text: str) -> str:
-    """Return a message or log line without the tokens in it, in whichever form they are.
+    """Return a message or log line without the tokens in it, in any form.
 
-    Each long base62 string is replaced, as `hide_secrets` does; where that leaves a token in
-    another form, nothing of the text is kept. A text of more than `MAX_CHECKED` characters is cut.
+    Each long base62 string is replaced, as in `hide_secrets`. If a token in another form remains,
+    the whole text is replaced. A text of more than `MAX_CHECKED` characters is cut.
     """
     hidden = hide_secrets(text)
     if len(hidden) > MAX_CHECKED:
@@ -85,13 +85,13 @@ def _has_token(text: str) -> bool:
 
 
 def _has_checked_run(text: str) -> bool:
-    """Return whether 65 characters in a row, others left out, end with their own checksum."""
+    """Return whether 65 base62 characters in a row, ignoring others, end with their checksum."""
     run = _NOT_BASE62.sub(b"", text.encode("ascii", "replace"))
     largest = _BASE**CHECKSUM_LENGTH
     checksum = 0
     for end, character in enumerate(run, start=1):
         checksum = (checksum * _BASE + _VALUES[character]) % largest
-        # Most runs of 6 characters are larger than any CRC-32; only for others it is computed.
+        # Most 6 characters encode more than 32 bits; the CRC is computed only for the others.
         if (
             end >= _LENGTH
             and checksum <= _LARGEST_CRC
@@ -102,7 +102,7 @@ def _has_checked_run(text: str) -> bool:
 
 
 def _forms(text: str) -> Iterator[str]:
-    """Yield the text, what it is without its escapes, and what its encoded runs say."""
+    """Yield the text, the text without its escapes, and what its encoded runs decode to."""
     form = text
     for _ in range(_MOST_ENCODINGS):
         yield form

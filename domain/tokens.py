@@ -1,9 +1,9 @@
-"""Tokens: the string that a client presents.
+"""Tokens: the strings that clients present.
 
-``<prefix>_<lookup id: 16><secret: 43><checksum: 6>``, all but the prefix in base62. The secret
-has 256 bits; the lookup id, 95 bits, is public and finds the key. The checksum is the CRC-32 of
-both in base62, as GitHub's token formats do it: it stops typing mistakes and lets a scanner for
-leaked secrets check a hit without asking anybody. It is no security control.
+``<prefix>_<lookup id: 16><secret: 43><checksum: 6>``, everything but the prefix in base62. The
+secret has 256 bits. The lookup id has 95 bits, is public and finds the key. The checksum is the
+CRC-32 of both in base62, as in GitHub's tokens: it catches typing errors and lets a scanner for
+leaked secrets check a hit offline. It is no security control.
 """
 
 import re
@@ -18,43 +18,43 @@ CHECKSUM_LENGTH = 6
 DISPLAYED_LENGTH = 8
 
 RandomSource = Callable[[int], bytes]
-"""Gives that many random bytes; in production `secrets.token_bytes`."""
+"""Returns this many random bytes; in production `secrets.token_bytes`."""
 
 _TOKEN = re.compile(
     rf"([a-z][a-z0-9]{{0,15}})_([0-9A-Za-z]{{{LOOKUP_ID_LENGTH}}})"
     rf"([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})",
     re.ASCII,
 )
-# No word is so long and no id of ours; what is all in hexadecimal digits is somebody's hash.
+# No word and none of our ids is this long; a text of only hexadecimal digits is a hash.
 _PERHAPS_SECRET = re.compile(
     r"(?<![0-9A-Za-z])(?![0-9a-f]+(?![0-9A-Za-z]))[0-9A-Za-z]{40,}", re.ASCII
 )
 _LONGEST = 16 + 1 + LOOKUP_ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 _HIDDEN = SECRET_LENGTH + CHECKSUM_LENGTH
-# 248 is the largest multiple of 62 in a byte: taking only bytes below it makes every character
+# 248 is the largest multiple of 62 in a byte: using only bytes below it makes every character
 # equally likely.
 _FAIR_BELOW = 248
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token in its parts; neither `repr` nor `str` shows the secret."""
+    """A parsed token; neither `repr` nor `str` shows the secret."""
 
     prefix: str
     lookup_id: str
     secret: str = field(repr=False)
 
     def __str__(self) -> str:
-        """Return the public part alone."""
+        """Return only the public part."""
         return self.display_prefix
 
     @property
     def display_prefix(self) -> str:
-        """What lists show: ``<prefix>_<first 8 of the lookup id>...``."""
+        """The form shown in lists: ``<prefix>_<first 8 of the lookup id>...``."""
         return display_prefix(self.prefix, self.lookup_id)
 
     def reveal(self) -> str:
-        """Return the whole token, to be shown once to whom it was made for."""
+        """Return the whole token, to be shown once to its owner."""
         checksum = _checksum(self.lookup_id, self.secret)
         return f"{self.prefix}_{self.lookup_id}{self.secret}{checksum}"
 
@@ -65,20 +65,20 @@ def display_prefix(prefix: str, lookup_id: str) -> str:
 
 
 def mint(prefix: str, random: RandomSource) -> Token:
-    """Make a new token.
+    """Create a new token.
 
     Args:
-        prefix: what it starts with; the caller has checked it.
-        random: where the lookup id and the secret come from.
+        prefix: its prefix, already validated.
+        random: source of the lookup id and the secret.
     """
     characters = _random_base62(LOOKUP_ID_LENGTH + SECRET_LENGTH, random)
     return Token(prefix, characters[:LOOKUP_ID_LENGTH], characters[LOOKUP_ID_LENGTH:])
 
 
 def parse(text: str) -> Token | None:
-    """Read a presented token; ``None`` if it cannot be one (form or checksum).
+    """Parse a presented token; return ``None`` if its form or checksum is wrong.
 
-    It does no I/O and takes the same few microseconds however long the text is.
+    There is no I/O, and the time does not depend on the length of the text: a few microseconds.
     """
     if len(text) > _LONGEST:
         return None
@@ -92,19 +92,19 @@ def parse(text: str) -> Token | None:
 
 
 def split(text: str) -> tuple[str, str, str]:
-    """Take a text apart as if it were a token, without looking whether it is one.
+    """Split a text as if it were a token, without checking that it is one.
 
     Returns:
-        The part that everybody may see, the secret, and the checksum.
+        The public part, the secret, and the checksum.
     """
     return text[:-_HIDDEN], text[-_HIDDEN:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
 
 
 def hide_secrets(text: str) -> str:
-    """Return a message without what may be a secret in it.
+    """Return a message without anything in it that may be a secret.
 
-    Somebody may have put a token where an id or a scope belongs, and a message that quotes it
-    would carry it on into a log.
+    Someone may have put a token where an id or a scope belongs, and a message that quotes it would
+    copy it into a log.
     """
     return _PERHAPS_SECRET.sub("(not shown)", text)
 

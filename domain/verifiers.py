@@ -1,4 +1,4 @@
-"""Verifiers: the Argon2id strings that prove a secret, and the limit on how many run at once."""
+"""Argon2id verifiers of secrets, with a limit on concurrent calls."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ class Argon2Profile:
     """The cost of one Argon2id call (RFC 9106).
 
     Args:
-        memory_kib: memory in KiB.
-        passes: how often the memory is gone through.
-        lanes: how many threads one call may use.
+        memory_kib: memory in KiB (m).
+        passes: number of passes over the memory (t).
+        lanes: degree of parallelism (p).
     """
 
     memory_kib: int
@@ -30,23 +30,23 @@ OWASP_MINIMUM = Argon2Profile(memory_kib=19_456, passes=2, lanes=1)
 """OWASP Password Storage Cheat Sheet: m=19456 (19 MiB), t=2, p=1. Enough for 256-bit secrets."""
 
 CHEAPEST = Argon2Profile(memory_kib=8, passes=1, lanes=1)
-"""Protects nothing. Only for tests and benchmarks that make many keys."""
+"""No protection. Only for tests and benchmarks that create many keys."""
 
 
 OnChange = Callable[[int], None]
-"""Told 1 when a call begins to wait or run, and -1 when it has ended."""
+"""Called with 1 when a call starts waiting or running, and with -1 when it has ended."""
 
 
 def ignore_change(_change: int) -> None:
-    """Count nothing."""
+    """Ignore the change."""
 
 
 class Argon2Gate:
-    """Makes and checks verifiers, at most ``at_once`` at a time and ``waiting`` in a queue.
+    """Makes and verifies Argon2id strings; ``at_once`` calls run and ``waiting`` calls queue.
 
-    A call holds some 19 MiB and a core for its whole duration. Without a limit, a burst of them
-    takes all the memory and starves everything else; beyond the queue, callers are told to come
-    back. argon2-cffi releases the interpreter lock, so calls do run side by side.
+    A call needs about 19 MiB and one core for its whole duration. Without a limit, a burst of calls
+    would use up the memory and starve everything else. When the queue is full, callers are told to
+    try again. argon2-cffi releases the GIL, so calls run in parallel.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Argon2Gate:
         profile: Argon2Profile = OWASP_MINIMUM,
         on_change: OnChange = ignore_change,
     ) -> None:
-        """Set the two limits, the cost of a call, and who is told of calls coming and going."""
+        """Set both limits, the cost of a call, and the callback for starting and ending calls."""
         self._hasher = PasswordHasher(
             time_cost=profile.passes,
             memory_cost=profile.memory_kib,
@@ -72,20 +72,20 @@ class Argon2Gate:
         self._on_change = on_change
 
     def make(self, secret: str) -> str:
-        """Return a new verifier for ``secret``, as a PHC string.
+        """Return a new verifier for a secret, as a PHC string.
 
         Raises:
-            Overloaded: too many calls wait already.
+            Overloaded: the queue is full.
         """
         with self._place():
             return self._hasher.hash(secret)
 
     def proves(self, verifier: str, secret: str) -> bool:
-        """Tell whether ``secret`` is the one that ``verifier`` was made for.
+        """Return whether a verifier was made for this secret.
 
         Raises:
-            Overloaded: too many calls wait already.
-            ProjectionInconsistent: the stored verifier is no Argon2 string.
+            Overloaded: the queue is full.
+            ProjectionInconsistent: the stored verifier is not an Argon2 string.
         """
         with self._place():
             try:
