@@ -1,1 +1,1 @@
-"""Read keys and events, for people and programs."""
+"""Read keys and events, for people and for programs."""

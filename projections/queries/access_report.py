@@ -1,7 +1,7 @@
-"""Who could call at a time, and which keys an access review should look at.
+"""Access reports: which keys were active at a time, and which ones to review.
 
-Keys come page by page and workspace by workspace, so that a report takes no more memory for a
-million keys than for a few.
+Keys are read page by page and workspace by workspace, so memory use does not depend on their
+number.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which keys a report has: those that fit the filters and ``also`` something else."""
+    """Selects the keys of a report: those that match the filters and for which ``also`` is true."""
 
     filters: Filters
     also: Callable[[ListedKey], bool] = lambda _key: True
@@ -47,7 +47,7 @@ class Selection:
 
 ALL_KEYS = Selection(Filters())
 CALLERS = Selection(Filters(status="active"))
-"""Whoever could call."""
+"""All keys that were active."""
 
 
 def reviewed(
@@ -58,17 +58,17 @@ def reviewed(
     since: datetime | None,
     older_than: timedelta,
 ) -> Selection:
-    """Return which keys a review is about; all of them could call at the time.
+    """Return the selection for a review; all its keys were active at the time.
 
     Args:
-        review: ``no-expiry``: they never end. ``expiring``: they end ``within`` a span.
-            ``unused``: they are older than ``since`` and were not used from then on.
-            ``never-used``. ``full-access``: they may do everything. ``rotated-late``: their
-            secret is ``older_than`` a span, since a key has one secret all its life.
-        at: the time of the report.
+        review: ``no-expiry``: keys that never expire. ``expiring``: keys that expire ``within`` a
+            span. ``unused``: keys older than ``since`` and not used since. ``never-used``.
+            ``full-access``: keys with all scopes. ``rotated-late``: keys older than ``older_than``;
+            as a key has the same secret all its life, the secret has that age.
+        at: time of the report.
 
     Raises:
-        Invalid: a time is needed and was not given.
+        Invalid: a required time is missing.
     """
     match review:
         case "no-expiry":
@@ -96,12 +96,12 @@ def accesses(
     past: bool = False,
     workspace: str | None = None,
 ) -> Iterator[Access]:
-    """Yield the keys of a report, in the order of their workspaces, the newest of each first.
+    """Yield the keys of a report, sorted by workspace and then newest first.
 
     Args:
-        at: the time of the report.
-        past: whether it is one in the past. Then nothing is known of uses.
-        workspace: the only one to report on.
+        at: time of the report.
+        past: whether that time is in the past; last uses are then unknown.
+        workspace: the only workspace to report on; ``None`` for all.
 
     Raises:
         DamagedHistory: the event of a key's last change is missing.
@@ -142,7 +142,7 @@ def _pages(
 def _last_changes(
     connection: Connection, keys: list[ListedKey]
 ) -> dict[str, tuple[datetime, Actor]]:
-    """Return when each key came to the version that it is shown at, and by whom."""
+    """Return time and actor of the change that made each key's version."""
     versions = {to_uuid(key.key_id).bytes: key.version for key in keys}
     rows = connection.execute(select(events).where(events.c.originator_id.in_(versions)))
     last = [row for row in rows if row.originator_version == versions[row.originator_id]]

@@ -1,7 +1,7 @@
-"""The feed: the entries of the audit trail in their order, filtered, a page or a stream at a time.
+"""The feed: the entries of the audit log in order, filtered, as pages or as a stream.
 
-A place in the feed is a leaf index, for these have no gaps. Callers of the doors name places by
-positions, which they know of every event.
+A place in the feed is a leaf index, because leaf indexes have no gaps. Clients name places by
+positions, which they know from every event.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,19 +22,19 @@ from projections.views.entries import size_of, table
 
 _BATCH = 500
 _LARGEST = 2**63 - 1
-"""The largest number that a column holds; a planted entry may have it as its leaf index."""
+"""The largest number that a column can hold; a forged entry may have it as its leaf index."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedFilters:
-    """Which entries the feed has; what is ``None`` does not matter.
+    """Which entries to read; a filter that is ``None`` matches all.
 
     Args:
-        workspace: of the event's key.
-        key_id: of the key.
-        actor: the id of whoever did it.
-        type: the kind of the event, such as ``ApiKey.Revoked``.
-        since, until: the event happened at the one time or later, and before the other.
+        workspace: workspace of the event's key.
+        key_id: id of the key.
+        actor: id of the actor.
+        type: type of the event, such as ``ApiKey.Revoked``.
+        since, until: the event happened at or after the first time, and before the second.
     """
 
     workspace: str | None = None
@@ -45,10 +45,10 @@ class FeedFilters:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Refuse filters that nothing could ever fit.
+        """Reject filters that can never match.
 
         Raises:
-            Invalid: there is no such type, or no key can have this id.
+            Invalid: there is no such type, or the id does not have the form of a key id.
         """
         if self.type is not None and self.type not in EVENT_CLASSES:
             raise Invalid("type", f"give one of {', '.join(EVENT_CLASSES)}")
@@ -60,7 +60,7 @@ class FeedFilters:
 
 
 class FeedEntry(NamedTuple):
-    """One entry of the feed; ``entry`` is the canonical line that the tree holds."""
+    """An entry of the feed; ``entry`` is its canonical line, as in the tree."""
 
     leaf_index: int
     position: int
@@ -69,7 +69,7 @@ class FeedEntry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A place in the feed: that of an entry, or, at leaf index -1, the one before the first."""
+    """The place of an entry in the feed; leaf index -1 is the place before the first entry."""
 
     leaf_index: int
     position: int
@@ -90,10 +90,10 @@ def place_of(connection: Connection, position: int, *, field: str) -> Place:
     """Return the place of the last entry up to a position.
 
     Args:
-        field: what the caller knows the position as.
+        field: the client's name for the position, for the error.
 
     Raises:
-        Invalid: it lies beyond the newest entry, so that it is none of this ledger's.
+        Invalid: the position is after the newest entry.
     """
     newest = newest_place(connection)
     if position > newest.position:
@@ -108,7 +108,7 @@ def place_of(connection: Connection, position: int, *, field: str) -> Place:
 
 
 def leaf_indexes(connection: Connection, positions: Collection[int]) -> dict[int, int]:
-    """Return the leaf indexes of the entries of some events, by the events' positions."""
+    """Return the leaf indexes of some events' entries, by position."""
     rows = connection.execute(
         select(table.c.position, table.c.leaf_index).where(table.c.position.in_(positions))
     )
@@ -116,12 +116,12 @@ def leaf_indexes(connection: Connection, positions: Collection[int]) -> dict[int
 
 
 def span_of(connection: Connection, filters: FeedFilters, *, after: int) -> range:
-    """Return leaf indexes among which are all that fit the filters and come after ``after``."""
+    """Return a range of leaf indexes after ``after`` that includes all matching entries."""
     rest = range(after + 1, min(size_of(connection), _LARGEST))
     if filters.since is filters.until is None:
         return rest
-    # Times nearly always rise with the leaf index, and an index of them is all that is read here.
-    # Without these bounds each batch would have to sort, or to read in vain, up to the whole feed.
+    # Times nearly always increase with the leaf index, and this reads only an index of times.
+    # Without these bounds each batch would have to sort, or to scan, up to the whole feed.
     first, last = connection.execute(
         select(func.min(table.c.leaf_index), func.max(table.c.leaf_index)).where(
             *_in_time(filters, table.c.occurred_at)
@@ -140,15 +140,15 @@ def read_feed(
     limit: int,
     newest_first: bool = False,
 ) -> list[FeedEntry]:
-    """Read the first entries that fit, in the order of the tree.
+    """Read the first matching entries, in the order of the tree.
 
     Args:
-        span: the leaf indexes that come into question.
-        limit: how many entries at most.
-        newest_first: read the last ones instead, in the opposite order.
+        span: range of leaf indexes to search.
+        limit: maximum number of entries.
+        newest_first: read the last ones instead, in reverse order.
 
     Raises:
-        ProjectionInconsistent: a row has values of other types than the program writes.
+        ProjectionInconsistent: a row has values of types that the program never writes.
     """
     order = table.c.leaf_index.desc() if newest_first else table.c.leaf_index
     rows = connection.execute(
@@ -169,7 +169,7 @@ def _entry(row: Row[Any]) -> FeedEntry:
         check_types(row, int, "leaf_index", "position")
         check_types(row, str, "workspace")
     entry: object = row.entry
-    # The pages of the console show the other entries, and that this one is damaged.
+    # Pages of the console show the other entries, and that this one is damaged.
     readable_entry = entry if isinstance(entry, bytes) else str(entry).encode()
     return FeedEntry(row.leaf_index, row.position, row.workspace, readable_entry)
 
@@ -177,10 +177,10 @@ def _entry(row: Row[Any]) -> FeedEntry:
 def read_all(
     database: Database, filters: FeedFilters, span: range, *, batch: int = _BATCH
 ) -> Iterator[list[FeedEntry]]:
-    """Read all entries that fit, some at a time.
+    """Read all matching entries, in batches.
 
-    Each batch is read in a transaction of its own: one that stayed open while a client takes its
-    time would keep the write-ahead log from being given back.
+    Each batch has its own transaction: one that stayed open while a slow client reads would keep
+    the write-ahead log from being truncated.
     """
     while span:
         with database.read() as connection:
@@ -193,7 +193,7 @@ def read_all(
 
 
 class News(NamedTuple):
-    """What came after a place, and the place up to which the feed was read for it."""
+    """New entries after a place, and the place up to which the feed was read."""
 
     entries: list[FeedEntry]
     reached: Place
@@ -202,10 +202,11 @@ class News(NamedTuple):
 def read_news(
     database: Database, filters: FeedFilters, after: Place, *, limit: int = _BATCH
 ) -> News:
-    """Read the next entries that fit after a place.
+    """Read the next matching entries after a place.
 
     Returns:
-        The last of the entries as the place reached if there may be more, else the newest place.
+        The entries, and the place reached: that of the last entry if there may be more, otherwise
+        the newest place.
     """
     with database.read() as connection:
         newest = newest_place(connection)
@@ -217,11 +218,11 @@ def read_news(
 
 
 def _conditions(filters: FeedFilters, dialect: Dialect) -> Iterator[ColumnElement[bool]]:
-    """Yield the filters as SQL, of which SQLite may use an index for the first alone.
+    """Yield the filters as SQL, such that SQLite can use an index only for the first one.
 
-    That is the one that leaves the fewest entries, as a rule. Any other index would either do
-    worse or give the entries in another order than the tree's, to be sorted for each batch.
-    PostgreSQL knows how many entries fit, as long as nothing is written about a column.
+    The first one usually matches the fewest entries. An index for another filter would be slower,
+    or would return the entries in another order than the tree's, so that each batch is sorted. On
+    PostgreSQL the columns stay plain, because it estimates the number of matches itself.
     """
     known = dialect.name == POSTGRESQL
     narrowed = filters.key_id is not None

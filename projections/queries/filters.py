@@ -1,4 +1,4 @@
-"""Which keys to list: each filter as SQL, for the key list and for versions of keys."""
+"""Filters of key lists as SQL, for the key list and for versions of keys."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from projections.store.last_uses import minute_of
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which keys to list; what is ``None`` does not matter.
+    """Which keys to list; a filter that is ``None`` matches all.
 
     Args:
-        status: as it is at the time of the query.
-        text: occurs in the name, or begins the prefix or the key id.
-        scope: the key may do all that this scope names, wildcards included.
-        created_by: the id of the actor that made the key.
-        expires_before: the key's end comes before this time.
-        unused_since: the key was there before this time, and was not used since. A use in the same
-            minute counts as one since, for it may have been.
-        never_used: whether the key was never used, or once at least.
+        status: status at the time of the query.
+        text: part of the name, or beginning of the prefix or of the key id.
+        scope: the key's scopes include this one, wildcards considered.
+        created_by: id of the actor that created the key.
+        expires_before: the key expires before this time.
+        unused_since: the key was created before this time and not used since. A use in the same
+            minute counts as later, because it may have been.
+        never_used: true for keys that were never used, false for keys that were.
     """
 
     status: Status | None = None
@@ -39,11 +39,11 @@ class Filters:
 def conditions(
     filters: Filters, keys: Table, uses: Table | None = None
 ) -> list[ColumnElement[bool]]:
-    """Return the filters as SQL; all but the status, which the query itself depends on.
+    """Return the filters as SQL, except the status, which depends on the query.
 
     Args:
-        keys: the table of the key list, or one that has all of its columns.
-        uses: when each of the keys was last used; ``None`` where that does not matter.
+        keys: the table of the key list, or one with the same columns.
+        uses: the table of last uses; ``None`` if they are not known.
     """
     found: list[ColumnElement[bool]] = []
     if filters.text is not None:
@@ -73,10 +73,10 @@ def conditions(
 
 
 def _by_use(filters: Filters, keys: FromClause, uses: Table) -> Iterator[ColumnElement[bool]]:
-    """Yield the filters by the last use; each asks for one row, if any, by its primary key.
+    """Yield the filters on the last use; each looks up at most one row by primary key.
 
-    A comparison with what an outer join leaves empty would say the same, and PostgreSQL believe
-    that it is never true.
+    Comparing the empty columns of an outer join would give the same result, but PostgreSQL would
+    estimate that the condition never matches.
     """
     of_key = uses.alias()
     used = select(of_key.c.position).where(of_key.c.position == keys.c.position).correlate(keys)
@@ -88,12 +88,12 @@ def _by_use(filters: Filters, keys: FromClause, uses: Table) -> Iterator[ColumnE
 
 
 def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select[tuple[int]] | None:
-    """Return the positions of the keys of a workspace that fit by their last use alone.
+    """Return the positions of a workspace's keys that match the filters on the last use.
 
-    They are read in the order of the positions, in which both tables are read from end to end.
+    The query reads both tables completely, in the order of positions.
 
     Returns:
-        ``None`` if the filters do not ask for unused keys.
+        The query; ``None`` if no filter is on unused keys.
     """
     if filters.unused_since is None and not filters.never_used:
         return None

@@ -1,4 +1,4 @@
-"""What keys are called, for pages that name several of them."""
+"""The names of keys, for pages that show several of them."""
 
 from collections.abc import Collection
 
@@ -12,10 +12,10 @@ from projections.views.key_list import table
 def names_of_keys(
     connection: Connection, workspace: str, key_ids: Collection[str]
 ) -> dict[str, str]:
-    """Return the names of those of the keys that a workspace has, by their ids.
+    """Return the names of those of the keys that belong to a workspace, by id.
 
     Raises:
-        KeyNotFound: no key can have one of these ids.
+        KeyNotFound: one of the ids does not have the form of a key id.
     """
     positions = first_positions(connection, {to_uuid(key_id) for key_id in key_ids})
     rows = connection.execute(

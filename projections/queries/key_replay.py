@@ -1,4 +1,4 @@
-"""The life of a key as it folds: what it is after each event, from the store or from a pack."""
+"""Replay the history of a key, from the event store or from an audit pack."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,17 +21,17 @@ from projections.views.view import Values
 
 
 class Moment(NamedTuple):
-    """An event of a key's life, and the key right after it."""
+    """An event of a key's history, and the key right after it."""
 
     recorded: Recorded
     key: ListedKey
 
 
 def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
-    """Fold a key's events, the oldest first, by the same code that keeps the key list.
+    """Apply a key's events, oldest first, with the code that maintains the key list.
 
     Raises:
-        DamagedHistory: an event cannot be folded, or the first of them creates no key.
+        DamagedHistory: an event cannot be applied, or the first one does not create a key.
     """
     row: Values | None = None
     for recorded in history:
@@ -58,15 +58,15 @@ def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
 
 
 def history_in_pack(pack: Path, key_id: str) -> Iterator[Recorded]:
-    """Yield the events of a key that are in an audit pack; a leaf index stands for the position.
+    """Yield the events of a key in an audit pack, with the leaf index as position.
 
-    A pack has no verifiers, and nothing here needs one. Whether the pack is what was signed is for
-    the offline verifier to say.
+    Verifiers, which a pack does not contain, are not needed here. This does not verify the pack;
+    the offline verifier does.
 
     Raises:
-        KeyNotFound: no key can have this id.
-        Invalid: the file is no audit pack, or a line in it is no event.
-        OSError: it cannot be read.
+        KeyNotFound: the id does not have the form of a key id.
+        Invalid: the file is not an audit pack, or a line in it is not an event.
+        OSError: the file cannot be read.
     """
     to_uuid(key_id)
     wanted = f'"key_id":"{key_id}"'.encode()

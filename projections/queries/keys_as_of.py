@@ -1,10 +1,10 @@
-"""The key list as it was at a time, read from the versions of keys that held then.
+"""The key list at a time in the past, from the versions of keys that were valid then.
 
-The keys are walked in the order of the page, some at a time, and of each the version that held is
-found by an index. Keys made after the time are not walked: where to begin is found by looking at
-whole portions of the positions. Revoked and expired keys are found by portions as well, and those
-that ended after the time are not looked at. Any other filter that fits few keys makes a page read
-more of them than it shows.
+The keys are visited in page order, in batches, and an index finds the version of each key that was
+valid. Keys created after the time are not visited: the first key is found by searching whole
+buckets of positions. Revoked and expired keys are found by buckets as well, without visiting keys
+that ended after the time. With any other filter that matches few keys, a page reads more keys than
+it shows.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ from projections.views.key_versions import (
     table,
 )
 
-# Of uses only the last is known, and it may have come later.
+# Only the last use is known, and it may have been after the time.
 _USED_AT: ColumnElement[Any] = null()
 _SHOWN = select(table, _USED_AT.label("used_at"))
 _WORKSPACE = bindparam("workspace", type_=String())
@@ -67,7 +67,7 @@ Condition = ColumnElement[bool]
 
 
 def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: datetime) -> ListedKey:
-    """Return one key as it was at a time.
+    """Return a key as it was at a time.
 
     Raises:
         KeyNotFound: the workspace had no such key then.
@@ -97,13 +97,13 @@ def list_keys_at(
     before: int | None = None,
     limit: int,
 ) -> list[ListedKey]:
-    """Return a page of the keys that there were at a time, the newest first.
+    """Return a page of the keys that existed at a time, newest first.
 
     Args:
-        filters: what must have held then; so must the status.
+        filters: filters on the keys as they were at the time, including the status.
         at: the time.
-        before: the position of the last key of the page before this one.
-        limit: how many at most.
+        before: position of the last key of the previous page.
+        limit: maximum number of keys.
     """
     asked = {"workspace": workspace, "time": to_text(at), "limit": limit}
     newest = _newest(CREATED_IN_ONE_LOOK)
@@ -139,12 +139,12 @@ def list_keys_at(
 
 @cache
 def _newest(size: int) -> Select[tuple[int]]:
-    """Return the position of the newest key that there was in a workspace at a time.
+    """Return the position of the newest key that existed in a workspace at a time.
 
-    Where the clock has gone back, it need not be the one that was made the latest.
+    If a clock was set back, this need not be the key that was created last.
 
     Args:
-        size: of the portions, from the newest down, of which one after the other is looked at.
+        size: size of the buckets of positions, which are searched from the newest down.
     """
     first = and_(table.c.workspace == _WORKSPACE, is_first(table))
     by_then = and_(first, table.c.held_from <= _TIME)
@@ -162,10 +162,10 @@ def _newest(size: int) -> Select[tuple[int]]:
 def _walk(
     connection: Connection, wanted: Condition, asked: dict[str, Any], limit: int
 ) -> Sequence[Row[Any]]:
-    """Read the versions that held at a time, of one key after the other from a position down.
+    """Read the versions valid at a time, key by key from a position down.
 
-    Some keys at a time, by their positions: a database that was told to join the two tables might
-    do it for all keys before it looks at the limit.
+    The keys are read in batches, by position: a join of both tables might be executed for all keys
+    before the limit applies.
     """
     query = _there(wanted)
     rows: list[Row[Any]] = []
@@ -182,7 +182,7 @@ def _walk(
 
 
 def _there(wanted: Condition) -> Select[Any]:
-    """Return the versions of keys that held at a time."""
+    """Return the versions of keys that were valid at a time."""
     keys, versions = key_list.table, table.alias()
     held = (
         select(versions.c.version)
@@ -200,12 +200,12 @@ def _there(wanted: Condition) -> Select[Any]:
 
 
 def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
-    """Return the versions that held at a time, of keys that were revoked, or had expired.
+    """Return the versions valid at a time of keys that were revoked, or had expired.
 
     Args:
-        size: of the portions, from one position down, of which as many are looked into as it takes
-            to fill a page.
-        revoked: whether keys that were revoked are asked for, or those that had expired.
+        size: size of the buckets of positions, which are searched from one position down until a
+            page is full.
+        revoked: whether to return revoked keys, or expired ones.
     """
     here = portion(table, size)
     kind = and_(
@@ -230,17 +230,17 @@ def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
             looked_at.c.found + found_here.correlate(looked_at).scalar_subquery(),
         ).where(looked_at.c.portion.is_not(None), looked_at.c.found < _LIMIT)
     )
-    # What had been found before the last portion was looked into did not fill the page.
+    # Include the bucket that filled the page: before it, too few keys had been found.
     needed = select(looked_at.c.portion).where(looked_at.c.found < _LIMIT)
     return _SHOWN.where(held, here.in_(needed)).order_by(table.c.position.desc())
 
 
 def _due(wanted: Condition) -> Select[Any]:
-    """Return the versions that held at a time, of keys that had expired and still say active."""
+    """Return the versions valid at a time of keys that had expired without an `Expired` event."""
     return _SHOWN.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
 
 
 def _highest(among: Condition, size: int) -> ScalarSelect[int]:
-    """Return the highest portion of positions in which there are certain versions."""
+    """Return the highest bucket of positions that contains matching versions."""
     here = portion(table, size)
     return select(here).where(among).order_by(here.desc()).limit(1).scalar_subquery()

@@ -1,4 +1,4 @@
-"""The keys as they are: page by page, the newest first, and one by one."""
+"""The current keys: in pages, newest first, and one by one."""
 
 from datetime import datetime
 from typing import Any
@@ -31,11 +31,11 @@ def list_keys(
     before: int | None = None,
     limit: int,
 ) -> list[ListedKey]:
-    """Return a page of a workspace's keys, the newest first.
+    """Return a page of a workspace's keys, newest first.
 
     Args:
-        before: the position of the last key of the page before this one.
-        limit: how many at most.
+        before: position of the last key of the previous page.
+        limit: maximum number of keys.
     """
     order = age(table)
     query = (
@@ -60,13 +60,13 @@ def list_keys(
     else:
         rows = read(order <= -floor)
         if len(rows) < limit:
-            # Unused keys are rare here: no longer one by one.
+            # Unused keys are rare in this range, so stop testing keys one by one.
             rows += read(order > -floor, table.c.position.in_(among))
     return [listed(row, now) for row in rows[:limit]]
 
 
 def show_key(connection: Connection, workspace: str, key_id: str, *, now: datetime) -> ListedKey:
-    """Return one key of a workspace.
+    """Return a key of a workspace.
 
     Raises:
         KeyNotFound: the workspace has no such key.
@@ -80,9 +80,9 @@ def show_key(connection: Connection, workspace: str, key_id: str, *, now: dateti
 
 
 def _recorded(status: Status | None, now: str) -> list[ColumnElement[bool]]:
-    """Return a status as it is recorded, which lags behind the clock until the expirer has passed.
+    """Return a condition on the stored status, which may lag behind the clock.
 
-    A key may have expired while its row still says active.
+    A key may have expired while its row still says active, until the expirer has run.
     """
     if status is None:
         return []
@@ -93,7 +93,7 @@ def _recorded(status: Status | None, now: str) -> list[ColumnElement[bool]]:
 
 
 def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
-    """Return how far down to look at each key, before looking for unused ones among all."""
+    """Return the position down to which keys are tested one by one for being unused."""
     order = age(table)
     query = select(table.c.position).where(table.c.workspace == workspace)
     if before is not None:

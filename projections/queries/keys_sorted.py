@@ -1,8 +1,7 @@
-"""The key list in other orders than the newest first.
+"""The key list in other orders than newest first.
 
-A page begins after the place of a key, wherever that key stands now: nothing is skipped by counting
-(OFFSET). There is no index for these orders, so each page looks at all the keys of the workspace
-that fit the filters.
+A page begins after the last key of the previous page, wherever that key is now; nothing is counted
+(OFFSET). There is no index for these orders, so each page reads all matching keys of the workspace.
 """
 
 from datetime import datetime
@@ -18,7 +17,7 @@ from projections.views.key_list import table
 
 Order = Literal["name", "created", "used", "expires"]
 
-_LAST = "~"  # after every time, as "" is before every time
+_LAST = "~"  # sorts after every time, as "" sorts before
 _COLUMNS: dict[Order, ColumnElement[Any]] = {
     "name": func.lower(table.c.name),
     "created": table.c.created_at,
@@ -39,14 +38,14 @@ def list_keys_by(
     after: int | None = None,
     limit: int,
 ) -> list[ListedKey]:
-    """Return a page of a workspace's keys in an order; keys that are equal in it by their age.
+    """Return a page of a workspace's keys in an order; ties are ordered by age.
 
     Args:
-        order: by what. A key that was never used comes before all others, one that never expires
-            after them.
-        descending: the order the other way round.
-        after: the position of the last key of the page before this one.
-        limit: how many at most.
+        order: the column to sort by. A key that was never used comes first, one that never expires
+            comes last.
+        descending: whether to reverse the order.
+        after: position of the last key of the previous page.
+        limit: maximum number of keys.
     """
     column = _COLUMNS[order]
     keys = (column, table.c.position)
@@ -73,7 +72,7 @@ def list_keys_by(
 
 
 def _status(filters: Filters, now: str) -> list[ColumnElement[bool]]:
-    """Return the status as it is now, which the recorded one lags behind."""
+    """Return a condition on the current status; the stored status may lag behind the clock."""
     if filters.status is None:
         return []
     ended = and_(table.c.expires_at.is_not(None), table.c.expires_at <= now)

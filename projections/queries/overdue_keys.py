@@ -1,4 +1,4 @@
-"""Keys whose end has come and is not recorded yet, for the expirer has still to pass."""
+"""Expired keys that have no `Expired` event yet, because the expirer has not run since."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ _AT_ONCE = 1_000
 
 
 class DueKey(NamedTuple):
-    """A key whose end has come."""
+    """A key whose end has passed."""
 
     key_id: str
     expires_at: str
@@ -24,11 +24,11 @@ class DueKey(NamedTuple):
 def keys_due(
     connection: Connection, *, now: datetime, after: tuple[str, int] | None = None, limit: int
 ) -> list[DueKey]:
-    """Return keys whose end has come and is not recorded yet, the longest due first.
+    """Return expired keys without an `Expired` event, the longest expired first.
 
     Args:
-        after: the end and the position of the last key returned before.
-        limit: how many at most.
+        after: end and position of the last key of the previous call.
+        limit: maximum number of keys.
     """
     query = select(table.c.key_id, table.c.expires_at, table.c.position).where(
         will_expire, table.c.expires_at <= to_text(now)
@@ -40,13 +40,13 @@ def keys_due(
 
 
 def due_positions(connection: Connection, now: datetime, before: int | None = None) -> list[int]:
-    """Return the positions of all keys whose end has come and is not recorded yet, newest first.
+    """Return the positions of all expired keys without an `Expired` event, newest first.
 
-    They are few, unless the expirer was off, and are found by their end. A database that was asked
-    for a page of them at once might look for them among all the active keys.
+    There are few, unless the expirer was not running, and they are found by their end. A database
+    asked for one page of them might search all active keys.
 
     Args:
-        before: a position that theirs come before.
+        before: return only positions before this one.
     """
     due = keys_due(connection, now=now, limit=_AT_ONCE)
     found = due
@@ -67,12 +67,12 @@ def read_due(
     limit: int,
     asked: Mapping[str, object] = MappingProxyType({}),
 ) -> list[Row[Any]]:
-    """Read as much of keys whose end has come as a page needs.
+    """Read as many of the due keys as a page needs.
 
     Args:
-        query: what to read of them, the position among it; at most ``limit`` rows.
-        due: their positions, in the order of the page.
-        asked: the values of the query's parameters.
+        query: query for their rows, including the position; at most ``limit`` rows.
+        due: their positions, in page order.
+        asked: values of the query's parameters.
     """
     position = query.selected_columns.position
     rows: list[Row[Any]] = []

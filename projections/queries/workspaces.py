@@ -6,13 +6,13 @@ from projections.views.key_list import table
 
 
 def list_workspaces(connection: Connection, *, limit: int) -> list[str]:
-    """Return the names of the workspaces that have keys, in their order.
+    """Return the names of the workspaces that have keys, sorted.
 
-    Each name is found by the index after the one before, so that it does not matter how many keys
-    there are.
+    Each name is found by index from the previous one, so the time does not depend on the number of
+    keys.
 
     Args:
-        limit: how many at most.
+        limit: maximum number of names.
     """
     names: list[str] = []
     while len(names) < limit:
