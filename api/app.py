@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,8 +13,6 @@ from starlette.types import Receive, Scope, Send
 from api.composition import opened_ledger, utc_now
 from api.console.installation import install_console, open_sessions
 from api.http.body_limit import BodyLimit
-from api.http.checks import Checks
-from api.http.coalesced_check import asking
 from api.http.methods import answer_head
 from api.http.metrics import Metrics
 from api.http.openapi import problem_schemas
@@ -26,9 +24,9 @@ from api.http.routes import audit, documentation, events, keys, probes, projecti
 from api.http.streams.tails import tailing
 from api.http.tls import tls_of
 from api.http.verification import gateway
-from api.http.verification.fast_path import FastLane
-from api.http.verification.uvicorn_protocol import FAST_LANE, ON_STOP
-from api.http.work import Threads, WorkRoute, costly_reads_at_once
+from api.http.verification.fast_path import FastPath
+from api.http.verification.uvicorn_protocol import FAST_PATH, ON_STOP
+from api.http.work import Threads, Work, WorkRoute, costly_reads_at_once
 from api.jobs.integrity_runs import AttestationRuns
 from api.jobs.periodic import attesting, expiring, keeping_last_uses, signing
 from api.jobs.rebuilds import Rebuilds
@@ -37,6 +35,7 @@ from api.network.connection_limits import Connections
 from api.settings import Settings
 from domain.tokens import RandomSource
 from domain.verifiers import OWASP_MINIMUM, Argon2Profile
+from projections.auth.verification import verifying
 from projections.rebuild.rebuild import Clock
 
 DESCRIPTION = """\
@@ -68,7 +67,7 @@ class LedgerApp(FastAPI):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a gateway without the framework, and everybody else as FastAPI does."""
         if gateway.is_for_gateway(scope["path"]):
-            await gateway.serve_gateway(scope, send, self.state.checks, self.state.metrics)
+            await gateway.serve_gateway(scope, send, self.state.verification, self.state.metrics)
         else:
             await super().__call__(scope, receive, send)
 
@@ -119,15 +118,19 @@ def create_app(
                 keeping_last_uses(ledger),
                 attesting(ledger),
             ):
-                async with tailing(ledger, threads) as tails, asking(ledger) as question:
+                run = partial(threads.run, Work.VERIFY)
+                async with (
+                    tailing(ledger, threads) as tails,
+                    verifying(ledger.authentication, ledger.database, clock, run) as verification,
+                ):
                     app.state.tails = tails
-                    app.state.checks = Checks(ledger.authentication, clock, question, threads)
-                    lane = FastLane(ledger.authentication, clock, metrics, question)
+                    app.state.verification = verification
+                    fast_path = FastPath(verification, metrics)
                     connections = Connections(settings.client_limits)
                     tls = tls_of(settings)
                     context = None if tls is None else tls.context
                     http = Http(settings.http_limits, connections, metrics, context)
-                    yield {HTTP: http, FAST_LANE: lane, ON_STOP: tails.stop}
+                    yield {HTTP: http, FAST_PATH: fast_path, ON_STOP: tails.stop}
             app.state.rebuilds.stop()
             app.state.attestation_runs.stop()
             metrics.close()

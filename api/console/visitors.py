@@ -78,7 +78,7 @@ def enter(request: Request, scopes: SecurityScopes) -> Visitor:
     session = value and sessions_of(request).find(value, now=now)
     if not value or not session:
         raise NoCredential("sign in to the console")
-    verdict = ledger.authentication.judge_again(session.key_id, session.lookup_id, now=now).verdict
+    verdict = ledger.authentication.verify_again(session.key_id, session.lookup_id, now=now).verdict
     if not isinstance(verdict, Verified):
         raise _ended(verdict.code)
     key = verdict.key

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 
-from api.http.dependencies import checks_of
+from api.http.dependencies import verification_of
 from api.http.schemas.requests import EVERY_WORKSPACE
 from domain.caller import Actor, Caller
 from domain.errors import (
@@ -172,7 +172,8 @@ async def require_still(request: Request, scope: str) -> None:
 async def _proved_key(
     request: Request, token: str, scopes: list[str], key_id: str | None = None
 ) -> AuthRow:
-    verdict = (await checks_of(request).verdict(token, scopes, _source(request))).verdict
+    answer = await verification_of(request).verify(token, scopes, source=_source(request))
+    verdict = answer.verdict
     if verdict.key is not None:
         if key_id is not None and not _same(key_id, verdict.key.key_id):
             raise refusal(Code.NOT_FOUND, "")

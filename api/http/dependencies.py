@@ -7,8 +7,8 @@ from typing import Any, NoReturn, cast
 from fastapi import Request, Response
 
 from api.composition import OpenLedger
-from api.http.checks import Checks
 from api.http.work import WorkRoute
+from projections.auth.verification import TokenVerification
 
 
 def ledger_of(request: Request) -> OpenLedger:
@@ -16,9 +16,9 @@ def ledger_of(request: Request) -> OpenLedger:
     return cast("OpenLedger", request.app.state.ledger)
 
 
-def checks_of(request: Request) -> Checks:
-    """Return what verifies tokens for the app."""
-    return cast("Checks", request.app.state.checks)
+def verification_of(request: Request) -> TokenVerification:
+    """Return the token verification of the app."""
+    return cast("TokenVerification", request.app.state.verification)
 
 
 class StrictRequest(Request):

@@ -1,14 +1,14 @@
-"""Proving secrets the slow way: the first verify of a key after its digest was lost.
+"""Limits on Argon2: the first verification of a key after its digest was lost.
 
 Argon2id costs some 20 ms of a core for anybody who knows a lookup id, which is public. So these
-proofs take at most half of the gate that new keys pass too; no key and no source may have more
-than its share of them; calls with one and the same secret wait for one proof; and a secret that
-was disproved is remembered for a while.
+verifications take at most half of the places of the gate, which new keys use too. Each key and each
+source has a limited share of them. Calls with the same secret wait for one verification, and a
+wrong secret is remembered for a while.
 
-Somebody who tries wrong secrets on a key without a pause would still take that key's whole share
-again and again, and leave its holder to chance. So a source whose last secret was wrong is in
-doubt until it presents a right one, and sources in doubt never have the last place of a share.
-Whoever wants to keep a holder out needs a new address for each wrong secret.
+Somebody who tries wrong secrets on a key without a pause would still take the whole share of that
+key again and again, and the key's holder would often be refused. So a source whose last secret was
+wrong is suspect until it presents a right one, and suspect sources never get the last place of a
+share. To keep a holder out, an attacker needs a new address for each wrong secret.
 """
 
 import threading
@@ -22,82 +22,82 @@ from typing import TypeVar
 from domain.errors import Overloaded
 from domain.verifiers import Argon2Gate
 
-MOST_OF_A_KEY = 2
-MOST_OF_A_SOURCE = 4
-_MOST_DISPROVED = 10_000
-_MOST_IN_DOUBT = 10_000
+MAX_OF_A_KEY = 2
+MAX_OF_A_SOURCE = 4
+_MAX_WRONG = 10_000
+_MAX_SUSPECTS = 10_000
 
 Claim = tuple[str, bytes]
-"""A lookup id, and the digest of the secret that somebody presents for it."""
+"""A lookup id, and the digest of the secret presented for it."""
 
 Name = TypeVar("Name")
 
 _Attempt = tuple[str, bytes, str]
-"""A claim and the verifier that decides it, which a rebuild may exchange for the right one."""
+"""A claim and the verifier that it is compared with; a rebuild can replace a wrong verifier."""
 
 
-class ColdProofs:
-    """Proves secrets through a gate, each once at a time; for any number of threads."""
+class Argon2Limits:
+    """Runs Argon2 through a gate, once at a time for each secret; for any number of threads."""
 
     def __init__(self, gate: Argon2Gate) -> None:
         self._gate = gate
-        self._most = max(1, gate.places // 2)
+        self._max = max(1, gate.places // 2)
         self._lock = threading.Lock()
         self._running: dict[_Attempt, Future[bool]] = {}
         self._of_key: Counter[str] = Counter()
         self._of_source: Counter[str] = Counter()
-        self._disproved: OrderedDict[_Attempt, None] = OrderedDict()
-        self._in_doubt: OrderedDict[str, None] = OrderedDict()
+        self._wrong: OrderedDict[_Attempt, None] = OrderedDict()
+        self._suspects: OrderedDict[str, None] = OrderedDict()
 
-    def proves(self, verifier: str, secret: str, claim: Claim, source: str | None) -> bool:
-        """Tell whether a secret is the one that a verifier was made for.
+    def verify(self, verifier: str, secret: str, claim: Claim, source: str | None) -> bool:
+        """Return whether a secret matches a verifier.
 
         Args:
             verifier: the key's.
             secret: what was presented.
-            claim: the same under the pepper, by which calls are recognised as the same.
+            claim: the digest of the secret, by which equal calls are recognised.
             source: the address that presented it, if there is one.
 
         Raises:
-            Overloaded: the key, the source or the gate has too many proofs under way.
-            ProjectionInconsistent: the stored verifier is no Argon2 string.
+            Overloaded: the key, the source or the gate has too many verifications running.
+            ProjectionInconsistent: the stored verifier is not an Argon2 string.
         """
         attempt = (*claim, verifier)
         source = None if source is None else _network(source)
         with self._lock:
-            if attempt in self._disproved:
+            if attempt in self._wrong:
                 return False
             running = self._running.get(attempt)
             if running is None:
-                self._take_share(attempt, source)
+                self._take_places(attempt, source)
                 running, mine = self._running.setdefault(attempt, Future()), True
             else:
                 mine = False
         if not mine:
             return running.result()
-        with self._share(attempt, source, running):
+        with self._places(attempt, source, running):
             proved = self._gate.proves(verifier, secret)
             running.set_result(proved)
             return proved
 
-    def _take_share(self, attempt: _Attempt, source: str | None) -> None:
-        # The last place of the gate's share and of a key's is for sources that are not in doubt.
-        kept = int(source in self._in_doubt)
-        if len(self._running) >= max(1, self._most - kept):
+    def _take_places(self, attempt: _Attempt, source: str | None) -> None:
+        # The last place of all and of a key is reserved for sources that are not suspect.
+        reserved = int(source in self._suspects)
+        if len(self._running) >= max(1, self._max - reserved):
             raise Overloaded("too many secrets are being tried at this moment; try again shortly")
-        if self._of_key[attempt[0]] >= MOST_OF_A_KEY - kept:
+        if self._of_key[attempt[0]] >= MAX_OF_A_KEY - reserved:
             raise Overloaded("too many secrets are being tried on one key; try again shortly")
-        if source is not None and self._of_source[source] >= MOST_OF_A_SOURCE:
+        if source is not None and self._of_source[source] >= MAX_OF_A_SOURCE:
             raise Overloaded("too many secrets are being tried from one address; try again shortly")
         self._of_key[attempt[0]] += 1
         if source is not None:
             self._of_source[source] += 1
 
     @contextmanager
-    def _share(
+    def _places(
         self, attempt: _Attempt, source: str | None, running: Future[bool]
     ) -> Iterator[None]:
-        """Hold the share taken, and settle what the others wait for, however it ends."""
+        """Hold the places until the block ends, then pass its result or error to those who wait."""
         try:
             yield
         except BaseException as error:
@@ -106,23 +106,23 @@ class ColdProofs:
         finally:
             with self._lock:
                 del self._running[attempt]
-                self._give_back(self._of_key, attempt[0])
+                self._decrement(self._of_key, attempt[0])
                 if source is not None:
-                    self._give_back(self._of_source, source)
+                    self._decrement(self._of_source, source)
                 if running.exception() is None:
-                    self._learn(attempt, source, proved=running.result())
+                    self._record(attempt, source, proved=running.result())
 
-    def _learn(self, attempt: _Attempt, source: str | None, *, proved: bool) -> None:
+    def _record(self, attempt: _Attempt, source: str | None, *, proved: bool) -> None:
         if proved:
             if source is not None:
-                self._in_doubt.pop(source, None)
+                self._suspects.pop(source, None)
             return
-        _remember(self._disproved, attempt, _MOST_DISPROVED)
+        _remember(self._wrong, attempt, _MAX_WRONG)
         if source is not None:
-            _remember(self._in_doubt, source, _MOST_IN_DOUBT)
+            _remember(self._suspects, source, _MAX_SUSPECTS)
 
     @staticmethod
-    def _give_back(counter: Counter[str], name: str) -> None:
+    def _decrement(counter: Counter[str], name: str) -> None:
         counter[name] -= 1
         if not counter[name]:
             del counter[name]
@@ -136,7 +136,7 @@ def _remember(names: OrderedDict[Name, None], name: Name, most: int) -> None:
 
 
 def _network(source: str) -> str:
-    """Return what stands for an address: one subscriber has a whole /64 of IPv6 addresses."""
+    """Return the network of an address: one subscriber has a whole /64 of IPv6 addresses."""
     try:
         address = ip_address(source)
     except ValueError:

@@ -1,9 +1,7 @@
-"""Verifying a token: from the presented text to the verdict."""
+"""Verification of a token: from the presented text to the verdict."""
 
-import threading
 from collections.abc import Sequence
 from datetime import datetime
-from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -14,14 +12,15 @@ from domain.judge import Code, Refused, Verdict, Verified, judge
 from domain.pepper import Pepper, same_digest
 from domain.tokens import LOOKUP_ID_LENGTH, parse, split
 from domain.verifiers import Argon2Gate
-from projections.auth.argon2_limits import ColdProofs
-from projections.auth.cache import RememberedKey, RememberedKeys
-from projections.auth.freshness import News, Seen, open_fence
+from projections.auth.argon2_limits import Argon2Limits
+from projections.auth.cache import CachedKey, KeyCache
+from projections.auth.freshness import Freshness, open_freshness_check
+from projections.auth.new_events import Observed
 from projections.store.database import Database
 from projections.store.key_digests import keep_digests
 from projections.store.last_uses import OnUse, ignore_use
 
-REMEMBERED_KEYS = 100_000
+CACHE_SIZE = 100_000
 
 _log = structlog.get_logger()
 _MALFORMED = Refused(Code.MALFORMED)
@@ -37,10 +36,11 @@ class Answer(NamedTuple):
 
 
 class Authentication:
-    """Tells who may in; for any number of threads.
+    """Verifies tokens; for any number of threads.
 
-    Rows are kept in memory, and each call first asks the fence whether the ledger has moved. So a
-    call that begins after a change was acknowledged sees that change, whichever process made it.
+    Rows are cached in memory, and each verification first checks freshness. So a verification that
+    begins after a change was acknowledged sees that change, whichever process made it. In an event
+    loop, use `projections.auth.verification`.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class Authentication:
         gate: Argon2Gate,
         pepper: Pepper,
         *,
-        remembered: int = REMEMBERED_KEYS,
+        cache_size: int = CACHE_SIZE,
         on_use: OnUse = ignore_use,
         staleness_seconds: float = 0.0,
     ) -> None:
-        """Ask ``database``; prove secrets by digests under ``pepper``, else through ``gate``.
+        """Read ``database``; compare digests under ``pepper``, or else use Argon2 via ``gate``.
 
         Args:
-            remembered: how many keys to keep in memory.
-            on_use: told of each use that was allowed, before whoever asked.
-            staleness_seconds: how old what is known may be when it is used. Within that time, a
-                key that was revoked may still be let in.
+            cache_size: how many keys to keep in memory.
+            on_use: is called for each valid use, before the answer is returned.
+            staleness_seconds: maximum age of the last freshness check. Within that time, a revoked
+                key may still be accepted.
 
         Raises:
             LedgerUnavailable: the database cannot be asked.
@@ -68,13 +68,10 @@ class Authentication:
         self._pepper = pepper
         self._pepper_id = pepper.pepper_id
         self._on_use = on_use
-        self._staleness = staleness_seconds
-        self._known_until = 0.0
-        self._cold = ColdProofs(gate)
-        self._fence = open_fence(database)
-        self._keys = RememberedKeys(most=remembered)
-        # The rows are one thread's at a time, for some microseconds; nobody reads meanwhile.
-        self._lock = threading.Lock()
+        self._argon2 = Argon2Limits(gate)
+        self._rows = open_freshness_check(database)
+        self._cache = KeyCache(size=cache_size)
+        self.freshness = Freshness(self._rows, self._cache, staleness_seconds)
 
     def verify(
         self,
@@ -85,101 +82,82 @@ class Authentication:
         workspace: str | None = None,
         source: str | None = None,
     ) -> Answer:
-        """Decide whether a presented token may be used.
+        """Decide whether a presented token may be used; blocks.
 
         Args:
-            text: what was presented, whatever it is.
-            scopes: what it is to be used for.
+            text: as presented, valid or not.
+            scopes: that the use requires.
             now: the time of the decision.
-            workspace: the only one whose keys exist for whoever asks; ``None`` is for all.
-            source: the address that presented it, which bounds its share of slow proofs.
+            workspace: the only one whose keys exist for the caller; ``None`` for all.
+            source: the address that presented it, which limits its share of Argon2.
 
         Raises:
-            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+            LedgerUnavailable: the database cannot be asked, so nothing is decided.
             RowNotSealed: the key's row is not as the ledger wrote it, so it grants nothing.
-            Overloaded: too many secrets are being proved the slow way.
+            Overloaded: too many Argon2 verifications are running.
             ProjectionInconsistent: the stored verifier is damaged.
         """
-        self.catch_up()
-        answer = self._verify(text, scopes, now, workspace)
-        return answer or self._verify_cold(text, scopes, now, workspace, source)
+        self.freshness.check()
+        answer = self._by_digest(text, scopes, now, workspace, reads=True)
+        return answer or self._by_argon2(text, scopes, now, workspace, source)
 
-    def catch_up(self) -> None:
-        """Learn of all that was committed before this call.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be asked.
-        """
-        if self.is_fresh():
-            return
-        began = monotonic()
-        self.caught_up(self._fence.news(self._keys.seen), began=began)
-
-    @property
-    def answers_at_once(self) -> bool:
-        """Whether `catch_up` takes microseconds, so that an event loop may wait for it."""
-        return self._fence.answers_at_once
-
-    @property
-    def seen(self) -> Seen:
-        """What was learnt of the ledger, since which whoever asks instead of `catch_up` asks."""
-        return self._keys.seen
-
-    def is_fresh(self) -> bool:
-        """Tell whether what is known is not too old to be used without asking."""
-        return bool(self._staleness) and monotonic() < self._known_until
-
-    def caught_up(self, news: News | None, *, began: float) -> None:
-        """Learn what a question to the fence was answered.
-
-        Args:
-            news: the answer.
-            began: when the question was asked, on the monotonic clock.
-        """
-        if news is not None:
-            with self._lock:
-                self._keys.learn(news)
-        if self._staleness:
-            self._known_until = max(self._known_until, began + self._staleness)
-
-    def verify_caught_up(
+    def try_verify(
         self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
     ) -> Answer | None:
-        """Decide as `verify` does, if `catch_up` was called since the token was presented.
+        """Decide as `verify` does, if freshness was checked since the token was presented.
 
         Returns:
-            ``None`` if it takes more than some microseconds, and is for `verify` to tell.
+            ``None`` if it takes more than microseconds, and is for `verify`.
 
         Raises:
-            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
+            LedgerUnavailable, RowNotSealed: as for `verify`.
         """
-        return self._verify(text, scopes, now, workspace, reads=self._fence.answers_at_once)
+        reads = self.freshness.is_immediate
+        return self._by_digest(text, scopes, now, workspace, reads=reads)
 
-    def _verify(
+    def verify_again(self, key_id: str, lookup_id: str, *, now: datetime) -> Answer:
+        """Decide about a key whose secret was verified before, without the secret; blocks.
+
+        Args:
+            key_id: the key.
+            lookup_id: of the token that was verified.
+
+        Raises:
+            LedgerUnavailable, RowNotSealed: as for `verify`.
+        """
+        self.freshness.check()
+        key, position = self._cached_or_read(lookup_id)
+        if key is None or key.row.key_id != key_id:
+            return Answer(_NOT_FOUND, position)
+        return Answer(self._decide(key, (), now, None), position)
+
+    def close(self) -> None:
+        """Close the connection; nothing can be verified any more."""
+        self._rows.close()
+
+    def _by_digest(
         self,
         text: str,
         scopes: Sequence[str],
         now: datetime,
         workspace: str | None,
         *,
-        reads: bool = True,
+        reads: bool,
     ) -> Answer | None:
-        """Decide without an Argon2id call, and if not ``reads`` without asking the database."""
+        """Decide without Argon2, and if not ``reads`` without reading the database."""
         public, secret, checksum = split(text)
-        with self._lock:
-            seen = self._keys.seen
-            key = self._keys.recall(public[-LOOKUP_ID_LENGTH:])
-        position = seen.last[0]
-        remembered = key is not None
+        key, observed = self._cache.get(public[-LOOKUP_ID_LENGTH:])
+        position = observed.position
+        is_cached = key is not None
         if key is None or key.spelling != (public, checksum):
-            # Not seen before as it is spelled: now its form matters.
+            # This spelling of the token was not seen before, so its form is checked.
             token = parse(text)
             if token is None:
                 return Answer(_MALFORMED, position)
             if key is None and not reads:
                 return None
-            key = key or self._found(token.lookup_id, seen)
-        # For an unknown key the same work as for a wrong secret: time does not tell which it was.
+            key = key or self._read(token.lookup_id, observed)
+        # An unknown key takes the same work as a wrong secret, so that both take the same time.
         known = _NO_DIGEST if key is None else key.digest
         if known is None:
             return None
@@ -189,33 +167,13 @@ class Authentication:
         if key is None or not proved or public != key.public:
             if not reads:
                 return None
-            if key is not None and remembered:
-                self._read_in_vain(key.row.lookup_id)
+            if key is not None and is_cached:
+                self._dummy_read(key.row.lookup_id)
             return Answer(_NOT_FOUND, position)
         key.spelling = public, checksum
-        return Answer(self._judge(key, scopes, now, workspace), position)
+        return Answer(self._decide(key, scopes, now, workspace), position)
 
-    def judge_again(self, key_id: str, lookup_id: str, *, now: datetime) -> Answer:
-        """Decide about a key whose secret was proved before, without seeing it again.
-
-        Args:
-            key_id: the key.
-            lookup_id: of the token that was proved.
-
-        Raises:
-            LedgerUnavailable: the ledger cannot be asked, so nobody is let in or refused.
-        """
-        self.catch_up()
-        key, position = self._recalled_or_found(lookup_id)
-        if key is None or key.row.key_id != key_id:
-            return Answer(_NOT_FOUND, position)
-        return Answer(self._judge(key, (), now, None), position)
-
-    def close(self) -> None:
-        """Give back the connection; nothing can be verified any more."""
-        self._fence.close()
-
-    def _verify_cold(
+    def _by_argon2(
         self,
         text: str,
         scopes: Sequence[str],
@@ -225,52 +183,47 @@ class Authentication:
     ) -> Answer:
         token = parse(text)
         if token is None:
-            return Answer(_MALFORMED, self._keys.position)
-        self.catch_up()
-        key, position = self._recalled_or_found(token.lookup_id)
+            return Answer(_MALFORMED, self._cache.observed.position)
+        self.freshness.check()
+        key, position = self._cached_or_read(token.lookup_id)
         if key is None:
             return Answer(_NOT_FOUND, position)
         digest = digest_of(token, self._pepper)
         claim = token.lookup_id, digest.digest
-        # Another caller may have proved the secret while this one was asking the ledger.
+        # Another caller may have verified the secret while this one read the database.
         if key.digest is not None:
             proved = same_digest(digest.digest, key.digest)
         else:
-            proved = self._cold.proves(key.row.verifier, token.secret, claim, source)
+            proved = self._argon2.verify(key.row.verifier, token.secret, claim, source)
         if not proved:
             return Answer(_NOT_FOUND, position)
         if key.digest is None:
             key.digest = digest.digest
-            self._keep(digest)
+            self._store(digest)
         if token.prefix != key.row.token_prefix:
             return Answer(_NOT_FOUND, position)
-        return Answer(self._judge(key, scopes, now, workspace), position)
+        return Answer(self._decide(key, scopes, now, workspace), position)
 
-    def _recalled_or_found(self, lookup_id: str) -> tuple[RememberedKey | None, int]:
-        with self._lock:
-            seen = self._keys.seen
-            key = self._keys.recall(lookup_id)
-        return key or self._found(lookup_id, seen), seen.last[0]
+    def _cached_or_read(self, lookup_id: str) -> tuple[CachedKey | None, int]:
+        key, observed = self._cache.get(lookup_id)
+        return key or self._read(lookup_id, observed), observed.position
 
-    def _found(self, lookup_id: str, seen: Seen) -> RememberedKey | None:
-        """Look for a key in the auth lookup; ``seen`` is what had been learnt before."""
-        found = self._fence.find(lookup_id, self._pepper_id)
-        if found is None:
-            return None
-        with self._lock:
-            return self._keys.remember(found, seen)
+    def _read(self, lookup_id: str, observed: Observed) -> CachedKey | None:
+        """Read a key from the auth lookup; ``observed`` is the state before the reading."""
+        found = self._rows.find(lookup_id, self._pepper_id)
+        return None if found is None else self._cache.put(found, observed)
 
-    def _read_in_vain(self, lookup_id: str) -> None:
-        """Read from the auth lookup what is not there, in the time that an unknown key takes.
+    def _dummy_read(self, lookup_id: str) -> None:
+        """Look up a row that does not exist, so that both refusals take the same time.
 
-        Whoever presents a wrong secret must not learn by the time whether its key is there.
+        Otherwise the time would tell a caller with a wrong secret whether the key exists.
         """
-        self._fence.find(f"{lookup_id}-", self._pepper_id)
+        self._rows.find(f"{lookup_id}-", self._pepper_id)
 
-    def _judge(
-        self, key: RememberedKey, scopes: Sequence[str], now: datetime, workspace: str | None
+    def _decide(
+        self, key: CachedKey, scopes: Sequence[str], now: datetime, workspace: str | None
     ) -> Verdict:
-        """Judge a key whose token was proved, secret and spelling."""
+        """Decide about a key whose token was verified, secret and spelling."""
         if workspace not in (None, key.row.workspace):
             return _NOT_FOUND
         verdict = judge(key.row, scopes, now)
@@ -278,10 +231,10 @@ class Authentication:
             self._on_use(key.row.position, now)
         return verdict
 
-    def _keep(self, digest: Digest) -> None:
+    def _store(self, digest: Digest) -> None:
         try:
             with self._database.write() as connection:
                 keep_digests(connection, [digest], self._database.seals)
         except LedgerUnavailable:
-            # The verdict stands without it; a restarted process proves the secret again.
+            # The verdict stands without it; after a restart, the secret needs Argon2 again.
             _log.warning("digest_not_kept", lookup_id=digest.lookup_id, exc_info=True)

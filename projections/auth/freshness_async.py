@@ -1,19 +1,21 @@
-"""A question to a server's fence that nobody waits for: sent now, and read when the answer is here.
+"""The freshness check on PostgreSQL for an event loop, which must not wait for a round trip.
 
-An event loop must not stand still for the way to a server and back. libpq can be asked without
-waiting, and this is all that is needed of it (PostgreSQL documentation, "Asynchronous Command
-Processing").
+The query is sent now, and the answer is read when it is here. libpq can be used without waiting,
+and this is all that is needed of it (PostgreSQL documentation, "Asynchronous Command Processing").
 """
+
+from typing import NamedTuple
 
 import psycopg
 from psycopg.pq import ExecStatus, Format
 
 from domain.errors import LedgerUnavailable
-from projections.auth.freshness import (
-    FIRST_QUESTION,
-    QUESTION,
-    News,
-    Seen,
+from projections.auth.freshness_postgresql import FIRST_QUERY, QUERY
+from projections.auth.new_events import (
+    NOTHING_OBSERVED,
+    NewEvents,
+    Observed,
+    all_new,
     check_answer,
     compare,
     newest_known,
@@ -22,22 +24,21 @@ from projections.store import postgresql
 from projections.store.database import Database
 from projections.store.known_history import NO_EVENT, Event
 
-_NEWS = b"news"
-_FIRST = b"first"
+_NAME = b"new_events"
+_FIRST_NAME = b"first"
 
 
-class Answer:
-    """What a question was answered; ``news`` is ``None`` if nothing was committed since."""
+class Result(NamedTuple):
+    """The result of a check; ``new`` is ``None`` if nothing was committed."""
 
-    def __init__(self, news: News | None) -> None:
-        self.news = news
+    new: NewEvents | None
 
 
-class OpenQuestion:
-    """A connection for one question at a time; of one thread."""
+class AsyncFreshnessCheck:
+    """A connection for one check at a time; for one thread."""
 
     def __init__(self, database: Database) -> None:
-        """Connect, which takes a while.
+        """Connect, which blocks.
 
         Raises:
             LedgerUnavailable: the server cannot be reached.
@@ -47,34 +48,34 @@ class OpenQuestion:
         except psycopg.Error as error:
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
         try:
-            for name, question in ((_NEWS, QUESTION), (_FIRST, FIRST_QUESTION)):
-                self._connection.pgconn.prepare(name, question.encode())
+            for name, query in ((_NAME, QUERY), (_FIRST_NAME, FIRST_QUERY)):
+                self._connection.pgconn.prepare(name, query.encode())
         except psycopg.Error as error:
             self._connection.close()
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
         self._known = database.known
         self._newest = NO_EVENT
-        self._since: Seen | None = None
-        # Of a connection that was cut, libpq does not tell it any more.
+        self._since: Observed | None = None
+        # libpq does not return it any more after the connection was cut.
         self._fileno = self._connection.fileno()
 
     def fileno(self) -> int:
-        """Return the socket, which can be read when there is something to `receive`."""
+        """Return the socket, which is readable when there is something to `receive`."""
         return self._fileno
 
-    def send(self, since: Seen) -> None:
+    def send(self, since: Observed) -> None:
         """Ask what was committed since.
 
         Raises:
-            LedgerUnavailable: the connection was cut, or is to a server that is on an older
-                timeline than another one is by now.
+            LedgerUnavailable: the connection was cut, or its server is on an older timeline than
+                another server that was seen.
         """
         if self._known.is_outdated(self._connection.timeline):
             raise LedgerUnavailable("the database server was replaced by another one")
         self._since = since
         self._newest = newest_known(self._known, since)
-        position = since.last[0]
-        name, value = (_NEWS, position) if position else (_FIRST, self._newest[0])
+        position = since.position
+        name, value = (_NAME, position) if position else (_FIRST_NAME, self._newest[0])
         try:
             self._connection.pgconn.send_query_prepared(
                 name, [b"%d" % value], result_format=Format.BINARY
@@ -82,14 +83,14 @@ class OpenQuestion:
         except psycopg.Error as error:
             raise LedgerUnavailable("the database cannot be asked at this moment") from error
 
-    def receive(self) -> Answer | None:
-        """Return the answer; ``None`` if not all of it is here.
+    def receive(self) -> Result | None:
+        """Return the result; ``None`` if it has not arrived completely.
 
         Raises:
             LedgerUnavailable: the connection was cut, the server refuses to answer, or it lacks an
                 event that this process has seen.
         """
-        assert self._since is not None  # noqa: S101 - a question was sent
+        assert self._since is not None  # noqa: S101 - a query was sent
         libpq = self._connection.pgconn
         try:
             libpq.consume_input()
@@ -109,17 +110,17 @@ class OpenQuestion:
             for _, position, key, state in rows
             if position is not None and key is not None and state is not None
         ]
-        is_first = not self._since.last[0]
+        is_first = not self._since.position
         check_answer(self._known, self._newest, events, is_first=is_first)
-        if not is_first:
-            news = compare(self._since, 1, generation, events)
-            if news is None:
-                # Nothing that was known holds: what is the last event, then?
-                self.send(Seen(None, None, NO_EVENT))
-                return None
-            return Answer(news if news.keys else None)
-        return Answer(News(Seen(1, generation, events[-1] if events else NO_EVENT), None))
+        if is_first:
+            return Result(all_new(1, generation, events))
+        new = compare(self._since, 1, generation, events)
+        if new is None:
+            # No cached row can be trusted: start again from the last event.
+            self.send(NOTHING_OBSERVED)
+            return None
+        return Result(new if new.keys else None)
 
     def close(self) -> None:
-        """Cut the connection, whatever is under way."""
+        """Cut the connection, even during a check."""
         self._connection.close()

@@ -40,7 +40,7 @@ def readyz(request: Request) -> Response:
     """
     ledger = ledger_of(request)
     # Not ready either: a database that lacks what this process has seen.
-    ledger.authentication.catch_up()
+    ledger.authentication.freshness.check()
     ledger.database.known.check()
     statuses = projection_status(ledger.database)
     last = last_attestation(ledger.database, ledger.clock())

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from api.formats.as_json import JsonObject, page_as_json, verdict_as_json
 from api.http.client_authentication import CLIENT_FIELDS, FORM, OAuthCall, authenticated_call
 from api.http.credentials import Requester, require
-from api.http.dependencies import StrictRoute, checks_of
+from api.http.dependencies import StrictRoute, verification_of
 from api.http.metrics import Metrics
 from api.http.oauth_errors import OAuthRoute, oauth_answers
 from api.http.openapi import answers
@@ -123,7 +123,9 @@ async def _verdict(
 ) -> Answer:
     checked = scopes.checked(wanted) if wanted else ()
     source = requester.caller.source_ip
-    answer = await checks_of(request).verdict(token, checked, source, workspace=workspace)
+    answer = await verification_of(request).verify(
+        token, checked, workspace=workspace, source=source
+    )
     metrics: Metrics = request.app.state.metrics
     metrics.verdict(answer.verdict.code)
     return answer

@@ -1,6 +1,6 @@
 """Live tails: clients that are sent events as they are appended, by whichever process.
 
-One task asks the fence for all of them whether anything was committed, every quarter of a second
+One task checks for all of them whether anything was committed, every quarter of a second
 or as set; only then does each tail read what is new, in a thread for no longer than that takes.
 """
 
@@ -20,7 +20,8 @@ from api.formats.event_formats import EVENT_STREAM, messages
 from api.http.credentials import Judge
 from api.http.work import Threads, Work
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, TooManyReads
-from projections.auth.freshness import NOTHING_SEEN, Fence, open_fence
+from projections.auth.freshness import FreshnessCheck, open_freshness_check
+from projections.auth.new_events import NOTHING_OBSERVED
 from projections.queries.feed import FeedFilters, Place, read_news
 from projections.store.database import Database
 
@@ -44,10 +45,10 @@ class Tails:
     """The live tails of one process."""
 
     def __init__(
-        self, fence: Fence, threads: Threads, *, most: int, heartbeat_seconds: float
+        self, check: FreshnessCheck, threads: Threads, *, most: int, heartbeat_seconds: float
     ) -> None:
         """Allow for ``most`` tails, none of which is silent for longer than a heartbeat."""
-        self._fence = fence
+        self._check = check
         self._threads = threads
         self._held: Counter[Share] = Counter()
         self._most = most
@@ -96,18 +97,18 @@ class Tails:
         """Wake the tails whenever something was committed, until cancelled.
 
         Args:
-            every: seconds between two questions to the fence.
+            every: seconds between two freshness checks.
         """
-        seen = NOTHING_SEEN
+        observed = NOTHING_OBSERVED
         while True:
             try:
-                news = await asyncio.to_thread(self._fence.news, seen)
+                new = await asyncio.to_thread(self._check.new_events, observed)
             except LedgerUnavailable:
                 # The tails find out why, and end.
                 self._wake()
             else:
-                if news is not None:
-                    seen = news.seen
+                if new is not None:
+                    observed = new.observed
                     self._wake()
             await asyncio.sleep(every)
 
@@ -182,12 +183,12 @@ async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
     """Serve live tails until the block ends.
 
     Raises:
-        LedgerUnavailable: there is no connection to be had for the fence.
+        LedgerUnavailable: the freshness check cannot connect.
     """
-    fence = open_fence(ledger.database)
+    check = open_freshness_check(ledger.database)
     settings = ledger.settings
     tails = Tails(
-        fence, threads, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds
+        check, threads, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds
     )
     watching = asyncio.create_task(tails.watch(every=settings.tail_seconds))
     try:
@@ -197,4 +198,4 @@ async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        fence.close()
+        check.close()

@@ -1,18 +1,17 @@
-"""The fast lane: what checks of tokens are answered with, where it takes microseconds.
+"""The fast path: answers to verifications that take microseconds.
 
-A check is what this service does a thousand times for each change, and a framework's routing,
-validation and dependencies take some twenty times as long as the check itself. So two kinds of
-requests are answered here, before the framework sees them: a gateway's, and a ``POST /v1/verify``
-of the usual form. One with anything unusual about it, or that cannot be answered at once, is left
-to the application, which answers the usual ones just as well.
+This service verifies a thousand tokens for each change, and a framework's routing, validation and
+dependencies take some twenty times as long as a verification. So two kinds of requests are answered
+here, before the framework sees them: a gateway's, and a ``POST /v1/verify`` of the usual form. An
+unusual request, or one that cannot be answered at once, goes to the application, which also answers
+the usual ones in the same way.
 
-Checks are counted and not logged: at ten thousand a second, a line for each would take longer than
-the checks.
+Verifications are counted and not logged: at ten thousand a second, a log line for each would take
+longer than the verification.
 """
 
 from asyncio import AbstractEventLoop
-from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -20,7 +19,6 @@ import orjson
 import structlog
 
 from api.formats.as_json import verdict_as_json
-from api.http.coalesced_check import SharedQuestion
 from api.http.credentials import refusal
 from api.http.metrics import Metrics
 from api.http.problems import refusal_answer
@@ -35,8 +33,7 @@ from api.http.verification.fast_requests import (
     wanted_by,
 )
 from domain.judge import AuthRow, Code, Verified
-from projections.auth.authentication import Authentication
-from projections.rebuild.rebuild import Clock
+from projections.auth.verification import TokenVerification, TryVerify
 
 _log = structlog.get_logger()
 _VERIFY_SCOPES = ("api-keys:verify",)
@@ -53,7 +50,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Counted(NamedTuple):
-    """As what an answer is counted."""
+    """How the metrics count an answer."""
 
     code: str
     method: str
@@ -62,21 +59,21 @@ class Counted(NamedTuple):
 
 
 Answered = tuple[Counted, bytes, bytes]
-"""As what it is counted, lines of a head, each with its end, and a body."""
+"""How it is counted, the lines of the head with their line ends, and the body."""
 
 _ALLOWED = Counted("VALID", "GET", gateway.PATH, 204)
 _TOLD = {code: Counted(code.value, "POST", VERIFY_PATH, 200) for code in Code}
 
 
 class Held(Protocol):
-    """A connection whose request is held back until it is answered."""
+    """A connection that holds a request until it is answered."""
 
-    def answer_held(self, message: Message, now: datetime | None) -> None:
-        """Answer a request, if it is still held back.
+    def answer_held(self, message: Message, verify: TryVerify | None) -> None:
+        """Answer a request, if it is still held.
 
         Args:
-            now: when the ledger was known to have said nothing new, after the request had arrived;
-                ``None`` if it cannot be asked.
+            verify: verifies tokens, after a freshness check that began after the request had
+                arrived; ``None`` if the check failed.
         """
 
     def give_up(self) -> None:
@@ -84,78 +81,54 @@ class Held(Protocol):
 
 
 _Waiting = tuple[Held, Message]
-"""A connection, and the request that is to be answered there."""
+"""A connection, and its request."""
 
 
-class FastLane:
-    """Answers checks for the connections of one event loop."""
+class FastPath:
+    """Answers verifications for the connections of one event loop."""
 
-    def __init__(
-        self,
-        authentication: Authentication,
-        clock: Clock,
-        metrics: Metrics,
-        question: SharedQuestion | None,
-    ) -> None:
-        self._authentication = authentication
-        self._clock = clock
+    def __init__(self, verification: TokenVerification, metrics: Metrics) -> None:
+        self._verification = verification
         self._metrics = metrics
-        self._question = question
         self._turn: list[_Waiting] = []
         self._turn_began = 0.0
         self._answered: dict[Counted, int] = {}
-        # A row that was read anew is another object, and its head is written anew.
+        # A row that was read again is another object, so its head is written again.
         self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
         self._default_headers: Headers = []
         self._default_lines = b""
 
     def hold(self, held: Held, message: Message, loop: AbstractEventLoop) -> None:
-        """Let a request that has arrived whole be answered before the loop looks for more.
+        """Answer a complete request in this turn of the loop, after one freshness check for all.
 
-        Where the fence does not answer at once, it is answered when the fence has.
+        Where the freshness check takes a round trip, answer it after that.
         """
         if not self._turn:
             self._turn_began = perf_counter()
             loop.call_soon(self._answer_turn)
         self._turn.append((held, message))
 
-    def catch_up(self) -> datetime | None:
-        """Ask the fence, for all the requests that have arrived whole.
-
-        Returns:
-            The time at which they are to be decided; ``None`` if the ledger cannot be asked, or
-            not at once.
-        """
-        if self._question is not None:
-            return None
-        try:
-            self._authentication.catch_up()
-        except Exception:  # noqa: BLE001 - or else nobody of the turn would be answered
-            # Whoever is left to the application asks again there, and is told why.
-            return None
-        return self._clock()
-
     def default_lines(self, headers: Headers) -> bytes:
-        """Return the headers of every answer, such as the date, as they go over the wire.
+        """Return the headers of every answer, such as the date, as bytes.
 
         Args:
-            headers: the server replaces the list, each second, and does not change it.
+            headers: the server replaces this list each second, and does not change it.
         """
         if headers is not self._default_headers:
             lines = (b"%b: %b\r\n" % (name, value) for name, value in headers)
             self._default_headers, self._default_lines = headers, b"".join(lines)
         return self._default_lines
 
-    def answer(self, message: Message, now: datetime) -> tuple[int, bytes] | None:
-        """Answer a check, if it can be done at once and by what is usual.
+    def answer(self, message: Message, verify: TryVerify) -> tuple[int, bytes] | None:
+        """Answer a usual request that can be answered at once.
 
         Args:
             message: a request that `may_answer`.
-            now: what `catch_up` returned, after the request had arrived.
+            verify: as for `Held.answer_held`.
 
         Returns:
-            The status, and the rest of the answer after the date as it goes over the wire; ``None``
-            if it is for the application to answer.
+            The status, and the bytes of the answer after the date; ``None`` if the application has
+            to answer.
         """
         target, named = message.head.target, message.head.named
         if message.head.repeated is not None:
@@ -165,11 +138,11 @@ class FastLane:
         try:
             token = token_of(named)
             if target == VERIFY_TARGET:
-                answer = self._verify(token, named, message.body, now)
+                answer = self._verify(token, named, message.body, verify)
             else:
-                answer = self._allow(token, wanted_by(target), request_id, now)
-        except Exception:  # noqa: BLE001 - a damaged row must not leave all others of the turn waiting
-            # The application asks again, and knows how to refuse, or to tell of a bug.
+                answer = self._allow(token, wanted_by(target), request_id, verify)
+        except Exception:  # noqa: BLE001 - one damaged row must not stop the other requests
+            # The application verifies again, and answers with the error.
             return None
         if answer is None:
             return None
@@ -179,21 +152,13 @@ class FastLane:
 
     def _answer_turn(self) -> None:
         turn, self._turn = self._turn, []
-        began = self._turn_began
-        if self._question is None:
-            self._answer_all(turn, began, self.catch_up())
-        else:
+        self._verification.when_fresh(partial(self._answer_all, turn, self._turn_began))
 
-            def answer_all(known: bool) -> None:  # noqa: FBT001 - as told
-                self._answer_all(turn, began, self._clock() if known else None)
-
-            self._question.ask(answer_all)
-
-    def _answer_all(self, turn: list[_Waiting], began: float, now: datetime | None) -> None:
+    def _answer_all(self, turn: list[_Waiting], began: float, verify: TryVerify | None) -> None:
         for held, message in turn:
             try:
-                held.answer_held(message, now)
-            except Exception:  # noqa: BLE001 - an error of one connection leaves the others alone
+                held.answer_held(message, verify)
+            except Exception:  # noqa: BLE001 - an error of one connection must not stop the others
                 _log.exception("failed")
                 _give_up(held)
         seconds = perf_counter() - began
@@ -202,9 +167,9 @@ class FastLane:
             self._metrics.checks(*counted, count=times, seconds=seconds)
 
     def _allow(
-        self, token: str, wanted: tuple[str, ...], request_id: bytes, now: datetime
+        self, token: str, wanted: tuple[str, ...], request_id: bytes, verify: TryVerify
     ) -> Answered | None:
-        answer = self._authentication.verify_caught_up(token, wanted, now=now)
+        answer = verify(token, wanted)
         if answer is None:
             return None
         verdict = answer.verdict
@@ -219,17 +184,16 @@ class FastLane:
         return None if written[1] is None else (_ALLOWED, written[1], b"")
 
     def _verify(
-        self, token: str, named: dict[bytes, bytes], body: bytes, now: datetime
+        self, token: str, named: dict[bytes, bytes], body: bytes, verify: TryVerify
     ) -> Answered | None:
         asked = usual_request(named.get(b"content-type"), body)
         if asked is None:
             return None
-        verify = self._authentication.verify_caught_up
-        caller = verify(token, _VERIFY_SCOPES, now=now)
+        caller = verify(token, _VERIFY_SCOPES)
         if caller is None or type(caller.verdict) is not Verified:
             return None
         token, wanted = asked
-        verdict = verify(token, wanted, now=now, workspace=caller.verdict.key.workspace)
+        verdict = verify(token, wanted, workspace=caller.verdict.key.workspace)
         if verdict is None:
             return None
         content = orjson.dumps(verdict_as_json(verdict))
@@ -244,7 +208,7 @@ def _give_up(held: Held) -> None:
 
 
 class _Refusal(NamedTuple):
-    """The answer to a gateway's question that is a no, without the request's id."""
+    """A refusal for a gateway, without the request's id."""
 
     counted: Counted
     head: bytes
@@ -273,7 +237,7 @@ def _refused(code: Code, wanted: tuple[str, ...]) -> _Refusal:
 
 def _head_of_yes(key: AuthRow) -> bytes | None:
     sent = [b"%b: %b\r\n" % header for header in gateway.headers_of(key)]
-    # What is in a damaged row must not become a header of its own; uvicorn knows how to refuse it.
+    # A line end in a damaged row must not become another header; uvicorn refuses it.
     if any(line.count(b"\n") + line.count(b"\r") > 2 for line in sent):  # noqa: PLR2004 - its end
         return None
     return b"".join(sent)

@@ -1,4 +1,4 @@
-"""The forms of a check that the fast lane reads; any other form is for the application."""
+"""The forms of a request that the fast path reads; the application reads all other forms."""
 
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ Asked = tuple[str, tuple[str, ...]]
 
 
 def may_answer(method: bytes, target: bytes) -> bool:
-    """Tell by a request's first line whether the lane may have an answer to it."""
+    """Return whether the fast path may answer a request, by its first line."""
     if method == b"GET":
         return target.startswith(_GATEWAY_QUERY) or target == _GATEWAY_TARGET
     return method == b"POST" and target == VERIFY_TARGET
@@ -48,19 +48,19 @@ def token_of(named: dict[bytes, bytes]) -> str:
 
 @lru_cache(maxsize=1024)
 def wanted_by(target: bytes) -> tuple[str, ...]:
-    """Return the scopes that a gateway demands.
+    """Return the scopes that a gateway requires.
 
     Raises:
-        InsufficientScope: what is demanded is no scope.
+        InsufficientScope: one of them is not a valid scope.
     """
     return gateway.wanted_scopes(gateway.PATH, target.partition(b"?")[2])
 
 
 def usual_request(content_type: bytes | None, body: bytes) -> Asked | None:
-    """Return what a usual request asks; ``None`` if it is for the framework to read.
+    """Return the token and scopes of a usual request; ``None`` if the framework has to read it.
 
-    It is plain JSON in which neither name occurs twice, nothing is written as an escape, and the
-    values are of the right types; and it names no workspace.
+    A usual request is plain JSON without a repeated name and without escapes. Its values have the
+    right types, and it has no workspace.
     """
     if (
         len(body) > _LONGEST_USUAL_BODY

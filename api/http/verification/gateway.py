@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.types import Scope, Send
 
-from api.http.checks import Checks
 from api.http.credentials import presented_token, refusal
 from api.http.metrics import Metrics
 from api.http.openapi import answers, headers
@@ -23,6 +22,7 @@ from api.http.request_logging import request_id_of
 from domain import scopes
 from domain.errors import InsufficientScope, Invalid, LedgerError
 from domain.judge import AuthRow, Code, Verified
+from projections.auth.verification import TokenVerification
 
 PATH = "/v1/forward-auth"
 _SCOPES_IN_PATH = f"{PATH}/scopes/"
@@ -37,14 +37,16 @@ def is_for_gateway(path: str) -> bool:
     return path == PATH or path.startswith(f"{PATH}/")
 
 
-async def serve_gateway(scope: Scope, send: Send, checks: Checks, metrics: Metrics) -> None:
+async def serve_gateway(
+    scope: Scope, send: Send, verification: TokenVerification, metrics: Metrics
+) -> None:
     """Answer a gateway's question as a plain ASGI application, without the framework."""
     started = perf_counter()
     request_id = request_id_of(scope["headers"])
     code: str = Code.VALID
     refused = None
     try:
-        status, sent = await _allow(checks, scope)
+        status, sent = await _allow(verification, scope)
     except LedgerError as error:
         code = error.code
         refused = refusal_answer(error, request_id)
@@ -64,12 +66,13 @@ async def serve_gateway(scope: Scope, send: Send, checks: Checks, metrics: Metri
     metrics.outcome(code)
 
 
-async def _allow(checks: Checks, request: Scope) -> tuple[int, Headers]:
+async def _allow(verification: TokenVerification, request: Scope) -> tuple[int, Headers]:
     """Return the status that is a yes to the gateway, and the headers for it to pass on."""
     token = presented_token(request["headers"])
     wanted = wanted_scopes(request["path"], request["query_string"])
     client = request.get("client")
-    verdict = (await checks.verdict(token, wanted, client and client[0])).verdict
+    source = client[0] if client else None
+    verdict = (await verification.verify(token, wanted, source=source)).verdict
     if not isinstance(verdict, Verified):
         raise refusal(verdict.code, " ".join(wanted))
     sent = headers_of(verdict.key)

@@ -1,15 +1,13 @@
-"""The connections of the server, with the fast lane in front of the application.
+"""The connections of the server, with the fast path in front of the application.
 
 For each request the application gets a scope, a task and messages, which takes as long as several
-checks. So a request that may be one for the fast lane is held back here. All that arrived in one
-turn of the event loop are answered together, after one question to the fence: each of them had
-arrived, and so had begun, before it was asked. Whatever the lane does not answer goes to the
-application as if nothing had happened.
+verifications. So a request that the fast path may answer is held here. All requests of one turn of
+the event loop are answered together, after one freshness check: each of them had arrived before the
+check began. A request that the fast path does not answer goes to the application unchanged.
 """
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from uvicorn.config import Config
@@ -19,15 +17,16 @@ from uvicorn.server import ServerState
 from api.http.protocol.connection import HttpConnection
 from api.http.protocol.messages import Message
 from api.http.protocol.refusals import Refused
-from api.http.verification.fast_path import FastLane
+from api.http.verification.fast_path import FastPath
 from api.http.verification.fast_requests import may_answer
+from projections.auth.verification import TryVerify
 
-FAST_LANE = "fast_lane"
-"""The name in the state of the application's lifespan under which the protocol finds the lane."""
+FAST_PATH = "fast_path"
+"""The name of the fast path in the state of the application's lifespan."""
 
 ON_STOP = "on_stop"
-"""The name, likewise, of what is called when the server begins to stop: it waits for the answers
-that are under way, and some of them would have no end."""
+"""The name there of the function to call when the server begins to stop: the server waits for the
+answers that it is sending, and some of them would never end."""
 
 
 class CheckProtocol(HttpConnection):
@@ -41,12 +40,12 @@ class CheckProtocol(HttpConnection):
         _loop: AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._lane: FastLane = app_state[FAST_LANE]
+        self._fast_path: FastPath = app_state[FAST_PATH]
         self._on_stop: Callable[[], None] = app_state[ON_STOP]
         self._held: Message | None = None
 
     def handle(self, message: Message) -> None:
-        """Hold back a request that may be one for the fast lane."""
+        """Hold a request that the fast path may answer."""
         head = message.head
         if (
             head.keep_alive
@@ -55,24 +54,24 @@ class CheckProtocol(HttpConnection):
             and not self.flow.write_paused
         ):
             self._held = message
-            self._lane.hold(self, message, self.loop)
+            self._fast_path.hold(self, message, self.loop)
         else:
             self.to_app(message)
 
     def shutdown(self) -> None:
-        """Let the application answer the request that is held back: it ends the connection."""
+        """Give the held request to the application, which then closes the connection."""
         self._on_stop()
         if self._held is not None:
             self._leave_to_app(self._held)
         super().shutdown()
 
-    def answer_held(self, message: Message, now: datetime | None) -> None:
-        """Answer a request, if it is still held back.
+    def answer_held(self, message: Message, verify: TryVerify | None) -> None:
+        """Answer a request, if it is still held.
 
         Args:
-            message: what was handed over.
-            now: when the ledger was known to have said nothing new, after the request had arrived;
-                ``None`` if it cannot be asked.
+            message: the request that was passed to `FastPath.hold`.
+            verify: verifies tokens, after a freshness check that began after the request had
+                arrived; ``None`` if the check failed.
         """
         if self._held is not message:
             return
@@ -80,19 +79,19 @@ class CheckProtocol(HttpConnection):
             self._held = None
             return
         answer = None
-        if now is not None:
-            answer = self._lane.answer(message, now)
+        if verify is not None:
+            answer = self._fast_path.answer(message, verify)
         if answer is None:
             self._leave_to_app(message)
             return
         status, rest = answer
         self._held = None
-        default = self._lane.default_lines(self.server_state.default_headers)
+        default = self._fast_path.default_lines(self.server_state.default_headers)
         self.transport.write(b"%b%b%b" % (STATUS_LINE[status], default, rest))
         self.on_response_complete()
 
     def give_up(self) -> None:
-        """End the connection after an error in `answer_held`, which nobody else may notice."""
+        """End the connection after an error in `answer_held`."""
         if self._held is None:
             self.transport.abort()
             return

@@ -187,8 +187,8 @@ class TestBugs:
         assert answer.content == b"begun"
         assert [line["event"] for line in lines] == ["failed", "request"]
 
-    def test_the_lane_of_checks_has_none_of_its_own(self, api: Api) -> None:
-        api.app.state.checks = None
+    def test_a_failure_outside_the_framework_is_the_same_problem(self, api: Api) -> None:
+        api.app.state.verification = None
         requests: list[tuple[str, str, Json | None]] = [
             ("GET", "/v1/forward-auth", None),
             ("POST", "/v1/verify", {"token": "x"}),

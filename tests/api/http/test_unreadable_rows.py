@@ -37,7 +37,7 @@ CODES = set(re.findall(r"^\| `(?!KEYLEDGER_)([A-Z_]+)` \|", OPERATIONS.read_text
 """The documented codes of a 503."""
 
 VERIFYING = {"/v1/verify", "/v1/verify/batch", "/v1/introspect", "/v1/forward-auth"}
-FENCE = {"auth_lookup", "key_digests", "events", "projection_states"}
+FRESHNESS = {"auth_lookup", "key_digests", "events", "projection_states"}
 """Read by verification, by the driver's own connection."""
 
 NAMED = re.compile(rf"\b({'|'.join(table.name for table in TABLES)})\b")
@@ -111,7 +111,7 @@ def made_in(api: Api) -> World:
             answer = ask()
         assert answer.status_code < 400, (name, answer.text)
         if any(path in name for path in VERIFYING) or name.startswith("GET /v1/keys?"):
-            read |= FENCE
+            read |= FRESHNESS
         questions.append(Question(name, ask, frozenset(read)))
     api.app.state.ledger.last_uses.flush(api.app.state.ledger.database)
     assert {name for each in questions for name in each.reads} >= {
@@ -206,7 +206,7 @@ def damaged(world: World, table: str, column: str, value: str) -> Iterator[bool]
         ((moved,),) = sql(address, update.format(value), row)
     if column == "originator_id":
         before = UUID(bytes=before)
-    if table in FENCE and column != "generation":
+    if table in FRESHNESS and column != "generation":
         # What is in memory is read again where the table was made anew.
         more = "UPDATE projection_states SET generation = generation + 1"
         sql(address, f"{more} WHERE table_name = 'auth_lookup'")

@@ -19,7 +19,7 @@ from domain.judge import Code
 from domain.pepper import Pepper
 from domain.tokens import Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
-from projections.auth.argon2_limits import MOST_OF_A_KEY, MOST_OF_A_SOURCE, ColdProofs
+from projections.auth.argon2_limits import MAX_OF_A_KEY, MAX_OF_A_SOURCE, Argon2Limits
 from tests.engines import address_of
 from tests.projections.ledgers import Keys, Made, keys_in
 from tests.raw_sql import sql
@@ -59,18 +59,18 @@ class StoppedGate(Argon2Gate):
 
 
 class Crowd:
-    """Callers of one `ColdProofs`, each in a thread."""
+    """Callers of one `Argon2Limits`, each in a thread."""
 
     def __init__(self, places: int = 20) -> None:
         self.gate = StoppedGate(places)
-        self.proofs = ColdProofs(self.gate)
+        self.limits = Argon2Limits(self.gate)
         self._pool = ThreadPoolExecutor(64)
 
     def call(
         self, secret: str, *, key: str = "k", source: str | None = None, verifier: str = "v"
     ) -> Future[bool]:
         claim = key, secret.encode()
-        return self._pool.submit(self.proofs.proves, verifier, secret, claim, source)
+        return self._pool.submit(self.limits.verify, verifier, secret, claim, source)
 
     def begin(self, *secrets: str, key: str = "k", source: str | None = None) -> list[Future[bool]]:
         """Call with each secret, and wait until all of them are being proved."""
@@ -118,16 +118,16 @@ def test_many_callers_with_the_same_secret_wait_for_one_proof(crowd: Crowd, secr
 
 
 def test_a_key_has_its_share_and_no_more(crowd: Crowd) -> None:
-    calls = crowd.begin(*(f"{number}" for number in range(MOST_OF_A_KEY)))
+    calls = crowd.begin(*(f"{number}" for number in range(MAX_OF_A_KEY)))
     assert crowd.is_refused("one more")
     assert crowd.is_refused(RIGHT)
     others = crowd.begin(RIGHT, key="another")
-    assert crowd.end(*calls, *others) == [False] * MOST_OF_A_KEY + [True]
+    assert crowd.end(*calls, *others) == [False] * MAX_OF_A_KEY + [True]
 
 
 def test_a_source_has_its_share_and_no_more(crowd: Crowd) -> None:
     calls = [
-        *(crowd.begin("x", key=f"{n}", source=ATTACKER)[0] for n in range(MOST_OF_A_SOURCE)),
+        *(crowd.begin("x", key=f"{n}", source=ATTACKER)[0] for n in range(MAX_OF_A_SOURCE)),
     ]
     assert crowd.is_refused("x", key="one more", source=ATTACKER)
     others = crowd.begin(RIGHT, key="one more", source=HOLDER)
@@ -153,11 +153,11 @@ def test_a_disproved_secret_is_not_tried_again(crowd: Crowd) -> None:
     assert crowd.gate.asked == ["wrong"] * 3
 
 
-def test_what_is_remembered_of_wrong_secrets_is_bounded(
+def test_the_number_of_remembered_wrong_secrets_is_limited(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.auth.argon2_limits._MOST_DISPROVED", 3)
-    monkeypatch.setattr("projections.auth.argon2_limits._MOST_IN_DOUBT", 3)
+    monkeypatch.setattr("projections.auth.argon2_limits._MAX_WRONG", 3)
+    monkeypatch.setattr("projections.auth.argon2_limits._MAX_SUSPECTS", 3)
     for number in range(5):
         crowd.end(*crowd.begin(f"{number}", source=f"192.0.2.{number}"))
     for number in (2, 3, 4):
@@ -180,12 +180,12 @@ def test_places_are_given_back_however_a_proof_ends(
     verifier: str,
     ends: bool | type[BaseException],  # noqa: FBT001
 ) -> None:
-    with crowd_of(2 * MOST_OF_A_KEY) as crowd:
+    with crowd_of(2 * MAX_OF_A_KEY) as crowd:
         for turn in range(5):
             # As many as fit, so that one place that is kept would be missed the next time.
             calls = [
                 crowd.call(f"{secret}", key=f"{turn} {n}", source=HOLDER, verifier=verifier)
-                for n in range(MOST_OF_A_KEY - (secret == "wrong" and turn > 0))
+                for n in range(MAX_OF_A_KEY - (secret == "wrong" and turn > 0))
             ]
             crowd.gate.wait_for(len(calls))
             crowd.gate.let_go(len(calls))
@@ -193,8 +193,8 @@ def test_places_are_given_back_however_a_proof_ends(
                 error = call.exception(PATIENCE)
                 assert type(error) is ends if isinstance(ends, type) else call.result() is ends
         assert crowd.end(*crowd.begin(RIGHT, key="k", source=HOLDER)) == [True]
-        full = [crowd.begin(RIGHT, key=f"{n}", source=HOLDER)[0] for n in range(MOST_OF_A_KEY)]
-        assert crowd.end(*full) == [True] * MOST_OF_A_KEY
+        full = [crowd.begin(RIGHT, key=f"{n}", source=HOLDER)[0] for n in range(MAX_OF_A_KEY)]
+        assert crowd.end(*full) == [True] * MAX_OF_A_KEY
 
 
 def test_callers_who_wait_for_a_proof_that_fails_are_told_so(crowd: Crowd) -> None:
@@ -245,7 +245,7 @@ def test_a_right_secret_puts_an_end_to_doubt(crowd: Crowd) -> None:
     ],
 )
 def test_an_ipv6_subscriber_is_one_source(crowd: Crowd, one: str, other: str, same: bool) -> None:  # noqa: FBT001
-    calls = [crowd.begin("x", key=f"{n}", source=one)[0] for n in range(MOST_OF_A_SOURCE)]
+    calls = [crowd.begin("x", key=f"{n}", source=one)[0] for n in range(MAX_OF_A_SOURCE)]
     if same:
         assert crowd.is_refused("x", key="one more", source=other)
     else:

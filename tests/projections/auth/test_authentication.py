@@ -18,7 +18,8 @@ from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
-from projections.auth.freshness import FileFence, ServerFence
+from projections.auth.freshness_postgresql import PostgresqlFreshness
+from projections.auth.freshness_sqlite import SqliteFreshness
 from projections.queries.filters import Filters
 from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys
@@ -433,26 +434,26 @@ def all_keys(keys: Keys) -> list[ListedKey]:
         return list_keys(connection, "default", Filters(), now=keys.now, limit=1000)
 
 
-@pytest.mark.parametrize("remembered", [1, 3, 100])
+@pytest.mark.parametrize("cache_size", [1, 3, 100])
 @pytest.mark.parametrize("seed", range(2))
-def test_what_is_remembered_is_never_older_than_the_ledger(
-    keys: Keys, clock: SettableClock, seed: int, remembered: int
+def test_a_cached_key_is_never_older_than_the_ledger(
+    keys: Keys, clock: SettableClock, seed: int, cache_size: int
 ) -> None:
-    """Compare one that remembers with one that has just been made, between random commands."""
+    """Compare a used cache with an empty one, between random commands."""
     chance = random.Random(seed)
     pepper = Pepper((keys.data_dir / "pepper").read_bytes())
     gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
     known = [keys.create(f"{number}", lives=10 * HOUR) for number in range(6)]
-    remembering = Authentication(keys.database, gate, pepper, remembered=remembered)
+    caching = Authentication(keys.database, gate, pepper, cache_size=cache_size)
     for _ in range(60):
         known += command_at_random(keys, clock, chance)
         fresh = Authentication(keys.database, gate, pepper)
         for each in chance.sample(known, 4):
-            assert remembering.verify(each.token, ["mcp:read"], now=clock.now) == fresh.verify(
+            assert caching.verify(each.token, ["mcp:read"], now=clock.now) == fresh.verify(
                 each.token, ["mcp:read"], now=clock.now
             )
         fresh.close()
-    remembering.close()
+    caching.close()
 
 
 def test_a_row_that_a_rebuild_healed_is_read_again(keys: Keys, clock: SettableClock) -> None:
@@ -465,24 +466,24 @@ def test_a_row_that_a_rebuild_healed_is_read_again(keys: Keys, clock: SettableCl
     assert keys.verify(made.token) is Code.REVOKED
 
 
-def test_a_wrong_secret_reads_as_much_as_an_unknown_key_whether_remembered_or_not(
+def test_a_wrong_secret_reads_as_much_as_an_unknown_key_cached_or_not(
     keys: Keys,
 ) -> None:
     live, revoked = keys.create("live").token, keys.create("revoked")
     keys.revoke(revoked.key_id)
     unknown = mint("key", random.Random(3).randbytes).reveal()
     read: list[str] = []
-    fence_of_this_engine = FileFence if keys.database.is_a_file else ServerFence
-    find = fence_of_this_engine.find
+    freshness_of_this_engine = SqliteFreshness if keys.database.is_a_file else PostgresqlFreshness
+    find = freshness_of_this_engine.find
 
-    def noted(fence: Any, lookup_id: str, pepper_id: str) -> object:  # noqa: ANN401 - either one
+    def noted(check: Any, lookup_id: str, pepper_id: str) -> object:  # noqa: ANN401 - either one
         read.append(pepper_id)
-        return find(fence, lookup_id, pepper_id)
+        return find(check, lookup_id, pepper_id)
 
     for token in (live, revoked.token):
-        keys.verify(token)  # from now on it is remembered
+        keys.verify(token)  # from now on it is cached
     told = {}
-    with patch.object(fence_of_this_engine, "find", noted):
+    with patch.object(freshness_of_this_engine, "find", noted):
         for token in (unknown, live, revoked.token):
             parsed = parse(token)
             assert parsed is not None

@@ -1,8 +1,8 @@
-"""What is kept in memory never answers for a ledger that has moved on, wherever a change falls.
+"""A cached key is never used after a change was committed, at whatever step the change falls.
 
-A cache is filled in steps: a question to the fence, the reading of the news, the reading of a row.
+The cache is filled in steps: the freshness check, the reading of new events, the reading of a row.
 Here a change is committed before, between and after all of those steps, one after the other, and
-the next check must know of it.
+the next verification must take it into account.
 """
 
 import gc
@@ -29,8 +29,8 @@ from domain.pepper import Pepper
 from domain.tokens import Token, mint
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
-from projections.auth.cache import RememberedKey
-from projections.auth.freshness import open_fence
+from projections.auth.cache import CachedKey
+from projections.auth.freshness import open_freshness_check
 from projections.rebuild.rebuild import rebuild
 from projections.store.sqlite_driver import driver as sqlite3
 from projections.views import auth_lookup
@@ -54,14 +54,14 @@ class Answer(list[tuple[Any, ...]]):
 
 
 class WatchedConnection:
-    """A fence's connection that tells which rows were read, and lets something happen meanwhile."""
+    """The connection of a freshness check; notes which rows are read, and can act at any step."""
 
-    def __init__(self, fence: Any) -> None:  # noqa: ANN401 - of either engine
+    def __init__(self, check: Any) -> None:  # noqa: ANN401 - of either engine
         self.steps = 0
         self.happens_at = -1
         self.looked_up: list[str] = []
         self.happens: Callable[[], object] = list
-        self._real, fence._connection = fence._connection, self  # noqa: SLF001 - there is no other way in between
+        self._real, check._connection = check._connection, self  # noqa: SLF001 - there is no other way in between
 
     def execute(self, statement: str, values: Sequence[object] = (), **options: object) -> Answer:
         self._step()
@@ -86,10 +86,10 @@ class WatchedConnection:
 
 @dataclass(frozen=True)
 class Checker:
-    """An authentication whose fence's connection is watched."""
+    """An authentication with a watched connection."""
 
     keys: Keys
-    fence: WatchedConnection
+    connection: WatchedConnection
     authentication: Authentication
 
     def check(self, made: Made) -> Code:
@@ -109,9 +109,9 @@ class Checker:
         """Check keys in turn; return those whose rows were not in memory."""
         read = []
         for made in keys:
-            before = len(self.fence.looked_up)
+            before = len(self.connection.looked_up)
             assert self.check(made) is Code.VALID
-            if len(self.fence.looked_up) > before:
+            if len(self.connection.looked_up) > before:
                 read.append(made)
         return read
 
@@ -123,21 +123,26 @@ MakeChecker = Callable[..., Checker]
 def checker_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChecker]:
     with ExitStack() as at_the_end:
 
-        def make(keys: Keys, *, remembered: int = 100) -> Checker:
-            fence = open_fence(keys.database)
-            watched = WatchedConnection(fence)
-            at_the_end.callback(fence.close)
+        def make(keys: Keys, *, cache_size: int = 100) -> Checker:
+            check = open_freshness_check(keys.database)
+            watched = WatchedConnection(check)
+            at_the_end.callback(check.close)
             gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
             pepper = Pepper((keys.data_dir / "pepper").read_bytes())
             with monkeypatch.context() as patched:
-                # Only here: another ledger that is opened later has a fence of its own.
+                # Only here: another ledger that is opened later has a check of its own.
                 patched.setattr(
-                    "projections.auth.authentication.open_fence", lambda _database: fence
+                    "projections.auth.authentication.open_freshness_check", lambda _database: check
                 )
-                authentication = Authentication(keys.database, gate, pepper, remembered=remembered)
+                authentication = Authentication(keys.database, gate, pepper, cache_size=cache_size)
             return Checker(keys, watched, authentication)
 
         yield make
+
+
+def set_max_new_events(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    for module in ("new_events", "freshness_sqlite"):
+        monkeypatch.setattr(f"projections.auth.{module}.MAX_NEW_EVENTS", most)
 
 
 def revoke(keys: Keys, made: Made) -> None:
@@ -233,7 +238,7 @@ def prepare(keys: Keys, change: Change) -> tuple[Made, Made]:
 
 
 def nothing(_keys: Keys, _checker: Checker, _made: Made, _other: Made) -> None:
-    """The key was never checked: its row is read, and remembered."""
+    """The key was never verified: its row is read and cached."""
 
 
 def checked_before(_keys: Keys, checker: Checker, made: Made, _other: Made) -> None:
@@ -272,7 +277,7 @@ MEMORIES: list[Memory] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
+def test_a_verification_after_a_change_sees_it_at_whatever_step_it_fell(
     data_dir: Path,
     checker_of: MakeChecker,
     monkeypatch: pytest.MonkeyPatch,
@@ -280,7 +285,7 @@ def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
     memory: Memory,
 ) -> None:
     """The change is committed at each step of a check in turn; the loop ends when it fell after."""
-    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 10)
+    set_max_new_events(monkeypatch, 10)
     clock = SettableClock()
     fell_between = 0
     at = 0
@@ -289,28 +294,28 @@ def test_the_check_after_a_change_knows_of_it_wherever_it_fell(
             made, other = prepare(keys, change)
             checker = checker_of(keys)
             memory(keys, checker, made, other)
-            checker.fence.let_happen(partial(change, keys, made), at=at)
+            checker.connection.let_happen(partial(change, keys, made), at=at)
             checker.check(made)
-            if checker.fence.steps <= at:
+            if checker.connection.steps <= at:
                 break
             fell_between += 1
             clock.advance(seconds=1)
             refused = checker.check(made)
-            assert refused is CHANGES[change], f"step {at} of {checker.fence.steps}"
+            assert refused is CHANGES[change], f"step {at} of {checker.connection.steps}"
             assert checker.check(made) is refused
             at += 1
-        # Asking the fence alone is two steps; with a row to be read there are more, and with news
-        # where they are not in the same answer.
+        # The check alone is two steps. A row to be read adds steps, and so do new events where they
+        # come in another answer.
         least = 2 if memory is checked_before or not keys.database.is_a_file else 4
     assert fell_between >= least
 
 
 @pytest.mark.parametrize("memory", [nothing, news_of_another, more_news_than_looked_at])
-def test_an_older_ledger_is_refused_at_the_check_after_it_wherever_it_fell(
+def test_an_older_ledger_is_refused_at_whatever_step_it_replaced_the_newer_one(
     data_dir: Path, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch, memory: Memory
 ) -> None:
     """It takes the place of the newer one at each step of a check; the loop ends after the last."""
-    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 10)
+    set_max_new_events(monkeypatch, 10)
     at = 0
     fell_between = True
     while fell_between:
@@ -319,10 +324,10 @@ def test_an_older_ledger_is_refused_at_the_check_after_it_wherever_it_fell(
             made, other = prepare(keys, restore)
             checker = checker_of(keys)
             memory(keys, checker, made, other)
-            checker.fence.let_happen(partial(restore, keys, made), at=at)
+            checker.connection.let_happen(partial(restore, keys, made), at=at)
             checker.is_refused(made)
-            fell_between = checker.fence.steps > at
-            checker.fence.happens_at = -1
+            fell_between = checker.connection.steps > at
+            checker.connection.happens_at = -1
             if fell_between:
                 assert checker.is_refused(made), f"step {at}"
                 assert checker.is_refused(other)
@@ -333,29 +338,29 @@ def test_an_older_ledger_is_refused_at_the_check_after_it_wherever_it_fell(
 
 
 @pytest.mark.parametrize("memory", [nothing, news_of_another, news_of_itself])
-def test_two_changes_during_one_check_are_both_known_after_it(
+def test_two_changes_during_one_verification_are_both_seen_after_it(
     keys: Keys, checker_of: MakeChecker, memory: Memory
 ) -> None:
-    """Another key's change, at one step, gives the fence news; the key's own comes at a later."""
+    """Another key's change, at one step, is found by the check; the key's own comes at a later."""
     both = 0
     for first, second in combinations(range(10), 2):
         made, other = keys.create(), keys.create("other")
         checker = checker_of(keys)
         memory(keys, checker, made, other)
-        fence = checker.fence
+        watched = checker.connection
 
         def revoke_the_other(
-            fence: WatchedConnection = fence,
+            watched: WatchedConnection = watched,
             made: Made = made,
             other: Made = other,
             at: int = second,
         ) -> None:
             keys.revoke(other.key_id)
-            fence.happens_at, fence.happens = at, lambda: keys.revoke(made.key_id)
+            watched.happens_at, watched.happens = at, lambda: keys.revoke(made.key_id)
 
-        fence.let_happen(revoke_the_other, at=first)
+        watched.let_happen(revoke_the_other, at=first)
         checker.check(made)
-        done, fence.happens_at = fence.steps, -1
+        done, watched.happens_at = watched.steps, -1
         if done > second:
             both += 1
             assert checker.check(made) is Code.REVOKED
@@ -370,7 +375,7 @@ def revoke_when_told(data_dir: Path, pipe: Pipe) -> None:
             pipe.send("done")
 
 
-def test_another_process_revokes_between_the_reading_of_a_row_and_its_being_remembered(
+def test_a_row_that_another_process_revokes_during_the_reading_is_not_cached(
     keys: Keys, checker_of: MakeChecker
 ) -> None:
     ours, theirs = CONTEXT.Pipe()
@@ -389,15 +394,15 @@ def test_another_process_revokes_between_the_reading_of_a_row_and_its_being_reme
             # Two steps each: the question, the news, the state, the row; the first three are one
             # where they are in the same answer.
             steps = 8 if keys.database.is_a_file else 4
-            checker.fence.let_happen(partial(tell, made.key_id), at=steps - 1)
+            checker.connection.let_happen(partial(tell, made.key_id), at=steps - 1)
             assert checker.check(made) is Code.VALID, "the row was read before"
-            assert checker.fence.steps == steps
+            assert checker.connection.steps == steps
             assert checker.check(made) is Code.REVOKED
         ours.send("")
         other.result()
 
 
-def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: MakeChecker) -> None:
+def test_an_event_evicts_only_its_own_key(keys: Keys, checker_of: MakeChecker) -> None:
     made = [keys.create(f"{number}") for number in range(6)]
     checker = checker_of(keys)
     assert checker.reads(*made) == made
@@ -414,10 +419,10 @@ def test_an_event_makes_only_its_own_key_be_read_again(keys: Keys, checker_of: M
     assert checker.reads(*made) == []
 
 
-def test_with_more_news_than_it_looks_at_it_forgets_everything(
+def test_more_new_events_than_the_maximum_clear_the_cache(
     keys: Keys, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 5)
+    set_max_new_events(monkeypatch, 5)
     made = [keys.create(f"{number}") for number in range(8)]
     checker = checker_of(keys)
     for events, read_again in [(4, made[:1]), (5, made), (4, made[:1]), (12, made), (1, made[:1])]:
@@ -429,7 +434,7 @@ def test_with_more_news_than_it_looks_at_it_forgets_everything(
         assert answer.position == count_events(keys.address)
 
 
-def test_a_rebuilt_table_is_read_anew(keys: Keys, checker_of: MakeChecker) -> None:
+def test_a_rebuilt_table_is_read_again(keys: Keys, checker_of: MakeChecker) -> None:
     made = [keys.create(f"{number}") for number in range(4)]
     checker = checker_of(keys)
     checker.reads(*made)
@@ -501,7 +506,7 @@ def test_memory_is_bounded_and_keeps_what_was_used_last(
     most = 4
     elsewhere = rows_in_memory()
     made = [keys.create(f"{number}") for number in range(12)]
-    checker = checker_of(keys, remembered=most)
+    checker = checker_of(keys, cache_size=most)
     chance = random.Random(5)
     model: OrderedDict[str, None] = OrderedDict()
     hits = 0
@@ -526,22 +531,20 @@ def test_memory_is_bounded_and_keeps_what_was_used_last(
 
 def rows_in_memory() -> int:
     gc.collect()
-    return sum(isinstance(each, RememberedKey) for each in gc.get_objects())
+    return sum(isinstance(each, CachedKey) for each in gc.get_objects())
 
 
 def test_a_hot_key_stays_however_many_others_come_by(keys: Keys, checker_of: MakeChecker) -> None:
     hot, *others = (keys.create(f"{number}") for number in range(10))
-    checker = checker_of(keys, remembered=2)
+    checker = checker_of(keys, cache_size=2)
     checker.reads(hot)
     for other in others:
         assert checker.reads(other, hot) == [other]
 
 
-def test_an_unknown_or_wrong_token_puts_no_key_out_of_memory(
-    keys: Keys, checker_of: MakeChecker
-) -> None:
+def test_an_unknown_or_wrong_token_evicts_no_key(keys: Keys, checker_of: MakeChecker) -> None:
     made = [keys.create(f"{number}") for number in range(2)]
-    checker = checker_of(keys, remembered=2)
+    checker = checker_of(keys, cache_size=2)
     checker.reads(*made)
     for _ in range(10):
         checker.authentication.verify(mint("key", token_bytes).reveal(), [], now=keys.now)
@@ -549,8 +552,8 @@ def test_an_unknown_or_wrong_token_puts_no_key_out_of_memory(
 
 
 def close(_keys: Keys, checker: Checker) -> Callable[[], object]:
-    """The fence's connection is gone."""
-    checker.fence.close()
+    """The connection is closed."""
+    checker.connection.close()
     return list
 
 
@@ -585,7 +588,7 @@ def write_garbage(keys: Keys, _checker: Checker) -> Callable[[], object]:
         pytest.param(write_garbage, marks=pytest.mark.only_on("sqlite")),
     ],
 )
-def test_memory_never_answers_for_a_ledger_that_cannot_be_asked(
+def test_the_cache_is_not_used_while_the_database_cannot_be_asked(
     keys: Keys,
     checker_of: MakeChecker,
     break_it: Callable[[Keys, Checker], Callable[[], object]],
@@ -607,7 +610,7 @@ def test_memory_never_answers_for_a_ledger_that_cannot_be_asked(
 # A server answers all of it at once.
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("step", range(4))
-def test_a_failure_in_the_middle_of_the_news_loses_none_of_it(
+def test_a_failure_while_new_events_are_read_loses_none_of_them(
     keys: Keys, checker_of: MakeChecker, step: int
 ) -> None:
     """The steps are those of the news and of the state; the next check looks at them again."""
@@ -619,8 +622,8 @@ def test_a_failure_in_the_middle_of_the_news_loses_none_of_it(
     def fail() -> None:
         raise LedgerUnavailable
 
-    checker.fence.let_happen(fail, at=2 + step)
+    checker.connection.let_happen(fail, at=2 + step)
     with pytest.raises(LedgerUnavailable):
         checker.check(made)
-    checker.fence.happens_at = -1
+    checker.connection.happens_at = -1
     assert checker.check(made) is Code.REVOKED

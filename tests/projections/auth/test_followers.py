@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from domain.errors import LedgerError
 from domain.key_ledger import KeyLedger
-from projections.auth.freshness import NOTHING_SEEN, open_fence
+from projections.auth.freshness import open_freshness_check
+from projections.auth.new_events import NOTHING_OBSERVED
 from projections.queries.feed import BEGINNING, FeedFilters, read_news
 from projections.recorder import LedgerRecorder
 from projections.store.database import Database
@@ -50,20 +51,20 @@ def follow_feed(database: Database, ended: Event) -> list[int]:
             return seen
 
 
-def follow_fence(database: Database, ended: Event) -> int:
-    """Return how many events the fence has told of."""
-    fence = open_fence(database)
-    told, seen = 0, NOTHING_SEEN
+def follow_freshness(database: Database, ended: Event) -> int:
+    """Return how many new events the freshness checks have found."""
+    check = open_freshness_check(database)
+    found, observed = 0, NOTHING_OBSERVED
     while True:
         last_look = ended.is_set()
-        news = fence.news(seen)
-        if news is not None:
-            assert news.keys is not None or seen is NOTHING_SEEN
-            told += len(news.keys or ())
-            seen = news.seen
+        new = check.new_events(observed)
+        if new is not None:
+            assert new.keys is not None or observed is NOTHING_OBSERVED
+            found += len(new.keys or ())
+            observed = new.observed
         elif last_look:
-            fence.close()
-            return told
+            check.close()
+            return found
 
 
 def test_32_writers_that_get_in_each_others_way(keys: Keys, engine: Engine) -> None:
@@ -82,7 +83,7 @@ def test_32_writers_that_get_in_each_others_way(keys: Keys, engine: Engine) -> N
 
     with ThreadPoolExecutor(WRITERS + FOLLOWERS + 1) as pool:
         feeds = [pool.submit(follow_feed, keys.database, ended) for _ in range(FOLLOWERS)]
-        fence = pool.submit(follow_fence, keys.database, ended)
+        freshness = pool.submit(follow_freshness, keys.database, ended)
         for writer in [pool.submit(write, number) for number in range(WRITERS)]:
             writer.result()
         ended.set()
@@ -90,7 +91,7 @@ def test_32_writers_that_get_in_each_others_way(keys: Keys, engine: Engine) -> N
         assert len(positions) > before + WRITERS
         for feed in feeds:
             assert feed.result() == positions
-        assert fence.result() >= len(positions) - before
+        assert freshness.result() >= len(positions) - before
     assert leaves_of(keys.database) == list(enumerate(positions))
     if engine.name == POSTGRESQL:
         # What was rolled back has taken positions all the same.

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable, RebuildRunning
-from projections.auth.freshness import ServerFence
+from projections.auth.freshness_postgresql import PostgresqlFreshness
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys
 from projections.rebuild.rebuild import rebuild
@@ -162,7 +162,7 @@ class TestConnections:
         database = open_database(
             keys.database.url, ConnectionLimits(statement_seconds=0.2)
         ).sealed_by(keys.database.seals)
-        fence = ServerFence(database)
+        check = PostgresqlFreshness(database)
         count = text("SELECT count(*) FROM key_list")
         hung: list[int] = []
 
@@ -182,11 +182,11 @@ class TestConnections:
             assert len(hung) > 2
             with database.read() as connection:
                 assert connection.scalar(count) == 1
-            assert fence.find("0" * 16, "pepper") is None
+            assert check.find("0" * 16, "pepper") is None
         finally:
             for pid in hung:
                 os.kill(pid, signal.SIGCONT)
-        fence.close()
+        check.close()
         database.close()
 
     def test_what_takes_long_and_may_is_waited_for(
@@ -269,19 +269,19 @@ class TestLocks:
             pass
         other.close()
 
-    def test_a_question_that_was_given_up_is_not_asked_again(self, keys: Keys) -> None:
+    def test_a_query_that_timed_out_is_not_sent_again(self, keys: Keys) -> None:
         database = open_database(keys.database.url, ConnectionLimits(lock_seconds=0.1)).sealed_by(
             keys.database.seals
         )
-        fence = ServerFence(database)
+        check = PostgresqlFreshness(database)
         with connected(keys.database.url) as other, other.transaction():
             other.execute("LOCK TABLE auth_lookup IN ACCESS EXCLUSIVE MODE")
             backends = connections_to(keys.opened)
             with pytest.raises(LedgerUnavailable):
-                fence.find("0" * 16, "pepper")
+                check.find("0" * 16, "pepper")
             assert connections_to(keys.opened) == backends
-        assert fence.find("0" * 16, "pepper") is None
-        fence.close()
+        assert check.find("0" * 16, "pepper") is None
+        check.close()
         database.close()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from domain.judge import AuthRow
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
-from projections.auth.freshness import open_fence
+from projections.auth.freshness import open_freshness_check
 from projections.views.auth_lookup import Found
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
@@ -20,8 +20,8 @@ def lookup_id_of(token: str) -> str:
 
 
 def find(keys: Keys, lookup_id: str, pepper_id: str) -> Found | None:
-    with closing(open_fence(keys.database)) as fence:
-        return fence.find(lookup_id, pepper_id)
+    with closing(open_freshness_check(keys.database)) as check:
+        return check.find(lookup_id, pepper_id)
 
 
 def found(keys: Keys, token: str) -> AuthRow:

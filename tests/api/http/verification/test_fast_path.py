@@ -1,4 +1,4 @@
-"""The fast lane answers as the application does, or leaves the request to it."""
+"""The fast path answers as the application does, or leaves the request to it."""
 
 import asyncio
 import json
@@ -20,13 +20,14 @@ from structlog.testing import capture_logs
 
 from api.http.protocol.head import Head
 from api.http.protocol.messages import Message as HttpMessage
-from api.http.verification.fast_path import FastLane
+from api.http.verification.fast_path import FastPath
 from api.http.verification.fast_requests import may_answer
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
 from domain.tokens import Token, mint, parse
-from projections.auth.authentication import Authentication
+from projections.auth.freshness import Freshness
+from projections.auth.verification import TryVerify
 from tests.api.served import SOURCE, Api, Key, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
@@ -119,18 +120,23 @@ async def through_the_app(app: FastAPI, asked: Asked) -> Answered:
     return exchange.answered()
 
 
-def through_the_lane(api: Api, asked: Asked) -> Answered | None:
+def through_the_fast_path(api: Api, asked: Asked) -> Answered | None:
     """Return the answer, or ``None`` if the request is left to the application."""
     app: Any = api.app
-    lane = FastLane(app.state.ledger.authentication, api.clock, app.state.metrics, None)
     target = b"?".join(filter(None, (asked.path.encode(), asked.query)))
-    if not may_answer(asked.method.encode(), target) or (now := lane.catch_up()) is None:
+    if not may_answer(asked.method.encode(), target):
+        return None
+    checked: list[TryVerify | None] = []
+    app.state.verification.when_fresh(checked.append)
+    (verify,) = checked
+    if verify is None:
         return None
     headers = list(asked.headers)
     named = dict(headers)
     repeated = None if len(named) == len(headers) else headers
     head = Head(asked.method.encode(), target, "1.1", named, repeated, 0, True, False)  # noqa: FBT003
-    answer = lane.answer(HttpMessage(head, b"".join(asked.chunks)), now)
+    fast_path = FastPath(app.state.verification, app.state.metrics)
+    answer = fast_path.answer(HttpMessage(head, b"".join(asked.chunks)), verify)
     if answer is None:
         return None
     status, rest = answer
@@ -149,16 +155,16 @@ def on_the_loop(api: Api, function: Callable[..., Any], *arguments: object) -> A
 
 
 def both_answer(api: Api, asked: Asked) -> Answered:
-    """Hold that the lane answers as the application does, or not at all; return the answer."""
+    """Assert that the fast path answers as the application does or not at all; return that."""
     slow: Answered = on_the_loop(api, through_the_app, api.app, asked)
-    assert through_the_lane(api, asked) in (None, slow), asked
+    assert through_the_fast_path(api, asked) in (None, slow), asked
     return slow
 
 
-def the_lane_answers(api: Api, asked: Asked) -> Answered:
-    """Hold that the lane answers, and as the application does; return the answer."""
+def the_fast_path_answers(api: Api, asked: Asked) -> Answered:
+    """Assert that the fast path answers, and as the application does; return the answer."""
     answer = both_answer(api, asked)
-    assert through_the_lane(api, asked) == answer
+    assert through_the_fast_path(api, asked) == answer
     return answer
 
 
@@ -250,14 +256,14 @@ CODES = {"VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_
 
 
 class TestUsual:
-    """What the lane answers itself."""
+    """Requests that the fast path answers itself."""
 
     @pytest.mark.parametrize("kind", TOKENS)
     def test_every_kind_of_token(self, world: World, kind: str) -> None:
         codes = set()
         for wanted in USUAL_SCOPES:
             asked = world.asked(body(world.tokens[kind], scopes=wanted))
-            answer = the_lane_answers(world.api, asked)
+            answer = the_fast_path_answers(world.api, asked)
             assert answer.status == 200
             codes.add(json.loads(answer.body)["code"])
         assert codes <= CODES
@@ -283,7 +289,7 @@ class TestUsual:
             asked = Asked((body(world.tokens["good"]),), (*headers, *JSON, *NAMED))
             answer = both_answer(world.api, asked)
             assert answer.status in (200, 401, 403)
-            assert (through_the_lane(world.api, asked) is None) == (answer.status != 200)
+            assert (through_the_fast_path(world.api, asked) is None) == (answer.status != 200)
 
     @pytest.mark.parametrize(
         "headers",
@@ -306,7 +312,7 @@ class TestUsual:
     def test_bad_credentials(self, world: World, headers: Headers) -> None:
         asked = Asked((body(world.tokens["good"]),), (*headers, *JSON))
         assert both_answer(world.api, asked).status == 401
-        assert through_the_lane(world.api, asked) is None
+        assert through_the_fast_path(world.api, asked) is None
 
     @pytest.mark.parametrize(
         "error",
@@ -314,9 +320,9 @@ class TestUsual:
     )
     def test_a_ledger_that_cannot_be_asked(self, world: World, error: LedgerError) -> None:
         asked = world.asked(body(world.tokens["good"]))
-        with patch.object(Authentication, "catch_up", side_effect=error), capture_logs() as logs:
+        with patch.object(Freshness, "check", side_effect=error), capture_logs() as logs:
             assert both_answer(world.api, asked).status == 503
-            assert through_the_lane(world.api, asked) is None
+            assert through_the_fast_path(world.api, asked) is None
         # An overload, which whoever floods the server causes at will, is a line and no traceback.
         level = "warning" if isinstance(error, Overloaded) else "error"
         assert [log["code"] for log in logs if log["log_level"] == level] == [error.code]
@@ -331,7 +337,7 @@ class TestUsual:
 
 
 class TestUnusual:
-    """What the lane leaves to the framework, or must not take for something usual."""
+    """Requests that the fast path leaves to the framework, or must not take for usual ones."""
 
     @pytest.mark.parametrize(
         "form",

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
-from projections.auth.authentication import Authentication
+from projections.auth.freshness import Freshness
 from tests.api.served import Api, Key, refused
 
 PATH = "/v1/forward-auth"
@@ -142,7 +142,7 @@ class TestRefused:
     @pytest.mark.parametrize("path", [PATH, LOOSE[2]])
     def test_a_ledger_that_cannot_be_asked(self, api: Api, error: LedgerError, path: str) -> None:
         key = api.make()
-        with patch.object(Authentication, "catch_up", side_effect=error), capture_logs():
+        with patch.object(Freshness, "check", side_effect=error), capture_logs():
             answer = api.get(path, by=key)
         refused(answer, 503, error.code)
         self.nothing_passed_on(answer.headers)

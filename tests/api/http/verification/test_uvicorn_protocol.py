@@ -26,7 +26,7 @@ from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
 from domain.verifiers import CHEAPEST
-from projections.auth.authentication import Authentication
+from projections.auth.freshness import Freshness
 from tests.api.served import NewLedger
 from tests.conftest import SettableClock
 from tests.raw_sql import sql
@@ -360,7 +360,7 @@ class TestLeftToTheApplication:
         assert house.watched.paths == ["/v1/forward-auth"]
 
     def test_a_ledger_that_cannot_be_asked(self, house: House) -> None:
-        with patch.object(Authentication, "catch_up", side_effect=LedgerUnavailable("no")):
+        with patch.object(Freshness, "check", side_effect=LedgerUnavailable("no")):
             answers = one_by_one(house, lambda: [house.get(), house.post()])
 
         assert [answer.status for answer in answers] == [503, 503]
@@ -488,24 +488,24 @@ def test_requests_sent_in_one_breath_in_any_pieces_are_answered_in_their_order(
     assert [answer.status for answer in answers] == [expected[kind] for kind in asked]
 
 
-class TestOneQuestionForMany:
-    """All that arrived in a turn share an answer of the fence, which was asked after the last."""
+class TestOneFreshnessCheckForMany:
+    """All requests of a turn share a freshness check, which began after the last one arrived."""
 
     @pytest.fixture
-    def questions(self) -> Iterator[list[int]]:
-        """One for each question to the fence."""
-        asked: list[int] = []
-        ask = Authentication.catch_up
+    def checks(self) -> Iterator[list[int]]:
+        """One for each freshness check."""
+        begun: list[int] = []
+        check = Freshness.check
 
-        def counted(authentication: Authentication) -> None:
-            asked.append(1)
-            ask(authentication)
+        def counted(freshness: Freshness) -> None:
+            begun.append(1)
+            check(freshness)
 
-        with patch.object(Authentication, "catch_up", counted):
-            yield asked
+        with patch.object(Freshness, "check", counted):
+            yield begun
 
-    def test_requests_that_arrive_together_share_one_question(
-        self, house: House, questions: list[int]
+    def test_requests_that_arrive_together_share_one_check(
+        self, house: House, checks: list[int]
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wires = [connect() for _ in range(32)]
@@ -514,10 +514,10 @@ class TestOneQuestionForMany:
             return [(await wire.answers(1))[0].status for wire in wires]
 
         assert house.run(scene) == [200, 204] * 16
-        assert len(questions) == 1
+        assert len(checks) == 1
 
-    def test_requests_one_after_the_other_ask_each(
-        self, house: House, questions: list[int]
+    def test_requests_one_after_the_other_have_a_check_each(
+        self, house: House, checks: list[int]
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> None:
             wire = connect()
@@ -526,7 +526,7 @@ class TestOneQuestionForMany:
                 await wire.answers(sent + 1)
 
         house.run(scene)
-        assert len(questions) == 5
+        assert len(checks) == 5
 
     def test_a_revoke_that_is_acknowledged_before_the_last_has_arrived_holds_for_all(
         self, house: House

@@ -1,4 +1,4 @@
-"""One question to a server is shared by all checks that wait when it begins."""
+"""All verifications that wait when a freshness check begins share its result."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,18 +7,18 @@ from unittest.mock import patch
 import pytest
 
 from api.composition import OpenLedger
-from api.http.coalesced_check import SharedQuestion
 from domain.judge import Code
 from domain.pepper import Pepper
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
-from projections.auth.freshness_async import OpenQuestion
+from projections.auth.coalesced_check import CoalescedCheck
+from projections.auth.freshness_async import AsyncFreshnessCheck
 from tests.postgresql import administration, connected
 from tests.projections.ledgers import Keys, Made
 
 pytestmark = pytest.mark.only_on("postgresql")
 
-Work = Callable[[SharedQuestion], Awaitable[None]]
+Work = Callable[[CoalescedCheck], Awaitable[None]]
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def keys(opened: OpenLedger) -> Keys:
 
 def run(keys: Keys, work: Work) -> None:
     async def play() -> None:
-        question = SharedQuestion(keys.opened.authentication, keys.database)
-        await question.connect()
+        coalesced = CoalescedCheck(keys.opened.authentication.freshness, keys.database)
+        await coalesced.connect()
         try:
             async with asyncio.timeout(60):
-                await work(question)
+                await work(coalesced)
         finally:
-            await question.close()
+            await coalesced.close()
 
     asyncio.run(play())
 
 
-def told(keys: Keys, made: Made) -> Code | None:
-    answer = keys.opened.authentication.verify_caught_up(made.token, (), now=keys.now)
+def verdict_at_once(keys: Keys, made: Made) -> Code | None:
+    answer = keys.opened.authentication.try_verify(made.token, (), now=keys.now)
     return None if answer is None else answer.verdict.code
 
 
@@ -52,103 +52,103 @@ def cut_all(keys: Keys) -> None:
         )
 
 
-def test_those_that_come_while_one_is_under_way_share_the_next(keys: Keys) -> None:
+def test_callers_that_arrive_during_a_check_share_the_next_one(keys: Keys) -> None:
     sent = []
-    send = OpenQuestion.send
+    send = AsyncFreshnessCheck.send
 
-    def counted(question: OpenQuestion, since: object) -> None:
+    def counted(check: AsyncFreshnessCheck, since: object) -> None:
         sent.append(since)
-        send(question, since)  # type: ignore[arg-type]
+        send(check, since)  # type: ignore[arg-type]
 
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
         sent.clear()
-        assert all(await asyncio.gather(*(question.answered() for _ in range(100))))
+        assert all(await asyncio.gather(*(coalesced.wait() for _ in range(100))))
         assert len(sent) == 2
 
-    with patch.object(OpenQuestion, "send", counted):
+    with patch.object(AsyncFreshnessCheck, "send", counted):
         run(keys, work)
 
 
-def test_the_check_after_a_change_knows_of_it(keys: Keys) -> None:
+def test_a_check_after_a_change_evicts_the_key_that_changed(keys: Keys) -> None:
     made = keys.create("payments")
     other = keys.create("other")
     for each in (made, other):
         assert keys.verify(each.token) is Code.VALID
 
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
-        assert told(keys, made) is Code.VALID
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
+        assert verdict_at_once(keys, made) is Code.VALID
         keys.revoke(made.key_id)
-        assert await question.answered()
-        # It was forgotten, and what is not in memory is not looked for in the event loop.
-        assert told(keys, made) is None
-        assert told(keys, other) is Code.VALID
+        assert await coalesced.wait()
+        # The key was evicted, and the event loop reads no row.
+        assert verdict_at_once(keys, made) is None
+        assert verdict_at_once(keys, other) is Code.VALID
         assert keys.verify(made.token) is Code.REVOKED
-        assert told(keys, made) is Code.REVOKED
+        assert verdict_at_once(keys, made) is Code.REVOKED
 
     run(keys, work)
 
 
-def test_with_more_news_than_it_looks_at_everything_is_forgotten(
+def test_more_new_events_than_the_maximum_clear_the_cache(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = keys.create("payments")
     assert keys.verify(made.token) is Code.VALID
-    monkeypatch.setattr("projections.auth.freshness.EVENTS_LOOKED_AT", 3)
+    monkeypatch.setattr("projections.auth.new_events.MAX_NEW_EVENTS", 3)
 
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
         for number in range(4):
             keys.create(f"{number}")
-        assert await question.answered()
-        assert told(keys, made) is None
-        assert keys.opened.authentication.seen.last[0] == 5
+        assert await coalesced.wait()
+        assert verdict_at_once(keys, made) is None
+        assert keys.opened.authentication.freshness.observed.position == 5
 
     run(keys, work)
 
 
-def test_a_secret_that_is_wrong_is_nothing_for_the_event_loop(keys: Keys) -> None:
+def test_a_wrong_secret_is_not_decided_in_the_event_loop(keys: Keys) -> None:
     made = keys.create("payments")
     assert keys.verify(made.token) is Code.VALID
     wrong = Made(made.key_id, keys.create("other").token)
 
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
-        assert told(keys, wrong) is None
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
+        assert verdict_at_once(keys, wrong) is None
 
     run(keys, work)
 
 
-def test_when_the_connection_was_cut_it_is_told_and_mended(keys: Keys) -> None:
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
+def test_a_cut_connection_fails_the_check_and_is_replaced(keys: Keys) -> None:
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
         cut_all(keys)
-        # Whoever asks before the end of the connection is noticed is told that it is not known.
-        while await question.answered():
+        # Until the end of the connection is noticed, a check may still succeed.
+        while await coalesced.wait():
             pass
-        while not await question.answered():
+        while not await coalesced.wait():
             await asyncio.to_thread(list)  # gives the loop the time to connect
 
     run(keys, work)
 
 
-def test_when_it_is_cut_while_a_question_waits_all_are_told_at_once(
+def test_a_connection_cut_during_a_check_fails_it_for_all_callers_at_once(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nobody is to be told by running out of patience.
-    monkeypatch.setattr("api.http.coalesced_check._PATIENCE_SECONDS", 3600.0)
+    # The timeout must not be what ends the check.
+    monkeypatch.setattr("projections.auth.coalesced_check._TIMEOUT_SECONDS", 3600.0)
 
-    async def work(question: SharedQuestion) -> None:
-        assert await question.answered()
+    async def work(coalesced: CoalescedCheck) -> None:
+        assert await coalesced.wait()
         for _ in range(3):
             with connected(keys.database.url) as other, other.transaction():
                 other.execute("LOCK TABLE projection_states IN ACCESS EXCLUSIVE MODE")
-                asked = asyncio.gather(*(question.answered() for _ in range(4)))
+                asked = asyncio.gather(*(coalesced.wait() for _ in range(4)))
                 while not await asyncio.to_thread(cut_who_waits, keys):
                     pass
                 assert not any(await asked)
-            while not await question.answered():
+            while not await coalesced.wait():
                 await asyncio.to_thread(list)  # gives the loop the time to connect
 
     run(keys, work)
@@ -164,28 +164,28 @@ def cut_who_waits(keys: Keys) -> int:
         ).rowcount
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
+def test_a_silent_server_fails_the_check_after_the_timeout(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.http.coalesced_check._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("projections.auth.coalesced_check._TIMEOUT_SECONDS", 0.05)
 
-    async def work(question: SharedQuestion) -> None:
-        with patch.object(OpenQuestion, "send", lambda *_: None):
-            assert not await question.answered()
-        while not await question.answered():
+    async def work(coalesced: CoalescedCheck) -> None:
+        with patch.object(AsyncFreshnessCheck, "send", lambda *_: None):
+            assert not await coalesced.wait()
+        while not await coalesced.wait():
             await asyncio.to_thread(list)  # gives the loop the time to connect
 
     run(keys, work)
 
 
-def test_within_the_staleness_that_somebody_has_allowed_nothing_is_asked(keys: Keys) -> None:
+def test_within_the_allowed_staleness_nothing_is_asked(keys: Keys) -> None:
     made = keys.create("payments")
     gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
     pepper = Pepper(keys.opened.settings.pepper_path.read_bytes())
     stale = Authentication(keys.database, gate, pepper, staleness_seconds=60.0)
     assert stale.verify(made.token, (), now=keys.now).verdict.code is Code.VALID
     keys.revoke(made.key_id)
-    assert stale.is_fresh()
+    assert stale.freshness.is_current
     assert stale.verify(made.token, (), now=keys.now).verdict.code is Code.VALID
     assert keys.verify(made.token) is Code.REVOKED
     stale.close()

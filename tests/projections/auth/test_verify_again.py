@@ -24,7 +24,7 @@ def proved(keys: Keys, made: Made) -> AuthRow:
 
 
 def judged(keys: Keys, key: AuthRow) -> Code:
-    answer = keys.opened.authentication.judge_again(key.key_id, key.lookup_id, now=keys.now)
+    answer = keys.opened.authentication.verify_again(key.key_id, key.lookup_id, now=keys.now)
     return answer.verdict.code
 
 
@@ -69,6 +69,6 @@ def test_a_lookup_id_is_another_keys_or_nobodys(keys: Keys) -> None:
     one, other = (proved(keys, keys.create()) for _ in range(2))
     authentication = keys.opened.authentication
     for key_id, lookup_id in ((one.key_id, other.lookup_id), (one.key_id, "0" * 16)):
-        answer = authentication.judge_again(key_id, lookup_id, now=keys.now)
+        answer = authentication.verify_again(key_id, lookup_id, now=keys.now)
         assert answer.verdict.code is Code.NOT_FOUND
         assert answer.verdict.key is None
