@@ -16,7 +16,7 @@ from domain.credential import Digest
 from domain.errors import EventNotSealed, LedgerUnavailable, ProjectionInconsistent
 from projections.store.database import Database, check_granted, take_append_lock
 from projections.store.events import Recorded, decode
-from projections.store.key_digests import keep_digests
+from projections.store.key_digests import store_digests
 from projections.store.schema import events, projection_states
 from projections.store.seals import Seals
 from projections.views.view import View
@@ -197,7 +197,7 @@ def append_events(
         recorded.append(Recorded(position, event))
     try:
         project_appended(connection, views, recorded, seals)
-        keep_digests(connection, digests, seals)
+        store_digests(connection, digests, seals)
     except IntegrityError as error:
         # Must not be mistaken for a version that another command has taken.
         message = "a projection contradicts the events; run: keyledger projections rebuild"

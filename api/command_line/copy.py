@@ -29,7 +29,7 @@ from domain.pepper import Pepper
 from projections.auth.pepper_file import read_or_make_pepper
 from projections.integrity.inspection import kind_of_file
 from projections.ledger_copy.copy import CopyReport, copy_ledger
-from projections.store.database import Database, open_database, url_for_people
+from projections.store.database import Database, open_database, url_without_passwords
 from projections.store.seals import Seals
 
 app = typer.Typer(add_completion=False)
@@ -181,7 +181,7 @@ def _next_steps(report: CopyReport, settings: Settings) -> str:
         report=report,
         settings=settings,
         roles=_ROLES if on_server else "",
-        url=url_for_people(url),
+        url=url_without_passwords(url),
         step=step,
         after=step + 1,
         last=step + 2,

@@ -18,7 +18,7 @@ from domain.caller import Actor, Caller
 from domain.errors import LedgerError
 from domain.token_text import contains_token
 from projections.integrity.schema_check import refuse_schema
-from projections.store.database import SQLITE, open_database, url_for_people
+from projections.store.database import SQLITE, open_database, url_without_passwords
 from projections.store.schema import has_ledger
 
 NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
@@ -94,7 +94,7 @@ def check_is_there(settings: Settings) -> None:
         return
     url = make_url(settings.url)
     on_server = is_on_a_server(url)
-    where = url_for_people(url) if on_server else database_path(url)
+    where = url_without_passwords(url) if on_server else database_path(url)
     raise CommandFailed(
         REFUSED,
         "LEDGER_NOT_FOUND",
@@ -123,7 +123,9 @@ def database_path(url: URL) -> Path:
 
 def say_which_ledger(url: URL) -> None:
     """Tell people which database a command is about."""
-    stderr_console().print(one_line(f"ledger: {url_for_people(url)}"), style="dim", soft_wrap=True)
+    stderr_console().print(
+        one_line(f"ledger: {url_without_passwords(url)}"), style="dim", soft_wrap=True
+    )
 
 
 def say_repaired(said: str) -> None:

@@ -9,7 +9,7 @@ import structlog
 from api.composition import OpenLedger
 from api.jobs.integrity_check import Pace, Stopping, attest_ledger, log_attestation
 from domain.errors import LedgerError
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
 
 LOCK = "attestation"
@@ -68,7 +68,7 @@ class AttestationRuns:
             state = self._state
             if state is not None and state.is_running:
                 return state
-            with exclusively(self._ledger.database, LOCK) as nobody_runs:
+            with task_lock(self._ledger.database, LOCK) as nobody_runs:
                 return state if nobody_runs else RunState("running")
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class AttestationRuns:
 
     def _run(self) -> None:
         try:
-            with exclusively(self._ledger.database, LOCK) as alone:
+            with task_lock(self._ledger.database, LOCK) as alone:
                 if not alone:
                     self._fail("another one was running; its result is shown when it ends")
                     return

@@ -15,7 +15,7 @@ from api.jobs.integrity_runs import LOCK
 from domain.errors import LedgerError
 from projections.expirer import expire_due_keys
 from projections.integrity.last_result import last_attestation
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5
@@ -39,7 +39,7 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     def look() -> None:
         if ledger.signer.doubt is not None:
             return
-        with exclusively(ledger.database, "expiring") as alone:
+        with task_lock(ledger.database, "expiring") as alone:
             if not alone:
                 return
             expired = expire_due_keys(
@@ -99,7 +99,7 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     def look() -> None:
         if monotonic() < begin_at or not is_due():
             return
-        with exclusively(ledger.database, LOCK) as alone:
+        with task_lock(ledger.database, LOCK) as alone:
             # Another process may have ended one just now.
             if not alone or not is_due():
                 return

@@ -28,7 +28,7 @@ from domain.caller import system
 from domain.names import ROOT_WORKSPACE
 from projections.store.database import check_privileges
 from projections.store.events import last_position
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 
 _log = structlog.get_logger()
 _STOP_SECONDS = timedelta(seconds=10)
@@ -134,7 +134,7 @@ def make_root_key(ledger: OpenLedger) -> None:
         LedgerUnavailable: standard error cannot be written. No key was made, or, if only the token
             could not be written, the message names the key and says what to do.
     """
-    with exclusively(ledger.database, "first-key") as alone:
+    with task_lock(ledger.database, "first-key") as alone:
         # A log that lost its events is not a new one.
         if not alone or not _is_empty(ledger) or ledger.signer.doubt is not None:
             return

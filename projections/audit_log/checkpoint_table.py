@@ -9,7 +9,7 @@ from domain.times import to_text
 from projections.store.schema import checkpoints
 from projections.tlog.checkpoint import Checkpoint
 
-_KEEP = text(
+_STORE = text(
     f"INSERT INTO {checkpoints.name} (origin, size, note, signed_at)"  # noqa: S608
     " VALUES (:origin, :size, :note, :signed_at) ON CONFLICT DO NOTHING"
 )
@@ -74,10 +74,10 @@ def note_of(connection: Connection, origin: str, size: int) -> str:
     return note
 
 
-def keep_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
+def store_note(connection: Connection, checkpoint: Checkpoint, note: str, at: datetime) -> None:
     """Store a signed checkpoint, unless it is stored already."""
     connection.execute(
-        _KEEP,
+        _STORE,
         {
             "origin": checkpoint.origin,
             "size": checkpoint.size,

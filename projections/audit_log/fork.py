@@ -26,7 +26,7 @@ from projections.audit_log.signer import Signer
 from projections.audit_log.signing_key_file import read_or_make_signing_key
 from projections.recorder import LedgerRecorder
 from projections.store.database import Database
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.store.private_files import sync_folder
 from projections.tlog.checkpoint import Checkpoint
 from projections.tlog.merkle import EMPTY_ROOT
@@ -105,7 +105,7 @@ def _while_nobody_signs(database: Database) -> Iterator[None]:
     """Wait for the signing lock and hold it; turn write errors into `LedgerUnavailable`."""
     for _ in range(_ATTEMPTS):
         try:
-            with exclusively(database, "signing") as alone:
+            with task_lock(database, "signing") as alone:
                 if alone:
                     yield
                     return

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 from domain.errors import ProjectionInconsistent
 from domain.public_event import entry_of
 from projections.store.events import decode_canonical
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.store.seals import Seals
 from projections.tlog.merkle import Growth
@@ -45,7 +45,7 @@ def check_entries(connection: Connection, seals: Seals, since: int, until: int) 
             )
             .order_by(entries.table.c.leaf_index)
         )
-        with illegible_text(connection):
+        with tolerate_invalid_utf8(connection):
             rows = connection.execute(query).all()
         if not rows:
             return f"entry {size} is not there"

@@ -25,11 +25,11 @@ from domain.errors import (
     ProjectionInconsistent,
 )
 from projections.audit_log.checkpoint_file import append_note, last_note_in, sync_notes
-from projections.audit_log.checkpoint_table import keep_note, last_signed, latest_note, note_of
+from projections.audit_log.checkpoint_table import last_signed, latest_note, note_of, store_note
 from projections.audit_log.divergence import root_at, where_it_differs
 from projections.audit_log.new_entries_check import check_entries
 from projections.store.database import Database
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from projections.tlog.merkle import EMPTY_ROOT, root
 from projections.tlog.notes import SigningKey
@@ -170,7 +170,7 @@ class Signer:
             HistoryInDoubt, LedgerUnavailable: as for `look`; or the file cannot be written.
         """
         try:
-            with exclusively(self._database, "signing") as alone:
+            with task_lock(self._database, "signing") as alone:
                 # Check the log even without the signing lock, to learn whether to refuse changes.
                 looked = self.look()
                 return self._sign(looked) if alone else None
@@ -187,18 +187,18 @@ class Signer:
         if looked.note is not None and looked.kept < looked.last.size:
             # A crash came after the note was written to the file, perhaps before it was synced.
             sync_notes(self._path)
-            self._keep(looked.last, looked.note)
+            self._store(looked.last, looked.note)
         if looked.now.size == looked.last.size:
             return None
         note = sign_checkpoint(looked.now, self._key)
         append_note(self._path, note, self._database.owner)
-        self._keep(looked.now, note)
+        self._store(looked.now, note)
         return looked.now
 
-    def _keep(self, checkpoint: Checkpoint, note: str) -> None:
+    def _store(self, checkpoint: Checkpoint, note: str) -> None:
         # The file already has the note, so if this fails, the next call stores it.
         with self._database.without_standby().write() as connection:
-            keep_note(connection, checkpoint, note, self._clock())
+            store_note(connection, checkpoint, note, self._clock())
 
     def _look(self) -> Looked:
         # Read in the reverse order of writing, because another machine may be signing: first the

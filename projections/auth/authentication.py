@@ -17,7 +17,7 @@ from projections.auth.cache import CachedKey, KeyCache
 from projections.auth.freshness import Freshness, open_freshness_check
 from projections.auth.new_events import Observed
 from projections.store.database import Database
-from projections.store.key_digests import keep_digests
+from projections.store.key_digests import store_digests
 from projections.store.last_uses import OnUse, ignore_use
 
 CACHE_SIZE = 100_000
@@ -234,7 +234,7 @@ class Authentication:
     def _store(self, digest: Digest) -> None:
         try:
             with self._database.write() as connection:
-                keep_digests(connection, [digest], self._database.seals)
+                store_digests(connection, [digest], self._database.seals)
         except LedgerUnavailable:
             # The verdict stands without it; after a restart, the secret needs Argon2 again.
             _log.warning("digest_not_kept", lookup_id=digest.lookup_id, exc_info=True)

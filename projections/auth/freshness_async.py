@@ -22,7 +22,7 @@ from projections.auth.new_events import (
 )
 from projections.store import postgresql
 from projections.store.database import Database
-from projections.store.known_history import NO_EVENT, Event
+from projections.store.observed_state import NO_EVENT, Event
 
 _NAME = b"new_events"
 _FIRST_NAME = b"first"

@@ -22,7 +22,7 @@ from projections.auth.new_events import (
 )
 from projections.store import postgresql
 from projections.store.database import Database
-from projections.store.known_history import Event
+from projections.store.observed_state import Event
 from projections.views import auth_lookup
 
 # One statement sees one state of the database, and takes one round trip.

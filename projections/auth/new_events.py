@@ -8,7 +8,7 @@ rules are the same for SQLite and PostgreSQL; how the database is asked is in
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from projections.store.known_history import NO_EVENT, Event, KnownHistory
+from projections.store.observed_state import NO_EVENT, Event, ObservedState
 
 MAX_NEW_EVENTS = 10_000
 """With more new events than that, the whole cache is cleared."""
@@ -81,13 +81,13 @@ def all_new(version: int, generation: int | None, events: Sequence[Event]) -> Ne
     return NewEvents(Observed(version, generation, events[-1] if events else NO_EVENT), None)
 
 
-def newest_known(known: KnownHistory, since: Observed) -> Event:
+def newest_known(known: ObservedState, since: Observed) -> Event:
     """Return the newest event that the database must have; call it before asking the database."""
     return max(known.event, since.last, key=lambda event: event[0])
 
 
 def check_answer(
-    known: KnownHistory, event: Event, events: Sequence[Event], *, is_first: bool = False
+    known: ObservedState, event: Event, events: Sequence[Event], *, is_first: bool = False
 ) -> None:
     """Refuse a database that lacks an event that this process has seen.
 

@@ -13,7 +13,7 @@ from domain.errors import ProjectionInconsistent
 from projections.integrity.entries_check import OnBatch
 from projections.integrity.findings import Finding, Findings
 from projections.store.database import Database
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import checkpoints
 from projections.tlog.checkpoint import Checkpoint, open_checkpoint
 from projections.tlog.merkle import root
@@ -189,7 +189,7 @@ def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
     )
     page = query
     while True:
-        with database.read() as connection, illegible_text(connection):
+        with database.read() as connection, tolerate_invalid_utf8(connection):
             rows = connection.execute(page).all()
         if not rows:
             return

@@ -16,7 +16,7 @@ from domain.public_event import entry_of
 from projections.integrity.findings import Finding, Findings
 from projections.store.database import Database
 from projections.store.events import decode_canonical, last_position
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.tlog.merkle import HASH_LENGTH, Growth, leaf_hash
 from projections.views import entries
@@ -243,7 +243,7 @@ def _paged(
     (key,) = table.primary_key
     after = _LOWEST
     while True:
-        with database.read() as connection, illegible_text(connection):
+        with database.read() as connection, tolerate_invalid_utf8(connection):
             page = connection.execute(query.where(key > after).order_by(key).limit(_AT_ONCE)).all()
         yield from page
         if not page:

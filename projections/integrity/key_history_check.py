@@ -18,7 +18,7 @@ from projections.integrity.findings import Finding, Findings
 from projections.store.column_types import any_aggregate_id
 from projections.store.database import Database
 from projections.store.events import decode_canonical
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.tlog.offline_verifier import BROKEN_RULE, Histories, Report, match_entry
 
@@ -81,7 +81,7 @@ def _by_key(database: Database, until: int, on_batch: OnBatch) -> Iterator[Row[A
     page = query
     done = 0
     while True:
-        with database.read() as connection, illegible_text(connection):
+        with database.read() as connection, tolerate_invalid_utf8(connection):
             rows = connection.execute(page).all()
         yield from rows
         if not rows:

@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, select
 from domain.times import from_text, to_text
 from projections.integrity.stored_times_check import SKEW
 from projections.store.database import Database
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import last_attestation as table
 
 _ROWS_READ = 100
@@ -83,7 +83,7 @@ def last_attestation(database: Database, now: datetime) -> LastAttestation | Non
         LedgerUnavailable: the database did not answer.
     """
     query = select(table).order_by(table.c.finished_at.desc()).limit(_ROWS_READ)
-    with database.read() as connection, illegible_text(connection):
+    with database.read() as connection, tolerate_invalid_utf8(connection):
         rows = connection.execute(query).all()
     not_later = to_text(now + SKEW)
     for row in rows:

@@ -13,7 +13,7 @@ from domain.errors import LedgerUnavailable
 from projections.integrity.entries_check import OnBatch
 from projections.integrity.findings import Finding, Findings
 from projections.store.database import Database
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import (
     console_sessions,
     key_digests,
@@ -93,7 +93,7 @@ def _passing_over(table: Table, changed: Collection[str]) -> Iterator[None]:
 
 def _check_secret(database: Database, findings: Findings) -> None:
     seals = database.seals
-    with database.read() as connection, illegible_text(connection):
+    with database.read() as connection, tolerate_invalid_utf8(connection):
         rows = connection.execute(select(ledger_secret)).all()
     is_one = len(rows) == 1 and rows[0].secret_id == seals.secret_id
     if is_one and seals.is_ledger_secret(rows[0].seal):
@@ -125,5 +125,5 @@ def _check_table(
 
 
 def _read(connection: Connection, page: Any) -> list[Row[Any]]:  # noqa: ANN401 - Select is invariant
-    with illegible_text(connection):
+    with tolerate_invalid_utf8(connection):
         return list(connection.execute(page).all())

@@ -15,7 +15,7 @@ from projections.integrity.findings import Finding
 from projections.rebuild.view_states import ViewState
 from projections.store.database import Database
 from projections.store.events import last_position
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import (
     checkpoints,
     last_attestation,
@@ -62,7 +62,7 @@ def check_stored_times(database: Database, now: datetime) -> list[Finding]:
         for column in table.c:
             is_time = isinstance(column.type, String) and column.type.length == _TIME_LENGTH
             if is_time and (table.name, column.name) not in _MAY_BE_LATER:
-                with database.read() as connection, illegible_text(connection):
+                with database.read() as connection, tolerate_invalid_utf8(connection):
                     findings += _times(connection, table, column.name, now)
     return findings
 
@@ -73,7 +73,7 @@ def check_states(database: Database) -> list[Finding]:
     Raises:
         LedgerUnavailable: the database did not answer.
     """
-    with database.read() as connection, illegible_text(connection):
+    with database.read() as connection, tolerate_invalid_utf8(connection):
         last = last_position(connection)
         rows = connection.execute(select(projection_states)).all()
         several = connection.scalar(select(func.count()).select_from(last_attestation)) or 0

@@ -35,13 +35,13 @@ from projections.sealing.ledger_secret import check_secret
 from projections.store.database import (
     POSTGRESQL,
     Database,
+    analyze_table,
     check_owner,
-    take_as_long_as_needed,
-    take_statistics,
+    lift_timeouts,
 )
 from projections.store.events import decode_rows, last_position, read_rows
-from projections.store.locks import exclusively
-from projections.store.postgresql_tables import count_on_from
+from projections.store.locks import task_lock
+from projections.store.postgresql_tables import advance_sequence
 from projections.store.schema import (
     checkpoints,
     events,
@@ -123,14 +123,14 @@ def copy_ledger(
     with target.read() as connection:
         check_owner(connection, "keyledger copy")
     upgrade_schema(target)
-    with exclusively(target, "copy") as alone:
+    with task_lock(target, "copy") as alone:
         if not alone:
             message = f"somebody is copying to {target.name} already; wait for it to end"
             raise CopyRunning(message)
         begun = check_beginning(source, target, progress)
         copying = _Copying(source, target, begun)
         copying.catch_up(progress)
-        take_statistics(target, events)
+        analyze_table(target, events)
         build_outdated_views(target, VIEWS, clock=clock, progress=progress)
         copying.catch_up(progress)
         extent, beside_events = copying.finish()
@@ -181,9 +181,9 @@ class _Copying:
             events.
         """
         with self._source.read() as reading:
-            take_as_long_as_needed(reading)
+            lift_timeouts(reading)
             with self._target.append() as writing:
-                take_as_long_as_needed(writing)
+                lift_timeouts(writing)
                 self._append(writing, read_rows(reading, after=self._position, limit=None))
                 copied = {
                     table.name: _replace(writing, table, _pages(reading, table))
@@ -202,7 +202,7 @@ class _Copying:
             return
         if connection.dialect.name == POSTGRESQL:
             insert_in_order(connection, events, [_with_uuid(row) for row in rows])
-            count_on_from(connection, events, rows[-1].id)
+            advance_sequence(connection, events, rows[-1].id)
         else:
             insert_in_order(connection, events, [tuple(row) for row in rows])
         # None at first: building the views when all events are there takes much less time.

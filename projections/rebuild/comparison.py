@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, or_, select
 
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 
 _NEVER_SHOWN = frozenset({"verifier", "seal"})
 _NOTHING: frozenset[str] = frozenset()
@@ -117,7 +117,7 @@ def _rows_at(
     connection: Connection, table: Table, positions: list[Any]
 ) -> dict[tuple[Any, ...], Row[Any]]:
     named_by = [column.name for column in table.primary_key]
-    with illegible_text(connection):
+    with tolerate_invalid_utf8(connection):
         rows = connection.execute(select(table).where(table.c.position.in_(positions))).all()
     return {tuple(row._mapping[name] for name in named_by): row for row in rows}  # noqa: SLF001
 

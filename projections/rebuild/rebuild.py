@@ -26,12 +26,12 @@ from projections.rebuild.view_tables import drop_table
 from projections.store.database import (
     Database,
     check_owner,
-    purpose_of_role,
-    take_as_long_as_needed,
+    lift_timeouts,
+    mode_of_role,
 )
 from projections.store.events import Recorded, first_positions, last_position
-from projections.store.locks import exclusively
-from projections.store.postgresql_locks import ReadersInTheWay
+from projections.store.locks import task_lock
+from projections.store.postgresql_locks import TableInUse
 from projections.views.view import View
 
 Clock = Callable[[], datetime]
@@ -129,7 +129,7 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     with database.read() as connection:
         check_not_newer(connection, view.name, view.version)
         # One role cannot drop a table that an interrupted comparison of another role left.
-        shadow = Shadow(database, view, purpose_of_role(connection, "check"))
+        shadow = Shadow(database, view, mode_of_role(connection, "check"))
     return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
 
 
@@ -207,7 +207,7 @@ def _rebuild(
 def _replay(
     database: Database,
     shadow: Shadow,
-    purpose: str,
+    mode: str,
     begin: Callable[[Shadow], None],
     finish: Callable[[Connection, Shadow], Table | None],
     *,
@@ -215,9 +215,9 @@ def _replay(
 ) -> ReplayReport:
     """Fill a shadow table and compare it; ``finish`` uses it and returns the table to drop."""
     view = shadow.view
-    with exclusively(database, f"{purpose}-{view.name}") as alone:
+    with task_lock(database, f"{mode}-{view.name}") as alone:
         if not alone:
-            message = f"a {purpose} of {view.name} is running already; wait for it to end"
+            message = f"a {mode} of {view.name} is running already; wait for it to end"
             raise RebuildRunning(message)
         started = perf_counter()
         begin(shadow)
@@ -231,7 +231,7 @@ def _replay(
         touched: list[Recorded] = []
         if comparable:
             with database.read() as connection:
-                take_as_long_as_needed(connection)
+                lift_timeouts(connection)
                 suspects = differing_positions(
                     connection, view.table, shadow.table, leave_out=_not_compared(database)
                 )
@@ -274,7 +274,7 @@ def _end(
         touched: events whose rows are compared as well.
 
     Raises:
-        ReadersInTheWay: at every attempt, a reader held the tables for too long.
+        TableInUse: at every attempt, a reader held the tables for too long.
     """
     view = shadow.view
 
@@ -300,7 +300,7 @@ def _end(
     for _ in range(_ATTEMPTS - 1):
         try:
             return end()
-        except ReadersInTheWay:
+        except TableInUse:
             shadow.forget_rest()
         sleep(_PAUSE_SECONDS)
     return end()

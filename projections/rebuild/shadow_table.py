@@ -9,7 +9,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from domain.errors import PoisonEvent, ProjectionInconsistent, RebuildRunning
 from projections.rebuild.view_states import ViewState, read_state
 from projections.rebuild.view_tables import create_table, drop_table, rename_table
-from projections.store.database import POSTGRESQL, Database, take_statistics
+from projections.store.database import POSTGRESQL, Database, analyze_table
 from projections.store.events import (
     Recorded,
     decode_rows,
@@ -20,7 +20,7 @@ from projections.store.events import (
     read_later_events,
     read_rows,
 )
-from projections.store.postgresql_locks import shut_out_readers
+from projections.store.postgresql_locks import block_readers
 from projections.store.postgresql_tables import copy_grants
 from projections.store.schema import projection_states
 from projections.store.sqlite import checkpoint_wal, has_long_wal
@@ -47,12 +47,12 @@ _UNFIT = (
 class Shadow:
     """A shadow table of a view."""
 
-    def __init__(self, database: Database, view: View, purpose: str) -> None:
-        """Choose the name of the shadow table for ``purpose``; create nothing yet."""
+    def __init__(self, database: Database, view: View, mode: str) -> None:
+        """Choose the name of the shadow table for ``mode``; create nothing yet."""
         self._database = database
         self._seals = database.seals
         self.view = view
-        self.table = copy_of(view.table, f"{view.name}_{purpose}")
+        self.table = copy_of(view.table, f"{view.name}_{mode}")
         self._previous = copy_of(view.table, f"{view.name}_previous")
         self.position = 0
         self.projected = 0
@@ -189,7 +189,7 @@ class Shadow:
             of another version of the program.
 
         Raises:
-            ReadersInTheWay: a reader holds the tables for too long; nothing was changed.
+            TableInUse: a reader holds the tables for too long; nothing was changed.
         """
         states = projection_states.c
         live = read_state(connection, self.view.name)
@@ -197,7 +197,7 @@ class Shadow:
         if there:
             if connection.dialect.name == POSTGRESQL:
                 copy_grants(connection, self.view.table, self.table)
-                shut_out_readers(connection, self.view.table)
+                block_readers(connection, self.view.table)
             rename_table(connection, self.view.table, self._previous)
         rename_table(connection, self.table, self.view.table)
         kept = there and live is not None and live.view_version != self.view.version
@@ -233,7 +233,7 @@ class Shadow:
         """
         if self._database.is_a_file:
             self._empty_log()
-        take_statistics(self._database, self.table)
+        analyze_table(self._database, self.table)
 
     def _empty_log(self) -> None:
         with self._database.read() as connection:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, MetaData, Table, delete, inspect, text
 from sqlalchemy.sql.elements import quoted_name
 
 from projections.rebuild.view_states import read_state
-from projections.store.database import Database, schema_for_new_tables, take_as_long_as_needed
+from projections.store.database import Database, lift_timeouts, schema_for_new_tables
 from projections.store.schema import projection_states
 
 ROWS = 10_000
@@ -60,7 +60,7 @@ def drop_table(database: Database, table: Table) -> None:
             # Let other writers go first; they may have waited as long.
             sleep(seconds)
     with database.write() as connection:
-        take_as_long_as_needed(connection)
+        lift_timeouts(connection)
         table.drop(connection, checkfirst=True)
         _forget(connection, table)
 

@@ -20,7 +20,7 @@ from domain.public_event import entry_of
 from domain.stored_form import EventTranscoder
 from projections.rebuild.rebuild import Progress, ignore_progress
 from projections.recorder import append_events
-from projections.store.database import POSTGRESQL, Database, take_as_long_as_needed
+from projections.store.database import POSTGRESQL, Database, lift_timeouts
 from projections.store.events import decode_canonical, last_position, read_rows
 from projections.store.schema import (
     console_sessions,
@@ -125,7 +125,7 @@ def seal_all(
     """
     resealed = None
     with database.append() as connection:
-        take_as_long_as_needed(connection)
+        lift_timeouts(connection)
         if connection.dialect.name == POSTGRESQL:
             connection.exec_driver_sql(_LOCK)
         previous = connection.scalar(select(ledger_secret.c.secret_id))

@@ -23,7 +23,7 @@ from domain.judge import AuthRow
 from domain.times import from_text, to_text
 from domain.tokens import RandomSource
 from projections.store.database import Database
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import console_sessions as table
 
 _VALUE_BYTES = 32
@@ -104,7 +104,7 @@ class ConsoleSessions:
             LedgerUnavailable: the database did not answer.
         """
         named = table.c.value_sha256 == _sha256(value)
-        with self._database.read() as connection, illegible_text(connection):
+        with self._database.read() as connection, tolerate_invalid_utf8(connection):
             rows = connection.execute(select(table).where(named)).all()
         if not rows:
             return None

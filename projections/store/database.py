@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors import LedgerUnavailable
 from projections.store import postgresql, postgresql_locks, postgresql_tables, sqlite
-from projections.store.known_history import KnownHistory
+from projections.store.observed_state import ObservedState
 from projections.store.postgresql import ConnectionLimits
 from projections.store.private_files import FileOwner, owner_of
 from projections.store.seals import Seals
@@ -48,7 +48,7 @@ class Database:
     writer: Engine
     file_id: sqlite.FileId | None
     limits: ConnectionLimits
-    known: KnownHistory = field(default_factory=KnownHistory)
+    known: ObservedState = field(default_factory=ObservedState)
     waits_for_standby: bool = True
     given_seals: Seals | None = None
     owner: FileOwner | None = None
@@ -66,7 +66,7 @@ class Database:
     @property
     def name(self) -> str:
         """The URL without passwords, for display."""
-        return url_for_people(self.url)
+        return url_without_passwords(self.url)
 
     @property
     def is_a_file(self) -> bool:
@@ -124,7 +124,7 @@ class Database:
         """
         with _as_unavailable(), self.writer.begin() as connection:
             if not self.waits_for_standby and connection.dialect.name == POSTGRESQL:
-                postgresql.wait_for_no_standby(connection)
+                postgresql.skip_standby(connection)
             yield connection
 
     @contextmanager
@@ -144,7 +144,7 @@ class Database:
         self.writer.dispose()
 
 
-def url_for_people(url: URL) -> str:
+def url_without_passwords(url: URL) -> str:
     """Return a URL without passwords, in every parameter where libpq reads one."""
     return url.difference_update_query(["password", "sslpassword"]).render_as_string()
 
@@ -164,17 +164,17 @@ def take_schema_lock(connection: Connection) -> None:
         postgresql_locks.take_schema_lock(connection)
 
 
-def check_owner(connection: Connection, way_on: str) -> None:
+def check_owner(connection: Connection, command: str) -> None:
     """Reject what only the owner of the tables may do; on SQLite everybody who can write may.
 
     Args:
-        way_on: the command for the owner to run.
+        command: the command for the owner to run.
 
     Raises:
         NotOwner: the connection's role is not the owner.
     """
     if connection.dialect.name == POSTGRESQL:
-        postgresql_tables.check_owner(connection, way_on)
+        postgresql_tables.check_owner(connection, command)
 
 
 def check_privileges(database: Database) -> None:
@@ -196,14 +196,14 @@ def schema_for_new_tables(connection: Connection) -> str | None:
     return None
 
 
-def purpose_of_role(connection: Connection, purpose: str) -> str:
+def mode_of_role(connection: Connection, mode: str) -> str:
     """Return a name part for shadow tables that no other role uses; the owner's is unchanged."""
     if connection.dialect.name == POSTGRESQL:
-        return postgresql_tables.purpose_of_role(connection, purpose)
-    return purpose
+        return postgresql_tables.mode_of_role(connection, mode)
+    return mode
 
 
-def take_as_long_as_needed(connection: Connection) -> None:
+def lift_timeouts(connection: Connection) -> None:
     """Remove the statement timeout for the rest of a transaction.
 
     For long tasks that a person started and waits for, such as a rebuild.
@@ -212,7 +212,7 @@ def take_as_long_as_needed(connection: Connection) -> None:
         postgresql.lift_timeouts(connection)
 
 
-def take_statistics(database: Database, table: Table) -> None:
+def analyze_table(database: Database, table: Table) -> None:
     """Update the planner statistics of a table that was filled in one go.
 
     Autovacuum does this later, after minutes. SQLite's plans do not depend on statistics here.
@@ -222,7 +222,7 @@ def take_statistics(database: Database, table: Table) -> None:
     """
     if database.url.get_backend_name() == POSTGRESQL:
         with database.write() as connection:
-            take_as_long_as_needed(connection)
+            lift_timeouts(connection)
             connection.exec_driver_sql(f"ANALYZE {table.name}")
 
 
@@ -244,9 +244,9 @@ def open_database(
         ValueError: this kind of database is not supported.
     """
     parsed = make_url(url)
-    with _opening(url_for_people(parsed)):
+    with _opening(url_without_passwords(parsed)):
         if parsed.drivername == "postgresql+psycopg":
-            known = KnownHistory()
+            known = ObservedState()
             engines = postgresql.open_engines(parsed, limits, known)
             return Database(parsed, *engines, None, limits, known, owner=owner)
         if parsed.get_backend_name() == SQLITE and sqlite.names_a_file(parsed):
@@ -254,7 +254,7 @@ def open_database(
             path = Path(parsed.database or "")
             file_id = sqlite.file_id_of(path)
             return Database(parsed, reader, writer, file_id, limits, owner=owner_of(path))
-    message = f"{url_for_people(parsed)}: give the URL of a database, {KINDS_OF_URL}"
+    message = f"{url_without_passwords(parsed)}: give the URL of a database, {KINDS_OF_URL}"
     raise ValueError(message)
 
 

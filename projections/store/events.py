@@ -12,7 +12,7 @@ from domain.audit_log import LedgerEvent
 from domain.errors import EventNotSealed, PoisonEvent
 from domain.key_ids import to_uuid
 from domain.stored_form import EventMapper, state_of
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.store.seals import Seals
 
@@ -46,7 +46,7 @@ def count_events(connection: Connection) -> int:
 
 def read_rows(connection: Connection, *, after: int, limit: int | None) -> Sequence[Row[Any]]:
     """Read the next stored events after a position, without decoding them."""
-    with illegible_text(connection):
+    with tolerate_invalid_utf8(connection):
         return connection.execute(
             select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
         ).all()
@@ -65,7 +65,7 @@ def read_history(connection: Connection, key_id: str, *, after: int, limit: int)
         .order_by(events.c.id)
         .limit(limit)
     )
-    with illegible_text(connection):
+    with tolerate_invalid_utf8(connection):
         return decode_rows(connection.execute(query))
 
 
@@ -79,7 +79,7 @@ def read_first_events(
         until: read events up to this position.
         limit: maximum number of events.
     """
-    with illegible_text(connection):
+    with tolerate_invalid_utf8(connection):
         return connection.execute(
             select(events)
             .where(events.c.id > after, events.c.id <= until, events.c.originator_version == 1)
@@ -109,7 +109,7 @@ def read_later_events(
             .order_by(events.c.originator_id, events.c.originator_version)
         )
         # A driver may read the first row already when the query is executed.
-        with illegible_text(connection):
+        with tolerate_invalid_utf8(connection):
             found = connection.execute(query)
             # In batches: fetching row by row takes twice as long.
             yield from chain.from_iterable(found.partitions(_AT_ONCE))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from projections.store.sqlite_driver import driver
 
 
-class IllegibleText(bytes):
+class InvalidUtf8(bytes):
     """TEXT that is not valid UTF-8; it equals no `str`, and its type is not `bytes`.
 
     As a string, it has escapes in place of the invalid bytes.
@@ -26,8 +26,8 @@ class IllegibleText(bytes):
 
 
 @contextmanager
-def illegible_text(connection: Connection) -> Iterator[None]:
-    """Return invalid UTF-8 as `IllegibleText` in this block, instead of failing to read."""
+def tolerate_invalid_utf8(connection: Connection) -> Iterator[None]:
+    """Return invalid UTF-8 as `InvalidUtf8` in this block, instead of failing to read."""
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -40,8 +40,8 @@ def illegible_text(connection: Connection) -> Iterator[None]:
         connected.text_factory = before
 
 
-def _text(stored: bytes) -> str | IllegibleText:
+def _text(stored: bytes) -> str | InvalidUtf8:
     try:
         return stored.decode()
     except UnicodeDecodeError:
-        return IllegibleText(stored)
+        return InvalidUtf8(stored)

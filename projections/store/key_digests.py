@@ -8,18 +8,18 @@ from domain.credential import Digest
 from projections.store.schema import key_digests
 from projections.store.seals import Seals
 
-_KEEP = text(
+_STORE = text(
     f"INSERT INTO {key_digests.name} (lookup_id, pepper_id, digest, seal)"  # noqa: S608
     " VALUES (:lookup_id, :pepper_id, :digest, :seal) ON CONFLICT (lookup_id)"
     " DO UPDATE SET pepper_id = excluded.pepper_id, digest = excluded.digest, seal = excluded.seal"
 )
 
 
-def keep_digests(connection: Connection, digests: Iterable[Digest], seals: Seals) -> None:
+def store_digests(connection: Connection, digests: Iterable[Digest], seals: Seals) -> None:
     """Store digests, and replace the keys' earlier digests under any pepper."""
     for digest in digests:
         connection.execute(
-            _KEEP,
+            _STORE,
             {
                 "lookup_id": digest.lookup_id,
                 "pepper_id": digest.pepper_id,

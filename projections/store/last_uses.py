@@ -20,7 +20,7 @@ time."""
 
 _AT_ONCE = 2_000
 # Never backwards: another process may have stored a later use already.
-_KEEP_LATEST = text(
+_STORE_LATEST = text(
     f"INSERT INTO {last_uses.name} (position, used_at) VALUES (:position, :used_at)"  # noqa: S608
     f" ON CONFLICT (position) DO UPDATE SET used_at = excluded.used_at"
     f" WHERE excluded.used_at > {last_uses.name}.used_at"
@@ -76,7 +76,7 @@ class LastUses:
         ]
         try:
             with database.write() as connection:
-                connection.execute(_KEEP_LATEST, rows)
+                connection.execute(_STORE_LATEST, rows)
         except BaseException:
             for position, at in taken.items():
                 # A use recorded meanwhile is later.

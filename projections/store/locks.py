@@ -11,7 +11,7 @@ from projections.store.private_files import open_private_file
 
 
 @contextmanager
-def exclusively(database: Database, task: str) -> Iterator[bool]:
+def task_lock(database: Database, task: str) -> Iterator[bool]:
     """Hold the lock for a task on a database if it is free; never wait for it.
 
     On SQLite it is a lock of the operating system on a file beside the database, released when the
@@ -25,7 +25,7 @@ def exclusively(database: Database, task: str) -> Iterator[bool]:
         LedgerUnavailable: the server did not answer.
     """
     if not database.is_a_file:
-        with postgresql_locks.exclusively(database.writer, task) as alone:
+        with postgresql_locks.task_lock(database.writer, task) as alone:
             yield alone
         return
     path = database.path.with_name(f"{database.path.name}.{task}.lock")

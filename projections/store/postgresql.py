@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from domain.errors import LedgerUnavailable
-from projections.store.known_history import RESTART, KnownHistory, Timeline
+from projections.store.observed_state import RESTART, ObservedState, Timeline
 from projections.store.postgresql_pooling import check_sessions, is_pooled
 
 # LOCK TABLE takes no snapshot, so it comes first: a transaction whose snapshot is older than the
@@ -59,7 +59,7 @@ class ConnectionLimits:
         return self.statement_seconds + _GRACE_SECONDS
 
 
-def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tuple[Engine, Engine]:
+def open_engines(url: URL, limits: ConnectionLimits, known: ObservedState) -> tuple[Engine, Engine]:
     """Connect to a PostgreSQL server.
 
     Args:
@@ -87,8 +87,8 @@ def open_engines(url: URL, limits: ConnectionLimits, known: KnownHistory) -> tup
         )
         for patience_seconds in (limits.patience_seconds, None)
     )
-    _demand(reader, limits, begin=_Reading())
-    _demand(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
+    _configure(reader, limits, begin=_Reading())
+    _configure(writer, limits, begin=lambda connection: _run(connection, _BEGIN_WRITING))
     connect = partial(_opened, url, limits, known, limits.patience_seconds, autocommit=True)
     # Not through an engine: a pooler in statement mode rejects its first statements differently.
     with closing(connect()) as asked:
@@ -121,7 +121,7 @@ def _hosts(url: URL) -> list[str]:
     return hosts or [url.host or ""]
 
 
-def connect(url: URL, limits: ConnectionLimits, known: KnownHistory) -> "LedgerConnection":
+def connect(url: URL, limits: ConnectionLimits, known: ObservedState) -> "LedgerConnection":
     """Open a connection outside the pools, with the same settings.
 
     Args:
@@ -144,7 +144,7 @@ def connect(url: URL, limits: ConnectionLimits, known: KnownHistory) -> "LedgerC
 def _opened(
     url: URL,
     limits: ConnectionLimits,
-    known: KnownHistory,
+    known: ObservedState,
     patience_seconds: float | None,
     **given: Any,  # noqa: ANN401 - psycopg's own
 ) -> "LedgerConnection":
@@ -260,7 +260,7 @@ def lift_timeouts(connection: Connection) -> None:
     )
 
 
-def wait_for_no_standby(connection: Connection) -> None:
+def skip_standby(connection: Connection) -> None:
     """Commit this transaction without waiting for a standby, and give up a silent server.
 
     For rows that may be lost and are written again later. With no synchronous standby connected, a
@@ -291,7 +291,7 @@ def _run(connection: Connection, statements: str) -> None:
     connection.exec_driver_sql(statements)
 
 
-def _demand(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  # noqa: ANN401 - a listener
+def _configure(engine: Engine, limits: ConnectionLimits, *, begin: Any) -> None:  # noqa: ANN401 - a listener
     def set_up(connection: psycopg.Connection, _record: object) -> None:
         try:
             _set_up(connection, limits)

@@ -21,24 +21,22 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _ALLOWED_TO_WAIT_MILLISECONDS = 200
 
 
-class ReadersInTheWay(LedgerUnavailable):
+class TableInUse(LedgerUnavailable):
     """Readers hold the tables for longer than writers may be kept waiting."""
 
 
 def take_append_lock(connection: Connection) -> None:
     """Wait for the append lock; the transaction holds it until it ends."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_named('append')})")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_lock_numbers('append')})")
 
 
 def take_schema_lock(connection: Connection) -> None:
     """Wait for the lock for creating or changing tables; the transaction holds it until it ends."""
-    purpose = _number_of("schema")
-    connection.exec_driver_sql(
-        f"SELECT pg_advisory_xact_lock({purpose}, hashtext(current_schema()))"
-    )
+    task = _number_of("schema")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({task}, hashtext(current_schema()))")
 
 
-def shut_out_readers(connection: Connection, table: Table) -> None:
+def block_readers(connection: Connection, table: Table) -> None:
     """Wait briefly until no transaction reads the views, then block new readers until the commit.
 
     Args:
@@ -46,7 +44,7 @@ def shut_out_readers(connection: Connection, table: Table) -> None:
             table without `projection_states`.
 
     Raises:
-        ReadersInTheWay: a reader did not finish within 200 milliseconds.
+        TableInUse: a reader did not finish within 200 milliseconds.
     """
     try:
         connection.exec_driver_sql(
@@ -56,11 +54,11 @@ def shut_out_readers(connection: Connection, table: Table) -> None:
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise ReadersInTheWay("somebody goes on reading; try again shortly") from error
+        raise TableInUse("somebody goes on reading; try again shortly") from error
 
 
 @contextmanager
-def exclusively(engine: Engine, task: str) -> Iterator[bool]:
+def task_lock(engine: Engine, task: str) -> Iterator[bool]:
     """Hold the lock for a task on this ledger if it is free; never wait for it.
 
     Yields:
@@ -69,16 +67,16 @@ def exclusively(engine: Engine, task: str) -> Iterator[bool]:
     Raises:
         LedgerUnavailable: the database did not answer.
     """
-    with _lent(engine) as connection:
-        held = _ask(connection, f"SELECT pg_try_advisory_lock({_named(task)})")
+    with _borrowed_connection(engine) as connection:
+        held = _is_true(connection, f"SELECT pg_try_advisory_lock({_lock_numbers(task)})")
         try:
             yield held
         finally:
             if held and not connection.closed:
-                _let_go(connection)
+                _release(connection)
 
 
-def _let_go(connection: psycopg.Connection) -> None:
+def _release(connection: psycopg.Connection) -> None:
     try:
         # Release all, which is this one lock: its name cannot be computed if `events` was dropped.
         connection.execute("SELECT pg_advisory_unlock_all()")
@@ -88,29 +86,29 @@ def _let_go(connection: psycopg.Connection) -> None:
 
 
 @contextmanager
-def _lent(engine: Engine) -> Iterator[psycopg.Connection]:
+def _borrowed_connection(engine: Engine) -> Iterator[psycopg.Connection]:
     """Take a connection from the pool without beginning a transaction."""
     try:
-        lent = engine.raw_connection()
+        borrowed = engine.raw_connection()
     except (SQLAlchemyError, psycopg.Error) as error:
         raise LedgerUnavailable("the database cannot be asked at this moment") from error
     try:
-        yield cast("psycopg.Connection", lent.driver_connection)
+        yield cast("psycopg.Connection", borrowed.driver_connection)
     finally:
-        lent.close()
+        borrowed.close()
 
 
-def _ask(connection: psycopg.Connection, question: str) -> bool:
+def _is_true(connection: psycopg.Connection, question: str) -> bool:
     try:
         return connection.execute(cast("Any", question)).fetchone() == (True,)
     except psycopg.Error as error:
         raise LedgerUnavailable("the database cannot be asked at this moment") from error
 
 
-def _named(task: str) -> str:
+def _lock_numbers(task: str) -> str:
     return f"{_number_of(task)}, 'events'::regclass::oid::int4"
 
 
-def _number_of(purpose: str) -> int:
+def _number_of(task: str) -> int:
     # Not Python's hash(), which differs between processes.
-    return zlib.crc32(purpose.encode()) - 2**31
+    return zlib.crc32(task.encode()) - 2**31

@@ -59,11 +59,11 @@ _MISSING = (
 )
 
 
-def check_owner(connection: Connection, way_on: str) -> None:
+def check_owner(connection: Connection, command: str) -> None:
     """Reject what only the owner of the ledger's tables may do, before anything is changed.
 
     Args:
-        way_on: the command for the owner to run.
+        command: the command for the owner to run.
 
     Raises:
         NotOwner: the connection's role is neither the owner nor a member of it; or there are no
@@ -71,19 +71,19 @@ def check_owner(connection: Connection, way_on: str) -> None:
     """
     role, are_there, owns = connection.exec_driver_sql(_OWNS).one()
     if not owns and are_there:
-        raise NotOwner(f"{role} does not own the ledger's tables; as their owner, run: {way_on}")
+        raise NotOwner(f"{role} does not own the ledger's tables; as their owner, run: {command}")
     if not owns:
         raise NotOwner(
             f"there is no ledger in this database yet, and {role} may not make one: it lacks CREATE"
             " on the schema of its search_path, which docs/postgresql-roles.sql grants to the"
-            f" owner; as the owner, run: {way_on}"
+            f" owner; as the owner, run: {command}"
         )
 
 
-def purpose_of_role(connection: Connection, purpose: str) -> str:
+def mode_of_role(connection: Connection, mode: str) -> str:
     """Return a name part for shadow tables that no other role uses; the owner's is unchanged."""
     role, _, owns = connection.exec_driver_sql(_OWNS).one()
-    return purpose if owns else f"{purpose}_{zlib.crc32(role.encode()):08x}"
+    return mode if owns else f"{mode}_{zlib.crc32(role.encode()):08x}"
 
 
 def is_not_granted(error: BaseException | None) -> bool:
@@ -155,7 +155,7 @@ def copy_grants(connection: Connection, of: Table, to: Table) -> None:
         connection.exec_driver_sql(f"GRANT {privileges} ON {to.name} TO {grantee}")
 
 
-def count_on_from(connection: Connection, table: Table, number: int) -> None:
+def advance_sequence(connection: Connection, table: Table, number: int) -> None:
     """Set the sequence of a table's ``id`` so that the next row gets ``number`` + 1."""
     connection.exec_driver_sql(
         "SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", (table.name, number)

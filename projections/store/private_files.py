@@ -62,7 +62,7 @@ def make_private_file(path: Path, content: bytes, owner: FileOwner | None = None
         OSError: the file cannot be created, or is a symbolic link to a file that does not exist.
     """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-        _give(file.fileno(), path, owner)
+        _set_owner(file.fileno(), path, owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -89,7 +89,7 @@ def new_private_file(path: Path, owner: FileOwner | None = None) -> Iterator[tup
     """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            _give(file.fileno(), path, owner)
+            _set_owner(file.fileno(), path, owner)
             # The inner file object, which has the declared type.
             yield file.file, Path(file.name)  # type: ignore[misc]
             file.flush()
@@ -121,7 +121,7 @@ def open_private_file(path: Path, owner: FileOwner | None = None) -> int:
         _check_not_dangling(path)
         return os.open(path, flags)
     try:
-        _give(handle, path, owner)
+        _set_owner(handle, path, owner)
     except BaseException:
         os.close(handle)
         path.unlink()
@@ -162,7 +162,7 @@ def _check_not_dangling(path: Path) -> None:
         )
 
 
-def _give(handle: int, path: Path, owner: FileOwner | None) -> None:
+def _set_owner(handle: int, path: Path, owner: FileOwner | None) -> None:
     """Set mode and owner of a file that was just created.
 
     Only root can change the owner of a file; otherwise only the group is set, if allowed.

@@ -26,7 +26,7 @@ from projections.store.database import (
     Database,
     check_granted,
     check_owner,
-    take_as_long_as_needed,
+    lift_timeouts,
     take_schema_lock,
 )
 
@@ -173,7 +173,7 @@ def upgrade_schema(database: Database) -> None:
                 " database or a ledger's"
             )
             raise UnknownSchema(message)
-        take_as_long_as_needed(connection)
+        lift_timeouts(connection)
         try:
             _run_migrations(connection, found, database.name)
         except DBAPIError as error:

@@ -89,8 +89,8 @@ def open_engines(url: URL, owner: FileOwner | None = None) -> tuple[Engine, Engi
         max_overflow=READ_CONNECTIONS,
         pool_timeout=BUSY_TIMEOUT_SECONDS,
     )
-    _demand(writer, _PRAGMAS | _PRAGMAS_OF_THE_WRITER, begin="BEGIN IMMEDIATE")
-    _demand(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
+    _configure(writer, _PRAGMAS | _PRAGMAS_OF_THE_WRITER, begin="BEGIN IMMEDIATE")
+    _configure(reader, _PRAGMAS | {"query_only": "1"}, begin="BEGIN")
     with writer.connect():
         return reader, writer
 
@@ -115,7 +115,7 @@ def checkpoint_wal(connection: Connection) -> None:
     connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def _demand(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
+def _configure(engine: Engine, pragmas: dict[str, str], *, begin: str) -> None:
     """Apply settings to every connection of the engine; reject a connection that ignores one."""
 
     def set_up(connection: driver.Connection, _record: object) -> None:

@@ -33,7 +33,7 @@ from domain.key_ids import to_key_id
 from domain.times import from_text, to_text
 from projections.store.column_types import big_integer, text
 from projections.store.events import first_positions
-from projections.store.invalid_utf8 import illegible_text
+from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events, key_digests
 from projections.store.seals import Seals
 from projections.views.view import (
@@ -178,7 +178,7 @@ def _rows_at(
     for start in range(0, len(positions), _AT_ONCE):
         some = positions[start : start + _AT_ONCE]
         query = select(written).where(written.c.position.in_(some))
-        with illegible_text(connection):
+        with tolerate_invalid_utf8(connection):
             found = connection.execute(query).mappings().all()
         rows |= {row["position"]: dict(row) for row in found}
     return rows

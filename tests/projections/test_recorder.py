@@ -27,7 +27,7 @@ from domain.tokens import Token
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.rebuild.rebuild import rebuild
 from projections.recorder import LedgerRecorder
-from projections.store.key_digests import keep_digests
+from projections.store.key_digests import store_digests
 from projections.views.registry import VIEWS
 from projections.views.view import View
 from tests.conftest import NOON
@@ -317,7 +317,7 @@ def test_digests_that_are_given_replace_those_of_their_keys(
     keys.create()
     with keys.database.write() as connection:
         digests = [Digest(str(CREATED["lookup_id"]), "1" * 16, bytes(32))]
-        keep_digests(connection, digests, keys.database.seals)
+        store_digests(connection, digests, keys.database.seals)
     kept = Digest(str(CREATED["lookup_id"]), "2" * 16, b"2" * 32)
     recorder.insert_events([stored(CREATED)], digests=[kept])
     row = kept.lookup_id, kept.pepper_id, kept.digest

@@ -8,7 +8,7 @@ from pathlib import Path
 from domain.times import to_text
 from projections.integrity.last_result import last_attestation
 from projections.store.database import Database, open_database
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.views.entries import size_of
 from tests.engines import address_of, sealed_database
 from tests.projections.processes import CONTEXT, start
@@ -24,7 +24,7 @@ AT_ONCE = 1e-7
 
 def hold_every_task(data_dir: Path, told: Pipe) -> None:
     with closing(open_database(address_of(data_dir))) as database, ExitStack() as held:
-        told.send([held.enter_context(exclusively(database, task)) for task in TASKS])
+        told.send([held.enter_context(task_lock(database, task)) for task in TASKS])
         told.recv()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from api.jobs.integrity_check import attest_ledger
 from domain.errors import HistoryInDoubt
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.visits import Visit, form_in, forms_in, words_in
 from tests.api.served import Api, Key
@@ -263,7 +263,7 @@ class TestWhetherItIsGenuine:
         assert "No change found" in words_in(root.get(AUDIT))
 
     def test_one_at_a_time_whichever_process_it_is(self, api: Api, root: Visit) -> None:
-        with exclusively(api.app.state.ledger.database, "attestation"):
+        with task_lock(api.app.state.ledger.database, "attestation"):
             page = root.get(AUDIT)
             assert "A verification is running on the server" in words_in(page)
             assert "data-poll" in page.text

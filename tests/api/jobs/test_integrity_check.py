@@ -18,7 +18,7 @@ from domain.errors import LedgerUnavailable
 from domain.times import to_text
 from projections.integrity.findings import Findings
 from projections.integrity.last_result import LastAttestation, LastFinding, last_attestation
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.store.schema import last_attestation as table
 from tests.api.served import Api, NewLedger, served
 from tests.conftest import NOON, SettableClock
@@ -87,7 +87,7 @@ def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
 
     attest_ledger(opened)
     before = last_attestation(opened.database, opened.clock())
-    with exclusively(opened.database, "attestation") as alone:
+    with task_lock(opened.database, "attestation") as alone:
         assert alone
         with attesting(replace(opened, clock=later)):
             # It was due, and left to the other; and once more.

@@ -17,7 +17,7 @@ from domain.key_ledger import Changes
 from projections.audit_log.checkpoint_file import notes_in
 from projections.audit_log.fork import fork
 from projections.rebuild.rebuild import check, rebuild
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import Engine, address_of, database_file, fresh_copy
@@ -249,7 +249,7 @@ class TestRefused:
         self, data_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("projections.audit_log.fork._PAUSE_SECONDS", 0)
-        with keys_in(data_dir) as keys, exclusively(keys.database, "signing"):
+        with keys_in(data_dir) as keys, task_lock(keys.database, "signing"):
             events = rows_of(keys.address, "events")
             with pytest.raises(LedgerUnavailable, match="a server is signing checkpoints; stop it"):
                 forked(keys)

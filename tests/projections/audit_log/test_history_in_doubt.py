@@ -16,7 +16,7 @@ from projections.audit_log.checkpoint_file import notes_in
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys
 from projections.rebuild.rebuild import check, rebuild
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.store.sqlite_driver import driver as sqlite3
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
@@ -399,7 +399,7 @@ class TestRunning:
     def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
         with keys_in(data_dir) as keys:
             lost_after(4)(data_dir)
-            with exclusively(keys.database, "signing") as alone:
+            with task_lock(keys.database, "signing") as alone:
                 assert alone
                 with pytest.raises(HistoryInDoubt):
                     keys.opened.signer.sign()

@@ -15,7 +15,7 @@ from domain.errors import HistoryInDoubt
 from domain.verifiers import CHEAPEST
 from projections.audit_log.checkpoint_file import notes_in
 from projections.audit_log.fork import fork
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.tlog.checkpoint import open_checkpoint
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
@@ -137,7 +137,7 @@ def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
     machines: tuple[Machine, Machine],
 ) -> None:
     one, other = one_ahead(machines)
-    with exclusively(one.opened.database, "signing") as alone:
+    with task_lock(one.opened.database, "signing") as alone:
         assert alone
         assert other.signed() is None
     assert other.sizes() == [1]

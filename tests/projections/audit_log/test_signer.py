@@ -14,7 +14,7 @@ from domain.errors import LedgerUnavailable
 from domain.verifiers import CHEAPEST
 from projections.audit_log.signer import Signer
 from projections.rebuild.rebuild import rebuild
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, fresh_copy
@@ -102,7 +102,7 @@ class TestSigning:
         self, keys: Keys, signer: Signer, data_dir: Path
     ) -> None:
         keys.create()
-        with exclusively(keys.database, "signing") as alone:
+        with task_lock(keys.database, "signing") as alone:
             assert alone
             assert signer.sign() is None
             assert not (data_dir / "checkpoints.txt").exists()

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from domain.key_ledger import Changes
 from projections.audit_log.checkpoint_file import last_note_in, notes_in
-from projections.audit_log.checkpoint_table import keep_note
+from projections.audit_log.checkpoint_table import store_note
 from projections.audit_log.fork import fork
 from projections.integrity.entries_check import LogCheck, extent_of
 from projections.integrity.findings import MAX_FINDINGS, About, Findings
@@ -51,7 +51,7 @@ def signed_by(place: Path, key: SigningKey, *, keep: bool) -> str:
         checkpoint = Checkpoint(key.name, size, root(size, reader(connection)))
         note = sign_checkpoint(checkpoint, key)
         if keep:
-            keep_note(connection, checkpoint, note, NOON)
+            store_note(connection, checkpoint, note, NOON)
     return note
 
 

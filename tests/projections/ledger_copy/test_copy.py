@@ -14,7 +14,7 @@ from projections.integrity.verify import attest
 from projections.ledger_copy.copy import BESIDE_EVENTS, CopyRunning, copy_ledger
 from projections.ledger_copy.verify_copy import CopyDiffers, CopyRefused
 from projections.store.database import open_database
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.store.schema import UnknownSchema, metadata
 from projections.views import entries
 from projections.views.registry import VIEWS
@@ -336,7 +336,7 @@ def test_two_copies_to_one_target_are_not_made_at_once(source: Path, target: Pat
     copy(source, target)
     with (
         closing(open_database(address_of(target))) as theirs,
-        exclusively(theirs, "copy"),
+        task_lock(theirs, "copy"),
         pytest.raises(CopyRunning),
     ):
         copy(source, target)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, insert, make_url, text
 
 import projections.store.sqlite
 from domain.errors import LedgerError, LedgerUnavailable, ProjectionInconsistent
-from projections.store.database import Database, open_database, url_for_people
+from projections.store.database import Database, open_database, url_without_passwords
 from projections.store.schema import key_digests, upgrade_schema
 from projections.store.sqlite import READ_CONNECTIONS
 from tests.engines import file_address
@@ -356,7 +356,7 @@ def test_an_inconsistent_view_is_told_without_its_row(keys: Keys) -> None:
 @pytest.mark.parametrize("name", ["password", "sslpassword"])
 def test_no_password_is_shown_wherever_it_stands(name: str) -> None:
     url = make_url(f"postgresql+psycopg://me:hunter2@db/keys?{name}=hunter3&sslmode=require")
-    shown = url_for_people(url)
+    shown = url_without_passwords(url)
     assert "hunter" not in shown
     assert shown.startswith("postgresql+psycopg://me:***@db/keys?")
     assert "sslmode=require" in shown

@@ -22,9 +22,9 @@ from projections.rebuild.rebuild import rebuild
 from projections.rebuild.shadow_table import Shadow
 from projections.store import postgresql
 from projections.store.database import open_database
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from projections.store.postgresql import ConnectionLimits
-from projections.store.postgresql_locks import shut_out_readers
+from projections.store.postgresql_locks import block_readers
 from projections.views import key_list
 from projections.views.registry import VIEWS
 from projections.views.view import View
@@ -231,21 +231,21 @@ class TestLocks:
     def test_a_task_is_one_connections_at_a_time(self, opened: OpenLedger) -> None:
         other = open_database(opened.database.url)
         with (
-            exclusively(opened.database, "signing") as first,
-            exclusively(other, "signing") as second,
-            exclusively(other, "expiring") as third,
+            task_lock(opened.database, "signing") as first,
+            task_lock(other, "signing") as second,
+            task_lock(other, "expiring") as third,
         ):
             assert (first, second, third) == (True, False, True)
-        with exclusively(other, "signing") as free:
+        with task_lock(other, "signing") as free:
             assert free
         other.close()
 
     def test_the_lock_of_a_connection_that_was_cut_is_free(self, opened: OpenLedger) -> None:
         other = open_database(opened.database.url)
-        with exclusively(opened.database, "signing") as first:
+        with task_lock(opened.database, "signing") as first:
             assert first
             cut_all(opened)
-            with exclusively(other, "signing") as second:
+            with task_lock(other, "signing") as second:
                 assert second
         other.close()
 
@@ -296,9 +296,9 @@ class TestExchange:
 
         def noted(*arguments: Any) -> None:  # noqa: ANN401 - what it is given
             tried.release()
-            shut_out_readers(*arguments)
+            block_readers(*arguments)
 
-        monkeypatch.setattr("projections.rebuild.shadow_table.shut_out_readers", noted)
+        monkeypatch.setattr("projections.rebuild.shadow_table.block_readers", noted)
         with ThreadPoolExecutor(1) as pool, connected(keys.database.url) as other:
             with other.transaction():
                 other.execute(f"LOCK TABLE key_list IN {mode} MODE".encode())

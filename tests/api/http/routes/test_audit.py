@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from projections.store.locks import exclusively
+from projections.store.locks import task_lock
 from tests.api import rfc_9162
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, NewLedger, invalid, refused, served
@@ -73,7 +73,7 @@ class TestCheckpoint:
         with ExitStack() as unsigned:
             # The app would sign one right away.
             eventually(
-                lambda: unsigned.enter_context(exclusively(database, "signing")),
+                lambda: unsigned.enter_context(task_lock(database, "signing")),
                 "nobody signs",
             )
             sql(database.url, "DELETE FROM checkpoints")

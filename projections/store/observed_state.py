@@ -44,7 +44,7 @@ class Timeline(NamedTuple):
     number: int
 
 
-class KnownHistory:
+class ObservedState:
     """The newest event and timeline that this process has seen; thread-safe."""
 
     def __init__(self) -> None:
