@@ -25,7 +25,11 @@ from projections.audit_log.signing_key_file import read_or_make_signing_key
 from projections.auth.authentication import Authentication
 from projections.auth.pepper_file import read_or_make_pepper
 from projections.integrity.findings import Finding
-from projections.integrity.schema_check import is_mended_by_rebuild, refuse_schema, schema_findings
+from projections.integrity.schema_check import (
+    is_repaired_by_rebuild,
+    refuse_schema,
+    schema_findings,
+)
 from projections.rebuild.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
 from projections.sealing.ledger_secret import COMMAND, accept_secret
@@ -82,7 +86,7 @@ class LedgerToSeal:
     def covered(self, events: int) -> int:
         """Return how many of the events the last signed checkpoint covers; 0 if there is none."""
         with suppress(HistoryInDoubt):
-            return min(events, self.signer.look().last.size)
+            return min(events, self.signer.check_log().last.size)
         return 0
 
     def finish(self, progress: Progress) -> None:
@@ -145,7 +149,7 @@ def opened_ledger(
         upgrade_schema(database)
         findings = schema_findings(database)
         # A table of another version of a view is as that version made it, until it is built.
-        on_schema([finding for finding in findings if not is_mended_by_rebuild(finding)])
+        on_schema([finding for finding in findings if not is_repaired_by_rebuild(finding)])
         signing_key = read_or_make_signing_key(
             settings.signing_key_path, random, owner=opened.owner, on_repair=on_repair
         )
@@ -158,7 +162,7 @@ def opened_ledger(
             on_schema(schema_findings(database))
         with suppress(HistoryInDoubt):
             # Whoever changes something is told; reading and verifying go on.
-            signer.look()
+            signer.check_log()
         cores = os.cpu_count() or 1
         gate = Argon2Gate(
             at_once=max(1, cores // settings.workers),

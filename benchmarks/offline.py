@@ -16,7 +16,7 @@ from benchmarks.made_history import MadeHistory
 from domain.public_event import entry_of
 from projections.tlog.audit_pack import write_pack
 from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.tlog.notes import SigningKey
 from projections.tlog.offline_verifier import verify_pack
 
@@ -73,15 +73,15 @@ def _make_history(place: Path, count: int) -> None:
             file.write(last + b"\n")
         if b'"rotated_from":"' in last:
             file.write(entry_of(next(events)) + b"\n")
-    growth = Growth(0, lambda _nodes: [])
+    tree = CompactRange(0, lambda _nodes: [])
     sizes = range(0, count, count // _CHECKPOINTS)
     with (place / "notes.json").open("w") as file:
         notes = []
         for entry in _entries(place):
-            if growth.size in sizes:
-                notes.append(_note(growth))
-            growth.append(entry)
-        json.dump([*notes, _note(growth)], file)
+            if tree.size in sizes:
+                notes.append(_note(tree))
+            tree.append(entry)
+        json.dump([*notes, _note(tree)], file)
 
 
 def _entries(place: Path) -> Iterator[bytes]:
@@ -90,8 +90,8 @@ def _entries(place: Path) -> Iterator[bytes]:
             yield line[:-1]
 
 
-def _note(growth: Growth) -> str:
-    return sign_checkpoint(Checkpoint(_KEY.name, growth.size, growth.root()), _KEY)
+def _note(tree: CompactRange) -> str:
+    return sign_checkpoint(Checkpoint(_KEY.name, tree.size, tree.root()), _KEY)
 
 
 def _step(what: str, place: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from api.command_line.terminal import counted, one_line, stdout_console, write_j
 from api.formats.access_csv import to_csv
 from domain.errors import HistoryInDoubt, Invalid
 from projections.audit_log.pack_export import export_pack
-from projections.queries.access_report import ALL_KEYS, Review, accesses, reviewed
+from projections.queries.access_report import ALL_KEYS, Review, list_access, reviewed
 from projections.store.private_files import new_private_file
 from projections.tlog.checkpoint import Checkpoint
 from projections.tlog.offline_verifier import PublicKey, Report, verify_pack
@@ -44,7 +44,7 @@ def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False)
     with local_ledger(data_dir, as_json=as_json) as ledger:
         # What came last is to be in it; and a log in doubt is not to be vouched for.
         ledger.signer.sign()
-        signed = ledger.signer.look().last
+        signed = ledger.signer.check_log().last
         public_key = str(ledger.signer.key.verifier_key)
         _check_new(pack)
         with new_private_file(pack, ledger.database.owner) as (target, written):
@@ -116,11 +116,11 @@ def _check_sound(written: Path, public_key: str) -> None:
 
 
 def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[bytes]]:
-    reports = {"keys.csv": to_csv(accesses(connection, ALL_KEYS, at=now))}
+    reports = {"keys.csv": to_csv(list_access(connection, ALL_KEYS, at=now))}
     review: Review
     for review in get_args(Review):
         selection = reviewed(review, now, within=_SOON, since=now - _LONG, older_than=_LONG)
-        reports[f"review-{review}.csv"] = to_csv(accesses(connection, selection, at=now))
+        reports[f"review-{review}.csv"] = to_csv(list_access(connection, selection, at=now))
     return reports
 
 

@@ -17,7 +17,7 @@ from api.formats.as_json import key_as_json, page_as_json
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.public_event import public_event
-from projections.queries.key_replay import Moment, history_in_pack, lived
+from projections.queries.key_replay import ReplayStep, history_in_pack, replayed
 from projections.store.database import Database
 from projections.store.events import Recorded, read_history
 
@@ -48,13 +48,13 @@ def replay(
     With a pack no ledger is needed; verify-pack tells whether the pack can be believed.
     """
     if pack is not None:
-        moments = list(lived(history_in_pack(pack, key_id)))
+        moments = list(replayed(history_in_pack(pack, key_id)))
         if not as_json and moments:
             told = "not checked by this; that is done by: keyledger audit verify-pack"
             stderr_console().print(one_line(f"pack: {pack}, {told}"), style="dim", soft_wrap=True)
     else:
         with local_ledger(data_dir, as_json=as_json) as ledger:
-            moments = list(lived(_history(ledger.database, key_id)))
+            moments = list(replayed(_history(ledger.database, key_id)))
     if not moments:
         raise KeyNotFound(f"there is no event of a key {key_id[:60]}")
     if as_json:
@@ -76,13 +76,13 @@ def _history(database: Database, key_id: str) -> Iterator[Recorded]:
         after = page[-1].position
 
 
-def _as_json(moment: Moment, place: str) -> dict[str, object]:
+def _as_json(moment: ReplayStep, place: str) -> dict[str, object]:
     position, event = moment.recorded
     public = public_event(event)
     return {"event": {place: position, **public}, "key": key_as_json(moment.key)}
 
 
-def _write(console: Console, moments: Sequence[Moment]) -> None:
+def _write(console: Console, moments: Sequence[ReplayStep]) -> None:
     rows = [
         [
             Text(one_line(text))

@@ -24,7 +24,14 @@ from api.formats.as_json import access_as_json
 from domain.errors import Invalid
 from domain.names import checked_workspace
 from domain.times import to_text
-from projections.queries.access_report import CALLERS, Access, Review, Selection, accesses, reviewed
+from projections.queries.access_report import (
+    CALLERS,
+    Access,
+    Review,
+    Selection,
+    list_access,
+    reviewed,
+)
 
 _AT_ONCE = 500
 _IN_MEMORY = 1 << 20
@@ -95,7 +102,7 @@ def report(
         when = past or now
         selection = _selection(review, when, spans, begin)
         with ledger.database.read() as connection:
-            found = accesses(
+            found = list_access(
                 connection, selection, at=when, past=past is not None, workspace=workspace
             )
             _WRITERS[form](found, when, review)

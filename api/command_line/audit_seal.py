@@ -23,7 +23,7 @@ from api.composition import LedgerToSeal, opened_to_seal, utc_now
 from domain.errors import HistoryInDoubt, Invalid
 from domain.names import checked_reason
 from domain.public_event import public_event
-from projections.integrity.verify import Attestation, attest
+from projections.integrity.verify import IntegrityReport, check_integrity
 from projections.sealing.reseal import Proven, Record, events_not_sealed, seal_all
 from projections.views.registry import VIEWS
 
@@ -104,20 +104,20 @@ def seal_ledger(
 
 def _checked(
     ledger: LedgerToSeal, progress: ReplayProgress, *, without_checkpoints: bool
-) -> Attestation:
+) -> IntegrityReport:
     """Run the full integrity check, but for the seals, of which there are none to rely on.
 
     Raises:
         HistoryInDoubt: the log is not the one that was signed.
     """
     if without_checkpoints:
-        return attest(ledger.database, notes=[], keys=None, progress=progress)
+        return check_integrity(ledger.database, notes=[], keys=None, progress=progress)
     try:
-        ledger.signer.look()
+        ledger.signer.check_log()
     except HistoryInDoubt as error:
         message = f"{error}. If the signing key is lost too, add --without-checkpoints"
         raise HistoryInDoubt(message) from error
-    return attest(
+    return check_integrity(
         ledger.database,
         notes=ledger.notes(),
         keys=[ledger.signer.key.verifier_key],
@@ -143,7 +143,7 @@ def _refuse_planted(ledger: LedgerToSeal) -> None:
         )
 
 
-def _say_uncovered(ledger: LedgerToSeal, attestation: Attestation) -> None:
+def _say_uncovered(ledger: LedgerToSeal, attestation: IntegrityReport) -> None:
     """Say how much of the log nothing proves, also where nobody is asked."""
     uncovered = attestation.events - ledger.covered(attestation.events)
     covered = (

@@ -25,7 +25,7 @@ from api.jobs.integrity_check import examine_ledger, keep_result
 from domain.errors import LedgerError, LedgerUnavailable
 from projections.integrity.findings import Finding, Findings
 from projections.integrity.schema_check import refuse_schema
-from projections.integrity.verify import Attestation
+from projections.integrity.verify import IntegrityReport
 
 _COLUMNS = (
     Column("WHERE", wraps=True),
@@ -67,7 +67,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         raise typer.Exit(REFUSED)
 
 
-def _record(ledger: OpenLedger, attestation: Attestation) -> None:
+def _record(ledger: OpenLedger, attestation: IntegrityReport) -> None:
     """Record the result for the console and the metrics, or say on stderr why that failed."""
     try:
         keep_result(ledger, attestation)
@@ -92,7 +92,7 @@ def write_findings(console: Console, findings: Sequence[Finding], not_listed: in
     console.print(f"... and {counted(not_listed, 'finding')} more\n" if not_listed else "")
 
 
-def _write(console: Console, attestation: Attestation) -> None:
+def _write(console: Console, attestation: IntegrityReport) -> None:
     write_findings(console, attestation.findings, attestation.not_listed)
     seen = (
         f"{counted(attestation.events, 'event')} of {counted(attestation.keys, 'key')},"

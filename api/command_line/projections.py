@@ -14,7 +14,7 @@ from api.command_line.projection_display import write_check, write_rebuild, writ
 from api.command_line.terminal import stdout_console, write_json
 from api.formats.as_json import page_as_json, report_as_json, status_as_json
 from domain.errors import Invalid
-from projections.integrity.schema_check import refuse_what_no_rebuild_mends
+from projections.integrity.schema_check import refuse_unless_rebuild_repairs
 from projections.rebuild import rebuild as replay
 from projections.rebuild.rebuild import ReplayReport
 from projections.rebuild.status import projection_status
@@ -56,7 +56,7 @@ def rebuild(
             CALLED_WRONGLY, Invalid.code, "name one projection, or give --all for all of them"
         )
     views = VIEWS if name is None else (view_named(name),)
-    with local_ledger(data_dir, as_json=as_json, on_schema=refuse_what_no_rebuild_mends) as ledger:
+    with local_ledger(data_dir, as_json=as_json, on_schema=refuse_unless_rebuild_repairs) as ledger:
 
         def run(view: View, progress: ReplayProgress) -> ReplayReport:
             return replay.rebuild(ledger.database, view, clock=ledger.clock, progress=progress)

@@ -52,14 +52,14 @@ def check_history(database: Database, key_path: Path, checkpoint_path: Path) -> 
     except (OSError, ValueError):
         return
     try:
-        looked = Signer(database, key, checkpoint_path, utc_now).look()
+        status = Signer(database, key, checkpoint_path, utc_now).check_log()
     except HistoryInDoubt as error:
         remedy = "changes are refused; keyledger audit verify tells all that differs"
         yield Check(name, "fail", str(error), remedy)
     else:
         # A server signs twice a second, so that more may be signed than when the file was read.
         yield Check(
-            name, "ok", f"the log of {looked.now.size:,} entries is the one that was signed"
+            name, "ok", f"the log of {status.now.size:,} entries is the one that was signed"
         )
 
 

@@ -12,7 +12,7 @@ from domain.public_event import public_event
 from domain.times import to_text
 from projections.audit_log.proofs import ConsistencyProof, InclusionProof
 from projections.auth.authentication import Answer
-from projections.integrity.verify import Attestation
+from projections.integrity.verify import IntegrityReport
 from projections.queries.access_report import Access
 from projections.queries.key_summary import ListedKey
 from projections.rebuild.comparison import Difference
@@ -127,7 +127,7 @@ def access_as_json(access: Access) -> JsonObject:
     return key_as_json(access.key) | changed
 
 
-def attestation_as_json(attestation: Attestation) -> JsonObject:
+def attestation_as_json(attestation: IntegrityReport) -> JsonObject:
     """Return what was attested, and what is wrong with it."""
     return {
         "sound": not attestation.found,

@@ -25,7 +25,7 @@ from domain.errors import EventNotSealed, RowNotSealed
 from domain.judge import Code
 from domain.times import from_text
 from projections.audit_log.checkpoint_table import last_signed
-from projections.integrity.last_result import last_attestation
+from projections.integrity.last_result import read_last_result
 from projections.rebuild.status import projection_status
 from projections.store.unreadable_rows import readable
 
@@ -202,7 +202,7 @@ class _LedgerCollector(Collector):
         yield from self._about_attestation()
 
     def _about_attestation(self) -> Iterator[Metric]:
-        last = last_attestation(self._ledger.database, self._ledger.clock())
+        last = read_last_result(self._ledger.database, self._ledger.clock())
         if last is None:
             return
         yield GaugeMetricFamily(

@@ -11,8 +11,8 @@ from api.composition import OpenLedger
 from domain.errors import LedgerUnavailable
 from projections.audit_log.checkpoint_file import notes_in
 from projections.integrity.findings import Findings
-from projections.integrity.last_result import LastAttestation, LastFinding, keep_attestation
-from projections.integrity.verify import Attestation, attest, go_on
+from projections.integrity.last_result import LastFinding, LastResult, store_last_result
+from projections.integrity.verify import IntegrityReport, check_integrity, no_pause
 from projections.rebuild.rebuild import Progress, ignore_progress
 
 _log = structlog.get_logger()
@@ -22,8 +22,8 @@ def attest_ledger(
     ledger: OpenLedger,
     *,
     progress: Progress = ignore_progress,
-    pause: Callable[[], None] = go_on,
-) -> Attestation:
+    pause: Callable[[], None] = no_pause,
+) -> IntegrityReport:
     """Attest a ledger by its own key and the checkpoints outside its database; keep the result.
 
     A result that cannot be kept is returned all the same, and the log says why.
@@ -45,14 +45,14 @@ def examine_ledger(
     findings: Findings,
     *,
     progress: Progress = ignore_progress,
-    pause: Callable[[], None] = go_on,
-) -> Attestation:
+    pause: Callable[[], None] = no_pause,
+) -> IntegrityReport:
     """Do as `attest_ledger` does, and do not keep the result.
 
     Args:
         findings: takes each finding as soon as it is known.
     """
-    return attest(
+    return check_integrity(
         ledger.database,
         notes=_notes(ledger.signer.path),
         keys=[ledger.signer.key.verifier_key],
@@ -63,13 +63,13 @@ def examine_ledger(
     )
 
 
-def keep_result(ledger: OpenLedger, attestation: Attestation) -> None:
+def keep_result(ledger: OpenLedger, attestation: IntegrityReport) -> None:
     """Write down what came of an attestation; wait for no standby.
 
     Raises:
         LedgerUnavailable: it cannot be written.
     """
-    last = LastAttestation(
+    last = LastResult(
         ledger.clock(),
         position=attestation.position,
         events=attestation.events,
@@ -81,10 +81,10 @@ def keep_result(ledger: OpenLedger, attestation: Attestation) -> None:
             LastFinding(each.name, each.wrong, each.remedy) for each in attestation.findings
         ),
     )
-    keep_attestation(ledger.database, last)
+    store_last_result(ledger.database, last)
 
 
-def log_attestation(attestation: Attestation) -> None:
+def log_attestation(attestation: IntegrityReport) -> None:
     """Tell the log what came of an attestation."""
     _log.info(
         "ledger_attested",

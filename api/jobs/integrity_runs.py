@@ -13,7 +13,7 @@ from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
 
 LOCK = "attestation"
-STAGES = ("log", "lives of keys", "checkpoints", *(view.name for view in VIEWS))
+STAGES = ("log", "key histories", "checkpoints", *(view.name for view in VIEWS))
 """What is attested, in this order."""
 
 _log = structlog.get_logger()

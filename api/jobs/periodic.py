@@ -14,7 +14,7 @@ from api.jobs.integrity_check import Pace, Stopping, attest_ledger, log_attestat
 from api.jobs.integrity_runs import LOCK
 from domain.errors import LedgerError
 from projections.expirer import expire_due_keys
-from projections.integrity.last_result import last_attestation
+from projections.integrity.last_result import read_last_result
 from projections.store.locks import task_lock
 
 _log = structlog.get_logger()
@@ -93,7 +93,7 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     begin_at = monotonic() + min(every, _SETTLING).total_seconds()
 
     def is_due() -> bool:
-        last = last_attestation(ledger.database, ledger.clock())
+        last = read_last_result(ledger.database, ledger.clock())
         return last is None or last.finished_at + every <= ledger.clock()
 
     def look() -> None:

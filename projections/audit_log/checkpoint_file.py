@@ -100,7 +100,7 @@ def sync_notes(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def put_aside(path: Path, name: str) -> None:
+def set_aside(path: Path, name: str) -> None:
     """Rename the file, if it exists, so that the file of a new log can be started.
 
     Raises:

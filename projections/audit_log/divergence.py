@@ -15,7 +15,7 @@ from projections.tlog.notes import text_of
 from projections.views.entries import reader
 
 
-def where_it_differs(connection: Connection, path: Path) -> str:
+def describe_difference(connection: Connection, path: Path) -> str:
     """Say between which checkpoints of a file the log was changed.
 
     A signature has already proved that there is a difference, so none is verified here.

@@ -20,7 +20,7 @@ from domain.errors import Invalid, LedgerUnavailable, PoisonEvent, ProjectionInc
 from domain.names import checked_reason
 from domain.stored_form import EventTranscoder
 from domain.tokens import RandomSource
-from projections.audit_log.checkpoint_file import last_note_in, put_aside
+from projections.audit_log.checkpoint_file import last_note_in, set_aside
 from projections.audit_log.checkpoint_table import latest_note
 from projections.audit_log.signer import Signer
 from projections.audit_log.signing_key_file import read_or_make_signing_key
@@ -70,11 +70,11 @@ def fork(
     if why is None:
         raise Invalid("reason", "say why the log cannot go on as it was")
     new_path = key_path.with_name(f"{key_path.name}.new")
-    with _while_nobody_signs(database):
+    with _signing_lock(database):
         key = read_or_make_signing_key(new_path, random, owner=database.owner)
-        forked = _begun(database, key)
+        forked = _interrupted_fork(database, key)
         if forked is None:
-            last = _last(database, signer)
+            last = _last_checkpoint(database, signer)
             forked = Forked(
                 originator_id=fork_uuid(key.name),
                 originator_version=1,
@@ -88,20 +88,20 @@ def fork(
                 previous_size=last.size,
                 previous_root=last.root.hex(),
             )
-            LedgerRecorder(database, views).insert_events([_stored(forked)])
+            LedgerRecorder(database, views).insert_events([_stored_event(forked)])
         # Named by the id of the new key, which is unique: files of an earlier fork are kept.
         aside = f"before-{key.verifier_key.key_id.hex()}"
-        put_aside(signer.path, aside)
+        set_aside(signer.path, aside)
         with suppress(FileExistsError):
             key_path.with_name(f"{key_path.name}.{aside}").hardlink_to(key_path)
         new_path.replace(key_path)
         sync_folder(key_path.parent)
-        signer.adopt(key)
+        signer.use_key(key)
     return forked
 
 
 @contextmanager
-def _while_nobody_signs(database: Database) -> Iterator[None]:
+def _signing_lock(database: Database) -> Iterator[None]:
     """Wait for the signing lock and hold it; turn write errors into `LedgerUnavailable`."""
     for _ in range(_ATTEMPTS):
         try:
@@ -115,7 +115,7 @@ def _while_nobody_signs(database: Database) -> Iterator[None]:
     raise LedgerUnavailable("a server is signing checkpoints; stop it, and try again")
 
 
-def _begun(database: Database, key: SigningKey) -> Forked | None:
+def _interrupted_fork(database: Database, key: SigningKey) -> Forked | None:
     """Return the event of a fork to this key that was interrupted after the event was stored."""
     # If the events do not have it, this is not the history in which the fork was begun.
     with suppress(PoisonEvent, ProjectionInconsistent), database.read() as connection:
@@ -125,7 +125,7 @@ def _begun(database: Database, key: SigningKey) -> Forked | None:
     return None
 
 
-def _last(database: Database, signer: Signer) -> Checkpoint:
+def _last_checkpoint(database: Database, signer: Signer) -> Checkpoint:
     """Return the last checkpoint without verifying it: the event only quotes it."""
     # An unreadable file is set aside with the others.
     with suppress(ValueError):
@@ -135,7 +135,7 @@ def _last(database: Database, signer: Signer) -> Checkpoint:
     return Checkpoint(signer.key.name, 0, EMPTY_ROOT)
 
 
-def _stored(forked: Forked) -> StoredEvent:
+def _stored_event(forked: Forked) -> StoredEvent:
     state = dict(vars(forked))
     return StoredEvent(
         originator_id=state.pop("originator_id"),

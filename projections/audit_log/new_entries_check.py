@@ -11,7 +11,7 @@ from projections.store.events import decode_canonical
 from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.store.seals import Seals
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.views import entries
 
 _AT_ONCE = 1_000
@@ -31,7 +31,7 @@ def check_entries(connection: Connection, seals: Seals, since: int, until: int) 
         of the first entry that is wrong.
     """
     try:
-        growth = Growth(since, entries.reader(connection))
+        tree = CompactRange(since, entries.reader(connection))
     except ProjectionInconsistent as error:
         return str(error)
     size = since
@@ -53,9 +53,9 @@ def check_entries(connection: Connection, seals: Seals, since: int, until: int) 
             wrong = _wrong(seals, entry, event)
             if wrong is not None:
                 return f"entry {size}, of position {str(position)[:20]}, {wrong}"
-            growth.append(entry)
+            tree.append(entry)
             size += 1
-    return growth.root()
+    return tree.root()
 
 
 def _wrong(seals: Seals, entry: object, event: Sequence[Any]) -> str | None:

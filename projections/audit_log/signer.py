@@ -26,7 +26,7 @@ from domain.errors import (
 )
 from projections.audit_log.checkpoint_file import append_note, last_note_in, sync_notes
 from projections.audit_log.checkpoint_table import last_signed, latest_note, note_of, store_note
-from projections.audit_log.divergence import root_at, where_it_differs
+from projections.audit_log.divergence import describe_difference, root_at
 from projections.audit_log.new_entries_check import check_entries
 from projections.store.database import Database
 from projections.store.locks import task_lock
@@ -38,11 +38,11 @@ from projections.views.entries import last_fork, reader, size_of
 _log = structlog.get_logger()
 
 _FORK = "go on with this one for all to see by: keyledger audit fork --reason WHY"
-_WAY_ON = (
+_REMEDY = (
     "if the events are as they were, this puts the entries right: keyledger projections rebuild"
     f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
 )
-_SEALED_WAY_ON = (
+_REMEDY_NOT_SEALED = (
     "find out who can write to the database, run keyledger audit verify, and restore a backup in"
     " which this is as it was"
 )
@@ -50,21 +50,21 @@ _OUTSIDE = "outside"
 _IN_THE_DATABASE = "in the database"
 
 
-class Looked(NamedTuple):
+class LogStatus(NamedTuple):
     """The result of comparing the log with the last checkpoint.
 
     Args:
         note: note of the last checkpoint; ``None`` if there is none.
         last: that checkpoint, with which the log agrees.
-        outside: size of the last checkpoint in the file; 0 if there is none.
-        kept: size of the last checkpoint in the database; 0 if there is none.
+        in_file: size of the last checkpoint in the file; 0 if there is none.
+        in_database: size of the last checkpoint in the database; 0 if there is none.
         now: current size and root of the log.
     """
 
     note: str | None
     last: Checkpoint
-    outside: int
-    kept: int
+    in_file: int
+    in_database: int
     now: Checkpoint
 
 
@@ -101,7 +101,7 @@ class Signer:
         """Why changes are refused; ``None`` if the last comparison found no difference."""
         return self._doubt
 
-    def adopt(self, key: SigningKey) -> None:
+    def use_key(self, key: SigningKey) -> None:
         """Sign with another key from now on, for the log of that name."""
         self._key = key
         self._doubt = None
@@ -132,7 +132,7 @@ class Signer:
                 if kept is not None:
                     notes[_IN_THE_DATABASE] = note_of(connection, self._key.name, kept[0])
         for place, note in notes.items():
-            checkpoint = None if note is None else self._opened(note, place)
+            checkpoint = None if note is None else self._open_note(note, place)
             if checkpoint is None:
                 continue
             if checkpoint.size == size:
@@ -144,7 +144,7 @@ class Signer:
                 )
         return None
 
-    def look(self) -> Looked:
+    def check_log(self) -> LogStatus:
         """Compare the log with the last checkpoint outside the database, and keep the result.
 
         Raises:
@@ -153,12 +153,12 @@ class Signer:
             LedgerUnavailable: the database did not answer.
         """
         try:
-            looked = self._look()
+            status = self._compare()
         except HistoryInDoubt as error:
             self._doubt = str(error)
             raise
         self._doubt = None
-        return looked
+        return status
 
     def sign(self) -> Checkpoint | None:
         """Sign the current log, unless nothing is new or another process holds the signing lock.
@@ -167,40 +167,40 @@ class Signer:
             The new checkpoint, if one was signed.
 
         Raises:
-            HistoryInDoubt, LedgerUnavailable: as for `look`; or the file cannot be written.
+            HistoryInDoubt, LedgerUnavailable: as for `check_log`; or the file cannot be written.
         """
         try:
             with task_lock(self._database, "signing") as alone:
                 # Check the log even without the signing lock, to learn whether to refuse changes.
-                looked = self.look()
-                return self._sign(looked) if alone else None
+                status = self.check_log()
+                return self._sign(status) if alone else None
         except (OSError, ValueError) as error:
             message = f"cannot write the file of the checkpoints: {error}"
             raise LedgerUnavailable(message) from error
 
-    def _sign(self, looked: Looked) -> Checkpoint | None:
-        if looked.note is not None and looked.outside < looked.last.size:
-            if not looked.outside:
+    def _sign(self, status: LogStatus) -> Checkpoint | None:
+        if status.note is not None and status.in_file < status.last.size:
+            if not status.in_file:
                 # The first checkpoint of this machine's file comes from the database unverified.
-                _log.warning("checkpoint_file_begun", origin=self._key.name, size=looked.last.size)
-            append_note(self._path, looked.note, self._database.owner)
-        if looked.note is not None and looked.kept < looked.last.size:
+                _log.warning("checkpoint_file_begun", origin=self._key.name, size=status.last.size)
+            append_note(self._path, status.note, self._database.owner)
+        if status.note is not None and status.in_database < status.last.size:
             # A crash came after the note was written to the file, perhaps before it was synced.
             sync_notes(self._path)
-            self._store(looked.last, looked.note)
-        if looked.now.size == looked.last.size:
+            self._store(status.last, status.note)
+        if status.now.size == status.last.size:
             return None
-        note = sign_checkpoint(looked.now, self._key)
+        note = sign_checkpoint(status.now, self._key)
         append_note(self._path, note, self._database.owner)
-        self._store(looked.now, note)
-        return looked.now
+        self._store(status.now, note)
+        return status.now
 
     def _store(self, checkpoint: Checkpoint, note: str) -> None:
         # The file already has the note, so if this fails, the next call stores it.
         with self._database.without_standby().write() as connection:
             store_note(connection, checkpoint, note, self._clock())
 
-    def _look(self) -> Looked:
+    def _compare(self) -> LogStatus:
         # Read in the reverse order of writing, because another machine may be signing: first the
         # notes in the database, then the file, which has all of them, then the log, which has all
         # entries that were signed.
@@ -216,21 +216,21 @@ class Signer:
             forked = self._forked(connection)
             last = Checkpoint(self._key.name, 0, EMPTY_ROOT)
             if note is not None:
-                self._check_not_from_before(note, forked=forked)
-                last = self._agreed(connection, note, _OUTSIDE)
+                self._check_file_is_current(note, forked=forked)
+                last = self._verified_checkpoint(connection, note, _OUTSIDE)
             outside, size = last.size, 0 if kept is None else kept[0]
             if type(size) is not int:
                 raise HistoryInDoubt(
                     "the size of a checkpoint in the database is no number: somebody has changed"
-                    f" it; {_WAY_ON}"
+                    f" it; {_REMEDY}"
                 )
             if size > outside and not self._database.is_a_file:
                 note = note_of(connection, self._key.name, size)
-                last = self._agreed(connection, note, _IN_THE_DATABASE)
+                last = self._verified_checkpoint(connection, note, _IN_THE_DATABASE)
                 if last.size != size:
                     raise HistoryInDoubt(
                         f"the database's checkpoint at {size} entries is of {last.size}: somebody"
-                        f" has changed it; {_WAY_ON}"
+                        f" has changed it; {_REMEDY}"
                     )
             elif note is None:
                 # Anyone who can write to the table may have put anything there.
@@ -243,7 +243,7 @@ class Signer:
                 )
             now = self._now(connection)
         self._check_entries(last, now)
-        return Looked(note, last, outside, size, now)
+        return LogStatus(note, last, outside, size, now)
 
     def _check_entries(self, last: Checkpoint, now: Checkpoint) -> None:
         """Check that the ledger wrote the event of each entry after the last checkpoint."""
@@ -258,10 +258,10 @@ class Signer:
                 since = last
             found = check_entries(connection, self._database.seals, since.size, now.size)
         if isinstance(found, str):
-            raise HistoryInDoubt(f"{found}; {_SEALED_WAY_ON}")
+            raise HistoryInDoubt(f"{found}; {_REMEDY_NOT_SEALED}")
         if found != now.root:
             raise HistoryInDoubt(
-                f"the tree over {now.size} entries is not made of the entries; {_WAY_ON}"
+                f"the tree over {now.size} entries is not made of the entries; {_REMEDY}"
             )
         self._checked = now
 
@@ -270,7 +270,7 @@ class Signer:
         try:
             fork = last_fork(connection)
         except (PoisonEvent, ProjectionInconsistent) as error:
-            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+            raise HistoryInDoubt(f"{error}; {_REMEDY}") from error
         if fork is not None and fork.origin != self._key.name:
             raise HistoryInDoubt(
                 f"the log was forked and is called {fork.origin} now, and the signing key here is"
@@ -286,7 +286,7 @@ class Signer:
         try:
             return Checkpoint(self._key.name, size, root(size, reader(connection)))
         except ProjectionInconsistent as error:
-            raise HistoryInDoubt(f"{error}; {_WAY_ON}") from error
+            raise HistoryInDoubt(f"{error}; {_REMEDY}") from error
 
     def _check_new(
         self, kept: tuple[int, str] | None, *, forked: bool, signed_by: str | None
@@ -305,7 +305,7 @@ class Signer:
                 f" good, {_FORK}"
             )
 
-    def _check_not_from_before(self, note: str, *, forked: bool) -> None:
+    def _check_file_is_current(self, note: str, *, forked: bool) -> None:
         """Reject a checkpoint file of the log before a fork that was run on another machine."""
         origin = note.partition("\n")[0][:60]
         if forked and origin != self._key.name:
@@ -315,21 +315,21 @@ class Signer:
                 " server"
             )
 
-    def _agreed(self, connection: Connection, note: str, place: str) -> Checkpoint:
-        last = self._opened(note, place)
+    def _verified_checkpoint(self, connection: Connection, note: str, place: str) -> Checkpoint:
+        last = self._open_note(note, place)
         size = size_of(connection)
         if size < last.size:
             raise HistoryInDoubt(
                 f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
                 " after it are gone; if it is a copy that was broken off, run keyledger copy"
-                f" again; {_WAY_ON}"
+                f" again; {_REMEDY}"
             )
         found = root_at(connection, last.size)
         if found != last.root:
-            raise HistoryInDoubt(f"{self._difference_of(connection, note, found)}; {_WAY_ON}")
+            raise HistoryInDoubt(f"{self._describe_difference(connection, note, found)}; {_REMEDY}")
         return last
 
-    def _opened(self, note: str, place: str) -> Checkpoint:
+    def _open_note(self, note: str, place: str) -> Checkpoint:
         try:
             return open_checkpoint(note, [self._key.verifier_key])
         except ValueError as error:
@@ -338,11 +338,11 @@ class Signer:
                 f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
             ) from error
 
-    def _difference_of(self, connection: Connection, note: str, found: bytes | None) -> str:
+    def _describe_difference(self, connection: Connection, note: str, found: bytes | None) -> str:
         """Say between which checkpoints the log was changed."""
         # Cached, because each comparison asks for it and a large file takes long to search.
         if self._difference is None or self._difference[:2] != (note, found):
-            self._difference = note, found, where_it_differs(connection, self._path)
+            self._difference = note, found, describe_difference(connection, self._path)
         return self._difference[2]
 
     def _last_note(self) -> str | None:

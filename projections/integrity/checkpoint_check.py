@@ -33,12 +33,12 @@ _NOT_SIGNED = (
 )
 
 
-class Kept(NamedTuple):
+class StoredNote(NamedTuple):
     """A note and its place, with the origin and size that the place states, if it does."""
 
     place: str
     note: str
-    said: tuple[str, int] | None = None
+    stated: tuple[str, int] | None = None
 
 
 def check_checkpoints(
@@ -61,7 +61,7 @@ def check_checkpoints(
     count = 0
     with database.read() as connection:
         former = former_origins(connection) - {key.name for key in known}
-    outside = (Kept(f"checkpoint {n} kept outside", note) for n, note in enumerate(notes, 1))
+    outside = (StoredNote(f"checkpoint {n} kept outside", note) for n, note in enumerate(notes, 1))
     for source in (_in_database(database, former), outside):
         check = _Source(database, known, findings)
         while some := list(islice(source, _AT_ONCE)):
@@ -91,7 +91,7 @@ class _Source:
         self._others = 0
         self._largest = 0
 
-    def take(self, some: Iterable[Kept]) -> None:
+    def take(self, some: Iterable[StoredNote]) -> None:
         with self._database.read() as connection:
             size = self._size = entries.size_of(connection)
             for kept in some:
@@ -100,9 +100,9 @@ class _Source:
                 except (ValueError, TypeError) as error:
                     self._find(kept.place, str(error), _NOT_SIGNED)
                     continue
-                said = checkpoint.origin, checkpoint.size
-                if kept.said not in {None, said}:
-                    wrong = f"its note is of {said[0]} at {said[1]} entries"
+                stated = checkpoint.origin, checkpoint.size
+                if kept.stated not in {None, stated}:
+                    wrong = f"its note is of {stated[0]} at {stated[1]} entries"
                     self._find(kept.place, wrong, _NOT_SIGNED)
                 else:
                     self._compare(connection, size, kept.place, checkpoint)
@@ -173,7 +173,7 @@ def former_origins(connection: Connection) -> set[str]:
     return origins
 
 
-def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
+def _in_database(database: Database, former: set[str]) -> Iterator[StoredNote]:
     """Read the notes in the database, smallest of each origin first, one page per transaction.
 
     Checkpoints from before a fork are left out: the log no longer claims to agree with them.
@@ -194,5 +194,7 @@ def _in_database(database: Database, former: set[str]) -> Iterator[Kept]:
         if not rows:
             return
         for origin, size, note in rows:
-            yield Kept(f"the database's checkpoint at {size} entries", str(note), (origin, size))
+            yield StoredNote(
+                f"the database's checkpoint at {size} entries", str(note), (origin, size)
+            )
         page = query.where(place > (rows[-1].origin, rows[-1].size))

@@ -22,7 +22,7 @@ _FILE = (
 _ROW = "find out who can write to the database past the ledger; the note is in the file"
 
 
-def noting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[str]:
+def collecting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[str]:
     """Yield the notes, and collect the size that each states by its origin."""
     for note in notes:
         origin, _, rest = note.partition("\n")
@@ -32,7 +32,7 @@ def noting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[
         yield note
 
 
-def compare_places(database: Database, origin: str, outside: list[int]) -> Iterator[Finding]:
+def compare_copies(database: Database, origin: str, outside: list[int]) -> Iterator[Finding]:
     """Yield a finding for each checkpoint that is missing in the file or in the database.
 
     Args:

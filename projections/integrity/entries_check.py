@@ -18,7 +18,7 @@ from projections.store.database import Database
 from projections.store.events import decode_canonical, last_position
 from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
-from projections.tlog.merkle import HASH_LENGTH, Growth, leaf_hash
+from projections.tlog.merkle import HASH_LENGTH, CompactRange, leaf_hash
 from projections.views import entries
 
 _AT_ONCE = 2_000
@@ -57,7 +57,7 @@ class LogCheck:
         self._findings = findings
         self._next_leaf = 0
         # None once an entry is missing, because all later ones have moved.
-        self._tree: Growth | None = Growth(0, lambda _nodes: [])
+        self._tree: CompactRange | None = CompactRange(0, lambda _nodes: [])
         # A rotation has two events next to each other: the first waits here for the second.
         self._rotations: dict[tuple[str, str], int] = {}
         self.events = 0
@@ -72,11 +72,11 @@ class LogCheck:
     def run(self, extent: Extent, on_batch: OnBatch) -> None:
         """Check everything up to an extent, in short transactions."""
 
-        def told(last: int) -> None:
+        def on_page(last: int) -> None:
             on_batch(last, extent.position)
 
         stored = _paged(
-            self._database, select(events).where(events.c.id <= extent.position), events, told
+            self._database, select(events).where(events.c.id <= extent.position), events, on_page
         )
         made = _paged(
             self._database,
@@ -92,33 +92,35 @@ class LogCheck:
         event, entry = next(stored, None), next(made, None)
         while event is not None or entry is not None:
             if event is not None and entry is not None and event.id == entry.position:
-                self._take_both(event, entry)
+                self._check_pair(event, entry)
                 event, entry = next(stored, None), next(made, None)
             elif entry is not None and (event is None or not self._has_event(entry.position)):
-                self._take_entry(entry)
+                self._check_unpaired_entry(entry)
                 entry = next(made, None)
             elif event is not None and (entry is None or not self._has_entry(event.id)):
-                self._take_event(event, "it has no entry in the audit trail")
+                self._check_unpaired_event(event, "it has no entry in the audit trail")
                 event = next(stored, None)
             else:
                 # The event's entry and the entry's event both exist in another place.
                 assert event is not None  # noqa: S101 - the branches before leave no other case
                 assert entry is not None  # noqa: S101 - as above
-                self._take_entry(entry)
-                self._take_event(event, "its entry is not in its place in the audit trail")
+                self._check_unpaired_entry(entry)
+                self._check_unpaired_event(
+                    event, "its entry is not in its place in the audit trail"
+                )
                 event, entry = next(stored, None), next(made, None)
         for (old, successor), position in self._rotations.items():
-            wrong = f"only one half of the rotation of {old} to {successor} is told"
+            wrong = f"the rotation of {old} to {successor} has only one of its two events"
             self._event(position, wrong, RESTORE)
 
-    def _take_both(self, stored: Row[Any], made: Row[Any]) -> None:
+    def _check_pair(self, stored: Row[Any], made: Row[Any]) -> None:
         right = self._read(stored)
-        self._place(made)
+        self._check_leaf_index(made)
         if right is None:
-            self._hold_to_hash(made, None)
+            self._check_hashes(made, None)
             return
         if right == made.entry:
-            self._hold_to_hash(made, right)
+            self._check_hashes(made, right)
             return
         kept = made.hashes[:HASH_LENGTH] if isinstance(made.hashes, bytes) else b""
         if kept == leaf_hash(right):
@@ -140,18 +142,18 @@ class LogCheck:
             )
             self._entry(made, wrong, _DECIDE)
         chosen = right if kept == leaf_hash(right) else None
-        self._hold_to_hash(made, chosen, told=True)
+        self._check_hashes(made, chosen, reported=True)
 
-    def _take_entry(self, made: Row[Any]) -> None:
-        self._place(made)
+    def _check_unpaired_entry(self, made: Row[Any]) -> None:
+        self._check_leaf_index(made)
         if self._has_event(made.position):
             wrong = f"it is out of order: the event at position {made.position} is elsewhere"
         else:
             wrong = f"its event, at position {str(made.position)[:20]}, is not there"
         self._entry(made, wrong, RESTORE)
-        self._hold_to_hash(made, None)
+        self._check_hashes(made, None)
 
-    def _take_event(self, stored: Row[Any], wrong: str) -> None:
+    def _check_unpaired_event(self, stored: Row[Any], wrong: str) -> None:
         self._event(stored.id, wrong, RESTORE)
         self._read(stored)
 
@@ -187,7 +189,7 @@ class LogCheck:
         if self._rotations.pop(rotation, None) is None:
             self._rotations[rotation] = position
 
-    def _place(self, made: Row[Any]) -> None:
+    def _check_leaf_index(self, made: Row[Any]) -> None:
         """Check that the entry's leaf index is the next one."""
         self.entries += 1
         if made.leaf_index != self._next_leaf:
@@ -197,18 +199,18 @@ class LogCheck:
             self._tree = None
         self._next_leaf = made.leaf_index + 1
 
-    def _hold_to_hash(self, made: Row[Any], right: bytes | None, *, told: bool = False) -> None:
+    def _check_hashes(self, made: Row[Any], right: bytes | None, *, reported: bool = False) -> None:
         """Compare the stored hashes with the right entry, or with the stored one if not known."""
         entry = made.entry if right is None else right
         if not isinstance(entry, bytes):
             self._tree = None
-            if not told:
+            if not reported:
                 self._entry(made, "it is a text and no bytes", REBUILD)
             return
         if self._tree is None:
-            if not told and made.hashes[:HASH_LENGTH] != leaf_hash(entry):
+            if not reported and made.hashes[:HASH_LENGTH] != leaf_hash(entry):
                 self._entry(made, "its hash is not that of its bytes", REBUILD)
-        elif self._tree.append(entry) != made.hashes and not told:
+        elif self._tree.append(entry) != made.hashes and not reported:
             same = made.hashes[:HASH_LENGTH] == leaf_hash(entry)
             part = "the hashes of the tree stored with it are" if same else "its hash is"
             self._entry(made, f"{part} not what the entries up to it give", REBUILD)

@@ -27,33 +27,39 @@ _OF_THE_LOG = ([Forked.TOPIC], [Resealed.TOPIC])
 _place = tuple_(type_coerce(events.c.originator_id, any_aggregate_id), events.c.originator_version)
 
 
-def check_lives(database: Database, until: int, findings: Findings, on_batch: OnBatch) -> int:
+def check_key_histories(
+    database: Database, until: int, findings: Findings, on_batch: OnBatch
+) -> int:
     """Check the events of every key up to a position; return the number of keys.
 
     The history of a key ends at an event that cannot be read; the check of the log reports it.
     """
     keys = 0
-    for _, life in groupby(_by_key(database, until, on_batch), key=lambda row: row.originator_id):
-        told = list(life)
-        if [row.topic for row in told] not in _OF_THE_LOG:
+    for _, history in groupby(
+        _by_key(database, until, on_batch), key=lambda row: row.originator_id
+    ):
+        rows = list(history)
+        if [row.topic for row in rows] not in _OF_THE_LOG:
             keys += 1
-            _check_life(told, findings)
+            _check_history(rows, findings)
     return keys
 
 
-def _check_life(life: list[Row[Any]], findings: Findings) -> None:
+def _check_history(history: list[Row[Any]], findings: Findings) -> None:
     report = Report("")
     histories = Histories(report)
     key_id = None
     before = None
-    for row in life:
+    for row in history:
         try:
             event = decode_canonical(row)
             key_id = to_key_id(event.originator_id)
             histories.take(row.id, *match_entry(entry_of(event)))
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             if key_id is not None and report.findings == []:
-                wrong = f"version {row.originator_version} of its life cannot be told: {error}"
+                wrong = (
+                    f"version {row.originator_version} of its history cannot be checked: {error}"
+                )
                 findings.add(_finding(key_id, row.id, wrong, RESTORE))
             break
         if before is not None and row.id < before:

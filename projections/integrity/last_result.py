@@ -36,7 +36,7 @@ class LastFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class LastAttestation:
+class LastResult:
     """The result of the last integrity check of any process.
 
     Args:
@@ -57,7 +57,7 @@ class LastAttestation:
     listed: tuple[LastFinding, ...]
 
 
-def keep_attestation(database: Database, last: LastAttestation) -> None:
+def store_last_result(database: Database, last: LastResult) -> None:
     """Replace the stored result, without waiting for a standby.
 
     Raises:
@@ -73,7 +73,7 @@ def keep_attestation(database: Database, last: LastAttestation) -> None:
         connection.execute(insert(table).values(row | {"seal": seal}))
 
 
-def last_attestation(database: Database, now: datetime) -> LastAttestation | None:
+def read_last_result(database: Database, now: datetime) -> LastResult | None:
     """Return the result of the last integrity check; ``None`` if no row may be used.
 
     A row without a valid seal, or with a time in the future, is not used. The next integrity check
@@ -89,7 +89,7 @@ def last_attestation(database: Database, now: datetime) -> LastAttestation | Non
     for row in rows:
         *values, seal = row
         if database.seals.is_last_check(values, seal) and row.finished_at <= not_later:
-            return LastAttestation(
+            return LastResult(
                 from_text(row.finished_at),
                 **{name: row._mapping[name] for name in _NUMBERS},  # noqa: SLF001
                 listed=tuple(LastFinding(**each) for each in orjson.loads(row.listed)),

@@ -42,13 +42,13 @@ _SHADOWS = text(
 )
 
 
-def refuse_what_no_rebuild_mends(findings: Sequence[Finding]) -> None:
+def refuse_unless_rebuild_repairs(findings: Sequence[Finding]) -> None:
     """Refuse to work with changed tables, unless rebuilding a projection repairs them.
 
     Raises:
         SchemaChanged: something differs that a rebuild does not repair.
     """
-    others = [finding for finding in findings if not is_mended_by_rebuild(finding)]
+    others = [finding for finding in findings if not is_repaired_by_rebuild(finding)]
     if others:
         refuse_schema(others)
 
@@ -87,7 +87,7 @@ def schema_findings(database: Database) -> list[Finding]:
     return [*_compared(expected, found), *beside]
 
 
-def is_mended_by_rebuild(finding: Finding) -> bool:
+def is_repaired_by_rebuild(finding: Finding) -> bool:
     """Return whether rebuilding a projection repairs what was found."""
     return finding.remedy.startswith(_REBUILD)
 

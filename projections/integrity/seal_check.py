@@ -56,7 +56,7 @@ def check_seals(
     seals = database.seals
     if not seals.checks:
         return
-    with _passing_over(ledger_secret, changed):
+    with _skipping_changed(ledger_secret, changed):
         _check_secret(database, findings)
     for sealed in (
         _Sealed(
@@ -78,12 +78,12 @@ def check_seals(
             f"{_WHO}, and run: keyledger audit verify, which writes the row again",
         ),
     ):
-        with _passing_over(sealed.table, changed):
+        with _skipping_changed(sealed.table, changed):
             _check_table(database, sealed, findings, on_batch)
 
 
 @contextmanager
-def _passing_over(table: Table, changed: Collection[str]) -> Iterator[None]:
+def _skipping_changed(table: Table, changed: Collection[str]) -> Iterator[None]:
     try:
         yield
     except LedgerUnavailable:

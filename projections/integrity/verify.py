@@ -5,7 +5,7 @@ in short transactions, and replaying a view takes the append lock only for momen
 not depend on the number of events.
 
 The result is only as good as the checkpoints from outside the database. Without such a checkpoint,
-a ledger cannot be told from one that someone put in its place.
+a ledger cannot be distinguished from one that someone put in its place.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,11 +15,11 @@ from time import perf_counter, sleep
 
 from domain.errors import LedgerUnavailable, PoisonEvent, RebuildRunning
 from projections.integrity.checkpoint_check import check_checkpoints
-from projections.integrity.checkpoint_copies_check import compare_places, noting_sizes
+from projections.integrity.checkpoint_copies_check import collecting_sizes, compare_copies
 from projections.integrity.entries_check import RESTORE, LogCheck, OnBatch, extent_of
 from projections.integrity.findings import Finding, Findings
 from projections.integrity.index_check import index_findings
-from projections.integrity.key_history_check import check_lives
+from projections.integrity.key_history_check import check_key_histories
 from projections.integrity.schema_check import changed_tables, schema_findings
 from projections.integrity.seal_check import check_seals
 from projections.integrity.stored_times_check import check_states, check_stored_times
@@ -31,17 +31,17 @@ from projections.views import entries
 from projections.views.registry import VIEWS
 from projections.views.view import View
 
-_LOOK_AGAIN_SECONDS = 0.05
-_OF_THE_TREE = frozenset({"leaf_index", "position", "hashes", "entry"})
+_RETRY_SECONDS = 0.05
+_TREE_COLUMNS = frozenset({"leaf_index", "position", "hashes", "entry"})
 """Columns of entries that the check of the log has already compared."""
 
 
-def go_on() -> None:
+def no_pause() -> None:
     """Do not pause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attestation:
+class IntegrityReport:
     """The result of an integrity check; nothing is wrong if there are no findings.
 
     Args:
@@ -69,16 +69,16 @@ class Attestation:
         return len(self.findings) + self.not_listed
 
 
-def attest(
+def check_integrity(
     database: Database,
     *,
     notes: Iterable[str],
     keys: Iterable[VerifierKey] | None,
     now: datetime | None = None,
     progress: Progress = ignore_progress,
-    pause: Callable[[], None] = go_on,
+    pause: Callable[[], None] = no_pause,
     findings: Findings | None = None,
-) -> Attestation:
+) -> IntegrityReport:
     """Check everything in a ledger while it continues to serve.
 
     Args:
@@ -95,7 +95,7 @@ def attest(
     """
     started = perf_counter()
 
-    def telling(what: str) -> OnBatch:
+    def reporting(what: str) -> OnBatch:
         def on_batch(done: int, last: int) -> None:
             progress(what, done, last)
             pause()
@@ -107,31 +107,33 @@ def attest(
     for finding in schema:
         findings.add(finding)
     if now is not None:
-        _check_beside_the_log(database, now, findings)
+        _check_other_tables(database, now, findings)
     with database.read() as connection:
         extent = extent_of(connection)
     log = LogCheck(database, findings)
-    log.run(extent, telling("log"))
-    lives = check_lives(database, extent.position, findings, telling("lives of keys"))
-    for finding in index_findings(database, telling("indexes")):
+    log.run(extent, reporting("log"))
+    key_count = check_key_histories(database, extent.position, findings, reporting("key histories"))
+    for finding in index_findings(database, reporting("indexes")):
         findings.add(finding)
     checkpoints = 0
     if keys is not None:
         keys, sizes = tuple(keys), dict[str, list[int]]()
-        told = telling("checkpoints")
-        checkpoints = check_checkpoints(database, noting_sizes(notes, sizes), keys, findings, told)
+        on_batch = reporting("checkpoints")
+        checkpoints = check_checkpoints(
+            database, collecting_sizes(notes, sizes), keys, findings, on_batch
+        )
         for key in keys if now is not None else ():
-            for finding in compare_places(database, key.name, sizes.get(key.name, [])):
+            for finding in compare_copies(database, key.name, sizes.get(key.name, [])):
                 findings.add(finding)
-    check_seals(database, findings, telling("seals"), changed=changed_tables(schema))
+    check_seals(database, findings, reporting("seals"), changed=changed_tables(schema))
     # Events that cannot be read cannot be replayed into views.
     for view in VIEWS if log.can_be_replayed else ():
-        _check_view(database, view, findings, telling(view.name))
-    return Attestation(
+        _check_view(database, view, findings, reporting(view.name))
+    return IntegrityReport(
         position=extent.position,
         events=log.events,
         entries=log.entries,
-        keys=lives,
+        keys=key_count,
         checkpoints=checkpoints,
         root=log.root,
         findings=tuple(findings.listed),
@@ -140,7 +142,7 @@ def attest(
     )
 
 
-def _check_beside_the_log(database: Database, now: datetime, findings: Findings) -> None:
+def _check_other_tables(database: Database, now: datetime, findings: Findings) -> None:
     try:
         for finding in (*check_states(database), *check_stored_times(database, now)):
             findings.add(finding)
@@ -159,7 +161,7 @@ def _check_view(database: Database, view: View, findings: Findings, on_batch: On
             report = check(database, view, progress=progress)
         except RebuildRunning:
             # Another process is comparing this view; wait until it has finished.
-            sleep(_LOOK_AGAIN_SECONDS)
+            sleep(_RETRY_SECONDS)
             on_batch(0, 0)
             continue
         except PoisonEvent as error:
@@ -170,13 +172,13 @@ def _check_view(database: Database, view: View, findings: Findings, on_batch: On
             return
         break
     for difference in report.differences:
-        if view is not entries.VIEW or _is_beside_the_tree(difference):
+        if view is not entries.VIEW or _is_outside_tree(difference):
             findings.add(_finding(view, difference))
     findings.not_listed += report.differing - len(report.differences)
 
 
-def _is_beside_the_tree(difference: Difference) -> bool:
-    return not difference.columns.keys() <= _OF_THE_TREE
+def _is_outside_tree(difference: Difference) -> bool:
+    return not difference.columns.keys() <= _TREE_COLUMNS
 
 
 def _finding(view: View, difference: Difference) -> Finding:

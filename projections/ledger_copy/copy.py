@@ -22,11 +22,11 @@ from domain.errors import LedgerError, PoisonEvent
 from projections.ledger_copy.verify_copy import (
     CopyRefused,
     Extent,
-    check_beginning,
+    check_prefix,
     check_source,
     check_target,
+    compare_copy,
     extent_of,
-    prove_copy,
 )
 from projections.rebuild.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.rebuild.view_states import read_state
@@ -127,14 +127,14 @@ def copy_ledger(
         if not alone:
             message = f"somebody is copying to {target.name} already; wait for it to end"
             raise CopyRunning(message)
-        begun = check_beginning(source, target, progress)
+        begun = check_prefix(source, target, progress)
         copying = _Copying(source, target, begun)
         copying.catch_up(progress)
         analyze_table(target, events)
         build_outdated_views(target, VIEWS, clock=clock, progress=progress)
         copying.catch_up(progress)
         extent, beside_events = copying.finish()
-        prove_copy(source, target, extent, progress, compared=begun)
+        compare_copy(source, target, extent, progress, compared=begun)
     with source.read() as connection:
         appended_since = connection.scalar(
             select(func.count()).select_from(events).where(events.c.id > extent.position)

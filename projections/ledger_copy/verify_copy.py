@@ -104,7 +104,7 @@ def check_target(source: Database, target: Database) -> None:
         raise CopyRefused(message)
 
 
-def check_beginning(source: Database, target: Database, progress: Progress) -> int:
+def check_prefix(source: Database, target: Database, progress: Progress) -> int:
     """Return the last position of the target, whose history must be a prefix of the source's.
 
     Raises:
@@ -136,7 +136,7 @@ def check_beginning(source: Database, target: Database, progress: Progress) -> i
     return there
 
 
-def prove_copy(
+def compare_copy(
     source: Database, target: Database, extent: Extent, progress: Progress, *, compared: int
 ) -> None:
     """Compare the target with the source's extent: each event byte for byte, and the tree.

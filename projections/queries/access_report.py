@@ -88,7 +88,7 @@ def reviewed(
             return Selection(Filters(status="active"), lambda key: key.created_at < before)
 
 
-def accesses(
+def list_access(
     connection: Connection,
     selection: Selection,
     *,

@@ -20,14 +20,14 @@ from projections.views.key_list import HANDLERS
 from projections.views.view import Values
 
 
-class Moment(NamedTuple):
+class ReplayStep(NamedTuple):
     """An event of a key's history, and the key right after it."""
 
     recorded: Recorded
     key: ListedKey
 
 
-def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
+def replayed(history: Iterable[Recorded]) -> Iterator[ReplayStep]:
     """Apply a key's events, oldest first, with the code that maintains the key list.
 
     Raises:
@@ -54,7 +54,7 @@ def lived(history: Iterable[Recorded]) -> Iterator[Moment]:
             raise DamagedHistory(
                 f"the event at {position} cannot be replayed: {error!r}"
             ) from error
-        yield Moment(recorded, key)
+        yield ReplayStep(recorded, key)
 
 
 def history_in_pack(pack: Path, key_id: str) -> Iterator[Recorded]:

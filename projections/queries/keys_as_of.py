@@ -124,14 +124,16 @@ def list_keys_at(
             still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
             rows = _walk(connection, and_(wanted, table.c.status == "active", still), asked, limit)
         case "revoked":
-            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=True)
+            query = _ended_then(wanted, ENDED_IN_ONE_LOOK, revoked=True)
             rows = connection.execute(query.limit(_LIMIT), asked).all()
         case "expired":
-            query = _ended(wanted, ENDED_IN_ONE_LOOK, revoked=False)
+            query = _ended_then(wanted, ENDED_IN_ONE_LOOK, revoked=False)
             due = due_positions(connection, at, last + 1)
             rows = [
                 *connection.execute(query.limit(_LIMIT), asked),
-                *read_due(connection, _due(wanted).limit(_LIMIT), due, limit=limit, asked=asked),
+                *read_due(
+                    connection, _due_then(wanted).limit(_LIMIT), due, limit=limit, asked=asked
+                ),
             ]
     rows = sorted(rows, key=lambda row: row.position, reverse=True)
     return [listed(row, at) for row in rows[:limit]]
@@ -167,7 +169,7 @@ def _walk(
     The keys are read in batches, by position: a join of both tables might be executed for all keys
     before the limit applies.
     """
-    query = _there(wanted)
+    query = _valid_then(wanted)
     rows: list[Row[Any]] = []
     size = limit
     while len(rows) < limit:
@@ -181,7 +183,7 @@ def _walk(
     return rows
 
 
-def _there(wanted: Condition) -> Select[Any]:
+def _valid_then(wanted: Condition) -> Select[Any]:
     """Return the versions of keys that were valid at a time."""
     keys, versions = key_list.table, table.alias()
     held = (
@@ -199,7 +201,7 @@ def _there(wanted: Condition) -> Select[Any]:
     )
 
 
-def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
+def _ended_then(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
     """Return the versions valid at a time of keys that were revoked, or had expired.
 
     Args:
@@ -235,7 +237,7 @@ def _ended(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
     return _SHOWN.where(held, here.in_(needed)).order_by(table.c.position.desc())
 
 
-def _due(wanted: Condition) -> Select[Any]:
+def _due_then(wanted: Condition) -> Select[Any]:
     """Return the versions valid at a time of keys that had expired without an `Expired` event."""
     return _SHOWN.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
 

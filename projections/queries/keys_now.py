@@ -15,7 +15,7 @@ from projections.store.events import first_position
 from projections.store.schema import last_uses
 from projections.views.key_list import age, table
 
-_LOOKED_AT = 5_000
+_TESTED_ONE_BY_ONE = 5_000
 
 _SHOWN = select(table, last_uses.c.used_at).outerjoin(
     last_uses, last_uses.c.position == table.c.position
@@ -98,4 +98,4 @@ def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
     query = select(table.c.position).where(table.c.workspace == workspace)
     if before is not None:
         query = query.where(order > -before)
-    return query.order_by(order).offset(_LOOKED_AT).limit(1)
+    return query.order_by(order).offset(_TESTED_ONE_BY_ONE).limit(1)

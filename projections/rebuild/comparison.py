@@ -66,7 +66,7 @@ def compare_rows(
     Args:
         leave_out: names of columns that are not compared.
     """
-    for some in _in_portions(sorted(positions)):
+    for some in _in_batches(sorted(positions)):
         live_rows = _rows_at(connection, live, some)
         right_rows = _rows_at(connection, right, some)
         for named in sorted(live_rows.keys() | right_rows.keys()):
@@ -122,7 +122,7 @@ def _rows_at(
     return {tuple(row._mapping[name] for name in named_by): row for row in rows}  # noqa: SLF001
 
 
-def _in_portions(values: Collection[Any]) -> Iterator[list[Any]]:
+def _in_batches(values: Collection[Any]) -> Iterator[list[Any]]:
     ordered = list(values)
     for start in range(0, len(ordered), _AT_ONCE):
         yield ordered[start : start + _AT_ONCE]

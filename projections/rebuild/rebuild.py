@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 """Called after each batch with the name of the view, the current position and the last one."""
 
 DIFFERENCES_SHOWN = 1000
-_LOOK_AGAIN_SECONDS = 0.05
+_RETRY_SECONDS = 0.05
 _ATTEMPTS = 300
 _PAUSE_SECONDS = 1.0
 
@@ -105,7 +105,7 @@ def rebuild(
         LedgerUnavailable: the database did not answer; call this again to resume. Or a newer
             version of the program made the table.
     """
-    return _rebuild(database, view, clock, progress, _begin_from_the_events)
+    return _rebuild(database, view, clock, progress, _begin_from_events)
 
 
 def check(database: Database, view: View, *, progress: Progress = ignore_progress) -> ReplayReport:
@@ -121,7 +121,7 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
     def begin(shadow: Shadow) -> None:
         shadow.begin(resume=False)
 
-    def stay_aside(_connection: Connection, shadow: Shadow) -> Table:
+    def keep_live(_connection: Connection, shadow: Shadow) -> Table:
         return shadow.table
 
     # The result is temporary, so it must not wait for a standby while holding the append lock.
@@ -130,7 +130,7 @@ def check(database: Database, view: View, *, progress: Progress = ignore_progres
         check_not_newer(connection, view.name, view.version)
         # One role cannot drop a table that an interrupted comparison of another role left.
         shadow = Shadow(database, view, mode_of_role(connection, "check"))
-    return _replay(database, shadow, "check", begin, stay_aside, progress=progress)
+    return _replay(database, shadow, "check", begin, keep_live, progress=progress)
 
 
 def build_outdated_views(
@@ -160,7 +160,7 @@ def build_outdated_views(
         with database.read() as connection:
             for view in views:
                 check_not_newer(connection, view.name, view.version)
-    begin = _begin_from_what_was_kept
+    begin = _begin_with_previous
     reports = []
     for view in views:
         while not is_current(database, view):
@@ -169,17 +169,17 @@ def build_outdated_views(
                     _rebuild(database, view, clock, progress, begin, downgrade=downgrade)
                 )
             except RebuildRunning:
-                sleep(_LOOK_AGAIN_SECONDS)
+                sleep(_RETRY_SECONDS)
     return reports
 
 
-def _begin_from_the_events(shadow: Shadow) -> None:
+def _begin_from_events(shadow: Shadow) -> None:
     shadow.drop_previous()
     shadow.begin(resume=True)
 
 
-def _begin_from_what_was_kept(shadow: Shadow) -> None:
-    shadow.take_back()
+def _begin_with_previous(shadow: Shadow) -> None:
+    shadow.reuse_previous()
     shadow.begin(resume=True)
 
 
@@ -194,14 +194,14 @@ def _rebuild(
 ) -> ReplayReport:
     check_may_rebuild(database, view, downgrade=downgrade)
 
-    def take_over(connection: Connection, shadow: Shadow) -> Table | None:
+    def swap_in(connection: Connection, shadow: Shadow) -> Table | None:
         if not downgrade:
             # A newer program may have replaced the table since.
             check_not_newer(connection, view.name, view.version)
-        return shadow.take_over(connection, to_text(clock()))
+        return shadow.swap_in(connection, to_text(clock()))
 
     shadow = Shadow(database, view, "rebuild")
-    return _replay(database, shadow, "rebuild", begin, take_over, progress=progress)
+    return _replay(database, shadow, "rebuild", begin, swap_in, progress=progress)
 
 
 def _replay(
@@ -237,8 +237,8 @@ def _replay(
                 )
             for recorded in _catch_up(database, shadow, progress):
                 touched += recorded
-        shadow.settle()
-        end = _end(database, shadow, suspects if comparable else None, touched, finish)
+        shadow.prepare_swap()
+        end = _finish(database, shadow, suspects if comparable else None, touched, finish)
         if end.obsolete is not None:
             drop_table(database, end.obsolete)
         return ReplayReport(
@@ -252,7 +252,7 @@ def _replay(
         )
 
 
-class _End(NamedTuple):
+class _Outcome(NamedTuple):
     """The result of the steps under the append lock."""
 
     differences: list[Difference]
@@ -260,13 +260,13 @@ class _End(NamedTuple):
     locked_seconds: float
 
 
-def _end(
+def _finish(
     database: Database,
     shadow: Shadow,
     suspects: set[int] | None,
     touched: Collection[Recorded],
     finish: Callable[[Connection, Shadow], Table | None],
-) -> _End:
+) -> _Outcome:
     """Project the rest, compare the rows that may differ, and finish, all under the append lock.
 
     Args:
@@ -278,7 +278,7 @@ def _end(
     """
     view = shadow.view
 
-    def end() -> _End:
+    def end() -> _Outcome:
         with database.append() as connection:
             locked = perf_counter()
             rest = shadow.project_rest(connection)
@@ -295,13 +295,13 @@ def _end(
                     )
                 ]
             obsolete = finish(connection, shadow)
-        return _End(differences, obsolete, perf_counter() - locked)
+        return _Outcome(differences, obsolete, perf_counter() - locked)
 
     for _ in range(_ATTEMPTS - 1):
         try:
             return end()
         except TableInUse:
-            shadow.forget_rest()
+            shadow.undo_rest()
         sleep(_PAUSE_SECONDS)
     return end()
 

@@ -33,7 +33,7 @@ the time that other writers wait."""
 KEYS = 2_000
 """Keys per transaction while a table is filled key by key, for the same reasons."""
 
-_UNFIT = (
+_VALUE_ERRORS = (
     DataError,
     IntegrityError,
     InterfaceError,
@@ -98,7 +98,7 @@ class Shadow:
         """Drop the table that was live before the last rebuild."""
         drop_table(self._database, self._previous)
 
-    def take_back(self) -> None:
+    def reuse_previous(self) -> None:
         """Turn the previous live table into this shadow if its version fits; else drop it.
 
         It then looks like a rebuild that was interrupted when the table was replaced, and `begin`
@@ -147,7 +147,7 @@ class Shadow:
                 self._record(writing, filled_to=filled_to, position=self.position)
                 self._write(writing, folded, events)
         self._filled_to = filled_to
-        self._empty_long_log()
+        self._checkpoint_long_wal()
 
     def project_batch(self) -> Sequence[Recorded]:
         """Project the next events; only writing happens under the append lock.
@@ -165,7 +165,7 @@ class Shadow:
             folded = self.view.fold(self._counted(recorded))
             with self._database.write() as connection:
                 self._advance(connection, recorded, folded)
-        self._empty_long_log()
+        self._checkpoint_long_wal()
         return recorded
 
     def project_rest(self, connection: Connection) -> Sequence[Recorded]:
@@ -177,11 +177,11 @@ class Shadow:
             self._advance(connection, rest, self.view.fold(self._counted(rest)))
         return rest
 
-    def forget_rest(self) -> None:
+    def undo_rest(self) -> None:
         """Return to the state before `project_rest`, whose transaction was rolled back."""
         self.position, self.projected = self._before_rest
 
-    def take_over(self, connection: Connection, completed_at: str) -> Table | None:
+    def swap_in(self, connection: Connection, completed_at: str) -> Table | None:
         """Make this the live table, in a transaction that holds the append lock.
 
         Returns:
@@ -225,23 +225,23 @@ class Shadow:
         )
         return state if usable else None
 
-    def settle(self) -> None:
+    def prepare_swap(self) -> None:
         """Do maintenance now that would otherwise happen while others wait.
 
         The final commit would checkpoint the write-ahead log of an SQLite file. PostgreSQL would
         plan queries on the new table without statistics until autovacuum analyzes it.
         """
         if self._database.is_a_file:
-            self._empty_log()
+            self._checkpoint_wal()
         analyze_table(self._database, self.table)
 
-    def _empty_log(self) -> None:
+    def _checkpoint_wal(self) -> None:
         with self._database.read() as connection:
             checkpoint_wal(connection)
 
-    def _empty_long_log(self) -> None:
+    def _checkpoint_long_wal(self) -> None:
         if self._database.is_a_file and has_long_wal(self._database.path):
-            self._empty_log()
+            self._checkpoint_wal()
 
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)
@@ -283,7 +283,7 @@ class Shadow:
         try:
             with connection.begin_nested():
                 self.view.write(connection, self.table, folded, self._seals)
-        except _UNFIT as error:
+        except _VALUE_ERRORS as error:
             if not _is_about_values(error):
                 raise
             # One by one, the failing event can be identified.
@@ -294,7 +294,7 @@ class Shadow:
         try:
             with connection.begin_nested():
                 self.view.project(connection, self.table, [recorded], self._seals)
-        except _UNFIT as error:
+        except _VALUE_ERRORS as error:
             if not _is_about_values(error):
                 raise
             reason = error.orig if isinstance(error, DBAPIError) else error

@@ -55,14 +55,14 @@ def drop_table(database: Database, table: Table) -> None:
     if large:
         with database.write() as connection:
             # First, so that a table that is only partly dropped counts as missing.
-            _forget(connection, table)
-        for seconds in _emptied(database, table.name):
+            _delete_state(connection, table)
+        for seconds in _emptying(database, table.name):
             # Let other writers go first; they may have waited as long.
             sleep(seconds)
     with database.write() as connection:
         lift_timeouts(connection)
         table.drop(connection, checkfirst=True)
-        _forget(connection, table)
+        _delete_state(connection, table)
 
 
 def _is_large(connection: Connection, name: str) -> bool:
@@ -70,13 +70,13 @@ def _is_large(connection: Connection, name: str) -> bool:
     return connection.scalar(beyond) is not None
 
 
-def _forget(connection: Connection, table: Table) -> None:
+def _delete_state(connection: Connection, table: Table) -> None:
     connection.execute(
         delete(projection_states).where(projection_states.c.table_name == table.name)
     )
 
 
-def _emptied(database: Database, name: str) -> Iterator[float]:
+def _emptying(database: Database, name: str) -> Iterator[float]:
     """Empty a table in batches; yield after each the number of seconds that others waited."""
     with database.read() as connection:
         indexes = connection.execute(_INDEXES, {"name": name}).all()

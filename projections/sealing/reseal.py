@@ -31,7 +31,7 @@ from projections.store.schema import (
     projection_states,
 )
 from projections.store.seals import Seals
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.views import auth_lookup
 from projections.views.view import View
 
@@ -154,14 +154,14 @@ def seal_all(
 
 def _seal_events(connection: Connection, seals: Seals, progress: Progress) -> Proven:
     last = last_position(connection)
-    growth = Growth(0, lambda _nodes: [])
+    tree = CompactRange(0, lambda _nodes: [])
     position = size = 0
     while rows := read_rows(connection, after=position, limit=_AT_ONCE):
         changes = []
         for row in rows:
             try:
                 event = decode_canonical(row)
-                growth.append(entry_of(event))
+                tree.append(entry_of(event))
             except (ValueError, LookupError, AttributeError, TypeError) as error:
                 raise HistoryInDoubt(
                     f"the event at position {row.id} cannot be sealed: {error}"
@@ -172,7 +172,7 @@ def _seal_events(connection: Connection, seals: Seals, progress: Progress) -> Pr
         size += len(rows)
         position = rows[-1].id
         progress(_RESEALED, position, last)
-    return Proven(size, growth.root())
+    return Proven(size, tree.root())
 
 
 def _event(record: Record, previous: str | None, seals: Seals, size: int) -> Resealed:

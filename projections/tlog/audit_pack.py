@@ -13,7 +13,7 @@ from zlib import crc32
 
 from projections.tlog import offline_verifier
 from projections.tlog.checkpoint import Checkpoint, open_checkpoint
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.tlog.notes import SigningKey, sign_note
 from projections.tlog.offline_verifier import (
     FIXED_NAMES,
@@ -88,7 +88,7 @@ class _History:
 
     def __init__(self, entries: Iterable[bytes]) -> None:
         self._entries = entries
-        self.tree = Growth(0, lambda _nodes: [])
+        self.tree = CompactRange(0, lambda _nodes: [])
 
     def lines(self) -> Iterator[bytes]:
         for entry in self._entries:

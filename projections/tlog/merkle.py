@@ -57,7 +57,7 @@ def hashes_of_leaf(leaf_index: int, entry: bytes, read: Read) -> bytes:
     return _completed(leaf_hash(entry), read(siblings) if siblings else [])
 
 
-class Growth:
+class CompactRange:
     """Append many leaves, with one hash for each level in memory (a compact range)."""
 
     def __init__(self, size: int, read: Read) -> None:

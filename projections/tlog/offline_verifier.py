@@ -565,11 +565,11 @@ def match_entry(line: bytes) -> tuple[str, re.Match[str]]:
     pattern = _PATTERNS.get(event_type)
     match = pattern.fullmatch(text) if pattern else None
     if match is None or len(line) > MAX_ENTRY_LENGTH:
-        raise ValueError(_what_is_wrong_with(text))
+        raise ValueError(_describe_problem(text))
     return event_type, match
 
 
-def _what_is_wrong_with(text: str) -> str:
+def _describe_problem(text: str) -> str:
     if len(text.encode()) > MAX_ENTRY_LENGTH:
         return f"it is longer than {MAX_ENTRY_LENGTH} bytes"
     try:
@@ -590,7 +590,7 @@ def _what_is_wrong_with(text: str) -> str:
 # ------------------------------------------------------------------------------------------------
 
 
-class _Key:
+class _KeyState:
     """The state of a key that its next events depend on; times are text, which sorts correctly."""
 
     __slots__ = ("expires_at", "final", "rotated", "version")
@@ -608,7 +608,7 @@ class Histories:
     def __init__(self, report: Report) -> None:
         """Begin before the first entry; add findings to the report."""
         self._report = report
-        self._keys: dict[str, _Key] = {}
+        self._keys: dict[str, _KeyState] = {}
         # A rotation has two entries next to each other: the old key's and the successor's. The
         # first of them is kept here until the other one comes.
         self._rotations: dict[tuple[str, str], int] = {}
@@ -625,7 +625,7 @@ class Histories:
         key = self._keys.get(key_id)
         wrong = None
         if key is None:
-            self._keys[key_id] = key = _Key()
+            self._keys[key_id] = key = _KeyState()
             if event_type != "ApiKey.Created":
                 wrong = f"the history of {key_id} begins with {event_type}, not with its creation"
         elif event_type == "ApiKey.Created":
@@ -634,7 +634,7 @@ class Histories:
         if key.version != previous + 1:
             wrong = wrong or f"version {version} of {key_id} comes after version {previous}"
         broken = _CHECKS[event_type](key, event, at)
-        wrong = wrong or _wrong_day(at[:10]) or broken
+        wrong = wrong or _invalid_day(at[:10]) or broken
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
         if event_type == "ApiKey.Rotated":
@@ -645,7 +645,7 @@ class Histories:
     def _fork(self, leaf_index: int, event: re.Match[str]) -> None:
         """Record that the log gets another name, which it must not have had before."""
         origin = json.loads(event["origin"])
-        wrong = _wrong_day(event["occurred_at"][:10])
+        wrong = _invalid_day(event["occurred_at"][:10])
         if event["version"] != "1":
             wrong = wrong or f"a fork has version 1, not {event['version']}"
         if origin in self._report.forks:
@@ -656,7 +656,7 @@ class Histories:
 
     def _reseal(self, leaf_index: int, event: re.Match[str]) -> None:
         """Check an event that says that the ledger was sealed with another secret."""
-        wrong = _wrong_day(event["occurred_at"][:10])
+        wrong = _invalid_day(event["occurred_at"][:10])
         if event["version"] != "1":
             wrong = wrong or f"a sealing has version 1, not {event['version']}"
         if wrong is not None:
@@ -678,7 +678,7 @@ _NEVER = "for ever"  # sorts after every time
 
 
 @lru_cache(maxsize=4096)
-def _wrong_day(day: str) -> str | None:
+def _invalid_day(day: str) -> str | None:
     try:
         date.fromisoformat(day)
     except ValueError:
@@ -686,20 +686,20 @@ def _wrong_day(day: str) -> str | None:
     return None
 
 
-def _created(key: _Key, event: re.Match[str], at: str) -> str | None:
+def _created(key: _KeyState, event: re.Match[str], at: str) -> str | None:
     key.expires_at = event["expires_at"]
     if key.expires_at is not None and key.expires_at <= at:
         return f"the key is created with the end {key.expires_at}, which is not after {at}"
-    return _wrong_end(key)
+    return _invalid_end(key)
 
 
-def _revoked(key: _Key, _event: re.Match[str], _at: str) -> str | None:
+def _revoked(key: _KeyState, _event: re.Match[str], _at: str) -> str | None:
     wrong = "the key was already revoked, which is final" if key.final == "revoked" else None
     key.final = "revoked"
     return wrong
 
 
-def _expired(key: _Key, _event: re.Match[str], at: str) -> str | None:
+def _expired(key: _KeyState, _event: re.Match[str], at: str) -> str | None:
     if key.final is not None:
         return f"the key was already {key.final}"
     key.final = "expired"
@@ -708,7 +708,7 @@ def _expired(key: _Key, _event: re.Match[str], at: str) -> str | None:
     return None
 
 
-def _changed(key: _Key, _event: re.Match[str], at: str) -> str | None:
+def _changed(key: _KeyState, _event: re.Match[str], at: str) -> str | None:
     if key.final is not None:
         return f"the key was already {key.final}, and is changed nevertheless"
     if key.expires_at is not None and at >= key.expires_at:
@@ -716,17 +716,17 @@ def _changed(key: _Key, _event: re.Match[str], at: str) -> str | None:
     return None
 
 
-def _expiration_changed(key: _Key, event: re.Match[str], at: str) -> str | None:
+def _expiration_changed(key: _KeyState, event: re.Match[str], at: str) -> str | None:
     wrong = _changed(key, event, at)
     before, key.expires_at = key.expires_at, event["expires_at"]
     if key.expires_at is not None and key.expires_at <= at:
         wrong = wrong or f"the key's new end, {key.expires_at}, is not after {at}"
     if key.rotated and (key.expires_at or _NEVER) > (before or _NEVER):
         wrong = wrong or f"a rotated key's end is moved later, from {before} to {key.expires_at}"
-    return wrong or _wrong_end(key)
+    return wrong or _invalid_end(key)
 
 
-def _rotated(key: _Key, event: re.Match[str], at: str) -> str | None:
+def _rotated(key: _KeyState, event: re.Match[str], at: str) -> str | None:
     wrong = _changed(key, event, at)
     if key.rotated:
         wrong = wrong or "the key was already rotated"
@@ -736,11 +736,11 @@ def _rotated(key: _Key, event: re.Match[str], at: str) -> str | None:
             f"the rotation at {at} moves the key's end from {before or 'never'} to {key.expires_at}"
         )
     key.rotated = True
-    return wrong or _wrong_end(key)
+    return wrong or _invalid_end(key)
 
 
-def _wrong_end(key: _Key) -> str | None:
-    return None if key.expires_at is None else _wrong_day(key.expires_at[:10])
+def _invalid_end(key: _KeyState) -> str | None:
+    return None if key.expires_at is None else _invalid_day(key.expires_at[:10])
 
 
 _CHECKS = {
@@ -766,7 +766,7 @@ class Tree:
         """Begin with the empty tree."""
         self.size = 0
         # For each level, the subtree without a right sibling, if there is one.
-        self._waiting: list[list[bytes]] = []
+        self._unpaired: list[list[bytes]] = []
 
     def extend(self, entries: Sequence[bytes]) -> None:
         """Append leaves, and join every two sibling subtrees on each level."""
@@ -774,17 +774,17 @@ class Tree:
         nodes = [sha256(b"\x00" + entry).digest() for entry in entries]
         level = 0
         while nodes:
-            if level == len(self._waiting):
-                self._waiting.append([])
-            nodes = self._waiting[level] + nodes
-            self._waiting[level] = nodes[len(nodes) // 2 * 2 :]
+            if level == len(self._unpaired):
+                self._unpaired.append([])
+            nodes = self._unpaired[level] + nodes
+            self._unpaired[level] = nodes[len(nodes) // 2 * 2 :]
             pairs = zip(nodes[::2], nodes[1::2], strict=False)
             nodes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
             level += 1
 
     def root(self) -> bytes:
         """Return the root: the subtrees joined, from the smallest to the largest."""
-        subtrees = [subtree for waiting in self._waiting for subtree in waiting]
+        subtrees = [subtree for unpaired in self._unpaired for subtree in unpaired]
         if not subtrees:
             return sha256().digest()
         joined, *others = subtrees
@@ -793,7 +793,7 @@ class Tree:
         return joined
 
 
-class _Expected:
+class _CheckpointComparison:
     """Compare the growing tree with checkpoints of increasing sizes."""
 
     def __init__(self, checkpoints: Iterator[tuple[str, Checkpoint]], remedy: str) -> None:
@@ -804,7 +804,7 @@ class _Expected:
         self._next = next(checkpoints, None)
         self.last: Checkpoint | None = None
 
-    def until_due(self, size: int) -> int | None:
+    def until_next(self, size: int) -> int | None:
         """Return the number of leaves until the next checkpoint; None if there is none."""
         return None if self._next is None else self._next[1].size - size
 
@@ -857,7 +857,7 @@ def verify_pack(pack: Path, *, public_key: str, previous: str | None = None) -> 
         OSError: the file cannot be read.
     """
     key = PublicKey(public_key.strip())
-    kept = _kept_checkpoints(previous, key)
+    kept = _previous_checkpoints(previous, key)
     report = Report(key.origin)
     with pack.open("rb") as file:
         try:
@@ -882,7 +882,7 @@ def verify_pack(pack: Path, *, public_key: str, previous: str | None = None) -> 
     return report
 
 
-def _kept_checkpoints(previous: str | None, key: PublicKey) -> list[tuple[str, Checkpoint]]:
+def _previous_checkpoints(previous: str | None, key: PublicKey) -> list[tuple[str, Checkpoint]]:
     if previous is None:
         return []
     try:
@@ -904,15 +904,17 @@ def _check_history(
     report: Report,
 ) -> None:
     tree, histories = Tree(), Histories(report)
-    signed = _Expected(_signed_checkpoints(contents["checkpoints.txt"], key, report), ASK_AGAIN)
-    known = _Expected(iter(kept), REWRITTEN)
+    signed = _CheckpointComparison(
+        _signed_checkpoints(contents["checkpoints.txt"], key, report), ASK_AGAIN
+    )
+    known = _CheckpointComparison(iter(kept), REWRITTEN)
     signed.compare(tree, report)
     known.compare(tree, report)
     try:
         for lines in contents["entries.jsonl"].lines(MAX_ENTRY_LENGTH):
             done = 0
             while done < len(lines):
-                ahead = [each.until_due(tree.size) for each in (signed, known)]
+                ahead = [each.until_next(tree.size) for each in (signed, known)]
                 end = min([len(lines), *(done + each for each in ahead if each is not None)])
                 _check_entries(tree.size, lines[done:end], histories, report)
                 tree.extend(lines[done:end])
@@ -1025,12 +1027,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_usage(sys.stderr)
         sys.stderr.write(f"{parser.prog}: {error}\n")
         return 2
-    for line in _told(report, kept=options.previous is not None):
+    for line in _report_lines(report, kept=options.previous is not None):
         sys.stdout.write(f"{line}\n")
     return 1 if report.findings else 0
 
 
-def _told(report: Report, *, kept: bool) -> Iterator[str]:
+def _report_lines(report: Report, *, kept: bool) -> Iterator[str]:
     for finding in report.findings:
         yield f"WRONG  {finding.where}: {finding.wrong}."
         yield f"       What to do: {finding.remedy}."

@@ -33,7 +33,7 @@ from projections.store.schema import events
 from projections.store.seals import Seals
 from projections.tlog.merkle import (
     HASH_LENGTH,
-    Growth,
+    CompactRange,
     Node,
     Read,
     hash_at,
@@ -117,7 +117,7 @@ def _write(connection: Connection, entries: Table, lines: list[_Line], _seals: S
     if len(lines) == 1:
         hashes = [hashes_of_leaf(size, lines[0].entry, read)]
     else:
-        growth = Growth(size, read)
+        growth = CompactRange(size, read)
         hashes = [growth.append(line.entry) for line in lines]
     workspaces = _workspaces(connection, entries, lines)
     insert_in_order(

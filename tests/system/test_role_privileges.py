@@ -17,7 +17,7 @@ from api.settings import Settings, read_settings
 from domain.judge import Verified
 from domain.key_ledger import Changes
 from domain.verifiers import CHEAPEST
-from projections.integrity.last_result import last_attestation
+from projections.integrity.last_result import read_last_result
 from projections.integrity.schema_check import TABLES
 from tests.conftest import SettableClock
 from tests.postgresql import connected, create_database, initdb, running_server
@@ -123,7 +123,7 @@ def do_everything(settings: Settings) -> None:
         assert keys.expire_due() > 0
         opened.signer.sign()
         attest_ledger(opened)
-        assert last_attestation(opened.database, clock.now) is not None
+        assert read_last_result(opened.database, clock.now) is not None
 
 
 def test_the_role_may_write_what_the_program_writes_and_nothing_else(guarded: Guarded) -> None:

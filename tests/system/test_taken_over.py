@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
 from domain.times import to_text
-from projections.integrity.last_result import last_attestation
+from projections.integrity.last_result import read_last_result
 from projections.store.database import Database, open_database
 from projections.store.locks import task_lock
 from projections.views.entries import size_of
@@ -60,10 +60,10 @@ def test_who_signs_expires_and_attests_is_followed_by_another_when_it_is_killed(
         eventually(lambda: datetime.now(UTC) > seconds_later, "the key has ended for a while")
         with closing(sealed_database(servers.data_dir)) as database:
             assert (ends_recorded(database), signed(client)) == (0, 0)
-            assert last_attestation(database, datetime.now(UTC)) is None
+            assert read_last_result(database, datetime.now(UTC)) is None
             holder.kill()
             eventually(lambda: ends_recorded(database) == 1, "another records the end")
             eventually(lambda: signed(client) == entries(database), "another signs all there is")
             eventually(
-                lambda: last_attestation(database, datetime.now(UTC)) is not None, "another attests"
+                lambda: read_last_result(database, datetime.now(UTC)) is not None, "another attests"
             )

@@ -26,7 +26,7 @@ from domain.stored_form import EVENT_CLASSES
 from domain.times import from_text
 from projections.audit_log.checkpoint_table import last_signed, shown_note
 from projections.audit_log.proofs import prove_inclusion
-from projections.integrity.last_result import LastAttestation, LastFinding, last_attestation
+from projections.integrity.last_result import LastFinding, LastResult, read_last_result
 from projections.queries.feed import FeedFilters, read_feed
 from projections.queries.key_names import names_of_keys
 from projections.store.unreadable_rows import readable
@@ -42,7 +42,7 @@ Auditing = Annotated[Visitor, Security(enter, scopes=[SCOPE])]
 _LARGEST = 2**63 - 1
 _STAGES = {
     "log": "every event, its entry and its hash",
-    "lives of keys": "the life of each key",
+    "key histories": "the life of each key",
     "checkpoints": "the signed checkpoints",
 }
 Verdict = Literal["doubt", "unknown", "wrong", "unsigned", "right"]
@@ -84,7 +84,7 @@ class Genuineness:
 
     signed: Signed | None
     doubt: str | None
-    last: LastAttestation | None
+    last: LastResult | None
     run: RunState | None
     size: int
     public_key: str
@@ -197,7 +197,7 @@ def _genuineness(connection: Connection, ledger: OpenLedger, run: RunState | Non
     return Genuineness(
         signed=_signed(connection, ledger),
         doubt=ledger.signer.doubt,
-        last=last_attestation(ledger.database, ledger.clock()),
+        last=read_last_result(ledger.database, ledger.clock()),
         run=run,
         size=size_of(connection),
         public_key=str(ledger.signer.key.verifier_key),

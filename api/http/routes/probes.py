@@ -9,7 +9,7 @@ from api.http.openapi import refusal
 from api.http.schemas.responses import HealthAnswer, ReadinessAnswer
 from api.http.work import Work, WorkRoute, does
 from domain.times import to_text
-from projections.integrity.last_result import last_attestation
+from projections.integrity.last_result import read_last_result
 from projections.rebuild.status import projection_status
 
 router = APIRouter(tags=["probes"], route_class=WorkRoute)
@@ -43,7 +43,7 @@ def readyz(request: Request) -> Response:
     ledger.authentication.freshness.check()
     ledger.database.known.check()
     statuses = projection_status(ledger.database)
-    last = last_attestation(ledger.database, ledger.clock())
+    last = read_last_result(ledger.database, ledger.clock())
     behind = [status.name for status in statuses if status.lag]
     content = {
         "status": "behind" if behind else "ready",

@@ -214,7 +214,7 @@ class TestWhetherItIsGenuine:
         index = entry_of(api, admin)
         sql(ledger.database.url, "UPDATE entries SET hashes = zeroblob(length(hashes))")
         with pytest.raises(HistoryInDoubt) as doubt:
-            ledger.signer.look()
+            ledger.signer.check_log()
         page = visit.get(AUDIT)
         assert page.status_code == 200
         words = html.unescape(words_in(page))

@@ -17,7 +17,7 @@ from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from domain.times import to_text
 from projections.integrity.findings import Findings
-from projections.integrity.last_result import LastAttestation, LastFinding, last_attestation
+from projections.integrity.last_result import LastFinding, LastResult, read_last_result
 from projections.store.locks import task_lock
 from projections.store.schema import last_attestation as table
 from tests.api.served import Api, NewLedger, served
@@ -86,16 +86,16 @@ def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
         return NOON + HOUR
 
     attest_ledger(opened)
-    before = last_attestation(opened.database, opened.clock())
+    before = read_last_result(opened.database, opened.clock())
     with task_lock(opened.database, "attestation") as alone:
         assert alone
         with attesting(replace(opened, clock=later)):
             # It was due, and left to the other; and once more.
             assert asked.acquire(timeout=30)
             assert asked.acquire(timeout=30)
-        assert last_attestation(opened.database, opened.clock()) == before
+        assert read_last_result(opened.database, opened.clock()) == before
     with attesting(replace(opened, clock=later)):
-        eventually(lambda: last_attestation(opened.database, opened.clock()) != before)
+        eventually(lambda: read_last_result(opened.database, opened.clock()) != before)
 
 
 def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
@@ -104,7 +104,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
     threading.Timer(0.05, stopped.set).start()
     with pytest.raises(Stopping):
         attest_ledger(opened, pause=pace)
-    assert last_attestation(opened.database, opened.clock()) is None
+    assert read_last_result(opened.database, opened.clock()) is None
 
 
 def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
@@ -115,7 +115,7 @@ def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
         assert threading.active_count() == before
 
 
-NOTHING_YET = LastAttestation(
+NOTHING_YET = LastResult(
     NOON, position=0, events=0, entries=0, keys=0, checkpoints=0, findings=0, listed=()
 )
 
@@ -124,14 +124,14 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
     opened: OpenLedger, data_dir: Path
 ) -> None:
     attest_ledger(opened)
-    assert last_attestation(opened.database, opened.clock()) == NOTHING_YET
+    assert read_last_result(opened.database, opened.clock()) == NOTHING_YET
     Keys(opened).create()
     sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
     later = NOON + HOUR
     found = attest_ledger(replace(opened, clock=lambda: later))
     (finding,) = found.findings
     with keys_in(data_dir) as elsewhere:
-        assert last_attestation(elsewhere.database, later) == replace(
+        assert read_last_result(elsewhere.database, later) == replace(
             NOTHING_YET,
             finished_at=later,
             position=1,
@@ -150,7 +150,7 @@ def test_a_result_that_was_changed_in_any_column_is_not_used(
 ) -> None:
     attest_ledger(opened)
     change_value(opened.database.url, table.name, column)
-    assert last_attestation(opened.database, opened.clock()) is None
+    assert read_last_result(opened.database, opened.clock()) is None
     found = examine_ledger(opened, Findings()).findings
     assert any("last_attestation" in each.name for each in found)
     assert attest_ledger(opened).found == 1
@@ -161,7 +161,7 @@ def test_a_result_that_was_changed_in_any_column_is_not_used(
 def test_a_result_with_text_that_is_not_utf_8_is_not_used(opened: OpenLedger) -> None:
     attest_ledger(opened)
     sql(opened.database.url, "UPDATE last_attestation SET finished_at = CAST(x'ff' AS TEXT)")
-    assert last_attestation(opened.database, opened.clock()) is None
+    assert read_last_result(opened.database, opened.clock()) is None
 
 
 def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
@@ -174,15 +174,15 @@ def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
     for planted_at in (due_at, due_at - HOUR, due_at + HOUR):
         row = {"finished_at": to_text(planted_at), "findings": 0}
         plant_row(opened.database.url, table.name, **row)
-    last = last_attestation(opened.database, due_at)
+    last = read_last_result(opened.database, due_at)
     assert last is not None
     assert (last.finished_at, last.findings) == (NOON, 1)
 
 
 def test_a_result_of_the_future_is_not_used_even_with_a_right_seal(opened: OpenLedger) -> None:
     attest_ledger(replace(opened, clock=lambda: NOON + HOUR))
-    assert last_attestation(opened.database, NOON) is None
-    assert last_attestation(opened.database, NOON + HOUR) is not None
+    assert read_last_result(opened.database, NOON) is None
+    assert read_last_result(opened.database, NOON + HOUR) is not None
 
 
 def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:

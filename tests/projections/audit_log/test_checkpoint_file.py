@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from projections.audit_log import checkpoint_file
-from projections.audit_log.checkpoint_file import append_note, last_note_in, notes_in, put_aside
+from projections.audit_log.checkpoint_file import append_note, last_note_in, notes_in, set_aside
 from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
 from projections.tlog.notes import SigningKey
 from tests.projections.processes import run
@@ -170,8 +170,8 @@ def test_one_without_a_folder_cannot_be_begun(path: Path) -> None:
 
 def test_put_aside_it_is_whole_under_its_other_name(path: Path) -> None:
     content = filled(path)
-    put_aside(path, "before-0a1b2c3d")
-    put_aside(path, "before-0a1b2c3d")
+    set_aside(path, "before-0a1b2c3d")
+    set_aside(path, "before-0a1b2c3d")
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == {
         "checkpoints.txt.before-0a1b2c3d": content
     }

@@ -319,7 +319,7 @@ def test_where_the_events_are_as_they_were_a_rebuild_of_the_entries_ends_the_dou
         assert "keyledger projections rebuild entries" in str(keys.opened.signer.doubt)
         for view in VIEWS:
             rebuild(keys.database, view, clock=lambda: NOON)
-        keys.opened.signer.look()
+        keys.opened.signer.check_log()
         keys.revoke(first.key_id)
         keys.opened.signer.sign()
     assert [said.size for said in check_what_was_signed(data_dir)] == [*SIGNED, 9]
@@ -430,7 +430,7 @@ def test_the_place_of_the_difference_is_looked_for_once(
     with keys_in(data_dir) as keys:
         for _ in range(3):
             with pytest.raises(HistoryInDoubt, match="entries 5 to 6 is another"):
-                keys.opened.signer.look()
+                keys.opened.signer.check_log()
     assert read == [data_dir / "checkpoints.txt"]
 
 

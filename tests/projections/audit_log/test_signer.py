@@ -92,8 +92,8 @@ class TestSigning:
                 "INSERT INTO entries SELECT 1, 99, hashes, entry, type, key_id, workspace,"
                 " actor_type, actor_id, occurred_at FROM entries"
             )
-            looked = signer.look()
-            assert looked.now.size == 1
+            status = signer.check_log()
+            assert status.now.size == 1
             connection.rollback()
         signer.sign()
         assert sizes_in_file(data_dir) == [1]

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 from domain.judge import Code
-from projections.integrity.verify import attest
+from projections.integrity.verify import check_integrity
 from projections.store.sqlite_driver import driver as sqlite3
 from tests.projections.ledgers import Keys, keys_in
 from tests.raw_sql import as_dicts, edit_rows, sql
@@ -51,16 +51,16 @@ def test_a_revocation_that_is_hidden_from_the_index_of_versions_is_found(keys: K
     with keys_in(keys.data_dir) as again:
         # What decision 9 says of an older row whose newer events nobody sees.
         assert again.verify(made.token) is Code.VALID
-    findings = attest(keys.database, notes=[], keys=None, now=keys.now).findings
+    findings = check_integrity(keys.database, notes=[], keys=None, now=keys.now).findings
     (found,) = [each for each in findings if each.about == "schema"]
     assert found.name == "the table events"
     assert _INDEX in found.wrong
     assert "REINDEX events" in found.remedy
     sql(keys.address, "REINDEX events")
-    again_found = attest(keys.database, notes=[], keys=None, now=keys.now).findings
+    again_found = check_integrity(keys.database, notes=[], keys=None, now=keys.now).findings
     assert {each.about for each in again_found} == {"projection"}
 
 
 def test_sound_indexes_are_not_found(keys: Keys) -> None:
     keys.create()
-    assert attest(keys.database, notes=[], keys=None, now=keys.now).findings == ()
+    assert check_integrity(keys.database, notes=[], keys=None, now=keys.now).findings == ()

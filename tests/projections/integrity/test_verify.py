@@ -17,7 +17,7 @@ from projections.audit_log.checkpoint_table import store_note
 from projections.audit_log.fork import fork
 from projections.integrity.entries_check import LogCheck, extent_of
 from projections.integrity.findings import MAX_FINDINGS, About, Findings
-from projections.integrity.verify import Attestation, attest
+from projections.integrity.verify import IntegrityReport, check_integrity
 from projections.rebuild.rebuild import rebuild
 from projections.store.database import Database
 from projections.store.schema import events
@@ -111,12 +111,12 @@ def outside(lived: tuple[Path, list[str], list[str]]) -> list[str]:
     return lived[2]
 
 
-def attested(place: Path, notes: list[str] | None = None) -> Attestation:
+def attested(place: Path, notes: list[str] | None = None) -> IntegrityReport:
     with closing_database(place) as database:
-        return attest(database, notes=notes or [], keys=[signing_key(place).verifier_key])
+        return check_integrity(database, notes=notes or [], keys=[signing_key(place).verifier_key])
 
 
-def named(attestation: Attestation, about: About) -> list[str]:
+def named(attestation: IntegrityReport, about: About) -> list[str]:
     return [finding.name for finding in attestation.findings if finding.about == about]
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_found_whatever_happens_to_keys(
             keys.opened.signer.sign()
             history.play(commands[half:])
             keys.opened.signer.sign()
-            attestation = attest(
+            attestation = check_integrity(
                 keys.database,
                 notes=notes_in(keys.opened.signer.path),
                 keys=[keys.opened.signer.key.verifier_key],
@@ -189,7 +189,7 @@ class TestSoundLedgers:
             # It would fail if the attestation held a transaction while it pauses.
             keys.rename(keys.create().key_id, "meanwhile")
 
-        attestation = attest(keys.database, notes=[], keys=[], pause=write_on)
+        attestation = check_integrity(keys.database, notes=[], keys=[], pause=write_on)
         assert attestation.findings == ()
         assert writes >= 5
         assert attestation.events == 9
@@ -202,8 +202,8 @@ class TestSoundLedgers:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            attest(keys.database, notes=[], keys=[], pause=stop)
-        assert attest(keys.database, notes=[], keys=[]).found == 0
+            check_integrity(keys.database, notes=[], keys=[], pause=stop)
+        assert check_integrity(keys.database, notes=[], keys=[]).found == 0
 
 
 class TestForks:
@@ -385,13 +385,13 @@ class TestEvents:
         seal_events(place)
         make_views_anew(place)
         attestation = attested(place)
-        assert any("one half of the rotation" in each.wrong for each in attestation.findings)
+        assert any("only one of its two events" in each.wrong for each in attestation.findings)
 
     def test_more_findings_than_anybody_reads_are_counted(self, keys: Keys) -> None:
         for number in range(MAX_FINDINGS + 5):
             keys.create(f"{number}")
         rewrite(keys.address, "entries", "entry", lambda line: line + b" ")
-        attestation = attest(keys.database, notes=[], keys=[])
+        attestation = check_integrity(keys.database, notes=[], keys=[])
         assert len(attestation.findings) == MAX_FINDINGS
         assert attestation.not_listed == 5
         assert attestation.found == MAX_FINDINGS + 5

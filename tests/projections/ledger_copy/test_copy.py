@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event
 
 from domain.errors import PoisonEvent
 from projections.audit_log.checkpoint_file import notes_in
-from projections.integrity.verify import attest
+from projections.integrity.verify import check_integrity
 from projections.ledger_copy.copy import BESIDE_EVENTS, CopyRunning, copy_ledger
 from projections.ledger_copy.verify_copy import CopyDiffers, CopyRefused
 from projections.store.database import open_database
@@ -148,7 +148,7 @@ def test_life_goes_on_in_a_copy_where_it_was(
         keys.rename(made.key_id, "at home")
         keys.opened.signer.sign()
         opened = keys.opened
-        attestation = attest(
+        attestation = check_integrity(
             keys.database,
             notes=notes_in(opened.signer.path),
             keys=[opened.signer.key.verifier_key],

@@ -12,7 +12,7 @@ from projections.queries.access_report import (
     Access,
     Review,
     Selection,
-    accesses,
+    list_access,
     reviewed,
 )
 from projections.store.last_uses import minute_of
@@ -32,7 +32,7 @@ def told(
 ) -> list[Access]:
     with keys.database.read() as connection:
         return list(
-            accesses(
+            list_access(
                 connection,
                 selection,
                 at=at or keys.now,

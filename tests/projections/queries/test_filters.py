@@ -99,7 +99,7 @@ def test_the_filters_mean_in_sql_what_they_mean_in_python_on_every_page(
     seed: int,
     looked_at: int,
 ) -> None:
-    monkeypatch.setattr("projections.queries.keys_now._LOOKED_AT", looked_at)
+    monkeypatch.setattr("projections.queries.keys_now._TESTED_ONE_BY_ONE", looked_at)
     chance = random.Random(seed)
     for number in range(40):
         made = keys.create(f"{number}", lives=chance.choice([None, HOUR]))
@@ -152,7 +152,7 @@ def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters
 def test_rare_unused_keys_are_looked_for_in_the_order_of_both_tables(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, filters: Filters
 ) -> None:
-    monkeypatch.setattr("projections.queries.keys_now._LOOKED_AT", 0)
+    monkeypatch.setattr("projections.queries.keys_now._TESTED_ONE_BY_ONE", 0)
     keys.verify(keys.create().token)
     flush(keys)
     *_, rest = plans(keys, lambda: listed(keys, filters))

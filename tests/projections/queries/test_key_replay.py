@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from domain.errors import DamagedHistory, Invalid
 from domain.key_ledger import Changes
-from projections.queries.key_replay import history_in_pack, lived
+from projections.queries.key_replay import history_in_pack, replayed
 from projections.store.events import read_history
 from projections.views import entries
 from tests.conftest import NOON, SettableClock
@@ -30,7 +30,7 @@ def test_a_key_is_told_after_each_event(keys: Keys, clock: SettableClock) -> Non
     keys.expire_due()
     keys.revoke(made.key_id, reason="tidied up")
     with keys.database.read() as connection:
-        moments = list(lived(read_history(connection, made.key_id, after=0, limit=10)))
+        moments = list(replayed(read_history(connection, made.key_id, after=0, limit=10)))
     assert [(key.version, key.status, key.name) for _, key in moments] == [
         (1, "active", "first"),
         (2, "active", "second"),
@@ -53,8 +53,10 @@ def test_store_pack_and_key_list_tell_the_same(empty_ledger: Path, commands: lis
             with keys.database.read() as connection:
                 pack = a_pack(Path(folder), entries_in(connection))
                 for made, workspace in history.made:
-                    stored = list(lived(read_history(connection, made.key_id, after=0, limit=99)))
-                    packed = list(lived(history_in_pack(pack, made.key_id)))
+                    stored = list(
+                        replayed(read_history(connection, made.key_id, after=0, limit=99))
+                    )
+                    packed = list(replayed(history_in_pack(pack, made.key_id)))
                     assert [_without_place(key) for _, key in stored] == [
                         _without_place(key) for _, key in packed
                     ]
@@ -90,7 +92,7 @@ def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: bytes) -> None:
 def test_a_life_that_begins_in_the_middle_cannot_be_told(tmp_path: Path) -> None:
     pack = a_pack(tmp_path, [a_line("Renamed", 2, name="x")])
     with pytest.raises(DamagedHistory, match="the event at 0 cannot be replayed"):
-        list(lived(history_in_pack(pack, FIRST_KEY)))
+        list(replayed(history_in_pack(pack, FIRST_KEY)))
 
 
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:

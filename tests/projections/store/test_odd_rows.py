@@ -4,7 +4,7 @@ import pytest
 
 from api.composition import OpenLedger
 from domain.errors import HistoryInDoubt
-from projections.integrity.verify import attest
+from projections.integrity.verify import check_integrity
 from tests.projections.ledgers import Keys, keys_in
 from tests.raw_sql import sql
 
@@ -25,7 +25,7 @@ def test_a_view_whose_state_cannot_be_read_is_made_anew(keys: Keys, column: str)
     sql(keys.address, f"UPDATE projection_states SET {column} = x'ff'")  # noqa: S608 - ours
     with keys_in(keys.data_dir) as again:
         assert again.show(made.key_id).version == 1
-        assert attest(again.database, notes=[], keys=None, now=again.now).findings == ()
+        assert check_integrity(again.database, notes=[], keys=None, now=again.now).findings == ()
 
 
 def test_a_checkpoint_whose_size_is_no_number_stops_changes(keys: Keys) -> None:

@@ -29,7 +29,7 @@ from domain.key_ids import to_uuid
 from domain.key_ledger import Changes, Idempotency
 from domain.times import from_text, to_text
 from domain.verifiers import CHEAPEST
-from projections.integrity.verify import attest
+from projections.integrity.verify import check_integrity
 from projections.queries.key_summary import ListedKey
 from projections.rebuild.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
@@ -288,7 +288,7 @@ def test_an_old_database_without_a_checkpoint_is_sealed_by_the_command_alone(
     with old.opened() as keys:
         old.check_answers(keys)
         assert differing_rows(keys) == {}
-        assert attest(keys.database, notes=[], keys=None).findings == ()
+        assert check_integrity(keys.database, notes=[], keys=None).findings == ()
         (newest,) = sql(keys.address, "SELECT topic FROM events ORDER BY id DESC LIMIT 1")
         assert newest == ("AuditLog.Resealed",)
 

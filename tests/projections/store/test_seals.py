@@ -17,7 +17,7 @@ from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.stored_form import EVENT_CLASSES
 from domain.tokens import Token, parse
-from projections.integrity.verify import attest
+from projections.integrity.verify import check_integrity
 from projections.rebuild.rebuild import rebuild
 from projections.store import seals
 from projections.store.schema import console_sessions, events, key_digests, metadata
@@ -50,7 +50,7 @@ def token_with(lookup_of: Made, secret_of: Made) -> str:
 
 
 def findings(keys: Keys) -> list[str]:
-    attestation = attest(keys.database, notes=[], keys=None)
+    attestation = check_integrity(keys.database, notes=[], keys=None)
     return [f"{each.about} {each.wrong}" for each in attestation.findings]
 
 

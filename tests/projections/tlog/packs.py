@@ -12,7 +12,7 @@ from benchmarks.made_history import MadeHistory
 from domain.public_event import entry_of
 from projections.tlog.audit_pack import write_pack
 from projections.tlog.checkpoint import Checkpoint, sign_checkpoint
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.tlog.notes import SigningKey
 from projections.tlog.offline_verifier import Member, Report, directory, verify_pack
 
@@ -36,7 +36,7 @@ def checkpoint_notes(
     entries: Sequence[bytes], sizes: Iterable[int], *, key: SigningKey = KEY
 ) -> list[str]:
     """The notes that a ledger signs as it reaches these sizes."""
-    growth = Growth(0, lambda _nodes: [])
+    growth = CompactRange(0, lambda _nodes: [])
     notes = []
     for size in sizes:
         for entry in entries[growth.size : size]:

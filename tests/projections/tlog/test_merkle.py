@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from projections.tlog.merkle import (
     EMPTY_ROOT,
-    Growth,
+    CompactRange,
     Node,
     consistency_proof,
     hash_at,
@@ -180,7 +180,7 @@ def test_leaves_appended_in_bulk_are_stored_as_if_one_by_one(
     tree = StoredTree(entries)
     begun_at = min(begun_at, len(entries))
 
-    growth = Growth(begun_at, tree.read)
+    growth = CompactRange(begun_at, tree.read)
 
     assert [growth.append(entry) for entry in entries[begun_at:]] == tree.stored[begun_at:]
     assert growth.size == len(entries)

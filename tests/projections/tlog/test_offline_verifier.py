@@ -25,7 +25,7 @@ from domain.audit_log import Forked, fork_uuid
 from domain.errors import LedgerError
 from domain.public_event import entry_of
 from projections.tlog import offline_verifier
-from projections.tlog.merkle import Growth
+from projections.tlog.merkle import CompactRange
 from projections.tlog.notes import SigningKey, sign_note
 from projections.tlog.offline_verifier import FIXED_NAMES, MAX_FINDINGS, Tree, main
 from tests.domain.builders import ADA, NOON, PATIENT, a_credential, a_new_key
@@ -672,7 +672,7 @@ def lived(random: Random) -> list[bytes]:
 @given(st.lists(st.lists(st.binary(max_size=2), max_size=20), max_size=8))
 def test_the_verifiers_tree_is_the_ledgers(batches: list[list[bytes]]) -> None:
     """Two trees that share no code."""
-    tree, growth = Tree(), Growth(0, lambda _nodes: [])
+    tree, growth = Tree(), CompactRange(0, lambda _nodes: [])
     for batch in batches:
         tree.extend(batch)
         for entry in batch:

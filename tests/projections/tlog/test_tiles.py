@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.tlog.merkle import Growth, Node, hash_at, leaf_that_completes, root
+from projections.tlog.merkle import CompactRange, Node, hash_at, leaf_that_completes, root
 from projections.tlog.tiles import EntryBundle, HashTile, parse_tile_path
 from tests.domain.builders import PATIENT
 
@@ -20,7 +20,7 @@ class Log:
 
     def __init__(self, size: int) -> None:
         self.entries = [b"entry %d" % number for number in range(size)]
-        growth = Growth(0, self.read)
+        growth = CompactRange(0, self.read)
         self.stored = [growth.append(entry) for entry in self.entries]
         self.root = growth.root()
 
