@@ -4,13 +4,13 @@ import io
 import sys
 from collections.abc import Sequence
 
-from api.command_line.failures import INTERRUPTED, REFUSED, check_encoding, report
+from api.command_line.failures import FAILED, INTERRUPTED, check_encoding, report
 from api.command_line.output import OutputFailed, finish_output, keep_descriptors
 from api.command_line.root import root_command
 
 
 def main() -> None:
-    """Run the command that the process was started with, and exit with its code."""
+    """Run the command that the process was started with, and exit with its status."""
     keep_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0 done, 1 refused or found wrong, 2 called wrongly, 130 interrupted.
+        The exit status: 0 success, 1 failure or a finding, 2 usage error, 130 interrupted.
     """
     try:
         check_encoding(arguments)
@@ -52,5 +52,5 @@ def run(arguments: Sequence[str]) -> int:
 def _reported(error: OutputFailed, *, as_json: bool) -> int:
     """Say that output was lost, unless its reader did not want it; return the exit status."""
     if error.is_broken_pipe:
-        return REFUSED
-    return report(error, as_json=as_json) or REFUSED
+        return FAILED
+    return report(error, as_json=as_json) or FAILED

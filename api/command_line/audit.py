@@ -1,4 +1,4 @@
-"""``keyledger audit``: the history, its proof, and what follows from it."""
+"""``keyledger audit``: check, export and report the audit trail."""
 
 import typer
 
@@ -23,4 +23,4 @@ app.command("seal")(audit_seal.seal_ledger)
 
 @app.callback()
 def audit() -> None:
-    """Prove, check and report what happened."""
+    """Check, export and report the audit trail."""

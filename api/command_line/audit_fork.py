@@ -1,38 +1,32 @@
-"""``keyledger audit fork``: go on with a log that is not the one that was signed."""
+"""``keyledger audit fork``: start a new log after the signed one was lost."""
 
 import secrets
 from typing import Annotated
 
 import typer
 
-from api.command_line.confirmation import agreed, somebody_is_there
-from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.confirmation import check_terminal, confirm
 from api.command_line.local_ledger import local_caller, local_ledger
-from api.command_line.options import AsJson, DataDir
+from api.command_line.options import AsJson, DataDir, Yes
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
 from api.composition import OpenLedger
-from domain.errors import Invalid
 from domain.public_event import public_event
 from projections.audit_log.fork import fork
 from projections.views.registry import VIEWS
 
 Reason = Annotated[
-    str, typer.Option("--reason", help="Why; everybody who will ever read the log reads it.")
-]
-
-
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")
+    str, typer.Option("--reason", help="Reason; the audit log keeps it for all its readers.")
 ]
 
 
 def fork_log(
     reason: Reason, *, yes: Yes = False, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
-    """Begin a new log with what this ledger has, under another name and key, for all to see.
+    """Start a new log after the signed one was lost, with a new name and a new signing key.
 
-    To be called when changes are refused because the log is not the one that was signed, and that
-    one cannot be restored. Servers that are running have to be started anew afterwards.
+    Use it when the server refuses changes because the log is not the one that was signed, and
+    the signed log cannot be restored. The new log begins with the events of this ledger and
+    records the fork. Restart all servers afterwards.
     """
     with local_ledger(data_dir, as_json=as_json) as ledger:
         if not yes:
@@ -54,37 +48,30 @@ def fork_log(
         console.print(
             one_line(
                 f"The log {forked.previous_origin} ended at {forked.previous_size} signed entries."
-                f" It goes on as {forked.origin}."
+                f" The new log is {forked.origin}."
             ),
             soft_wrap=True,
         )
         console.print(f"Public key: {ledger.signer.key.verifier_key}", soft_wrap=True)
-        console.print("Give it to your auditors, and restart the servers.", soft_wrap=True)
+        console.print("Give this key to your auditors, and restart the servers.", soft_wrap=True)
 
 
 def _ask(ledger: OpenLedger) -> None:
-    """Let a person say once more that the log is to end here, and where the new one will be.
+    """Ask for confirmation, and say why a fork is needed and where the new key will be.
 
     Raises:
-        CommandFailed: nobody is there to be asked.
-        Exit: they do not want it.
+        CommandFailed: there is no terminal.
+        Exit: the answer is no.
     """
-    if not somebody_is_there():
-        raise CommandFailed(
-            CALLED_WRONGLY,
-            Invalid.code,
-            "this ends the log, and cannot be taken back; if it is meant, add --yes",
-        )
+    check_terminal()
     console = stderr_console()
     if ledger.signer.doubt is None:
         console.print("The log agrees with its checkpoints: no fork is needed.", soft_wrap=True)
     else:
-        console.print(one_line(f"Now changes are refused: {ledger.signer.doubt}"), soft_wrap=True)
+        console.print(one_line(f"Changes are refused: {ledger.signer.doubt}"), soft_wrap=True)
     folder = ledger.settings.signing_key_path.parent
     question = (
-        f"End this log, and go on with a new one, whose key will be in {folder}? Servers that have"
-        " the old key will refuse changes, and it cannot be taken back."
+        f"End this log and start a new one with a new key in {folder}? Servers with the old key"
+        " will refuse changes. This cannot be undone."
     )
-    if not agreed(one_line(question)):
-        console.print("nothing was changed", soft_wrap=True)
-        raise typer.Exit(REFUSED)
+    confirm(question)

@@ -1,4 +1,4 @@
-"""``keyledger audit export`` and ``verify-pack``: the history in a file, and what it proves."""
+"""``keyledger audit export`` and ``verify-pack``: audit packs, and their offline verification."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Connection
 
-from api.command_line.failures import REFUSED, CommandFailed
+from api.command_line.failures import FAILED, CommandFailed
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
@@ -29,20 +29,20 @@ _SOON = timedelta(days=30)
 _LONG = timedelta(days=90)
 _COLUMNS = (
     Column("WHERE", wraps=True),
-    Column("WHAT IS WRONG", wraps=True),
+    Column("PROBLEM", wraps=True),
     Column("WHAT TO DO", wraps=True),
 )
 
-PackFile = Annotated[Path, typer.Argument(metavar="PACK", help="The pack, a ZIP file.")]
+PackFile = Annotated[Path, typer.Argument(metavar="PACK", help="Audit pack, a ZIP file.")]
 
 
 def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Write the whole signed history into a file that is checked without the ledger.
+    """Export the signed log to an audit pack, a ZIP file that can be verified offline.
 
-    With it go the keys as they are now, and what an access review should look at.
+    The pack also has the current keys and lists for an access review.
     """
     with local_ledger(data_dir, as_json=as_json) as ledger:
-        # What came last is to be in it; and a log in doubt is not to be vouched for.
+        # The newest events belong into the pack, and no pack is made of a log in doubt.
         ledger.signer.sign()
         signed = ledger.signer.check_log().last
         public_key = str(ledger.signer.key.verifier_key)
@@ -64,7 +64,7 @@ def export(pack: PackFile, *, data_dir: DataDir = None, as_json: AsJson = False)
     console = stdout_console()
     entries = f"{checkpoint.size:,} {'entry' if checkpoint.size == 1 else 'entries'}"
     console.print(one_line(f"{pack}: {entries}"), soft_wrap=True)
-    console.print(f"public key, to be given by another way: {public_key}", soft_wrap=True)
+    console.print(f"Public key, to send separately: {public_key}", soft_wrap=True)
 
 
 def check_pack(
@@ -73,17 +73,18 @@ def check_pack(
     public_key: Annotated[
         str,
         typer.Option(
-            help="The ledger's public key, NAME+KEYID+BASE64, or a file with it; not the pack's.",
+            help="Public key of the ledger, NAME+KEYID+BASE64, or a file with it. Get it from the"
+            " ledger's owner, not from the pack.",
             metavar="KEY|FILE",
         ),
     ],
     previous: Annotated[
         Path | None,
-        typer.Option(help="Checkpoints that you kept from earlier.", metavar="FILE"),
+        typer.Option(help="Earlier checkpoints that you have kept.", metavar="FILE"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a pack, with a public key and nothing else; exit with 1 if anything is wrong."""
+    """Verify an audit pack offline, with a public key. The exit status is 1 on findings."""
     key = _public_key(public_key)
     kept = None if previous is None else _text_of("previous", previous)
     try:
@@ -95,22 +96,22 @@ def check_pack(
     else:
         _write(stdout_console(), report, kept=kept is not None)
     if report.findings:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(FAILED)
 
 
 def _check_sound(written: Path, public_key: str) -> None:
-    """Refuse a pack in which its own verifier finds something wrong.
+    """Verify a new pack.
 
     Raises:
-        CommandFailed: it does.
+        CommandFailed: there are findings.
     """
     report = verify_pack(written, public_key=public_key)
     if report.findings:
         first = report.findings[0]
         raise CommandFailed(
-            REFUSED,
+            FAILED,
             HistoryInDoubt.code,
-            f"no sound pack can be made of this log: {first.where}: {first.wrong};"
+            f"this log cannot be exported: {first.where}: {first.wrong};"
             " run: keyledger audit verify",
         )
 
@@ -125,13 +126,13 @@ def _reports(connection: Connection, now: datetime) -> Mapping[str, Iterable[byt
 
 
 def _check_new(path: Path) -> None:
-    """Refuse to write over a file.
+    """Refuse to overwrite a file.
 
     Raises:
-        CommandFailed: there is one already.
+        CommandFailed: the file exists.
     """
     if path.exists():
-        raise CommandFailed(REFUSED, "FILE_EXISTS", f"{path} is there already; name another file")
+        raise CommandFailed(FAILED, "FILE_EXISTS", f"{path} exists already: name another file")
 
 
 def _public_key(given: str) -> str:
@@ -139,7 +140,7 @@ def _public_key(given: str) -> str:
         return PublicKey(given.strip()).text
     except ValueError as error:
         if not Path(given).exists():
-            raise Invalid("public_key", f"{error}; or name a file with it") from None
+            raise Invalid("public_key", f"{error}; give the key or a file with it") from None
     try:
         return PublicKey(_text_of("public_key", Path(given)).strip()).text
     except ValueError as error:
@@ -150,7 +151,7 @@ def _text_of(field: str, path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise Invalid(field, f"{path} is no text in UTF-8") from None
+        raise Invalid(field, f"{path} is not UTF-8 text") from None
 
 
 def _exported(pack: Path, checkpoint: Checkpoint, public_key: str) -> dict[str, object]:
@@ -199,7 +200,7 @@ def _write(console: Console, report: Report, *, kept: bool) -> None:
     console.print(Text.assemble(seen, verdict), soft_wrap=True)
     if not kept:
         console.print(
-            "No earlier checkpoint was given (--previous), so that nothing is said about whether"
-            " the ledger's owner has signed another history before.",
+            "Without an earlier checkpoint (--previous) this cannot show whether the ledger's"
+            " owner has signed another history before.",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""``keyledger audit replay``: a key's life from its events, and what it was after each."""
+"""``keyledger audit replay``: the state of a key after each of its events."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,25 +38,28 @@ def replay(
     key_id: KeyId,
     *,
     pack: Annotated[
-        Path | None, typer.Option(help="Read the events from this audit pack.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Audit pack to read the events from, instead of the ledger.", metavar="FILE"
+        ),
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold a key's events one by one, and tell what it was after each.
+    """Show the state of a key after each of its events, oldest event first.
 
-    With a pack no ledger is needed; verify-pack tells whether the pack can be believed.
+    With --pack no ledger is needed. Verify the pack first: keyledger audit verify-pack.
     """
     if pack is not None:
         moments = list(replayed(history_in_pack(pack, key_id)))
         if not as_json and moments:
-            told = "not checked by this; that is done by: keyledger audit verify-pack"
-            stderr_console().print(one_line(f"pack: {pack}, {told}"), style="dim", soft_wrap=True)
+            hint = "not verified here; verify it with: keyledger audit verify-pack"
+            stderr_console().print(one_line(f"pack: {pack}, {hint}"), style="dim", soft_wrap=True)
     else:
         with local_ledger(data_dir, as_json=as_json) as ledger:
             moments = list(replayed(_history(ledger.database, key_id)))
     if not moments:
-        raise KeyNotFound(f"there is no event of a key {key_id[:60]}")
+        raise KeyNotFound(f"no events of the key {key_id[:60]}")
     if as_json:
         place = "position" if pack is None else "leaf_index"
         write_json(page_as_json([_as_json(each, place) for each in moments], None))

@@ -1,4 +1,4 @@
-"""``keyledger audit report``: who could call at a time, and what an access review looks at."""
+"""``keyledger audit report``: keys with access at a given time, and lists for access reviews."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
-from api.command_line.moments import date, parse_duration, parse_time, readable
+from api.command_line.moments import TOO_LONG, date, parse_duration, parse_time, readable
 from api.command_line.options import AsJson, DataDir
 from api.command_line.output import standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console
@@ -50,7 +50,7 @@ _COLUMNS = (
 
 
 class Format(StrEnum):
-    """How a report is written."""
+    """Output format of a report."""
 
     TEXT = "text"
     CSV = "csv"
@@ -60,45 +60,48 @@ class Format(StrEnum):
 def report(
     *,
     at: Annotated[
-        str | None, typer.Option(help="As of this time; else as of now.", metavar="TIME")
+        str | None, typer.Option(help="Time of the report; without it, now.", metavar="TIME")
     ] = None,
     workspace: Annotated[
         str | None,
-        typer.Option(help="Only keys of this workspace; else of all.", metavar="NAME"),
+        typer.Option(
+            help="Only keys of this workspace; without it, keys of all workspaces.", metavar="NAME"
+        ),
     ] = None,
     review: Annotated[
-        Review | None, typer.Option(help="Only keys that a review should look at.")
+        Review | None, typer.Option(help="Only keys that an access review should examine.")
     ] = None,
     within: Annotated[
-        str, typer.Option(help="With --review expiring: how soon they end.", metavar="DURATION")
+        str,
+        typer.Option(
+            help="With --review expiring: time until the keys expire.", metavar="DURATION"
+        ),
     ] = "30d",
     since: Annotated[
         str | None,
-        typer.Option(help="With --review unused: since when they were not used.", metavar="TIME"),
+        typer.Option(help="With --review unused: time of the last use.", metavar="TIME"),
     ] = None,
     older_than: Annotated[
         str,
-        typer.Option(
-            help="With --review rotated-late: how old their secret is.", metavar="DURATION"
-        ),
+        typer.Option(help="With --review rotated-late: age of the secret.", metavar="DURATION"),
     ] = "90d",
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TEXT,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TEXT,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell who could call: the active keys, what they may do, who made and last changed them."""
+    """Report active keys: their scopes, and who created and last changed them."""
     form = Format.JSON if as_json else form
     if workspace is not None:
         checked_workspace(workspace)
     past = None if at is None else parse_time("at", at)
     if past is not None and review in {"unused", "never-used"}:
-        raise Invalid("at", f"of the past it is not known what was used; leave it out of {review}")
+        raise Invalid("at", f"past uses are not recorded: leave out --at with --review {review}")
     spans = parse_duration("within", within), parse_duration("older_than", older_than)
     begin = None if since is None else parse_time("since", since)
     with local_ledger(data_dir, as_json=form is not Format.TEXT) as ledger:
         now = ledger.clock()
         if past is not None and past > now:
-            raise Invalid("at", f"nobody knows the future; give a time up to {to_text(now)}")
+            raise Invalid("at", f"the time is in the future: use a time up to {to_text(now)}")
         when = past or now
         selection = _selection(review, when, spans, begin)
         with ledger.database.read() as connection:
@@ -121,7 +124,7 @@ def _selection(
         return reviewed(review, at, within=within, since=since, older_than=older_than)
     except OverflowError:
         field = "within" if review == "expiring" else "older_than"
-        raise Invalid(field, "that is longer than time is known to go on") from None
+        raise Invalid(field, TOO_LONG) from None
 
 
 def _write_text(found: Iterator[Access], at: datetime, review: Review | None) -> None:
@@ -131,7 +134,7 @@ def _write_text(found: Iterator[Access], at: datetime, review: Review | None) ->
         count += len(page)
         _write_page(console, page)
     keys = f"{count:,} active {'key' if count == 1 else 'keys'}"
-    about = f", review {review}" if review else ""
+    about = f", review `{review}`" if review else ""
     stderr_console().print(f"{keys} as of {readable(at)}{about}", soft_wrap=True)
 
 
@@ -160,7 +163,7 @@ def _write_csv(found: Iterator[Access], _at: datetime, _review: Review | None) -
 
 
 def _write_json(found: Iterator[Access], at: datetime, review: Review | None) -> None:
-    """Write a document of any length, a key to a line."""
+    """Write a JSON document with one key on each line."""
 
     def pieces() -> Iterator[bytes]:
         yield orjson.dumps({"as_of": to_text(at), "review": review})[:-1] + b',"data":['
@@ -172,7 +175,7 @@ def _write_json(found: Iterator[Access], at: datetime, review: Review | None) ->
 
 
 def _write_whole(pieces: Iterable[bytes]) -> None:
-    """Write a document to standard output once all of it is there, or nothing of it."""
+    """Write a document to standard output once it is complete; on an error write nothing."""
     with SpooledTemporaryFile(max_size=_IN_MEMORY) as document:
         for piece in pieces:
             document.write(piece)

@@ -7,8 +7,8 @@ from rich.console import Console
 from sqlalchemy import make_url
 
 from api.command_line.audit_verify import write_findings
-from api.command_line.confirmation import agreed, somebody_is_there
-from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.confirmation import check_terminal, confirm
+from api.command_line.failures import FAILED, CommandFailed
 from api.command_line.local_ledger import (
     check_is_there,
     checked_settings,
@@ -16,7 +16,7 @@ from api.command_line.local_ledger import (
     say_repaired,
     say_which_ledger,
 )
-from api.command_line.options import AsJson, DataDir
+from api.command_line.options import AsJson, DataDir, Yes
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import counted, one_line, stderr_console, stdout_console, write_json
 from api.composition import LedgerToSeal, opened_to_seal, utc_now
@@ -28,14 +28,13 @@ from projections.sealing.reseal import Proven, Record, events_not_sealed, seal_a
 from projections.views.registry import VIEWS
 
 Reason = Annotated[
-    str, typer.Option("--reason", help="Reason; it is recorded in the audit log for good.")
+    str, typer.Option("--reason", help="Reason; the audit log keeps it for all its readers.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="No confirmation; needed in scripts.")]
 WithoutCheckpoints = Annotated[
     bool,
     typer.Option(
         "--without-checkpoints",
-        help="No check against signed checkpoints, when the signing key is lost too. Run"
+        help="Skip the comparison with signed checkpoints, if the signing key is lost too. Run"
         " `keyledger audit fork` afterwards.",
     ),
 ]
@@ -59,7 +58,7 @@ def seal_ledger(
     """
     why = checked_reason(reason)
     if why is None:
-        raise Invalid("reason", "say why the ledger is sealed again")
+        raise Invalid("reason", "give a reason")
     settings = checked_settings(data_dir=data_dir)
     check_is_there(settings)
     if not as_json:
@@ -72,10 +71,10 @@ def seal_ledger(
         if attestation.findings:
             write_findings(stderr_console(), attestation.findings, attestation.not_listed)
             raise CommandFailed(
-                REFUSED,
+                FAILED,
                 "INTEGRITY_CHECK_FAILED",
-                f"the integrity check has {counted(attestation.found, 'finding')}; nothing was"
-                " sealed. Restore a backup without them",
+                f"the integrity check has {counted(attestation.found, 'finding')}, so nothing was"
+                " sealed: restore a backup without these findings",
             )
         _refuse_planted(ledger)
         _say_uncovered(ledger, attestation)
@@ -105,17 +104,17 @@ def seal_ledger(
 def _checked(
     ledger: LedgerToSeal, progress: ReplayProgress, *, without_checkpoints: bool
 ) -> IntegrityReport:
-    """Run the full integrity check, but for the seals, of which there are none to rely on.
+    """Run the full integrity check without the seals, which cannot be checked yet.
 
     Raises:
-        HistoryInDoubt: the log is not the one that was signed.
+        HistoryInDoubt: the log does not match its signed checkpoints.
     """
     if without_checkpoints:
         return check_integrity(ledger.database, notes=[], keys=None, progress=progress)
     try:
         ledger.signer.check_log()
     except HistoryInDoubt as error:
-        message = f"{error}. If the signing key is lost too, add --without-checkpoints"
+        message = f"{error}. If the signing key is lost too, use --without-checkpoints"
         raise HistoryInDoubt(message) from error
     return check_integrity(
         ledger.database,
@@ -126,25 +125,25 @@ def _checked(
 
 
 def _refuse_planted(ledger: LedgerToSeal) -> None:
-    """Refuse to seal events that somebody else wrote into a ledger whose secret is here.
+    """Refuse to seal events that the ledger did not write, if it is sealed with this secret.
 
     Raises:
-        CommandFailed: some events have right seals, and others have not.
+        CommandFailed: some events have valid seals, and others have not.
     """
     wrong = events_not_sealed(ledger.database, ledger.seals)
     if wrong:
         shown = ", ".join(map(str, wrong[:_SHOWN])) + (", …" if len(wrong) > _SHOWN else "")
         raise CommandFailed(
-            REFUSED,
+            FAILED,
             "INTEGRITY_CHECK_FAILED",
-            "the ledger is sealed with this machine's pepper, and"
-            f" {counted(len(wrong), 'event')}, at position {shown}, without a right seal: the"
-            " ledger did not write that. Nothing was sealed. Restore a backup without it",
+            "the ledger is already sealed with this machine's pepper, but"
+            f" {counted(len(wrong), 'event')} (position {shown}) without a valid seal: the ledger"
+            " did not write that. Nothing was sealed: restore a backup without it",
         )
 
 
 def _say_uncovered(ledger: LedgerToSeal, attestation: IntegrityReport) -> None:
-    """Say how much of the log nothing proves, also where nobody is asked."""
+    """Say how many events no signed checkpoint covers, also with ``--yes``."""
     uncovered = attestation.events - ledger.covered(attestation.events)
     covered = (
         f"{uncovered} of {counted(attestation.events, 'event')} are not covered by a signed"
@@ -152,23 +151,18 @@ def _say_uncovered(ledger: LedgerToSeal, attestation: IntegrityReport) -> None:
         if uncovered
         else "Signed checkpoints outside the database cover all events."
     )
-    _say(stderr_console(), f"The integrity check has no finding. {covered}")
+    _say(stderr_console(), f"The integrity check has no findings. {covered}")
 
 
 def _ask(ledger: LedgerToSeal) -> None:
     """Ask a person to confirm.
 
     Raises:
-        CommandFailed: nobody is there to be asked.
-        Exit: they do not want it.
+        CommandFailed: there is no terminal.
+        Exit: the answer is no.
     """
-    if not somebody_is_there():
-        raise CommandFailed(
-            CALLED_WRONGLY, Invalid.code, "nobody is there to confirm this: add --yes"
-        )
-    if not agreed(f"Seal all events with the secret {ledger.seals.secret_id}?"):
-        _say(stderr_console(), "nothing was changed")
-        raise typer.Exit(REFUSED)
+    check_terminal()
+    confirm(f"Seal all events with the secret {ledger.seals.secret_id}?")
 
 
 def _say(console: Console, text: str) -> None:

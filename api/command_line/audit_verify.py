@@ -1,4 +1,4 @@
-"""``keyledger audit verify``: is everything as it was when it was written?"""
+"""``keyledger audit verify``: the integrity check of the whole ledger."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from api.command_line.failures import REFUSED
+from api.command_line.failures import FAILED
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
@@ -29,26 +29,26 @@ from projections.integrity.verify import IntegrityReport
 
 _COLUMNS = (
     Column("WHERE", wraps=True),
-    Column("WHAT IS WRONG", wraps=True),
+    Column("PROBLEM", wraps=True),
     Column("WHAT TO DO", wraps=True),
 )
 
 
 def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Check every event, its entry and its key's life, the tree, checkpoints and projections.
+    """Run the integrity check: events, entries, key histories, tree, checkpoints, projections.
 
-    The ledger goes on serving meanwhile. Exits with 1 if anything is wrong.
+    The server can keep running. The exit status is 1 if there are findings.
     """
     schema: list[Finding] = []
     findings = Findings()
     try:
-        # Tables that were changed are found by the check, and do not keep it from looking.
+        # Changed tables are findings; the check goes on with the rest.
         with local_ledger(data_dir, as_json=as_json, on_schema=schema.extend) as ledger:
             try:
                 with ReplayProgress() as progress:
                     attestation = examine_ledger(ledger, findings, progress=progress)
             except BaseException:
-                # What was found until then is not lost by what ended it.
+                # Show what was found before the error.
                 if not as_json:
                     write_findings(stdout_console(), findings.listed, findings.not_listed)
                 raise
@@ -56,28 +56,28 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 write_json(attestation_as_json(attestation))
             else:
                 _write(stdout_console(), attestation)
-            # Only now: the database may be slow, or refuse.
+            # After the output, since the database may be slow or refuse.
             standard_output().flush()
             _record(ledger, attestation)
     except LedgerError:
-        # In tables of another shape nothing else can be checked.
+        # Nothing else can be checked in tables of another shape.
         refuse_schema(schema)
         raise
     if attestation.found:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(FAILED)
 
 
 def _record(ledger: OpenLedger, attestation: IntegrityReport) -> None:
-    """Record the result for the console and the metrics, or say on stderr why that failed."""
+    """Record the result for the console and the metrics; say on stderr if that failed."""
     try:
         keep_result(ledger, attestation)
     except LedgerUnavailable as error:
-        said = f"The result was not recorded in the database: {error}"
-        stderr_console().print(one_line(said), soft_wrap=True)
+        message = f"The result was not recorded in the database: {error}"
+        stderr_console().print(one_line(message), soft_wrap=True)
 
 
 def write_findings(console: Console, findings: Sequence[Finding], not_listed: int) -> None:
-    """Write what an integrity check has found, if anything."""
+    """Write the findings of an integrity check, if there are any."""
     if not findings:
         return
     rows = [
@@ -101,11 +101,10 @@ def _write(console: Console, attestation: IntegrityReport) -> None:
     if attestation.found:
         verdict = Text(counted(attestation.found, "finding"), "bold red")
     else:
-        verdict = Text("all is as it was written", "green")
+        verdict = Text("no findings", "green")
     console.print(Text.assemble(f"verified {seen}", verdict), soft_wrap=True)
     if not attestation.checkpoints:
         console.print(
-            "There is no checkpoint to compare with, so that another history in the place of this"
-            " one would not be noticed.",
+            "There is no checkpoint to compare with: a replaced history would not be noticed.",
             soft_wrap=True,
         )

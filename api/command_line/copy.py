@@ -1,4 +1,4 @@
-"""``keyledger copy``: the ledger into another database."""
+"""``keyledger copy``: copy the ledger to another database."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import make_url
 
-from api.command_line.failures import REFUSED, CommandFailed
+from api.command_line.failures import FAILED, CommandFailed
 from api.command_line.local_ledger import (
     checked_settings,
     database_path,
@@ -35,24 +35,24 @@ from projections.store.seals import Seals
 app = typer.Typer(add_completion=False)
 
 _NEXT = """\
-To move there:
-  1. stop all servers of this ledger, and call the same command again: it copies no more than \
-what was appended after position {report.extent.position}
+To move to the copy:
+  1. stop all servers of this ledger, and run the same command again: it copies the events after \
+position {report.extent.position}
 {roles}  {step}. set KEYLEDGER_DATABASE_URL={url}
-     and keep the folder {settings.data_dir}: its pepper, signing key and checkpoints serve the \
-new database as they did the old one
-  {after}. see that all is as it was written: keyledger audit verify
-  {last}. start the servers; who was signed in to the console signs in again
-The old database is as it was. Keep it as a backup, and use it no more: the signed checkpoints go \
-on with the new one, and would not agree with it.
+     and keep the folder {settings.data_dir}: the new database needs its pepper, signing key and \
+checkpoints
+  {after}. run the integrity check: keyledger audit verify
+  {last}. start the servers; console users have to sign in again
+The old database was not changed. Keep it as a backup, and do not use it for new changes: the \
+checkpoints continue with the new database and would not match the old one.
 """
 
 _ROLES = """\
   2. as a superuser of the new database, run docs/postgresql-roles.sql: it grants the servers' \
-role what it may do with the new tables
+role its privileges on the new tables
 """
 _SERVER_ROLE = "keyledger_server"
-"""The servers' role, as docs/postgresql-roles.sql calls it; a copy is made by the owner."""
+"""Role of the servers in docs/postgresql-roles.sql; the owner of the tables makes the copy."""
 
 
 @app.command()
@@ -62,18 +62,17 @@ def copy(
         str,
         typer.Option(
             help="URL of an empty database: sqlite:////absolute/path or"
-            " postgresql+psycopg://user@host/database, its password best in ~/.pgpass.",
+            " postgresql+psycopg://user@host/database. Keep the password in ~/.pgpass.",
             metavar="URL",
         ),
     ],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the ledger into another database, and prove that the copy is the same.
+    """Copy the ledger to another database, and verify the copy.
 
-    Nothing is written to the ledger, which may be in use. An interrupted copy goes on when the
-    same command is called again; called once more after the servers were stopped, it copies what
-    was appended meanwhile.
+    The ledger is not changed, and the server can keep running. Run the same command again to
+    resume an interrupted copy, or to copy what was appended since.
     """
     settings = checked_settings(data_dir=data_dir)
     try:
@@ -109,23 +108,23 @@ def _pepper(settings: Settings) -> Pepper:
 
 @contextmanager
 def _source(settings: Settings) -> Iterator[Database]:
-    """Open the ledger of the settings, unless to open it would change it."""
+    """Open the ledger of the settings, unless opening would change it."""
     url = make_url(settings.url)
     if not is_on_a_server(url):
         path = database_path(url)
         match kind_of_file(path):
             case "absent" | "empty":
                 message = (
-                    f"there is no ledger at {path}\nname its folder with --data-dir or"
-                    " KEYLEDGER_DATA_DIR, or its database with KEYLEDGER_DATABASE_URL"
+                    f"there is no ledger at {path}\nset --data-dir or KEYLEDGER_DATA_DIR to its"
+                    " folder, or KEYLEDGER_DATABASE_URL to its database"
                 )
-                raise CommandFailed(REFUSED, "LEDGER_NOT_FOUND", message)
+                raise CommandFailed(FAILED, "LEDGER_NOT_FOUND", message)
             case "rollback journal":
                 message = (
-                    f"{path} has another journal than a ledger's; open it with any other command"
-                    " first, such as keyledger projections status, which sets it"
+                    f"{path} does not use the write-ahead log: run any other command first, such as"
+                    " keyledger projections status, which turns it on"
                 )
-                raise CommandFailed(REFUSED, "LEDGER_NOT_FOUND", message)
+                raise CommandFailed(FAILED, "LEDGER_NOT_FOUND", message)
     with closing(open_database(url, settings.connection_limits)) as source:
         yield source
 
@@ -156,22 +155,22 @@ def _write(console: Console, report: CopyReport, settings: Settings) -> None:
     lines: list[Text | str] = [
         f"copied {counted(report.copied, 'event')} in {report.seconds:.2f} s to {report.target}",
         Text.assemble(
-            f"there are {counted(extent.events, 'event')}, the last at position"
-            f" {extent.position:,}, and {beside}; ",
-            ("the same on both sides, each event byte for byte", "green"),
+            f"{counted(extent.events, 'event')}, the last at position"
+            f" {extent.position:,}, and {beside}: ",
+            ("identical in both databases, each event byte for byte", "green"),
         ),
-        f"root of {extent.entries:,} entries on both sides: {b64encode(extent.root).decode()}",
+        f"root of {extent.entries:,} entries in both: {b64encode(extent.root).decode()}",
     ]
     if report.appended_since:
-        meanwhile = f"{counted(report.appended_since, 'event')} appended meanwhile: not in the copy"
-        lines.append(Text(meanwhile, "yellow"))
+        appended = f"{counted(report.appended_since, 'event')} appended since: not in the copy"
+        lines.append(Text(appended, "yellow"))
     lines += ["", *_next_steps(report, settings).splitlines()]
     for line in lines:
         console.print(line if isinstance(line, Text) else one_line(line), soft_wrap=True)
 
 
 def _next_steps(report: CopyReport, settings: Settings) -> str:
-    """Return what to do to move to the copy; servers get a URL with a role of their own."""
+    """Return the steps to move to the copy; the URL for servers names their own role."""
     url = make_url(report.target)
     on_server = is_on_a_server(url)
     if on_server:

@@ -1,4 +1,4 @@
-"""``keyledger doctor``: is everything as it should be, and if not, what to do."""
+"""``keyledger doctor``: diagnose the program, its files and its database."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from api.command_line.checks import Check, Result
 from api.command_line.database_checks import check_database, check_server
-from api.command_line.failures import REFUSED
+from api.command_line.failures import FAILED
 from api.command_line.file_checks import check_disk, check_folder, check_pepper
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import (
@@ -41,13 +41,13 @@ _COLUMNS = (
 
 @app.command()
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Check the program, the files and the database; change nothing."""
+    """Diagnose the program, its files and its database, without changing anything."""
     settings = checked_settings(data_dir=data_dir)
     if not as_json:
         say_which_ledger(make_url(settings.url))
     checks: Iterable[Check] = chain(
         [check_program(), check_python()],
-        # The files' modes are looked at before the database is opened, which makes more files.
+        # File modes come first, since opening the database makes more files.
         [check_folder(settings.data_dir), check_pepper(settings.pepper_path)],
         check_signing(settings.signing_key_path, settings.checkpoint_path),
         check_files(settings),
@@ -60,7 +60,7 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     else:
         _write(stdout_console(), found)
     if failed:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(FAILED)
 
 
 def _check_database(settings: Settings) -> Iterator[Check]:
@@ -86,6 +86,6 @@ def _write(console: Console, checks: Sequence[Check]) -> None:
     ]
     write_listing(console, _COLUMNS, rows)
     counts = Counter(check.result for check in checks)
-    told = ", ".join(f"{counts[result]} {result}" for result in _STYLES if counts[result])
+    summary = ", ".join(f"{counts[result]} {result}" for result in _STYLES if counts[result])
     worst = next(result for result in reversed(_STYLES) if counts[result])
-    console.print(f"\n{told}", style=_STYLES[worst], soft_wrap=True)
+    console.print(f"\n{summary}", style=_STYLES[worst], soft_wrap=True)

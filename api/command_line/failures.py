@@ -1,4 +1,4 @@
-"""How a command ends when it cannot do what it was asked to."""
+"""Error messages and exit statuses of commands that fail."""
 
 import sys
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from api.command_line.terminal import one_line, stderr_console, write_json
 from domain.errors import Invalid, LedgerError, LedgerUnavailable, PoisonEvent
 from domain.token_text import hide_tokens
 
-REFUSED = 1
-CALLED_WRONGLY = 2
+FAILED = 1
+USAGE_ERROR = 2
 INTERRUPTED = 130
 OUTPUT_FAILED = "OUTPUT_FAILED"
-_STILL_DONE = "what the command has changed stays changed; keyledger keys list shows the keys"
+_STILL_DONE = "changes of this command were kept; check with: keyledger keys list"
 
 
 class CommandFailed(Exception):
-    """A command cannot be done, for a reason that is the command line's own."""
+    """A command fails for a reason that only the command line knows."""
 
     def __init__(self, exit_code: int, code: str, detail: str) -> None:
-        """Say how the command ends, with a ``code`` for programs and a ``detail`` for people."""
+        """Set the exit status, a ``code`` for programs and a ``detail`` for people."""
         super().__init__(detail)
         self.exit_code = exit_code
         self.code = code
@@ -41,7 +41,7 @@ class _Failure:
 
 
 def check_encoding(arguments: Sequence[str]) -> None:
-    """Refuse arguments that are no text, for neither JSON nor the database can hold them.
+    """Refuse arguments that are not UTF-8: neither JSON nor the database can hold them.
 
     Raises:
         Invalid: an argument is not UTF-8.
@@ -50,19 +50,19 @@ def check_encoding(arguments: Sequence[str]) -> None:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            raise Invalid(f"argument {number}", "write it in UTF-8") from None
+            raise Invalid(f"argument {number}", "is not valid UTF-8: use UTF-8") from None
 
 
 def report(error: Exception, *, as_json: bool) -> int | None:
-    """Tell on standard error why a command failed.
+    """Write to standard error why a command failed.
 
     Returns:
-        The exit code; ``None``, and nothing was told, if the error is none that is expected.
+        The exit status; ``None``, with nothing written, if the error is not an expected one.
     """
     failure = _failure_of(error)
     if failure is None:
         return None
-    # Where standard error cannot be written either, the exit status has to be enough.
+    # If standard error cannot be written either, the exit status has to be enough.
     with suppress(OSError, AttributeError):
         _write(failure, as_json=as_json)
     return failure.exit_code
@@ -97,10 +97,10 @@ def _failure_of(error: Exception) -> _Failure | None:
 
 def _system_failure(error: OSError | OutputFailed) -> _Failure:
     if isinstance(error, OutputFailed):
-        detail = f"standard output could not be written: {error}"
-        return _Failure(REFUSED, OUTPUT_FAILED, detail, f"{detail}\n{_STILL_DONE}")
+        detail = f"cannot write to standard output: {error}"
+        return _Failure(FAILED, OUTPUT_FAILED, detail, f"{detail}\n{_STILL_DONE}")
     detail = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-    return _Failure(REFUSED, LedgerUnavailable.code, detail, detail)
+    return _Failure(FAILED, LedgerUnavailable.code, detail, detail)
 
 
 def _invalid(error: Invalid) -> _Failure:
@@ -108,26 +108,26 @@ def _invalid(error: Invalid) -> _Failure:
     hint = error.field if " " in error.field else option
     message = hide_tokens(error.message)
     members = {"errors": [{"field": error.field, "message": message}]}
-    return _Failure(CALLED_WRONGLY, error.code, str(error), f"{hint}: {error.message}", members)
+    return _Failure(USAGE_ERROR, error.code, str(error), f"{hint}: {error.message}", members)
 
 
 def _refusal(error: LedgerError) -> _Failure:
     detail = str(error)
     if isinstance(error, PoisonEvent):
-        return _Failure(REFUSED, error.code, detail, detail, {"position": error.position})
+        return _Failure(FAILED, error.code, detail, detail, {"position": error.position})
     if not isinstance(error, LedgerUnavailable):
-        return _Failure(REFUSED, error.code, detail, detail)
+        return _Failure(FAILED, error.code, detail, detail)
     cause = first_cause(error)
-    hints = [] if cause is None or cause in detail else [f"the cause: {cause}"]
-    hints.append("keyledger doctor looks for what is wrong")
+    hints = [] if cause is None or cause in detail else [f"cause: {cause}"]
+    hints.append("run keyledger doctor to find out why")
     for_people = "\n".join([detail, *hints])
-    return _Failure(REFUSED, error.code, detail, for_people, {"cause": cause})
+    return _Failure(FAILED, error.code, detail, for_people, {"cause": cause})
 
 
 def _usage(error: typer.TyperException) -> _Failure:
-    """Turn Typer's own complaints around; one without a text comes after a help page."""
+    """Reword Typer's own errors; one without a text comes after a help page."""
     detail = error.format_message().strip().rstrip(".")
     detail = detail[:1].lower() + detail[1:]
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f"\ntry: {context.command_path} --help"
-    return _Failure(CALLED_WRONGLY, Invalid.code, detail, detail and detail + hint)
+    return _Failure(USAGE_ERROR, Invalid.code, detail, detail and detail + hint)

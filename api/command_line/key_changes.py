@@ -1,4 +1,4 @@
-"""The commands that make, change and end keys."""
+"""The commands that create, update, rotate and revoke keys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from api.command_line.confirmation import agreed, somebody_is_there
-from api.command_line.failures import CALLED_WRONGLY, INTERRUPTED, REFUSED, CommandFailed
+from api.command_line.confirmation import check_terminal, confirm
+from api.command_line.failures import FAILED, INTERRUPTED, USAGE_ERROR, CommandFailed
 from api.command_line.key_display import write_key
 from api.command_line.key_queries import shown
 from api.command_line.local_ledger import local_caller, local_ledger
@@ -37,19 +37,19 @@ from projections.queries.key_summary import ListedKey
 
 def create(
     *,
-    name: Annotated[str, typer.Option(help="What the key is for, as in payments-api.")],
+    name: Annotated[str, typer.Option(help="Name of the key, such as payments-api.")],
     scopes: Scopes,
     workspace: Workspace = DEFAULT_WORKSPACE,
     expires_at: ExpiresAt = None,
     expires_in: ExpiresIn = None,
     prefix: Annotated[
         str | None,
-        typer.Option(help="What the token begins with.", show_default="KEYLEDGER_TOKEN_PREFIX"),
+        typer.Option(help="Token prefix.", show_default="KEYLEDGER_TOKEN_PREFIX"),
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key and show its token, this once."""
+    """Create a key and show its token, which is shown only once."""
     standard_output()
     with local_ledger(data_dir, as_json=as_json, may_make=True) as ledger:
         now = ledger.clock()
@@ -69,7 +69,7 @@ def rotate(
     key_id: KeyId,
     *,
     grace: Annotated[
-        str, typer.Option(help="How long the old key still works, as in 1h.", metavar="DURATION")
+        str, typer.Option(help="How long the old key still works, such as 1h.", metavar="DURATION")
     ] = "0s",
     expires_at: ExpiresAt = None,
     expires_in: ExpiresIn = None,
@@ -77,7 +77,7 @@ def rotate(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a key a successor, show the successor's token, and end the key after a grace period."""
+    """Replace a key: create a successor, show its token, and expire the old key after --grace."""
     standard_output()
     span = timedelta(0) if grace == "0" else parse_duration("grace", grace)
     ends = expires_at is not None or expires_in is not None
@@ -106,26 +106,27 @@ def update(
     name: Annotated[str | None, typer.Option(help="New name.")] = None,
     scopes: Annotated[
         list[str] | None,
-        typer.Option(help="New scopes, in place of all it has.", metavar="A:B,C:D"),
+        typer.Option(help="New scopes; they replace all scopes of the key.", metavar="A:B,C:D"),
     ] = None,
     expires_at: ExpiresAt = None,
     expires_in: ExpiresIn = None,
     never_expires: Annotated[
-        bool, typer.Option("--never-expires", help="The key has no end any more.")
+        bool, typer.Option("--never-expires", help="Remove the expiration time.")
     ] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a key's name, scopes or end: all that is asked for, or nothing."""
+    """Change the name, scopes or expiration time of a key: all given changes, or none."""
     ends = expires_at is not None or expires_in is not None
     if never_expires and ends:
-        raise Invalid("never_expires", "give it or another end, not both")
+        raise Invalid("never_expires", "leave out --expires-at and --expires-in")
     if not (ends or never_expires or name is not None or scopes):
         raise CommandFailed(
-            CALLED_WRONGLY,
+            USAGE_ERROR,
             Invalid.code,
-            "say what to change: --name, --scopes, --expires-at, --expires-in or --never-expires",
+            "nothing to change: use --name, --scopes, --expires-at, --expires-in or"
+            " --never-expires",
         )
     with local_ledger(data_dir, as_json=as_json) as ledger:
         now = ledger.clock()
@@ -148,20 +149,18 @@ def update(
 def revoke(
     key_id: KeyId,
     *,
-    reason: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
-    comment: Annotated[str | None, typer.Option(help="More about it.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason, on one line.")] = None,
+    comment: Annotated[str | None, typer.Option(help="Details, on one or more lines.")] = None,
     yes: Yes = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Disable a key at once and for ever; one that is revoked already stays as it is."""
+    """Revoke a key immediately and permanently."""
     with local_ledger(data_dir, as_json=as_json) as ledger:
         key = shown(ledger, workspace, key_id)
-        asks = not (yes or as_json or key.status == "revoked") and somebody_is_there()
-        if asks and not _is_meant(key):
-            stderr_console().print("nothing was changed", soft_wrap=True)
-            raise typer.Exit(REFUSED)
+        if not (yes or key.status == "revoked"):
+            _ask(key)
         ledger.ledger.revoke_key(
             key_id,
             workspace=workspace,
@@ -174,10 +173,10 @@ def revoke(
 
 
 def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json: bool) -> None:
-    """Write a new key and its token: the one time that the token is written anywhere.
+    """Write a new key and its token, which is written nowhere else.
 
     Raises:
-        CommandFailed: it could not be written.
+        CommandFailed: the token could not be written.
     """
     with _naming_the_key(issued.key_id, workspace):
         key = shown(ledger, workspace, issued.key_id)
@@ -187,16 +186,18 @@ def _write_issued(ledger: OpenLedger, workspace: str, issued: Issued, *, as_json
             return
         console = stdout_console()
         write_key(console, key, ledger.clock())
-        console.print("\nThe token is shown once; store it now:\n", style="bold", soft_wrap=True)
+        console.print(
+            "\nThe token is shown only once. Store it now:\n", style="bold", soft_wrap=True
+        )
         console.print(token, style="green", soft_wrap=True)
 
 
 @contextmanager
 def _naming_the_key(key_id: str, workspace: str) -> Iterator[None]:
-    """Say which key was made and what to do, if its token cannot be shown for any reason.
+    """Name the new key and the possible remedies if its token cannot be shown.
 
     Raises:
-        CommandFailed: it could not be shown.
+        CommandFailed: the token could not be shown.
     """
     try:
         yield
@@ -208,15 +209,15 @@ def _naming_the_key(key_id: str, workspace: str) -> Iterator[None]:
         raise _not_shown(key_id, workspace, str(error) or type(error).__name__) from error
 
 
-def _not_shown(key_id: str, workspace: str, why: str, exit_code: int = REFUSED) -> CommandFailed:
+def _not_shown(key_id: str, workspace: str, why: str, exit_code: int = FAILED) -> CommandFailed:
     options = f"{key_id} --workspace {workspace}"
     return CommandFailed(
         exit_code,
         "TOKEN_NOT_SHOWN",
-        f"the key {key_id} was made, but its token could not be shown: {one_line(why)}\n"
-        "nobody has the token, and it cannot be shown again; do one of these:\n"
-        f"for a key with a new token: keyledger keys rotate {options}\n"
-        f"to end the key: keyledger keys revoke {options}",
+        f"the key {key_id} was created, but its token could not be shown: {one_line(why)}\n"
+        "the token cannot be shown again; do one of these:\n"
+        f"to get a new token: keyledger keys rotate {options}\n"
+        f"to revoke the key: keyledger keys revoke {options}",
     )
 
 
@@ -228,7 +229,14 @@ def _write_changed(ledger: OpenLedger, workspace: str, key_id: str, *, as_json: 
         write_key(stdout_console(), key, ledger.clock())
 
 
-def _is_meant(key: ListedKey) -> bool:
+def _ask(key: ListedKey) -> None:
+    """Ask for confirmation.
+
+    Raises:
+        CommandFailed: there is no terminal.
+        Exit: the answer is no.
+    """
+    check_terminal()
     name = Text(one_line(key.name), style="bold")
     stderr_console().print(Text.assemble(name, f"  {key.key_id}"), soft_wrap=True)
-    return agreed("Revoke it? It stops working at once, for ever.")
+    confirm("Revoke this key? It stops working immediately, and this cannot be undone.")

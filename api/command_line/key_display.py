@@ -1,4 +1,4 @@
-"""How keys and their events look to people."""
+"""Tables and lines about keys and their events."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -35,7 +35,7 @@ _EVENT_COLUMNS = (
     Column("POSITION", right=True),
     Column("WHAT", wraps=True),
 )
-# Before that, "Never" would be a guess: a server writes uses down every now and then.
+# Before that, "Never" would be a guess: a server records uses at intervals.
 _USES_ARE_KNOWN_AFTER = timedelta(minutes=1)
 # For auditors, who have --json.
 _NOT_FOR_PEOPLE = frozenset({"verifier_sha256", "request_sha256", "lookup_id", "role"})
@@ -59,12 +59,12 @@ def write_keys(console: Console, keys: Sequence[ListedKey], now: datetime) -> No
 
 
 def write_key(console: Console, key: ListedKey, now: datetime) -> None:
-    """Write all that is to be said about one key."""
+    """Write the fields of one key."""
     write_record(console, _fields(key, now))
 
 
 def write_history(console: Console, history: Sequence[Recorded]) -> None:
-    """Write the events of a key's life."""
+    """Write the events of a key."""
     rows = [
         [
             Text(recorded.event.TOPIC.removeprefix("ApiKey."), style="bold"),

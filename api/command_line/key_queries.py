@@ -1,4 +1,4 @@
-"""The commands that ask about keys."""
+"""The commands that list and show keys."""
 
 from typing import Annotated
 
@@ -26,34 +26,40 @@ _HISTORY_BATCH = 500
 def list_(
     *,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    status: Annotated[Status | None, typer.Option(help="Only keys of this status.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only keys with this status.")] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", "-q", help="Occurs in the name, or begins the prefix or the id."),
+        typer.Option(
+            "--text",
+            "-q",
+            help="Only keys with this text in the name, or at the start of the prefix or the id.",
+        ),
     ] = None,
     scope: Annotated[
         str | None,
-        typer.Option(help="Only keys that may do all that this scope names.", metavar="A:B"),
+        typer.Option(help="Only keys whose scopes include this scope.", metavar="A:B"),
     ] = None,
-    created_by: Annotated[str | None, typer.Option(help="Id of the actor that made it.")] = None,
+    created_by: Annotated[
+        str | None, typer.Option(help="Only keys created by the actor with this id.")
+    ] = None,
     expires_before: Annotated[
-        str | None, typer.Option(help="Only keys that end before this.", metavar="TIME")
+        str | None, typer.Option(help="Only keys that expire before this time.", metavar="TIME")
     ] = None,
     unused_since: Annotated[
         str | None,
-        typer.Option(help="Only keys from before this, not used since.", metavar="TIME"),
+        typer.Option(help="Only keys created before this time and not used since.", metavar="TIME"),
     ] = None,
     never_used: Annotated[
         bool, typer.Option("--never-used", help="Only keys that were never used.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of keys.")] = 50,
     cursor: Annotated[
-        str | None, typer.Option(help="Where the list before this one ended.")
+        str | None, typer.Option(help="Cursor of the next page, as the previous page shows it.")
     ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the keys of a workspace, the newest first."""
+    """List the keys of a workspace, newest first."""
     filters = Filters(
         status=status,
         text=text,
@@ -83,7 +89,7 @@ def list_(
     else:
         stderr_console().print(f"no keys found in the workspace {workspace}", soft_wrap=True)
     if following is not None:
-        stderr_console().print(f"there are more: --cursor {following}", soft_wrap=True)
+        stderr_console().print(f"more keys: --cursor {following}", soft_wrap=True)
 
 
 def show(
@@ -109,7 +115,7 @@ def history(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what happened to a key, the oldest event first."""
+    """Show the history of a key, oldest event first."""
     with local_ledger(data_dir, as_json=as_json) as ledger:
         shown(ledger, workspace, key_id)
         events = _whole_history(ledger, key_id)

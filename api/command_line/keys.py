@@ -1,4 +1,4 @@
-"""``keyledger keys``: make, show, change and end keys."""
+"""``keyledger keys``: create, show, change and revoke keys."""
 
 import typer
 
@@ -16,4 +16,4 @@ app.command("revoke")(key_changes.revoke)
 
 @app.callback()
 def keys() -> None:
-    """Create, list, show, change, rotate and revoke keys."""
+    """Create, list, show, update, rotate and revoke keys."""

@@ -1,4 +1,4 @@
-"""The ledger on this machine, and who works on it."""
+"""Open the ledger of a command, and name the caller."""
 
 import os
 import pwd
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, make_url
 
-from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.failures import FAILED, USAGE_ERROR, CommandFailed
 from api.command_line.progress import ReplayProgress
 from api.command_line.terminal import one_line, stderr_console
 from api.composition import OnSchema, OpenLedger, opened_ledger
@@ -21,22 +21,22 @@ from projections.integrity.schema_check import refuse_schema
 from projections.store.database import SQLITE, open_database, url_without_passwords
 from projections.store.schema import has_ledger
 
-NO_LEDGER = "name its folder with --data-dir or KEYLEDGER_DATA_DIR, or make one: keyledger serve"
-NO_LEDGER_ON_SERVER = "name its database with KEYLEDGER_DATABASE_URL, or make one: keyledger serve"
+NO_LEDGER = "set --data-dir or KEYLEDGER_DATA_DIR to its folder, or create one: keyledger serve"
+NO_LEDGER_ON_SERVER = "set KEYLEDGER_DATABASE_URL to its database, or create one: keyledger serve"
 """What to do where there is no ledger."""
 
 
 def checked_settings(**given: object) -> Settings:
-    """Read the settings; options that were ``given`` outrank the environment.
+    """Read the settings; ``given`` options override environment variables.
 
     Raises:
-        CommandFailed: they cannot be used.
+        CommandFailed: a setting is not valid.
     """
     log_to_stderr()
     try:
         return read_settings(**given)
     except SettingsError as error:
-        raise CommandFailed(CALLED_WRONGLY, "INVALID_SETTINGS", str(error)) from None
+        raise CommandFailed(USAGE_ERROR, "INVALID_SETTINGS", str(error)) from None
 
 
 @contextmanager
@@ -48,17 +48,17 @@ def local_ledger(
     downgrade: bool = False,
     on_schema: OnSchema = refuse_schema,
 ) -> Iterator[OpenLedger]:
-    """Open the ledger of the settings, and say to people which one it is.
+    """Open the ledger of the settings, and print which one it is.
 
     Args:
-        may_make: make one where there is none. Only a command that adds to the ledger should: to
-            read a ledger that is not there is more likely a mistyped path than a wish.
+        may_make: create a ledger if there is none. Only for commands that add to the ledger: a
+            command that reads a missing ledger more likely got a mistyped path.
         downgrade: whether to replace the tables of views that a newer version has made.
-        on_schema: is called with what is wrong with the tables, and refuses it or returns.
+        on_schema: is called with the findings about the tables, and raises an error or returns.
 
     Raises:
-        CommandFailed: the settings cannot be used, or there is no ledger.
-        LedgerError: it cannot be opened.
+        CommandFailed: a setting is not valid, or there is no ledger.
+        LedgerError: the ledger cannot be opened.
     """
     settings = checked_settings(data_dir=data_dir)
     url = make_url(settings.url)
@@ -78,17 +78,17 @@ def local_ledger(
     ):
         yield ledger
         try:
-            # There may be no server that does it.
+            # No server may be running that signs.
             ledger.signer.sign()
         except LedgerError as error:
             stderr_console().print(one_line(f"no checkpoint was signed: {error}"), soft_wrap=True)
 
 
 def check_is_there(settings: Settings) -> None:
-    """Refuse settings that name no ledger.
+    """Check that the ledger of the settings exists.
 
     Raises:
-        CommandFailed: there is none.
+        CommandFailed: there is no ledger.
     """
     if _is_there(settings):
         return
@@ -96,14 +96,14 @@ def check_is_there(settings: Settings) -> None:
     on_server = is_on_a_server(url)
     where = url_without_passwords(url) if on_server else database_path(url)
     raise CommandFailed(
-        REFUSED,
+        FAILED,
         "LEDGER_NOT_FOUND",
         f"there is no ledger at {where}\n{NO_LEDGER_ON_SERVER if on_server else NO_LEDGER}",
     )
 
 
 def _is_there(settings: Settings) -> bool:
-    """Tell whether there is a ledger, without making one by looking."""
+    """Return whether there is a ledger, without creating one."""
     url = make_url(settings.url)
     if not is_on_a_server(url):
         return database_path(url).exists()
@@ -112,7 +112,7 @@ def _is_there(settings: Settings) -> bool:
 
 
 def is_on_a_server(url: URL) -> bool:
-    """Tell whether a database is no file of this machine."""
+    """Return whether a database is on a server, and not a file of this machine."""
     return url.get_backend_name() != SQLITE
 
 
@@ -122,7 +122,7 @@ def database_path(url: URL) -> Path:
 
 
 def say_which_ledger(url: URL) -> None:
-    """Tell people which database a command is about."""
+    """Print which database a command uses."""
     stderr_console().print(
         one_line(f"ledger: {url_without_passwords(url)}"), style="dim", soft_wrap=True
     )
@@ -134,10 +134,9 @@ def say_repaired(said: str) -> None:
 
 
 def local_caller() -> Caller:
-    """Return whoever runs the command; the machine's account says who, and no variable.
+    """Return the caller of a command, named by the operating system's account.
 
-    Who can write to the database's file can do anything to it, so that there is nothing that this
-    caller may not grant.
+    The caller holds all scopes: an account that can write to the database file needs no key.
     """
     number = os.getuid()
     try:

@@ -8,6 +8,7 @@ from domain import times
 from domain.errors import Invalid
 
 NEVER = "never"
+TOO_LONG = "the duration is too long: use a shorter one"
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -18,40 +19,41 @@ def parse_duration(field: str, text: str) -> timedelta:
     """Read a duration such as ``45s``, ``90m``, ``12h``, ``30d`` or ``2w``.
 
     Raises:
-        Invalid: it is none.
+        Invalid: the text is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise Invalid(field, "write a number and its unit, as in 45s, 90m, 12h, 30d or 2w")
+        raise Invalid(field, "use a number and a unit, such as 45s, 90m, 12h, 30d or 2w")
     try:
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
-        raise Invalid(field, "that is longer than time is known to go on") from None
+        raise Invalid(field, TOO_LONG) from None
 
 
 def parse_time(field: str, text: str) -> datetime:
     """Read a time with its offset from UTC; a date alone means midnight UTC.
 
     Raises:
-        Invalid: the text has another form.
+        Invalid: the text is not a time.
     """
     try:
         return times.from_text(times.with_time_of_day(text.strip()))
     except ValueError:
         raise Invalid(
             field,
-            "write a time with its offset, as in 2027-03-03T09:30:00Z, or a date, as in 2027-03-03",
+            "use a time with its offset, such as 2027-03-03T09:30:00Z, or a date, such as"
+            " 2027-03-03",
         ) from None
 
 
 def parse_end(expires_at: str | None, expires_in: str | None, *, now: datetime) -> datetime | None:
-    """Return the end that ``--expires-at`` or ``--expires-in`` asks for; ``None`` is never.
+    """Return the expiration time of ``--expires-at`` or ``--expires-in``; ``None`` is never.
 
     Raises:
-        Invalid: both are given, or one is wrong.
+        Invalid: both are given, or one is not valid.
     """
     if expires_at is not None and expires_in is not None:
-        raise Invalid("expires_in", "give it or --expires-at, not both")
+        raise Invalid("expires_in", "use --expires-in or --expires-at, not both")
     if expires_at is not None:
         return None if expires_at == NEVER else parse_time("expires_at", expires_at)
     if expires_in is None or expires_in == NEVER:
@@ -60,15 +62,15 @@ def parse_end(expires_at: str | None, expires_in: str | None, *, now: datetime) 
 
 
 def after(now: datetime, span: timedelta, *, field: str) -> datetime:
-    """Return the time that lies a span after now.
+    """Return the time that is a duration after now.
 
     Raises:
-        Invalid: no year has so many digits.
+        Invalid: the time is after the year 9999.
     """
     try:
         return now + span
     except OverflowError:
-        raise Invalid(field, "that is after the year 9999; write never") from None
+        raise Invalid(field, "the time is after the year 9999: use `never`") from None
 
 
 def readable(at: datetime) -> str:
@@ -87,9 +89,9 @@ def date(at: datetime) -> str:
 
 
 def from_now(at: datetime, now: datetime) -> str:
-    """Say how far off a time is, as in ``in 12 days`` or ``3 hours ago``."""
+    """Return the distance of a time from now, as in ``in 12 days`` or ``3 hours ago``."""
     seconds = abs((at - now).total_seconds())
-    # Two of a unit at least: 36 hours say more than 2 days, or than 1.
+    # At least two of a unit: "36 hours" is more precise than "2 days".
     name, length = next(
         ((name, length) for name, length in _NAMES if seconds >= 2 * length), _NAMES[-1]
     )

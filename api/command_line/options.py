@@ -11,28 +11,28 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Folder of the ledger.",
-        readable=False,  # whether it is comes out where the reason can be told
+        help="Data folder of the ledger.",
+        readable=False,  # the error of the command says more than Typer's
         show_default="KEYLEDGER_DATA_DIR, else ./keyledger-data",
     ),
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document, in the shapes of the HTTP API.")
+    bool, typer.Option("--json", help="Print JSON, in the same format as the HTTP API.")
 ]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", "-y", help="Do not ask. Nobody is asked where there is no terminal."),
+    typer.Option("--yes", "-y", help="Skip the confirmation; required in scripts."),
 ]
 Workspace = Annotated[
     str,
     typer.Option("--workspace", callback=checked_workspace, help="Workspace of the key."),
 ]
-KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="As in apikey_<uuid>.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, apikey_<uuid>.")]
 Scopes = Annotated[
     list[str],
     typer.Option(
         "--scopes",
-        help="What the key may do: resource:action with * for any, separated by commas.",
+        help="Scopes of the key, separated by commas: resource:action, with * for any.",
         metavar="A:B,C:D",
     ),
 ]
@@ -40,7 +40,8 @@ ExpiresAt = Annotated[
     str | None,
     typer.Option(
         "--expires-at",
-        help="Expiry time, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight UTC), or never.",
+        help="Expiration time of the key, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight UTC),"
+        " or `never`.",
         metavar="TIME",
     ),
 ]
@@ -48,12 +49,12 @@ ExpiresIn = Annotated[
     str | None,
     typer.Option(
         "--expires-in",
-        help="How long the key lives from now: 45s, 90m, 12h, 30d, 2w; or never.",
+        help="Lifetime of the key from now, such as 45s, 90m, 12h, 30d or 2w, or `never`.",
         metavar="DURATION",
     ),
 ]
 
 
 def split_scopes(given: list[str]) -> list[str]:
-    """Return the scopes of ``--scopes a:b,c:d``, which may come more than once."""
+    """Return the scopes of ``--scopes a:b,c:d``, which may be given more than once."""
     return [scope.strip() for each in given for scope in each.split(",")]

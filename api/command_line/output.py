@@ -18,16 +18,16 @@ _BROKEN_PIPE = os.strerror(errno.EPIPE)
 
 
 class OutputFailed(Exception):
-    """Standard output took no text, or not all of it; the message says why."""
+    """Standard output could not be written completely; the message says why."""
 
     @property
     def is_broken_pipe(self) -> bool:
-        """Whether its reader stopped reading, as ``head`` does, which is no trouble of ours."""
+        """Whether the reader stopped reading, as ``head`` does; this is not an error."""
         return str(self) == _BROKEN_PIPE
 
 
 class _Checked:
-    """A stream whose errors are raised as `OutputFailed`; all else is the stream's."""
+    """A stream whose errors are raised as `OutputFailed`."""
 
     def __init__(self, stream: IO[Any]) -> None:
         self._stream = stream

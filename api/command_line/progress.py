@@ -1,4 +1,4 @@
-"""How far a replay of the events has come, on a terminal."""
+"""Progress bars of replays, on a terminal."""
 
 from types import TracebackType
 from typing import Self
@@ -25,9 +25,9 @@ class _SpeedColumn(ProgressColumn):
 
 
 class ReplayProgress:
-    """Shows a bar for each projection that is replayed, with its speed and the time left.
+    """Show a bar for each projection that is replayed, with its speed and the time left.
 
-    It draws on standard error, only on a terminal, and leaves nothing behind.
+    The bars are drawn on standard error, only on a terminal, and are removed at the end.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class ReplayProgress:
         )
 
     def __call__(self, view: str, done: int, last: int) -> None:
-        """Take note that a view has come to a position."""
+        """Show that the replay of a view has reached a position."""
         if not self._shown or last == 0:
             return
         if view not in self._tasks:

@@ -1,4 +1,4 @@
-"""How projections and their replays look to people."""
+"""Tables and lines about projections and their replays."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,13 +26,13 @@ _DIFFERENCE_COLUMNS = (
     Column("KEY ID"),
     Column("PROBLEM"),
     Column("COLUMN"),
-    Column("LIVE", wraps=True),
-    Column("RIGHT", wraps=True),
+    Column("FOUND", wraps=True),
+    Column("EXPECTED", wraps=True),
 )
 
 
 def write_statuses(console: Console, statuses: Sequence[ProjectionStatus]) -> None:
-    """Write how far projections have come."""
+    """Write the status of projections."""
     rows = [
         [
             Text(status.name, style="bold"),
@@ -50,10 +50,10 @@ def write_statuses(console: Console, statuses: Sequence[ProjectionStatus]) -> No
 
 
 def write_rebuild(console: Console, report: ReplayReport) -> None:
-    """Write what a rebuild did, and what it put right."""
+    """Write the result of a rebuild."""
     count = f"{report.differing:,}"
     if report.differing:
-        found = Text(f"rows that differed from the events and are right now: {count}", "yellow")
+        found = Text(f"rows that differed from the events, now corrected: {count}", "yellow")
     else:
         found = Text("no row differed from the events", "green")
     wait = f"writers waited {report.locked_seconds * 1000:,.0f} ms"
@@ -62,7 +62,7 @@ def write_rebuild(console: Console, report: ReplayReport) -> None:
 
 
 def write_check(console: Console, report: ReplayReport) -> None:
-    """Write each row that a check found to differ, and what to do about it."""
+    """Write each row that differs from the events, and how to correct it."""
     if report.differences:
         rows = [row for difference in report.differences for row in _cells(difference)]
         write_listing(console, _DIFFERENCE_COLUMNS, rows)

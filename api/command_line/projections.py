@@ -1,4 +1,4 @@
-"""``keyledger projections``: how far they have come, making them anew, and checking them."""
+"""``keyledger projections``: status, rebuild and comparison of the projections."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from api.command_line.failures import CALLED_WRONGLY, REFUSED, CommandFailed
+from api.command_line.failures import FAILED, USAGE_ERROR, CommandFailed
 from api.command_line.local_ledger import local_ledger
 from api.command_line.options import AsJson, DataDir
 from api.command_line.progress import ReplayProgress
@@ -23,17 +23,17 @@ from projections.views.view import View
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of the projection.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the projection.")]
 
 
 @app.callback()
 def projections() -> None:
-    """Ask how far projections have come, rebuild them, and check them against the events."""
+    """Show, rebuild and check projections."""
 
 
 @app.command()
 def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Tell how far each projection has come."""
+    """Show the version, position and lag of each projection."""
     with local_ledger(data_dir, as_json=as_json) as ledger:
         statuses = projection_status(ledger.database)
     if as_json:
@@ -50,10 +50,10 @@ def rebuild(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a projection anew from the events; an interrupted rebuild goes on where it stopped."""
+    """Rebuild a projection from the events. An interrupted rebuild resumes where it stopped."""
     if every == (name is not None):
         raise CommandFailed(
-            CALLED_WRONGLY, Invalid.code, "name one projection, or give --all for all of them"
+            USAGE_ERROR, Invalid.code, "name one projection, or use --all for all of them"
         )
     views = VIEWS if name is None else (view_named(name),)
     with local_ledger(data_dir, as_json=as_json, on_schema=refuse_unless_rebuild_repairs) as ledger:
@@ -66,9 +66,9 @@ def rebuild(
 
 @app.command()
 def downgrade(data_dir: DataDir = None, *, as_json: AsJson = False) -> None:
-    """Return to this program's versions of the projections after a newer version was used.
+    """Replace the projections of a newer program version with the versions of this program.
 
-    Stop the servers of the newer version first: they can change nothing afterwards.
+    Stop the servers of the newer version first: they cannot make changes afterwards.
     """
     with local_ledger(data_dir, as_json=as_json, downgrade=True) as ledger:
         statuses = projection_status(ledger.database)
@@ -80,7 +80,7 @@ def downgrade(data_dir: DataDir = None, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(name: Name = None, *, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Compare projections, or one of them, with what the events say; exit with 1 if any differs."""
+    """Compare projections with the events. The exit status is 1 if a row differs."""
     views = VIEWS if name is None else (view_named(name),)
     with local_ledger(data_dir, as_json=as_json) as ledger:
 
@@ -89,7 +89,7 @@ def check(name: Name = None, *, data_dir: DataDir = None, as_json: AsJson = Fals
 
         reports = _replay(views, run, write_check, as_list=name is None, as_json=as_json)
     if any(report.differing for report in reports):
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(FAILED)
 
 
 def _replay(
@@ -100,7 +100,7 @@ def _replay(
     as_list: bool,
     as_json: bool,
 ) -> list[ReplayReport]:
-    """Run a replay of each view, and write each report as soon as it is there."""
+    """Replay each view, and write each report as soon as it is complete."""
     console = stdout_console()
     reports = []
     for view in views:

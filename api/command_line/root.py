@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-_EPILOG = "Exit codes: 0 done, 1 refused or found wrong, 2 called wrongly."
+_EPILOG = "Exit status: 0 success, 1 failure or a finding, 2 usage error."
 _MODULES = ("serve", "keys", "projections", "audit", "copy", "doctor")
 
 
@@ -72,7 +72,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """An API key ledger: every change to a key is an event that stays."""
+    """Manage API keys. Every change to a key is recorded as an event in a tamper-evident log."""
 
 
 def root_command() -> Any:  # noqa: ANN401 - the class is private to Typer

@@ -23,7 +23,7 @@ def serve(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the HTTP API."""
+    """Start the server: HTTP API and console."""
     settings = checked_settings(host=host, port=port, workers=workers, data_dir=data_dir)
     # No other command waits for the server's libraries, nor does the list of commands.
     from api.server.server import serve as serve_until_stopped  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Checks of what proves the history from outside the database: signing key and checkpoints."""
+"""Checks of the signing key and of the checkpoints outside the database."""
 
 import shlex
 import stat

@@ -1,4 +1,4 @@
-"""Writing to the terminal, and to what stands in its place when output is piped."""
+"""Write text and JSON to a terminal or a pipe."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ _HARMLESS = frozenset({"\u200d"})
 
 
 def stdout_console() -> Console:
-    """Return the console of what a command was asked for.
+    """Return the console for the output of a command.
 
     Raises:
         OutputFailed: there is no standard output. Writing to the console raises it, too.
@@ -25,12 +25,12 @@ def stdout_console() -> Console:
 
 
 def stderr_console() -> Console:
-    """Return the console of all else: what is done, how it goes, and what went wrong."""
+    """Return the console for messages, progress and errors."""
     return Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
 
 
 def one_line(text: object) -> str:
-    """Return a text so that it stays on its line and does nothing to the terminal."""
+    """Return a text with its control and format characters escaped, so that it stays on a line."""
     return "".join(
         character
         if unicodedata.category(character) not in _UNSAFE_CATEGORIES or character in _HARMLESS

@@ -302,7 +302,7 @@ def _command(everything: Everything) -> None:
         ("keys", "show", key_id),
         ("keys", "history", key_id),
         ("keys", "update", key_id, "--name", "named anew"),
-        ("keys", "revoke", key_id, "--reason", "leaked"),
+        ("keys", "revoke", key_id, "--yes", "--reason", "leaked"),
         ("projections", "status"),
         ("projections", "check"),
         ("projections", "rebuild", "--all"),

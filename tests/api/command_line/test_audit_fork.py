@@ -86,7 +86,7 @@ def test_after_a_fork_it_goes_on(
     forked = keyledger("audit", "fork", "--yes", "--reason", f"for good: {said}")
     assert forked.code == 0
     origin, *_ = (ledger / "checkpoints.txt").read_text().splitlines()
-    assert f"It goes on as {origin}." in forked.out
+    assert f"The new log is {origin}." in forked.out
     assert f"Public key: {origin}+" in forked.out
     assert "restart the servers" in forked.out
     assert keyledger(*CREATE).code == 0
@@ -97,15 +97,15 @@ def test_it_is_not_done_unless_it_is_meant(keyledger: Run, terminal: Run, ledger
     before = {file.name: file.read_bytes() for file in ledger.glob("[!k]*")}
     refused = keyledger("audit", "fork", "--reason", "by mistake", "--json")
     assert (refused.code, refused.out) == (2, "")
-    assert "add --yes" in refused.error["detail"]
+    assert "use --yes" in refused.error["detail"]
     asked = terminal("audit", "fork", "--reason", "by mistake", answer="n\n", columns=2000)
     assert asked.code == 1
     assert "entry 2 and all after it are gone" in asked.out
-    assert f"a new one, whose key will be in {ledger}?" in asked.out
+    assert f"a new one with a new key in {ledger}?" in asked.out
     assert "nothing was changed" in asked.out
     assert {file.name: file.read_bytes() for file in ledger.glob("[!k]*")} == before
     meant = terminal("audit", "fork", "--reason", "a drill", answer="y\n", columns=2000)
-    assert (meant.code, "It goes on as" in meant.out) == (0, True)
+    assert (meant.code, "The new log is" in meant.out) == (0, True)
 
 
 @pytest.mark.usefixtures("ledger")

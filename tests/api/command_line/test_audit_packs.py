@@ -169,7 +169,7 @@ class TestVerifyPack:
         )
         assert people.code == 0
         assert f"{exported['origin']}: 3 entries of 1 key, 3 checkpoints: sound" in people.out
-        assert "No earlier checkpoint was given" in people.out
+        assert "Without an earlier checkpoint (--previous)" in people.out
         assert list(elsewhere.iterdir()) == []
 
     def test_key_and_checkpoints_may_be_files(
@@ -203,10 +203,10 @@ class TestVerifyPack:
         ("given", "said"),
         [
             ({"--public-key": "nonsense"}, "--public-key: a public key is one line"),
-            ({"--public-key": "binary"}, "--public-key: binary is no text in UTF-8"),
+            ({"--public-key": "binary"}, "--public-key: binary is not UTF-8 text"),
             ({"--public-key": "empty"}, "--public-key: in empty: a public key is one line"),
             ({"--previous": "empty"}, "--previous: the previous checkpoint cannot be used"),
-            ({"--previous": "binary"}, "--previous: binary is no text"),
+            ({"--previous": "binary"}, "--previous: binary is not UTF-8 text"),
         ],
     )
     def test_what_is_given_wrongly_is_said(

@@ -98,13 +98,22 @@ def test_a_review_has_its_keys_alone(keyledger: Run, review: list[str], count: i
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--at", "yesterday"], "--at: write a time"),
-        (["--at", "9999-01-01T00:00:00Z"], "nobody knows the future"),
-        (["--at", "2001-01-01T00:00:00Z", "--review", "never-used"], "--at: of the past"),
+        (["--at", "yesterday"], "--at: use a time"),
+        (["--at", "9999-01-01T00:00:00Z"], "the time is in the future"),
+        (
+            ["--at", "2001-01-01T00:00:00Z", "--review", "never-used"],
+            "--at: past uses are not recorded",
+        ),
         (["--review", "unused"], "--since: say since when"),
-        (["--review", "expiring", "--within", "soon"], "--within: write a number"),
-        (["--review", "rotated-late", "--older-than", "999999999w"], "--older-than: that is"),
-        (["--review", "rotated-late", "--older-than", "999999d"], "--older-than: that is"),
+        (["--review", "expiring", "--within", "soon"], "--within: use a number"),
+        (
+            ["--review", "rotated-late", "--older-than", "999999999w"],
+            "--older-than: the duration is too long",
+        ),
+        (
+            ["--review", "rotated-late", "--older-than", "999999d"],
+            "--older-than: the duration is too long",
+        ),
         (["--review", "everything"], "review"),
         (["--workspace", "Not One"], "workspace"),
     ],

@@ -58,7 +58,7 @@ def test_a_planted_event_is_not_sealed_where_the_pepper_is_not_lost(
     sql(address_of(data_dir), "DELETE FROM ledger_secret")
     ended = keyledger(*SEAL)
     assert ended.code == 1
-    assert "1 event, at position 2, without a right seal" in ended.err
+    assert "1 event (position 2) without a valid seal" in ended.err
     assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(1,)]
 
 
@@ -84,7 +84,7 @@ def test_a_ledger_whose_signing_key_is_lost_too_is_sealed_without_checkpoints(
     (lost / "signing-key").unlink()
     refused = keyledger(*SEAL)
     assert refused.code == 1
-    assert "add --without-checkpoints" in refused.err
+    assert "use --without-checkpoints" in refused.err
 
     sealed = keyledger(*SEAL, "--without-checkpoints", "--json")
     assert sealed.code == 0, sealed.err

@@ -1,4 +1,4 @@
-"""``keyledger audit verify``: all is as it was written, or what is not."""
+"""``keyledger audit verify``: no findings in an unchanged ledger, and findings in a changed one."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from tests.raw_sql import sql
 
 
 def test_a_sound_ledger_ends_with_0(keyledger: Run, key_id: str) -> None:
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
 
     people = keyledger("audit", "verify")
     programs = keyledger("audit", "verify", "--json")
 
     assert (people.code, programs.code) == (0, 0)
     assert "verified 2 events of 1 key, 4 checkpoints" in people.out
-    assert "all is as it was written" in people.out
+    assert "no findings" in people.out
     document = programs.json
     assert list(document) == [
         "sound", "position", "events", "entries", "keys", "checkpoints", "root", "findings",
@@ -30,7 +30,7 @@ def test_a_sound_ledger_ends_with_0(keyledger: Run, key_id: str) -> None:
 def test_what_is_wrong_is_listed_and_ends_with_1(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     sql(address_of(data_dir), "UPDATE auth_lookup SET revoked = false")
     sql(address_of(data_dir), "UPDATE entries SET entry = '[red]x' WHERE leaf_index = 1")
 

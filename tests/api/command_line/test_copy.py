@@ -25,26 +25,26 @@ def url(tmp_path: Path) -> str:
 def test_people_are_told_what_was_copied_and_what_to_do_next(
     keyledger: Run, key_id: str, url: str, data_dir: Path
 ) -> None:
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     ended = keyledger("copy", "--to", url)
     assert ended.code == 0
     first, second, third, *rest = ended.out.splitlines()
     assert re.fullmatch(rf"copied 2 events in \d+\.\d\d s to {url}", first)
     assert second == (
-        "there are 2 events, the last at position 2, and 1 key digest, 0 last uses, 2 checkpoints,"
-        " 1 ledger secret; the same on both sides, each event byte for byte"
+        "2 events, the last at position 2, and 1 key digest, 0 last uses, 2 checkpoints,"
+        " 1 ledger secret: identical in both databases, each event byte for byte"
     )
-    assert re.fullmatch(r"root of 2 entries on both sides: [0-9A-Za-z+/]{43}=", third)
+    assert re.fullmatch(r"root of 2 entries in both: [0-9A-Za-z+/]{43}=", third)
     said = "\n".join(rest)
     assert f"set KEYLEDGER_DATABASE_URL={url}\n" in said
     assert f"keep the folder {data_dir}:" in said
-    assert "stop all servers of this ledger, and call the same command again" in said
+    assert "stop all servers of this ledger, and run the same command again" in said
     assert ended.err == f"ledger: sqlite:///{database_file(data_dir)}\n"
 
 
 def test_programs_get_one_document(keyledger: Run, key_id: str, url: str, data_dir: Path) -> None:
     assert keyledger("copy", "--to", url, "--json").code == 0
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     ended = keyledger("copy", "--to", url, "--json")
     assert (ended.code, ended.err) == (0, "")
     told = ended.json
@@ -74,7 +74,7 @@ def test_the_commands_go_on_with_the_copy_and_the_same_folder(
     keyledger("copy", "--to", url)
     monkeypatch.setenv("KEYLEDGER_DATABASE_URL", url)
     assert keyledger("keys", "show", key_id, "--json").json == before
-    assert keyledger("keys", "revoke", key_id).code == 0
+    assert keyledger("keys", "revoke", key_id, "--yes").code == 0
     assert keyledger("audit", "verify").code == 0
     # What was left behind is not what was signed since.
     monkeypatch.delenv("KEYLEDGER_DATABASE_URL")
@@ -129,7 +129,7 @@ def test_a_file_whose_journal_would_have_to_be_changed_is_left_as_it_is(
     before = database_file(data_dir).read_bytes()
     ended = keyledger("copy", "--to", url)
     assert ended.code == 1
-    assert "keyledger projections status, which sets it" in ended.err
+    assert "keyledger projections status, which turns it on" in ended.err
     assert database_file(data_dir).read_bytes() == before
 
 

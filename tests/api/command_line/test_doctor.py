@@ -199,7 +199,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_fails(
 ) -> None:
     assert checks(keyledger, code=0)["history"]["result"] == "ok"
     with_one_key = database.read_bytes()
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     assert "log of 2 entries" in checks(keyledger, code=0)["history"]["found"]
     # An older backup: the key that was revoked would live again.
     database.write_bytes(with_one_key)
@@ -211,7 +211,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_fails(
 
 def test_keys_are_counted_and_not_what_happened_to_them(keyledger: Run, key_id: str) -> None:
     keyledger("keys", "update", key_id, "--name", "renamed")
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     assert checks(keyledger, code=0)["contents"]["found"] == "3 events, 1 key"
 
 

@@ -93,7 +93,7 @@ def test_every_command_makes_closed_files_for_the_owner_whatever_the_umask(
         ("keys", "history"): (key_id,),
         ("keys", "update"): (key_id, "--name", "b"),
         ("keys", "rotate"): (key_id, "--grace", "1h"),
-        ("keys", "revoke"): (key_id,),
+        ("keys", "revoke"): (key_id, "--yes"),
         ("projections", "status"): (),
         ("projections", "rebuild"): ("--all",),
         ("projections", "downgrade"): (),

@@ -42,7 +42,7 @@ def test_what_is_done_here_is_recorded_as_done_by_the_account_of_the_machine(
     monkeypatch.setenv("USER", "mallory")
     monkeypatch.setenv("LOGNAME", "mallory")
 
-    key = keyledger("keys", "revoke", key_id, "--json").json
+    key = keyledger("keys", "revoke", key_id, "--yes", "--json").json
 
     account = {"type": "cli", "id": local_caller().actor.id}
     assert key["created_by"] == key["revoked_by"] == account
@@ -81,9 +81,9 @@ def test_an_end_may_be_given_with_any_offset(keyledger: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (("--expires-in", "soon"), "--expires-in: write a number and its unit"),
-        (("--expires-in", "99999999w"), "--expires-in: that is"),
-        (("--expires-at", "2030-01-01T00:00:00"), "--expires-at: write a time with its offset"),
+        (("--expires-in", "soon"), "--expires-in: use a number and a unit"),
+        (("--expires-in", "99999999w"), "--expires-in: the time is after the year 9999"),
+        (("--expires-at", "2030-01-01T00:00:00"), "--expires-at: use a time with its offset"),
         (("--expires-at", "2020-01-01T00:00:00Z"), "--expires-at: give a time after now"),
         (("--expires-at", "never", "--expires-in", "1d"), "not both"),
         (("--prefix", "Key"), "--prefix: start with a-z"),
@@ -91,7 +91,7 @@ def test_an_end_may_be_given_with_any_offset(keyledger: Run) -> None:
         (("--name", "\u202eevil"), "--name: leave out the character U+202E"),
         (("--scopes", "mcp"), "--scopes: 'mcp' is not a valid scope"),
         (("--scoops", "a:b"), "no such option: --scoops"),
-        (("--name", "\udcff"), "write it in UTF-8"),
+        (("--name", "\udcff"), "is not valid UTF-8"),
     ],
 )
 def test_what_is_called_wrongly_ends_with_2_and_says_what_would_be_right(
@@ -187,7 +187,7 @@ def test_filters_narrow_a_list(keyledger: Run, key_id: str) -> None:
     create(keyledger, "ending", "--expires-in", "1d")
     create(keyledger, "gone")
     gone = keyledger("keys", "list", "-q", "gone", "--json").json["data"][0]["key_id"]
-    keyledger("keys", "revoke", gone)
+    keyledger("keys", "revoke", gone, "--yes")
     tomorrow = (datetime.now(UTC) + timedelta(days=2)).isoformat()
 
     assert names(keyledger, "--status", "revoked") == ["gone"]
@@ -253,22 +253,24 @@ def test_the_end_of_a_successor_can_be_chosen(
 
 
 def test_a_key_that_cannot_be_rotated_is_left_alone(keyledger: Run, key_id: str) -> None:
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     ended = keyledger("keys", "rotate", key_id, "--json")
     assert (ended.code, ended.error["code"]) == (1, "KEY_REVOKED")
     assert keyledger("keys", "rotate", key_id, "--grace", "x").code == 2
 
 
 def test_revoking_twice_keeps_the_first_reason(keyledger: Run, key_id: str) -> None:
-    first = keyledger("keys", "revoke", key_id, "--reason", "leaked", "--json").json
-    again = keyledger("keys", "revoke", key_id, "--reason", "other", "--json")
+    first = keyledger("keys", "revoke", key_id, "--yes", "--reason", "leaked", "--json").json
+    again = keyledger("keys", "revoke", key_id, "--yes", "--reason", "other", "--json")
     assert again.code == 0
     assert again.json == first
     assert first["revoke_reason"] == "leaked"
 
 
 def test_a_history_has_every_event_with_its_position_first(keyledger: Run, key_id: str) -> None:
-    keyledger("keys", "revoke", key_id, "--reason", "leaked", "--comment", "in a\nbuild log")
+    keyledger(
+        "keys", "revoke", key_id, "--yes", "--reason", "leaked", "--comment", "in a\nbuild log"
+    )
 
     history = keyledger("keys", "history", key_id, "--json").json
 

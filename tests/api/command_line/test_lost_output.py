@@ -111,10 +111,10 @@ def test_a_token_that_could_not_be_shown_names_its_key_and_what_to_do(
         if sink is closed:
             # That is known beforehand, so that no key is made.
             assert made == set()
-            assert "standard output could not be written: it is closed" in said
+            assert "cannot write to standard output: it is closed" in said
             continue
         (key_id,) = made
-        assert f"the key {key_id} was made, but its token could not be shown" in said
+        assert f"the key {key_id} was created, but its token could not be shown" in said
         assert f"keyledger keys rotate {key_id} --workspace default" in said
         assert f"keyledger keys revoke {key_id} --workspace default" in said
         assert ("TOKEN_NOT_SHOWN" in said) == ("--json" in command)
@@ -153,7 +153,7 @@ def test_an_interrupted_command_names_the_key_whose_token_nobody_read(
                 running.kill()
     (made,) = set(key_ids(data_dir)) - before
     assert running.returncode == 130
-    assert f"the key {made} was made, but its token could not be shown: interrupted" in said
+    assert f"the key {made} was created, but its token could not be shown: interrupted" in said
     assert f"keyledger keys revoke {made} --workspace default" in said
     assert "Traceback" not in said
 
@@ -179,7 +179,7 @@ def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
         code, said = run_into(sink, data_dir, *command)
         assert code == 1
         # Who stops reading, as head does, knows it.
-        assert ("standard output could not be written: " in said) == (sink is not closed_pipe)
+        assert ("cannot write to standard output: " in said) == (sink is not closed_pipe)
         assert "Traceback" not in said
         assert "Exception ignored" not in said
 

@@ -32,7 +32,7 @@ def test_a_duration_is_a_number_and_its_unit(text: str, span: timedelta) -> None
     "text", ["", "30", "d", "-1d", "1.5h", "1h30m", "30 d", "1y", "\u0663d", "9999999999s"]
 )
 def test_anything_else_is_no_duration(text: str) -> None:
-    with pytest.raises(Invalid, match="grace: write a number and its unit"):
+    with pytest.raises(Invalid, match="grace: use a number and a unit"):
         parse_duration("grace", text)
 
 

@@ -50,7 +50,7 @@ def test_a_key_lives_from_creation_to_revocation_in_words_for_people(process: Ru
     assert TOKEN.findall(rotated.out) != [token]
     assert f"The old key {key_id} works until" in rotated.out
 
-    revoked = process("keys", "revoke", key_id, "--reason", "leaked in a log")
+    revoked = process("keys", "revoke", key_id, "--yes", "--reason", "leaked in a log")
     assert revoked.code == 0
     assert "leaked in a log" in revoked.out
 
@@ -82,7 +82,7 @@ def test_json_is_one_document_on_standard_output_and_nothing_else_anywhere(
         (keyledger, "keys", "show", key_id),
         (keyledger, "keys", "update", key_id, "--name", "other"),
         (keyledger, "keys", "rotate", key_id),
-        (process, "keys", "revoke", key_id),
+        (process, "keys", "revoke", key_id, "--yes"),
         (keyledger, "keys", "history", key_id),
         (keyledger, "projections", "status"),
         (process, "projections", "rebuild", "--all"),

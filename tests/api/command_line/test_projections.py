@@ -28,7 +28,7 @@ def plant_poison(data_dir: Path) -> None:
 
 
 def test_status_says_how_far_each_projection_has_come(keyledger: Run, key_id: str) -> None:
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
 
     status = keyledger("projections", "status", "--json")
 
@@ -124,7 +124,7 @@ def test_a_rebuild_puts_rows_right_and_says_how_many(
     people = keyledger("projections", "rebuild", "key_list")
 
     assert people.code == 0
-    assert "rows that differed from the events and are right now: 1" in people.out
+    assert "rows that differed from the events, now corrected: 1" in people.out
     assert keyledger("projections", "check").code == 0
     assert keyledger("keys", "show", key_id, "--json").json["name"] == "payments-api"
 
@@ -187,7 +187,7 @@ def test_a_program_that_is_older_than_a_projection_does_nothing_but_a_downgrade(
         ["projections", "status"],
         ["projections", "rebuild", "key_list"],
         ["projections", "rebuild", "entries"],
-        ["keys", "revoke", key_id],
+        ["keys", "revoke", key_id, "--yes"],
         ["audit", "verify"],
     ):
         refused = keyledger(*arguments)
@@ -196,4 +196,4 @@ def test_a_program_that_is_older_than_a_projection_does_nothing_but_a_downgrade(
         assert "keyledger projections downgrade" in " ".join(refused.err.split()), arguments
     assert keyledger("projections", "downgrade").code == 0
     assert keyledger("projections", "check").code == 0
-    assert keyledger("keys", "revoke", key_id).code == 0
+    assert keyledger("keys", "revoke", key_id, "--yes").code == 0

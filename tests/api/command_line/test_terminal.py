@@ -55,7 +55,7 @@ def test_a_wide_terminal_has_a_line_for_each_key(terminal: Run, key_id: str) -> 
 
 def test_a_status_has_a_colour_and_a_word(terminal: Run, keyledger: Run, key_id: str) -> None:
     assert "\x1b[32mactive" in terminal("keys", "show", key_id).out
-    keyledger("keys", "revoke", key_id)
+    keyledger("keys", "revoke", key_id, "--yes")
     assert "\x1b[31mrevoked" in terminal("keys", "show", key_id).out
 
 
@@ -95,7 +95,7 @@ def test_an_error_is_a_red_line(terminal: Run, key_id: str) -> None:
         (CTRL_C, 130, "active"),
     ],
 )
-def test_revoking_asks_whoever_is_there(
+def test_revoking_asks_for_confirmation_at_a_terminal(
     terminal: Run, keyledger: Run, *, key_id: str, typed: str, code: int, status: str
 ) -> None:
     shown = terminal("keys", "revoke", key_id, answer=typed)
@@ -105,10 +105,20 @@ def test_revoking_asks_whoever_is_there(
     assert keyledger("keys", "show", key_id, "--json").json["status"] == status
 
 
-def test_revoking_does_not_ask_who_said_yes_already(terminal: Run, key_id: str) -> None:
+def test_revoking_with_yes_does_not_ask(terminal: Run, key_id: str) -> None:
     shown = terminal("keys", "revoke", key_id, "--yes")
     assert shown.code == 0
     assert "[y/N]" not in shown.out
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_revoking_without_a_terminal_needs_yes(
+    process: Run, keyledger: Run, *, key_id: str, options: tuple[str, ...]
+) -> None:
+    refused = process("keys", "revoke", key_id, *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert "use --yes" in refused.err
+    assert keyledger("keys", "show", key_id, "--json").json["status"] == "active"
 
 
 def test_a_rebuild_shows_how_far_it_has_come_and_clears_that_away(

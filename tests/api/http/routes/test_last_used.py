@@ -254,7 +254,7 @@ def test_the_command_line_shows_and_filters_by_the_last_use(servers: Servers) ->
     assert names("--unused-since", "2020-01-01T00:00:00Z") == []
     wrong = run(servers.data_dir, "keys", "list", "--unused-since", "yesterday")
     assert wrong.code == 2
-    assert "--unused-since: write a time with its offset" in wrong.errors
+    assert "--unused-since: use a time with its offset" in wrong.errors
     shown = {name: _shown(servers.data_dir, key_id) for name, key_id in key_ids.items()}
     assert "last used" in shown["used"]
     assert " ago\n" in shown["used"]
