@@ -1,6 +1,5 @@
-"""Settings: read once, checked as a whole, and never changed."""
+"""Settings: read and checked once, and never changed."""
 
-import difflib
 import os
 import unicodedata
 from pathlib import Path
@@ -15,52 +14,51 @@ from api.network.connection_limits import ClientLimits, client_limits
 from api.network.http_limits import HttpLimits
 from api.network.kubernetes import is_of_kubernetes
 from api.scope_catalogue import read_catalogue
+from api.setting_errors import PREFIX, not_valid, unknown_variable
 from domain import names
 from domain.errors import Invalid
 from projections.store.database import KINDS_OF_URL, SQLITE
 from projections.store.postgresql import ConnectionLimits
 
-PREFIX = "KEYLEDGER_"
-
 _NOT_IN_PATHS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the message has a line for each reason."""
+    """The settings are not valid; the message has a line for each reason."""
 
 
 class Settings(BaseModel):
-    """What can be set, by ``KEYLEDGER_*`` variables of the environment."""
+    """The settings, from ``KEYLEDGER_*`` environment variables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Field(
         default=Path("keyledger-data"),
-        description="Folder of the database, the pepper and the locks; made if it is not there.",
+        description="Data folder: the pepper and, by default, the database; created if missing.",
     )
     database_url: str | None = Field(
         default=None,
-        description="SQLAlchemy URL of the database; unset, a file in the data folder.",
+        description="SQLAlchemy URL of the database; by default, a file in the data folder.",
     )
     signing_key: Path | None = Field(
         default=None,
-        description="File of the key that signs checkpoints; unset, in the data folder.",
+        description="File of the key that signs checkpoints; by default, in the data folder.",
     )
     checkpoint_file: Path | None = Field(
         default=None,
-        description="File of the signed checkpoints, best on another volume; unset, in the data"
-        " folder.",
+        description="File of the signed checkpoints; by default, in the data folder. Keep it on"
+        " another volume.",
     )
     host: str = Field(default="127.0.0.1", description="Address that the server listens on.")
     port: int = Field(
         default=8080,
         ge=0,
         le=65535,
-        description="Port that the server listens on; 0 for any free port.",
+        description="Port that the server listens on; 0 selects a free port.",
     )
     tls_certificate: Path | None = Field(
         default=None,
-        description="PEM file of the certificate for TLS, with its chain; unset, plain HTTP.",
+        description="PEM file of the TLS certificate, with its chain; without it, plain HTTP.",
     )
     tls_key: Path | None = Field(
         default=None,
@@ -72,17 +70,18 @@ class Settings(BaseModel):
         default=16,
         ge=0,
         le=1000,
-        description="Argon2id calls that may wait for a CPU core; beyond that, callers get 503.",
+        description="Maximum number of Argon2id calls that wait for a CPU core; beyond that,"
+        " callers get 503.",
     )
     max_body_bytes: int = Field(
-        default=65_536, ge=1024, le=16_777_216, description="Longest request body, in bytes."
+        default=65_536, ge=1024, le=16_777_216, description="Maximum request body, in bytes."
     )
     max_head_bytes: int = Field(
         default=65_536,
         ge=4096,
         le=1_048_576,
-        description="Longest request line and headers together, in bytes; the request line alone"
-        " may have half of it.",
+        description="Maximum size of the request line and headers together, in bytes; the request"
+        " line may have half of it.",
     )
     head_seconds: float = Field(
         default=10.0,
@@ -106,19 +105,19 @@ class Settings(BaseModel):
         default=30.0,
         gt=0,
         le=600,
-        description="Timeout for a client that does not read its answer, in seconds.",
+        description="Timeout for a client that does not read the response, in seconds.",
     )
     max_connections: int | None = Field(
         default=None,
         ge=1,
-        description="Most connections of each process, up to what its file descriptors allow;"
-        " unset, at most 10,000.",
+        description="Maximum number of connections of each process, within its file descriptor"
+        " limit; by default, 10,000.",
     )
     max_connections_per_address: int | None = Field(
         default=None,
         ge=1,
-        description="Most connections from one IPv4 address or IPv6 /64 network, in each process;"
-        " unset, a quarter of all. Does not apply to trusted proxies.",
+        description="Maximum number of connections from one IPv4 address or IPv6 /64 network, in"
+        " each process; by default, a quarter of all. Does not apply to trusted proxies.",
     )
     trusted_proxies: str = Field(
         default="",
@@ -153,8 +152,8 @@ class Settings(BaseModel):
         default=8,
         ge=2,
         le=1000,
-        description="PostgreSQL connections that each process keeps for reading, and as many for"
-        " writing; at most twice as many under load.",
+        description="PostgreSQL connections that each process keeps open for reading, and the same"
+        " number for writing; under load, up to twice as many.",
     )
     database_statement_seconds: float = Field(
         default=30.0,
@@ -196,21 +195,21 @@ class Settings(BaseModel):
     )
     scope_catalogue: Path | None = Field(
         default=None,
-        description="TOML file of the scopes that the console offers; unset, Keyledger's own.",
+        description="TOML file of the scopes that the console offers; by default, Keyledger's own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lowest level of log lines that are written."
+        default="info", description="Minimum level of log lines."
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="Log format; auto is text on a terminal, else JSON."
+        default="auto", description="Log format; `auto` means text on a terminal, else JSON."
     )
 
     @field_validator("data_dir", mode="before")
     @classmethod
     def _data_dir(cls, folder: object) -> object:
         if folder == "":
-            # A variable whose value got lost must not make a new ledger just anywhere.
-            message = "give the path of a folder"
+            # A lost value must not create a ledger in the current folder.
+            message = "use the path of a folder"
             raise ValueError(message)
         return folder
 
@@ -223,16 +222,21 @@ class Settings(BaseModel):
         "scope_catalogue",
     )
     @classmethod
-    def _on_one_line(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            check_path(str(path))
-        return path
+    def _path(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        check_path(str(path))
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            message = f"the home folder {path.parts[0]} is not known: use an absolute path"
+            raise ValueError(message) from None
 
     @field_validator("signing_key", "checkpoint_file", "tls_certificate", "tls_key", mode="before")
     @classmethod
     def _file(cls, path: object) -> object:
         if path == "":
-            message = "give the path of a file"
+            message = "use the path of a file"
             raise ValueError(message)
         return path
 
@@ -253,7 +257,7 @@ class Settings(BaseModel):
     @field_validator("scope_catalogue")
     @classmethod
     def _scope_catalogue(cls, path: Path | None) -> Path | None:
-        # Refused now rather than when somebody makes a key.
+        # Refuse it at the start, and not when a key is created.
         read_catalogue(path)
         return path
 
@@ -264,7 +268,7 @@ class Settings(BaseModel):
 
     @property
     def url(self) -> URL:
-        """The URL of the database; its path is as it is in the file system, without any escapes."""
+        """The URL of the database; a path in it has no escapes."""
         if self.database_url is not None:
             return make_url(self.database_url)
         return URL.create("sqlite", database=str((self.data_dir / "keyledger.sqlite3").absolute()))
@@ -289,7 +293,7 @@ class Settings(BaseModel):
 
     @property
     def client_limits(self) -> ClientLimits:
-        """How many connections of clients a process accepts."""
+        """The limits on connections of clients in each process."""
         return client_limits(
             self.max_connections,
             self.max_connections_per_address,
@@ -299,7 +303,7 @@ class Settings(BaseModel):
 
     @property
     def connection_limits(self) -> ConnectionLimits:
-        """What a process takes of a database server."""
+        """The limits on connections to a database server in each process."""
         return ConnectionLimits(
             connections=self.database_connections,
             statement_seconds=self.database_statement_seconds,
@@ -323,59 +327,62 @@ class Settings(BaseModel):
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that cannot be written on one line of text, in UTF-8.
+    """Refuse a path that cannot be written on one line of UTF-8 text.
 
-    Paths are in messages and in commands to copy. All other characters can be used.
+    Paths appear in messages and in commands to copy. All other characters are allowed.
 
     Raises:
-        ValueError: it has a control character or a line separator, or is not UTF-8.
+        ValueError: the path has a control character or a line separator, or is not UTF-8.
     """
     if any(unicodedata.category(character) in _NOT_IN_PATHS for character in path):
         message = (
-            "the path has a line break, another control character or a character that is not UTF-8;"
-            " use another path"
+            "the path has a line break, another control character or a character that is not"
+            " UTF-8: use another path"
         )
         raise ValueError(message)
 
 
 def checked_database_url(url: str) -> str:
-    """Return the URL of a database if a ledger can be kept there.
+    """Return the URL of a database if a ledger can be stored there.
 
     Raises:
-        ValueError: it cannot; the message says where it can.
+        ValueError: the URL is not valid, or the database is not supported.
     """
     check_path(url)
     is_a_file = url.startswith(f"{SQLITE}:")
     if is_a_file and "?" in url:
-        # SQLAlchemy would drop what follows, and open another file.
+        # SQLAlchemy would drop the rest of the path, and open another file.
         message = (
-            "the path of an SQLite database in a URL cannot contain `?`; use another path, or set"
-            " KEYLEDGER_DATA_DIR alone, which can contain it"
+            "the path of an SQLite database in a URL cannot contain `?`: use another path, or set"
+            " only KEYLEDGER_DATA_DIR, which can contain it"
         )
         raise ValueError(message)
     if not is_a_file and url.partition("?")[0].count("@") > 1:
-        # Taken apart at the wrong place, its password would be shown as a part of something else.
-        message = "write @, / and : in a user's name or password as %40, %2F and %3A"
+        # A URL that is split at the wrong place would show its password as part of a name.
+        message = "write @, / and : in a user name or password as %40, %2F and %3A"
         raise ValueError(message)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        message = f"not a database URL; write {KINDS_OF_URL}"
+        message = f"not a database URL: use {KINDS_OF_URL}"
         raise ValueError(message) from None
     if parsed.drivername == "postgresql+psycopg" and parsed.database:
         return url
     in_memory = parsed.database in {None, "", ":memory:"}
     if parsed.drivername != "sqlite" or parsed.query or in_memory:
-        message = f"only these are supported: {KINDS_OF_URL}"
+        message = f"this database is not supported: use {KINDS_OF_URL}"
         raise ValueError(message)
     return url
 
 
 def read_settings(**given: object) -> Settings:
-    """Read the environment; a value that is ``given`` (and not ``None``) takes its place.
+    """Read the settings from environment variables and options.
+
+    Args:
+        given: options by the names of the settings; they override variables unless ``None``.
 
     Raises:
-        SettingsError: a variable is unknown, or a value is wrong or contradicts another.
+        SettingsError: a variable is unknown, or a value is not valid.
     """
     variables = {
         name: value
@@ -383,32 +390,21 @@ def read_settings(**given: object) -> Settings:
         if name.upper().startswith(PREFIX) and not is_of_kubernetes(name, value)
     }
     read = {_field(name): value for name, value in variables.items()}
-    unknown = read.keys() - Settings.model_fields.keys()
+    unknown = [name for name in variables if _field(name) not in Settings.model_fields]
     if unknown:
-        raise SettingsError(
-            "\n".join(_unknown(name) for name in variables if _field(name) in unknown)
-        )
+        lines = [unknown_variable(name, Settings.model_fields) for name in unknown]
+        raise SettingsError("\n".join(lines))
+    options = {name: value for name, value in given.items() if value is not None}
     try:
-        # A wrong variable is refused even where an option takes its place.
+        # A variable that is not valid is refused even if an option overrides it.
         Settings.model_validate(read)
-        return Settings.model_validate(
-            read | {name: value for name, value in given.items() if value is not None}
-        )
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'_'.join(map(str, each['loc'])).upper()}:"
-            f" {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors(include_url=False, include_input=False)
-        ]
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(not_valid(error, Settings.model_fields))) from None
+    try:
+        return Settings.model_validate(read | options)
+    except ValidationError as error:
+        raise SettingsError("\n".join(not_valid(error, Settings.model_fields, options))) from None
 
 
 def _field(variable: str) -> str:
     return variable.upper().removeprefix(PREFIX).lower()
-
-
-def _unknown(name: str) -> str:
-    known = [PREFIX + field.upper() for field in Settings.model_fields]
-    near = difflib.get_close_matches(name.upper(), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return f"{name}: no such setting; {hint}"

@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from api.settings import PREFIX, Settings
+from api.setting_errors import PREFIX
+from api.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = "| variable | default | meaning |\n|---|---|---|\n"

@@ -40,8 +40,8 @@ ExpiresAt = Annotated[
     str | None,
     typer.Option(
         "--expires-at",
-        help="Expiration time of the key, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight UTC),"
-        " or `never`.",
+        help="Expiration time of the key, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight"
+        " UTC), or `never`.",
         metavar="TIME",
     ),
 ]

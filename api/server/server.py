@@ -23,7 +23,8 @@ from api.network.listening import CannotListen, announce, bind, close
 from api.server.first_key import show_on_stderr
 from api.server.processes import run_until_stopped, stop_on_hangup
 from api.server.tls_connections import TlsConnection
-from api.settings import PREFIX, Settings, read_settings
+from api.setting_errors import PREFIX
+from api.settings import Settings, read_settings
 from domain.caller import system
 from domain.names import ROOT_WORKSPACE
 from projections.store.database import check_privileges

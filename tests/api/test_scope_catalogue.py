@@ -73,6 +73,6 @@ def test_what_is_no_catalogue_stops_the_program_and_says_why(
         path.write_text(content)
     with pytest.raises(SettingsError) as caught:
         read_settings(scope_catalogue=path)
-    assert str(caught.value).startswith("KEYLEDGER_SCOPE_CATALOGUE: ")
+    assert str(caught.value).startswith("--scope-catalogue: ")
     assert said in str(caught.value)
     assert str(path) in str(caught.value)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from api import scope_catalogue
-from api.settings import PREFIX, Settings, SettingsError, read_settings
+from api.setting_errors import PREFIX
+from api.settings import Settings, SettingsError, read_settings
 from api.settings_page import PAGE, settings_table, with_settings_table
 
 OWN_CATALOGUE = Path(scope_catalogue.__file__).with_suffix(".toml")
@@ -178,7 +179,7 @@ class TestRead:
     )
     def test_a_proxy_that_is_no_address_is_refused(self, entry: str) -> None:
         [error] = errors(trusted_proxies=f"192.0.2.1,{entry}")
-        assert error.startswith("KEYLEDGER_TRUSTED_PROXIES: ")
+        assert error.startswith("--trusted-proxies: ")
 
     def test_an_option_that_is_not_given_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KEYLEDGER_PORT", "9000")
@@ -214,6 +215,23 @@ class TestRead:
         elsewhere = read_settings(data_dir=tmp_path, signing_key="/a/key", checkpoint_file="/b/n")
         assert elsewhere.signing_key_path == Path("/a/key")
         assert elsewhere.checkpoint_path == Path("/b/n")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "data_dir",
+            "signing_key",
+            "checkpoint_file",
+            "tls_certificate",
+            "tls_key",
+        ],
+    )
+    def test_a_tilde_in_a_path_is_the_home_folder(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv(PREFIX + name.upper(), "~/keys")
+        assert getattr(read_settings(), name) == tmp_path / "keys"
 
     def test_a_relative_folder_does_not_move_with_the_process(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -298,7 +316,7 @@ class TestRefused:
     @pytest.mark.parametrize("password", ["hunter@2", "hun@ter/2", "h@u@nter2"])
     def test_a_password_that_would_be_taken_apart_at_the_wrong_place(self, password: str) -> None:
         (error,) = errors(database_url=f"postgresql+psycopg://me:{password}@db/keys")
-        assert "write @, / and : in a user's name or password as %40, %2F and %3A" in error
+        assert "write @, / and : in a user name or password as %40, %2F and %3A" in error
         assert "hun" not in error
         assert "nter" not in error
 
@@ -312,10 +330,37 @@ class TestRefused:
         variables = [line.partition(":")[0] for line in errors()]
         assert variables == ["KEYLEDGER_PORT", "KEYLEDGER_WORKERS", "KEYLEDGER_LOG_LEVEL"]
 
-    def test_a_wrong_option_like_a_wrong_variable(self) -> None:
-        [line] = errors(port=70_000)
-        assert line.startswith("KEYLEDGER_PORT: ")
+    def test_an_option_that_is_not_valid_by_the_name_of_the_option(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("KEYLEDGER_PORT", "9000")
+        assert errors(port=70_000, workers=0) == [
+            "--port: use a whole number, at least 0 and at most 65535",
+            "--workers: use a whole number, at least 1 and at most 64",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("PORT", "http", "use a whole number, at least 0 and at most 65535"),
+            ("WORKERS", "0", "use a whole number, at least 1 and at most 64"),
+            ("MAX_CONNECTIONS", "0", "use a whole number, at least 1"),
+            ("TAIL_SECONDS", "0", "use a number, greater than 0 and at most 60"),
+            ("EXPIRER_SECONDS", "nan", "use a number, greater than 0 and at most 3600"),
+            ("LOG_LEVEL", "INFO", "use one of debug, info, warning, error"),
+        ],
+    )
+    def test_a_number_or_a_choice_with_the_values_that_are_allowed(
+        self, name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(PREFIX + name, value)
+        assert errors() == [f"{PREFIX}{name}: {message}"]
+
+    def test_a_home_folder_that_does_not_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KEYLEDGER_DATA_DIR", "~nobody-of-this-name/keys")
+        [line] = errors()
+        assert "the home folder ~nobody-of-this-name is not known" in line
 
     def test_an_unknown_option(self) -> None:
         [line] = errors(colour="red")
-        assert line.startswith("KEYLEDGER_COLOUR: ")
+        assert line == "--colour: no such setting"

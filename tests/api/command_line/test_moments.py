@@ -47,7 +47,7 @@ def test_a_date_alone_is_midnight_utc() -> None:
 
 @pytest.mark.parametrize("text", ["", "2026-03-03T12:00:00", "2026-02-30", "20260303", "noon"])
 def test_other_texts_are_refused_with_the_right_form(text: str) -> None:
-    with pytest.raises(Invalid, match="2027-03-03T09:30:00Z, or a date, as in 2027-03-03"):
+    with pytest.raises(Invalid, match="2027-03-03T09:30:00Z, or a date, such as 2027-03-03"):
         parse_time("at", text)
 
 
