@@ -51,10 +51,10 @@ midnight UTC.
 
 
 class LedgerApp(FastAPI):
-    """FastAPI, and beside it the endpoint of gateways."""
+    """The FastAPI application, with the forward-auth endpoint beside it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the lifespan."""
+        """Handle a request, or the lifespan."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
@@ -65,7 +65,7 @@ class LedgerApp(FastAPI):
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a gateway without the framework, and everybody else as FastAPI does."""
+        """Serve forward-auth without the framework, and everything else with FastAPI."""
         if gateway.is_for_gateway(scope["path"]):
             await gateway.serve_gateway(scope, send, self.state.verification, self.state.metrics)
         else:
@@ -81,7 +81,7 @@ class LedgerApp(FastAPI):
 
 @cache
 def _version() -> str:
-    # Asked of the file system each time otherwise.
+    # Cached, because it reads a file.
     return version("keyledger")
 
 
@@ -92,7 +92,7 @@ def create_app(
     random: RandomSource = secrets.token_bytes,
     argon2_profile: Argon2Profile = OWASP_MINIMUM,
 ) -> FastAPI:
-    """Return the application; its ledger is opened when it starts, and closed when it stops."""
+    """Return the application; its ledger is opened at startup and closed at shutdown."""
     metrics = Metrics()
 
     @asynccontextmanager
@@ -111,7 +111,7 @@ def create_app(
             app.state.attestation_runs = AttestationRuns(ledger)
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
-            # Signing ends last, so that what the others append is signed.
+            # Signing ends last, so that it covers what the other jobs append.
             with (
                 signing(ledger),
                 expiring(ledger),
@@ -140,10 +140,10 @@ def create_app(
         version=_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
-        # Theirs load scripts from elsewhere; see api/http/routes/documentation.py.
+        # FastAPI's pages load scripts from other hosts; see api/http/routes/documentation.py.
         docs_url=None,
         redoc_url=None,
-        # A redirect would send the query back, and a client would repeat its credential.
+        # A redirect would repeat the query, and the client would send its credential again.
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )

@@ -1,10 +1,10 @@
-"""Why something failed, in one line: what began the chain of errors that led to it."""
+"""The root cause of an error, on one line."""
 
 
 def first_cause(error: BaseException) -> str | None:
-    """Return the message of the error that began the chain that led to this one, on one line.
+    """Return the message of the first error in a chain of causes, on one line.
 
-    Drivers write theirs over several lines, with tabs.
+    Drivers' messages have several lines, with tabs.
     """
     cause = error.__cause__
     while cause is not None and cause.__cause__ is not None:

@@ -1,4 +1,4 @@
-"""The composition root: builds everything from the settings, and nothing before that."""
+"""The composition root: builds everything from the settings, and nothing at import."""
 
 import os
 import secrets
@@ -44,7 +44,7 @@ from projections.views.registry import VIEWS
 
 @dataclass(frozen=True, slots=True)
 class OpenLedger:
-    """A ledger with all its parts, ready to be used."""
+    """An open ledger with all its parts."""
 
     settings: Settings
     database: Database
@@ -60,10 +60,10 @@ class LedgerToSeal:
     """A ledger that cannot be opened until it is sealed with the secret of this machine.
 
     Args:
-        database: demands no seals and writes none.
-        seals: those that it is to have.
-        signer: knows the last signed checkpoint outside the database.
-        clock: the time.
+        database: requires no seals and writes none.
+        seals: the seals that the ledger will get.
+        signer: finds the last signed checkpoint outside the database.
+        clock: returns the current time.
     """
 
     database: Database
@@ -72,7 +72,7 @@ class LedgerToSeal:
     clock: Clock
 
     def notes(self) -> Iterator[str]:
-        """Read the signed checkpoints outside the database.
+        """Yield the signed checkpoints outside the database.
 
         Raises:
             LedgerUnavailable: they cannot be read.
@@ -90,21 +90,21 @@ class LedgerToSeal:
         return 0
 
     def finish(self, progress: Progress) -> None:
-        """Rebuild what was made without seals, once the ledger is sealed."""
+        """Rebuild the rows that were written without seals, once the ledger is sealed."""
         database = self.database.sealed_by(self.seals)
         build_outdated_views(database, VIEWS, clock=self.clock, progress=progress)
 
 
 def utc_now() -> datetime:
-    """Return the machine's time."""
+    """Return the current time of this machine."""
     return datetime.now(UTC)
 
 
 def owner_of_files(settings: Settings) -> FileOwner | None:
-    """Return the owner of a ledger's files: of its database, or else of its data folder.
+    """Return the owner of a ledger's files: that of its database file, or else of its data folder.
 
-    The database's owner is the account that the server runs as. Where the database is on a server,
-    or is not there yet, the data folder's owner is.
+    The owner of the database file is the account of the server. If the database is on a server or
+    does not exist yet, the owner of the data folder is used.
     """
     path = settings.database_path
     return (None if path is None else owner_of(path)) or owner_of(settings.data_dir)
@@ -127,16 +127,15 @@ def opened_ledger(
     on_schema: OnSchema = refuse_schema,
     on_repair: OnRepair = log_repair,
 ) -> Iterator[OpenLedger]:
-    """Open the ledger that the settings name, making or upgrading its database where needed.
+    """Open the ledger of the settings; create or migrate its database if necessary.
 
     Args:
-        downgrade: whether to replace the tables of views that a newer version has made.
-        on_schema: is called with what is wrong with the tables of the database, and refuses it or
-            returns.
-        on_repair: is called with what was done about a file that others could open.
+        downgrade: whether to replace views' tables that a newer version of the program created.
+        on_schema: called with the findings about the database's schema; raises, or accepts them.
+        on_repair: called if other accounts could open a file and its mode was repaired.
 
     Raises:
-        LedgerError: it cannot be opened; the message says why and what to do.
+        LedgerError: the ledger cannot be opened; the message says why and what to do.
     """
     make_private_folder(settings.data_dir)
     owner = owner_of_files(settings)
@@ -148,7 +147,7 @@ def opened_ledger(
         closing.callback(database.close)
         upgrade_schema(database)
         findings = schema_findings(database)
-        # A table of another version of a view is as that version made it, until it is built.
+        # The table of another version of a view differs until the view is rebuilt below.
         on_schema([finding for finding in findings if not is_repaired_by_rebuild(finding)])
         signing_key = read_or_make_signing_key(
             settings.signing_key_path, random, owner=opened.owner, on_repair=on_repair
@@ -161,7 +160,7 @@ def opened_ledger(
         if built or findings:
             on_schema(schema_findings(database))
         with suppress(HistoryInDoubt):
-            # Whoever changes something is told; reading and verifying go on.
+            # Changes are refused with this error later; reading and verification still work.
             signer.check_log()
         cores = os.cpu_count() or 1
         gate = Argon2Gate(
@@ -208,13 +207,13 @@ def opened_to_seal(
     progress: Progress = ignore_progress,
     on_repair: OnRepair = log_repair,
 ) -> Iterator[LedgerToSeal]:
-    """Open a ledger whatever it is sealed with, to check it and to seal it.
+    """Open a ledger that may be sealed with any secret, to check it and to seal it.
 
     Args:
-        on_repair: is called with what was done about a file that others could open.
+        on_repair: called if other accounts could open a file and its mode was repaired.
 
     Raises:
-        LedgerError: it cannot be opened, or there is none.
+        LedgerError: the ledger cannot be opened, or there is none.
     """
     owner = owner_of_files(settings)
     pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)

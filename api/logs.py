@@ -1,4 +1,4 @@
-"""Logs: structured lines on standard error, uvicorn's and the libraries' among them."""
+"""Logs: structured lines on standard error, including those of uvicorn and other libraries."""
 
 import io
 import logging
@@ -11,11 +11,11 @@ from domain.token_text import hide_tokens
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Write every log line to standard error, in one form.
+    """Write every log line to standard error, in one format.
 
-    Tracebacks are written without the values of variables, which may be secrets.
+    Tracebacks do not show values of variables, which may be secrets.
     """
-    # It is `None` for a process that was started without one.
+    # `None` if the process was started without standard error.
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     text = form == "text" or (form == "auto" and on_terminal)
     shared: list[structlog.typing.Processor] = [
@@ -51,14 +51,14 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # It tells of each step of a migration, and of its plug-ins at each.
+    # Alembic logs each step of a migration, and its plug-ins at each start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # It would write paths and queries, where somebody may have put a token by mistake.
+    # It would log paths and queries, which may contain a token by mistake.
     logging.getLogger("uvicorn.access").disabled = True
 
 
 def log_to_stderr() -> None:
-    """Write the log lines of a command to standard error; standard output is for its result."""
+    """Write a command's log lines to standard error; standard output has its result."""
     structlog.reset_defaults()
     structlog.configure(
         logger_factory=lambda *_arguments: structlog.PrintLogger(sys.stderr or io.StringIO())
@@ -68,10 +68,9 @@ def log_to_stderr() -> None:
 def without_tokens(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Replace each token in a log line, tracebacks included.
+    """Hide tokens in a log line, including tracebacks.
 
-    No code writes a token into a log line; but the message of an exception may quote what somebody
-    has sent, or a path.
+    No code logs a token, but the message of an exception may quote a request or a path.
     """
     return {
         name: "\n".join(map(hide_tokens, value.split("\n"))) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The catalogue of scopes: what the console offers to tick when a key is made."""
+"""The scope catalogue: the scopes that the console offers when a key is created."""
 
 import tomllib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _TITLE = "title"
 
 @dataclass(frozen=True, slots=True)
 class OfferedScope:
-    """A scope, and a line on what it lets a key do."""
+    """A scope, with a line about what it allows."""
 
     scope: str
     meaning: str
@@ -32,10 +32,10 @@ Catalogue = tuple[Resource, ...]
 
 
 def read_catalogue(path: Path | None) -> Catalogue:
-    """Read a catalogue, or Keyledger's own if there is no path.
+    """Read a catalogue; Keyledger's own if there is no path.
 
     Raises:
-        ValueError: the file cannot be read, or is no catalogue.
+        ValueError: the file cannot be read, or is not a catalogue.
     """
     path = path or _OWN
     try:

@@ -1,1 +1,1 @@
-"""The forms in which answers leave: JSON, CSV, lines and cursors."""
+"""Formats of answers: JSON, CSV, NDJSON and cursors."""

@@ -1,4 +1,4 @@
-"""Reports of access as tables for spreadsheets."""
+"""Access reports as CSV, for spreadsheets."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -29,9 +29,9 @@ COLUMNS = (
 
 
 def to_csv(accesses: Iterable[Access]) -> Iterator[bytes]:
-    """Give a table in CSV (RFC 4180), a line after the other, the names of the columns first.
+    """Yield a CSV table (RFC 4180) line by line, column names first.
 
-    What a spreadsheet would run as a formula gets an apostrophe before it.
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
     yield csv_records([COLUMNS])
     for access in accesses:

@@ -1,17 +1,17 @@
-"""CSV (RFC 4180) that spreadsheets show and do not compute."""
+"""CSV (RFC 4180) that spreadsheets display and do not execute."""
 
 import csv
 import io
 from collections.abc import Iterable
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection).
+# Prefixes that a spreadsheet treats as a formula (OWASP, "CSV Injection").
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def csv_records(rows: Iterable[Iterable[object]]) -> bytes:
-    """Return rows as records, with an apostrophe before each text that looks like a formula.
+    """Return rows as CSV records, with an apostrophe before each text that looks like a formula.
 
-    A name that a spreadsheet would compute could send the sheet's other cells anywhere.
+    A name that a spreadsheet executes could send the sheet's other cells anywhere.
     """
     written = io.StringIO(newline="")
     records = csv.writer(written, lineterminator="\r\n")

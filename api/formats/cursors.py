@@ -1,4 +1,4 @@
-"""Cursors: opaque marks of where the next page begins, good for one query only."""
+"""Pagination cursors: opaque, and valid only for the query that they come from."""
 
 import base64
 import hashlib
@@ -16,21 +16,21 @@ _LONGEST = 200
 
 
 def to_cursor(position: int, *query: str | None) -> str:
-    """Return the cursor of the page after ``position`` in the pages of ``query``.
+    """Return the cursor of the page after a position.
 
     Args:
-        position: the place of the last item of the page before.
-        query: all that decides which items the pages have: the workspace and each filter.
+        position: position of the last item of the previous page.
+        query: everything that decides which items the pages have: the workspace and each filter.
     """
     content = orjson.dumps([position, _fingerprint(query)])
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def from_cursor(cursor: str | None, *query: str | None) -> int | None:
-    """Return the position in a cursor; ``None`` for the first page, which has no cursor.
+    """Return the position in a cursor; ``None`` without a cursor, for the first page.
 
     Raises:
-        Invalid: it is no cursor, or belongs to another query.
+        Invalid: it is not a cursor, or belongs to another query.
     """
     if cursor is None:
         return None
@@ -43,7 +43,7 @@ def from_cursor(cursor: str | None, *query: str | None) -> int | None:
 def list_of_keys(
     workspace: str, filters: Filters, as_of: datetime | None = None
 ) -> list[str | None]:
-    """Return all that decides which keys a list has; a filter added later is among it."""
+    """Return everything that decides which keys a list has, including filters added later."""
     values = [getattr(filters, field.name) for field in fields(filters)]
     return ["keys", workspace, *map(_text, values), _text(as_of)]
 
@@ -57,7 +57,7 @@ def _text(value: str | bool | datetime | None) -> str | None:  # noqa: FBT001 - 
 def _content(cursor: str) -> tuple[int, str]:
     if len(cursor) <= _LONGEST:
         padded = cursor + "=" * (-len(cursor) % 4)
-        # Anything that is not what `to_cursor` wrote fails in one of these steps.
+        # Any text that `to_cursor` did not return fails in one of these steps.
         with suppress(ValueError, TypeError):
             position, fingerprint = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
             if type(position) is int and 0 <= position < 2**63:

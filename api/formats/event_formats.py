@@ -1,7 +1,7 @@
-"""The forms of entries at the doors: JSON for a page, a line or a record for a stream.
+"""Formats of log entries: JSON for a page, NDJSON, CSV or server-sent events for a stream.
 
-A line of NDJSON, and the data of a server-sent event, has the entry as the tree holds it, byte for
-byte: ``SHA-256(0x00 || entry)`` is its leaf hash (RFC 9162, section 2.1.1).
+A line of NDJSON, and the data of a server-sent event, contains the entry exactly as in the tree:
+``SHA-256(0x00 || entry)`` is its leaf hash (RFC 9162, section 2.1.1).
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ _COLUMNS = (
 
 
 def entry_as_json(found: FeedEntry) -> JsonObject:
-    """Return an event as a key's history shows it, and its place in the tree."""
+    """Return an event as in a key's history, with its leaf index."""
     event = _event(found)
     return {
         "leaf_index": found.leaf_index,
@@ -57,7 +57,7 @@ def entry_as_json(found: FeedEntry) -> JsonObject:
 
 
 def lines(entries: Iterable[FeedEntry]) -> bytes:
-    """Return entries as NDJSON: each on a line, with its place in the tree."""
+    """Return entries as NDJSON, each on one line with its leaf index and position."""
     return b"".join([b"%b\n" % _line(found) for found in entries])
 
 
@@ -67,14 +67,14 @@ def messages(entries: Iterable[FeedEntry]) -> bytes:
 
 
 def header() -> bytes:
-    """Return the first record of the CSV form, with the names of its columns."""
+    """Return the header record of the CSV format."""
     return csv_records([_COLUMNS])
 
 
 def records(entries: Iterable[FeedEntry]) -> bytes:
     """Return entries as CSV (RFC 4180), with an apostrophe before what looks like a formula.
 
-    The entry's own data is one column, of JSON.
+    The event's own data is one column of JSON.
     """
     return csv_records(map(_record, entries))
 
@@ -109,7 +109,7 @@ def _record(found: FeedEntry) -> list[object]:
 def _event(found: FeedEntry) -> dict[str, Any]:
     try:
         event: dict[str, Any] = orjson.loads(found.entry)
-        # Whoever reads it takes these for granted.
+        # Readers rely on these fields.
         complete = event.keys() >= {*_FIELDS} and event["actor"].keys() >= {"type", "id"}
     except (ValueError, TypeError, AttributeError):
         complete = False

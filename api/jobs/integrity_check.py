@@ -1,4 +1,4 @@
-"""Attesting the ledger that is open, and telling what came of it."""
+"""Check the integrity of the open ledger, and publish the result."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,18 +24,18 @@ def attest_ledger(
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = no_pause,
 ) -> IntegrityReport:
-    """Attest a ledger by its own key and the checkpoints outside its database; keep the result.
+    """Check a ledger with its own key and its checkpoints outside the database; store the result.
 
-    A result that cannot be kept is returned all the same, and the log says why.
+    If the result cannot be stored, it is returned nevertheless, and the reason is logged.
 
     Raises:
-        LedgerUnavailable: the database or the file of the checkpoints cannot be read.
+        LedgerUnavailable: the database or the checkpoint file cannot be read.
     """
     attestation = examine_ledger(ledger, Findings(), progress=progress, pause=pause)
     try:
         keep_result(ledger, attestation)
     except LedgerUnavailable as error:
-        # What was found is told all the same, and the next attestation tries again.
+        # The findings are reported nevertheless, and the next check tries to store again.
         _log.error("attestation_not_kept", code=error.code, detail=str(error))
     return attestation
 
@@ -47,10 +47,10 @@ def examine_ledger(
     progress: Progress = ignore_progress,
     pause: Callable[[], None] = no_pause,
 ) -> IntegrityReport:
-    """Do as `attest_ledger` does, and do not keep the result.
+    """Check a ledger without storing the result.
 
     Args:
-        findings: takes each finding as soon as it is known.
+        findings: receives each finding as soon as it is known.
     """
     return check_integrity(
         ledger.database,
@@ -64,10 +64,10 @@ def examine_ledger(
 
 
 def keep_result(ledger: OpenLedger, attestation: IntegrityReport) -> None:
-    """Write down what came of an attestation; wait for no standby.
+    """Store the result of an integrity check, without waiting for a standby.
 
     Raises:
-        LedgerUnavailable: it cannot be written.
+        LedgerUnavailable: it cannot be stored.
     """
     last = LastResult(
         ledger.clock(),
@@ -85,7 +85,7 @@ def keep_result(ledger: OpenLedger, attestation: IntegrityReport) -> None:
 
 
 def log_attestation(attestation: IntegrityReport) -> None:
-    """Tell the log what came of an attestation."""
+    """Log the result of an integrity check."""
     _log.info(
         "ledger_attested",
         position=attestation.position,
@@ -103,23 +103,23 @@ def log_attestation(attestation: IntegrityReport) -> None:
 
 
 class Stopping(Exception):
-    """The work is to end, for the server does."""
+    """The work must end because the server stops."""
 
 
 class Pace:
-    """A pause that leaves most of a core to others."""
+    """Pauses so that a background task uses only a share of one core."""
 
     def __init__(self, share: float, stopped: threading.Event) -> None:
-        """Work for ``share`` of the time, until ``stopped`` is set."""
+        """Allow work for ``share`` of the time, until ``stopped`` is set."""
         self._idle = 1 / share - 1
         self._stopped = stopped
         self._since = perf_counter()
 
     def __call__(self) -> None:
-        """Wait as long as what was done since the last call calls for.
+        """Wait in proportion to the time worked since the last call.
 
         Raises:
-            Stopping: the work is to end.
+            Stopping: the server stops.
         """
         worked = perf_counter() - self._since
         if self._stopped.wait(worked * self._idle):

@@ -1,4 +1,4 @@
-"""The server's own regular work: expiring keys, noting uses, signing and attesting the log."""
+"""Periodic jobs of the server: expire keys, store last uses, sign the log, check its integrity."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,17 +22,17 @@ _SIGNING_SECONDS = 0.5
 _SETTLING = timedelta(minutes=10)
 _LOOK_AGAIN = timedelta(minutes=1)
 _SHARE = 0.1
-"""Of a core, for attesting."""
+"""Share of one core for the integrity check."""
 
 
 @contextmanager
 def expiring(ledger: OpenLedger) -> Iterator[None]:
-    """Look for keys that are due, now and every few seconds, until the block ends.
+    """Append `Expired` events for due keys, now and every few seconds, until the block ends.
 
-    Of all processes one does it at a time; when it ends, another does at its next look.
+    One process does it at a time; when that one ends, another takes over at its next attempt.
 
-    A look that fails is logged, and the next one does its work too: the clock has decided already
-    whom to refuse, and the events are found due for as long as they are missing.
+    A failed attempt is logged, and the next one repeats its work. The clock already refuses expired
+    keys, and a key stays due until its event is appended.
     """
     stopped = threading.Event()
 
@@ -55,9 +55,9 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
 
 @contextmanager
 def signing(ledger: OpenLedger) -> Iterator[None]:
-    """Sign a checkpoint twice a second where there is something new, and once more at the end.
+    """Sign a checkpoint twice a second if something is new, and once more at the end.
 
-    Why it cannot is logged once, and not twice a second.
+    A reason why it cannot is logged once, not twice a second.
     """
     logged: str | None = None
 
@@ -83,10 +83,10 @@ def signing(ledger: OpenLedger) -> Iterator[None]:
 
 @contextmanager
 def attesting(ledger: OpenLedger) -> Iterator[None]:
-    """Attest the ledger every so many hours, at a slow pace; of all processes, one does it.
+    """Check the ledger's integrity at intervals, slowly, and in one process at a time.
 
-    A server that has just started has other things to do first. What is found stops nothing: it is
-    logged, and told by `/readyz` and the metrics.
+    A server that has just started waits first. Findings stop nothing: they are logged, and reported
+    by `/readyz` and the metrics.
     """
     every = timedelta(hours=ledger.settings.attestation_hours)
     stopped = threading.Event()
@@ -100,7 +100,7 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
         if monotonic() < begin_at or not is_due():
             return
         with task_lock(ledger.database, LOCK) as alone:
-            # Another process may have ended one just now.
+            # Another process may have finished a check just now.
             if not alone or not is_due():
                 return
             with suppress(Stopping):
@@ -116,9 +116,9 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
 
 @contextmanager
 def keeping_last_uses(ledger: OpenLedger) -> Iterator[None]:
-    """Write down every now and then when keys were last used, and once more as the block ends.
+    """Store last uses of keys at intervals, and once more at the end of the block.
 
-    A writing that fails is logged; what it had to write stays in memory for the next one.
+    A failure is logged; the uses stay in memory for the next attempt.
     """
 
     def write() -> None:
@@ -139,9 +139,9 @@ def _repeating(
     every: float,
     stopped: threading.Event | None = None,
 ) -> Iterator[None]:
-    """Do some work now and at intervals, in a thread of its own, until the block ends.
+    """Run a job now and at intervals, in its own thread, until the block ends.
 
-    ``stopped`` is set then, so that work that takes long can look at it.
+    ``stopped`` is set then, so that a long job can end early.
     """
     stopped = stopped or threading.Event()
 
@@ -163,9 +163,9 @@ def _attempt(name: str, work: Callable[[], None]) -> None:
     try:
         work()
     except LedgerError as error:
-        # Once a second for as long as a database is away: a line, and no traceback.
+        # Logged at every attempt while the database is away: one line, without a traceback.
         cause = first_cause(error)
         _log.warning(f"{name}_failed", code=error.code, detail=str(error), cause=cause)
-    except Exception:  # noqa: BLE001 - and the next attempt may do better
-        # A thread that dies of a bug would do so in silence; this one complains each time.
+    except Exception:  # noqa: BLE001 - the next attempt may succeed
+        # Without this, a bug would end the thread silently.
         _log.exception(f"{name}_failed")

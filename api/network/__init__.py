@@ -1,1 +1,1 @@
-"""Addresses, and limits on what the network may send."""
+"""Addresses, and limits on network traffic."""

@@ -1,4 +1,4 @@
-"""Where a request came from: the peer's address, or what a trusted proxy says."""
+"""The client's address: the peer's, or the one that a trusted proxy reports."""
 
 from collections.abc import Iterable
 from ipaddress import (
@@ -23,10 +23,10 @@ _SCHEMES = {b"http": "http", b"https": "https"}
 
 
 def parsed_networks(proxies: str) -> tuple[Network, ...]:
-    """Return the networks of a comma-separated list of addresses and networks.
+    """Parse a comma-separated list of addresses and networks.
 
     Raises:
-        ValueError: an entry is neither; the message names it.
+        ValueError: an entry is neither; the message quotes it.
     """
     entries = [each.strip() for each in proxies.split(",")] if proxies.strip() else []
     return tuple(_network(entry) for entry in entries)
@@ -52,9 +52,9 @@ def _network(entry: str) -> Network:
 
 
 def parsed_address(text: str) -> Address | None:
-    """Return an IP address, an IPv4-mapped one as IPv4; ``None`` if the text is none.
+    """Parse an IP address, an IPv4-mapped one as IPv4; return ``None`` if the text is not one.
 
-    A port behind it is left out, and so is the zone of a link-local address.
+    A port after it is ignored, and so is the zone of a link-local address.
     """
     text = text.strip().strip('"')
     if len(text) > _LONGEST_ADDRESS:
@@ -72,22 +72,22 @@ def parsed_address(text: str) -> Address | None:
 
 
 class Forwarded:
-    """Sets the client's address and scheme of each request.
+    """Sets the client address and the scheme of each request.
 
-    The client is an IP address or it is not known. ``X-Forwarded-For`` and ``X-Forwarded-Proto``
-    are believed from trusted proxies only.
+    The client is an IP address or unknown. ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are used
+    only if a trusted proxy sent them.
     """
 
     def __init__(self, trusted: Iterable[Network]) -> None:
         self._trusted = tuple(trusted)
 
     def set_client(self, scope: "Scope") -> None:
-        """Set the client's address, and the scheme that it used."""
+        """Set the client's address and scheme."""
         client = scope.get("client")
         peer = parsed_address(client[0]) if client else None
         if peer is not None and self._is_trusted(peer):
             headers = scope["headers"]
-            # Each proxy adds the address of who it was asked by at the end (RFC 7239, section 5.2).
+            # Each proxy appends the address of its client at the end (RFC 7239, section 5.2).
             hops = b",".join(value for name, value in headers if name == b"x-forwarded-for")
             peer = self._client_of(hops.decode("latin-1"), peer)
             said = [value for name, value in headers if name == b"x-forwarded-proto"]
@@ -97,7 +97,7 @@ class Forwarded:
         scope["client"] = None if peer is None else (str(peer), client[1] if client else 0)
 
     def _client_of(self, hops: str, peer: Address) -> Address:
-        """Return the last address that no trusted proxy has, as far as the list can be read."""
+        """Return the last address that is not a trusted proxy's, as far as the list is valid."""
         for hop in reversed(hops.split(",") if hops else []):
             address = parsed_address(hop)
             if address is None:

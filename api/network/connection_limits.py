@@ -1,4 +1,4 @@
-"""Limits on the number of connections, in all and for each address."""
+"""Limits on the number of connections, in total and per address."""
 
 import resource
 from collections import Counter
@@ -18,39 +18,38 @@ _MOST_TURNED_AWAY = 32
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """How many connections one process accepts.
+    """Maximum numbers of connections of one process.
 
     Args:
         total: from all addresses together.
-        per_address: from one IPv4 address or one /64 network of IPv6.
-        exempt: networks of trusted proxies, which speak for many clients: only ``total`` applies.
+        per_address: from one IPv4 address or one IPv6 /64 network.
+        exempt: networks of trusted proxies, which connect for many clients; only ``total`` applies.
     """
-
     total: int
     per_address: int
     exempt: tuple[Network, ...] = ()
 
 
 class Connections:
-    """The connections of one process."""
+    """Counts the connections of one process."""
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
         self._by_source: Counter[str] = Counter()
         self.total = 0
-        """Number of connections that count."""
+        """Number of connections that count towards the limits."""
         self._turned_away = 0
-        # Bound to this object's limits, since the networks are part of what it computes.
+        # One cache per object, because the result depends on this object's limits.
         self._source = lru_cache(maxsize=4096)(self._find_source)
 
     def enter(self, address: str | None) -> str | None:
         """Count a connection.
 
         Args:
-            address: of the client; ``None`` if it has no IP address.
+            address: address of the client; ``None`` if it has no IP address.
 
         Returns:
-            What to pass to `leave`; ``None`` if there are too many connections already.
+            The value to pass to `leave`; ``None`` if there are too many connections.
         """
         source = "" if address is None else self._source(address)
         if self.total >= self._limits.total:
@@ -71,10 +70,10 @@ class Connections:
                 del self._by_source[source]
 
     def turn_away(self) -> bool:
-        """Tell whether a connection beyond the limits may stay open until it has its answer.
+        """Return whether a connection beyond the limits may stay open until it is answered.
 
-        Only a few may at a time, since each has a file descriptor. `turned_away` ends the time of
-        one that may.
+        Only a few may at a time, because each uses a file descriptor. Call `turned_away` when one
+        of these has ended.
         """
         if self._turned_away >= _MOST_TURNED_AWAY:
             return False
@@ -82,11 +81,11 @@ class Connections:
         return True
 
     def turned_away(self) -> None:
-        """Stop counting a connection beyond the limits."""
+        """Stop counting a connection that was beyond the limits."""
         self._turned_away -= 1
 
     def _find_source(self, address: str) -> str:
-        """Return the name under which a client is counted; empty if its address is exempt."""
+        """Return the name under which a client is counted; empty if it is exempt."""
         parsed = parsed_address(address)
         if parsed is None or any(parsed in network for network in self._limits.exempt):
             return ""
@@ -98,13 +97,13 @@ class Connections:
 def client_limits(
     total: int | None, per_address: int | None, trusted_proxies: str, database_connections: int
 ) -> ClientLimits:
-    """Return the limits of this process; what is ``None`` is derived from its file descriptors.
+    """Return the limits of this process; derive missing ones from its file descriptors.
 
     Args:
-        total: of connections; no more than the file descriptors allow.
-        trusted_proxies: addresses and networks, comma-separated.
-        database_connections: of each pool; a pool has at most twice as many under load, and there
-            is one for reading and one for writing.
+        total: number of connections; limited by the file descriptors.
+        trusted_proxies: addresses and networks, separated by commas.
+        database_connections: size of each pool. Under load a pool may have twice as many, and there
+            is one pool for reading and one for writing.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
@@ -118,7 +117,7 @@ def client_limits(
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process and its children open as many files as the system permits it to."""
+    """Raise this process's limit of open files, up to what the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS_WANTED
     if hard != resource.RLIM_INFINITY:

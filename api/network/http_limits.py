@@ -1,20 +1,20 @@
-"""Limits on what one client can send, and on how long the server waits for it."""
+"""Limits on what a client may send, and on how long the server waits for it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """The limits of one connection.
+    """The limits of a connection.
 
     Args:
-        head_bytes: longest request line and headers together.
-        body_bytes: longest body.
-        head_seconds: from the first byte of a request, or from the start of the connection, to the
-            end of its headers.
-        body_seconds: between two parts of a body.
-        idle_seconds: between an answer and the first byte of the next request.
-        write_seconds: for which a client may read nothing of an answer.
+        head_bytes: maximum size of request line and headers together.
+        body_bytes: maximum size of a body.
+        head_seconds: maximum time from the first byte of a request, or from the start of the
+            connection, to the end of the headers.
+        body_seconds: maximum time between two parts of a body.
+        idle_seconds: maximum time between an answer and the first byte of the next request.
+        write_seconds: maximum time in which a client reads nothing of an answer.
     """
 
     head_bytes: int = 65_536
@@ -26,27 +26,27 @@ class HttpLimits:
 
     @property
     def target_bytes(self) -> int:
-        """Longest request line; a longer target has a status of its own (414)."""
+        """Maximum size of a request line; a longer target is answered with 414."""
         return self.head_bytes // 2
 
 
 MAX_HEADERS = 100
-"""Most headers of a request, and most fields of its trailer section."""
+"""Maximum number of headers of a request, and of fields in its trailer section."""
 
 MAX_CHUNKS = 16_384
-"""Most chunks of a body."""
+"""Maximum number of chunks of a body."""
 
 MAX_EXTENSION_BYTES = 4096
-"""Longest extensions of all chunks of a body together."""
+"""Maximum size of the chunk extensions of a body together."""
 
 SLOWEST_BYTES_PER_SECOND = 1024
-"""Slowest average rate of a body, and of a client that reads an answer."""
+"""Minimum average rate of a body, and of a client that reads an answer."""
 
 BUFFERED_BYTES = 65_536
-"""After so many bytes of later requests, no more are read until the current answer is sent."""
+"""Once this many bytes of later requests are buffered, reading pauses until the answer is sent."""
 
 DISCARDED_BYTES = 1_048_576
-"""After a refusal, so many bytes are read and ignored, so that the client can read the answer."""
+"""Bytes that are read and ignored after a refusal, so that the client can read the answer."""
 
 DISCARD_SECONDS = 2.0
-"""After a refusal, how long the server waits for the client to close the connection."""
+"""Time that the server waits after a refusal for the client to close the connection."""

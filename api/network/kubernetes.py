@@ -1,7 +1,7 @@
-"""Variables that Kubernetes sets in each container for every Service of the namespace.
+"""Environment variables that Kubernetes sets in each container for every Service of the namespace.
 
-A Service called ``keyledger``, or ``keyledger-postgresql``, brings variables that begin as the
-settings do. They are no settings. (Kubernetes documentation, "Service: environment variables".)
+A Service named ``keyledger`` or ``keyledger-postgresql`` adds variables that begin like settings of
+Keyledger and are not settings. (Kubernetes documentation, "Service: environment variables".)
 """
 
 import re
@@ -26,8 +26,8 @@ _VARIABLES = tuple(
 
 
 def is_of_kubernetes(name: str, value: str) -> bool:
-    """Return whether a variable of the environment describes a Service.
+    """Return whether an environment variable describes a Service.
 
-    Both the name and the value must fit, so that a misspelt setting is not taken for one.
+    Both name and value must match, so that a misspelt setting is still reported.
     """
     return any(named.fullmatch(name) and valued.fullmatch(value) for named, valued in _VARIABLES)

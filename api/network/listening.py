@@ -1,4 +1,4 @@
-"""Where the server listens: bound first of all, the same for any number of workers."""
+"""Listening sockets: bound before anything else, and shared by all workers."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ _log = structlog.get_logger()
 
 
 class CannotListen(Exception):
-    """The server cannot listen where it should; the message says where and why."""
+    """The server cannot listen on an address; the message says which and why."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Bind a socket to each address of a host, and do not listen yet.
+    """Bind a socket to each address of a host, without listening yet.
 
-    The address ``::`` is that of IPv4 too, whatever the system's default is.
+    The address ``::`` includes IPv4, whatever the system's default is.
 
     Raises:
-        CannotListen: an address is in use, or cannot be used.
+        CannotListen: an address is in use or not usable.
     """
     try:
         found = socket.getaddrinfo(
@@ -53,7 +53,7 @@ def close(sockets: list[socket.socket]) -> None:
 
 
 def announce(sockets: list[socket.socket], host: str, *, tls: bool) -> None:
-    """Log where the server listens, and warn if tokens would cross a network unencrypted."""
+    """Log the address, and warn if tokens would cross a network unencrypted."""
     scheme = "https" if tls else "http"
     shown = f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104 - only shown
     port = sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Showing the token of a ledger's first key."""
+"""Show the token of a ledger's first key."""
 
 import sys
 
@@ -6,16 +6,16 @@ from domain.errors import LedgerUnavailable
 
 
 def show_on_stderr(text: str, key_id: str | None = None) -> None:
-    """Write a text to standard error, and make sure that it was written.
+    """Write a text to standard error, and verify that it was written.
 
     Args:
-        key_id: the key whose token is in the text; ``None`` before it is made.
+        key_id: the key whose token is in the text; ``None`` before it is created.
 
     Raises:
         LedgerUnavailable: it could not be written; the message says what to do.
     """
     try:
-        # It is `None` for a process that was started without one.
+        # `None` if the process was started without standard error.
         sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError) as error:

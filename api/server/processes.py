@@ -10,7 +10,7 @@ from uvicorn.supervisors import Multiprocess
 
 
 def run_until_stopped(config: uvicorn.Config, sockets: list[socket]) -> None:
-    """Serve on sockets that are bound, until a signal says to stop.
+    """Serve on bound sockets until a signal stops the server.
 
     Raises:
         SystemExit: the server could not start.
@@ -27,13 +27,13 @@ def run_until_stopped(config: uvicorn.Config, sockets: list[socket]) -> None:
 
 
 def stop_on_hangup() -> None:
-    """Let SIGHUP stop this process as SIGTERM does, unless it was started with `nohup`."""
+    """Make SIGHUP stop this process like SIGTERM, unless it was started with `nohup`."""
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _signal, _frame: signal.raise_signal(signal.SIGTERM))
 
 
 class _Workers(Multiprocess):
-    """Starts workers, and another one for each that dies."""
+    """Starts workers, and replaces each one that dies."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
         before = signal.getsignal(signal.SIGHUP)
@@ -42,5 +42,5 @@ class _Workers(Multiprocess):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_hup(self) -> None:
-        """Stop, where uvicorn would restart the workers."""
+        """Stop; uvicorn would restart the workers."""
         self.handle_term()

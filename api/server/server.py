@@ -1,4 +1,4 @@
-"""The server process: its first key, its logs, and uvicorn."""
+"""The server process: first key, logs, and uvicorn."""
 
 import os
 import socket
@@ -34,21 +34,22 @@ from projections.store.locks import task_lock
 _log = structlog.get_logger()
 _STOP_SECONDS = timedelta(seconds=10)
 _WORKER_SILENT_SECONDS = 60
-"""After which a worker is taken for dead: one that starts on a busy machine is silent for a while,
-and another one in its place would be no quicker."""
+"""Time after which a silent worker counts as dead. A worker that starts on a busy machine is silent
+for a while, and a replacement would not be quicker."""
 
 _NEW = "\nThis ledger is new. Its root key may do everything; it is shown only now:\n\n"
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a signal says to stop; requests that are under way are answered first.
+    """Serve until a signal stops the server; requests in progress are answered first.
 
-    On an empty ledger it makes a root key, and prints its token to standard error, this once.
+    On an empty ledger, create a root key and print its token to standard error, this once.
 
     Raises:
-        LedgerError: the ledger cannot be opened, or its database lets this role not do what a
-            server does.
-        SystemExit: the server cannot start, because its port is in use, say; the log tells why.
+        LedgerError: the ledger cannot be opened, or the database role lacks a privilege that a
+            server needs.
+        SystemExit: the server cannot start, for example because its port is in use; the log says
+            why.
     """
     configure_logs(settings.log_level, settings.log_format)
     raise_descriptor_limit()
@@ -63,7 +64,7 @@ def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
     with opened_ledger(settings) as ledger:
         check_privileges(ledger.database)
         make_root_key(ledger)
-    # Worker processes read their settings from the environment, as this one would without options.
+    # Worker processes read their settings from the environment, so put the options there.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         os.environ[PREFIX + name.upper()] = str(value)
     with _shared_metrics(settings.workers), _one_exit_code():
@@ -77,7 +78,7 @@ def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            # LedgerApp reads them.
+            # LedgerApp reads these headers.
             proxy_headers=False,
             timeout_worker_healthcheck=_WORKER_SILENT_SECONDS,
             timeout_graceful_shutdown=int(_STOP_SECONDS.total_seconds()),
@@ -87,7 +88,7 @@ def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
 
 
 def _bound(settings: Settings) -> list[socket.socket]:
-    """Return the sockets to serve on; what is wrong is found before a root key is made."""
+    """Return the bound sockets; report wrong settings before a root key is created."""
     try:
         tls_of(settings)
         return bind(settings.host, settings.port)
@@ -98,7 +99,7 @@ def _bound(settings: Settings) -> list[socket.socket]:
 
 @contextmanager
 def _one_exit_code() -> Iterator[None]:
-    """Exit with 1 wherever uvicorn, which has told why, exits with a code of its own."""
+    """Exit with status 1 where uvicorn, which has logged the reason, uses another status."""
     try:
         yield
     except SystemExit as ended:
@@ -109,7 +110,7 @@ def _one_exit_code() -> Iterator[None]:
 
 @contextmanager
 def _shared_metrics(workers: int) -> Iterator[None]:
-    """Give several workers a folder in which their metrics are added up."""
+    """Give several workers a common folder for adding up their metrics."""
     if workers == 1:
         yield
         return
@@ -119,7 +120,7 @@ def _shared_metrics(workers: int) -> Iterator[None]:
 
 
 def worker_app() -> FastAPI:
-    """Return the application of one worker process."""
+    """Return the application of a worker process."""
     settings = read_settings()
     configure_logs(settings.log_level, settings.log_format)
     stop_on_hangup()
@@ -127,13 +128,13 @@ def worker_app() -> FastAPI:
 
 
 def make_root_key(ledger: OpenLedger) -> None:
-    """Make the first key of an empty ledger, and print its token.
+    """Create the first key of an empty ledger, and print its token.
 
-    If several processes do so at the same time, one of them makes it and prints it.
+    If several processes call this at the same time, one of them creates and prints the key.
 
     Raises:
-        LedgerUnavailable: standard error cannot be written. No key was made, or, if only the token
-            could not be written, the message names the key and says what to do.
+        LedgerUnavailable: standard error cannot be written. No key was created; or, if only the
+            token could not be written, the message names the key and says what to do.
     """
     with task_lock(ledger.database, "first-key") as alone:
         # A log that lost its events is not a new one.

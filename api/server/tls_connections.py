@@ -1,8 +1,8 @@
-"""Connections with TLS: the handshake has a deadline and counts as a connection.
+"""TLS connections: the handshake has a deadline and counts as a connection.
 
-The event loop's own TLS shows a connection to the application only after the handshake, so a
-client that connects and sends nothing would be in no limit. Here the connection is counted when it
-is accepted; then the event loop is given its socket, to shake hands within the deadline.
+With the event loop's own TLS, the application learns of a connection only after the handshake, so
+no limit would apply to a client that connects and sends nothing. Here a connection is counted when
+it is accepted; then the event loop gets its socket and must complete the handshake in time.
 """
 
 import os
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class TlsConnection(Protocol):
-    """One connection until its handshake is complete, as uvicorn makes it."""
+    """A connection until its handshake is complete; uvicorn creates it."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class TlsConnection(Protocol):
         self._handshake: Task[None] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Count the connection and begin the handshake, unless there are too many connections."""
-        # uvloop's is no subclass of asyncio's, and behaves as one.
+        """Count the connection and start the handshake, unless there are too many connections."""
+        # uvloop's transport does not inherit from asyncio's, but behaves the same.
         plain = cast("Transport", transport)
         client = get_remote_addr(plain)
         self._counted_as = self._http.connections.enter(client and client[0])
@@ -49,7 +49,7 @@ class TlsConnection(Protocol):
             plain.abort()
             return
         try:
-            # Nothing has been read yet, and this transport reads nothing after it was closed.
+            # Nothing was read yet, and this transport reads nothing after it is closed.
             accepted = socket.socket(fileno=os.dup(plain.get_extra_info("socket").fileno()))
         except OSError:
             self.leave()
@@ -60,14 +60,14 @@ class TlsConnection(Protocol):
         self._handshake = self._loop.create_task(self._shake_hands(accepted))
 
     def leave(self) -> None:
-        """Stop counting the connection; after the handshake, the HTTP connection counts itself."""
+        """Stop counting the connection; after the handshake, the HTTP connection is counted."""
         self._server_state.connections.discard(self)
         if self._counted_as is not None:
             self._http.connections.leave(self._counted_as)
             self._counted_as = None
 
     def shutdown(self) -> None:
-        """End the connection; the server stops."""
+        """End the connection because the server stops."""
         if self._handshake is not None:
             self._handshake.cancel()
 
@@ -93,6 +93,6 @@ class _SecuredConnection(CheckProtocol):
         self._handshake = handshake
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Count this connection in place of the handshake, and begin to read."""
+        """Count this connection instead of the handshake, and start reading."""
         self._handshake.leave()
         super().connection_made(transport)
