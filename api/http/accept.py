@@ -1,4 +1,4 @@
-"""Which form of an answer a client wants: the header ``Accept`` (RFC 9110, section 12.5.1)."""
+"""Content negotiation: the header ``Accept`` (RFC 9110, section 12.5.1)."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ _WEIGHT = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)
 
 
 def form_of_answer(accept: Sequence[str], offered: Sequence[str]) -> str:
-    """Return the content type that a client would rather have than any other that is offered.
+    """Return the offered content type that the client prefers.
 
     Args:
-        accept: the lines of the header; without any, everything is as welcome.
-        offered: content types, of which the first is given to who does not care.
+        accept: the lines of the header; without any, every type is accepted.
+        offered: content types; the first one is the default.
 
     Raises:
-        HTTPException: 406, the client takes none of them.
+        HTTPException: 406, if the client accepts none of them.
     """
     ranges = [*_ranges(accept)]
     if not ranges:
@@ -31,7 +31,7 @@ def form_of_answer(accept: Sequence[str], offered: Sequence[str]) -> str:
 
 
 def _ranges(accept: Iterable[str]) -> Iterable[tuple[str, str, float]]:
-    """Yield each media range and its weight; one in no form at all is as good as not there."""
+    """Yield each media range with its weight; ignore malformed ones."""
     for part in ",".join(accept).split(","):
         match = _RANGE.fullmatch(part)
         if match is not None:
@@ -41,7 +41,7 @@ def _ranges(accept: Iterable[str]) -> Iterable[tuple[str, str, float]]:
 
 
 def _weight(offered: str, ranges: Iterable[tuple[str, str, float]]) -> float:
-    """Return the weight of the most specific range that an offered type is in; 0 if in none."""
+    """Return the weight of the most specific range that includes a type; 0 if none does."""
     kind, _, subtype = offered.partition("/")
     found = {
         (kind_of, subtype_of): weight

@@ -1,4 +1,4 @@
-"""The limit on the length of a request's body."""
+"""The limit on the size of a request's body."""
 
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ _LONGEST_NUMBER = 18
 
 
 class BodyLimit:
-    """Middleware that stops reading a body that is too long, whatever it says of its length.
+    """Middleware that stops reading a body that is too long, whatever its Content-Length says.
 
-    FastAPI's own limit answers in plain text, and from outside all other middleware.
+    FastAPI's own limit answers in plain text, and runs outside all other middleware.
     """
 
     def __init__(self, app: "ASGIApp", longest: int) -> None:
@@ -22,7 +22,7 @@ class BodyLimit:
         self._longest = longest
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -48,7 +48,7 @@ _MOST_FIELDS = 100
 
 
 class _BasicScheme(HTTPBasic):
-    """The entry of the OpenAPI document; FastAPI's own also reads the header, and raises."""
+    """An entry for the OpenAPI document; FastAPI's class would also read the header and raise."""
 
     async def __call__(self, request: Request) -> None:  # type: ignore[override]
         """Leave the header to `authenticated_call`."""
@@ -71,10 +71,10 @@ class OAuthForm:
     fields: dict[str, list[str]] = field(repr=False)
 
     def optional(self, name: str) -> str | None:
-        """Return the value of a field, ``None`` if it is not there or empty.
+        """Return the value of a field; ``None`` if it is missing or empty.
 
         Raises:
-            Invalid: the field is there more than once (RFC 6749, section 3.2).
+            Invalid: the field occurs more than once (RFC 6749, section 3.2).
         """
         values = self.fields.get(name, [])
         if len(values) > 1:
@@ -85,7 +85,7 @@ class OAuthForm:
         """Return the value of a field, which may be empty.
 
         Raises:
-            Invalid: the field is not there, or more than once.
+            Invalid: the field is missing or occurs more than once.
         """
         values = self.fields.get(name, [])
         if len(values) != 1:
@@ -198,8 +198,8 @@ def _parsed(body: bytes) -> dict[str, list[str]]:
     """Parse a form.
 
     Raises:
-        Invalid: it has more fields than anybody sends. The caller is not known yet, and to parse
-            thousands of fields would keep everybody else waiting.
+        Invalid: it has too many fields. The caller is not authenticated yet, and parsing thousands
+            of fields would delay all other requests.
     """
     try:
         return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
@@ -212,7 +212,7 @@ def _is_basic(name: bytes, value: bytes) -> bool:
 
 
 def _from_basic(value: bytes) -> ClientCredentials:
-    """Read the value of an Authorization header (RFC 7617, section 2; RFC 6749, section 2.3.1)."""
+    """Parse the value of an Authorization header (RFC 7617, section 2; RFC 6749, section 2.3.1)."""
     encoded = value.strip().partition(b" ")[2].strip()
     try:
         text = b64decode(encoded, validate=True).decode()

@@ -1,4 +1,4 @@
-"""Credentials: found in a request, proved, and turned into somebody who may do something."""
+"""Credentials: read from a request, verified, and turned into a requester with scopes."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ from domain.names import ROOT_WORKSPACE, without_token
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
 Judge = Callable[[], Awaitable[object]]
-"""Raises `LedgerError` if whoever began what goes on for long may not go on with it."""
+"""Raises `LedgerError` if the caller of a long-running answer may no longer receive it."""
 
 CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
 
-# For the OpenAPI document alone: both would overlook a header that is there twice.
+# For the OpenAPI document only: both would not notice a header that occurs twice.
 bearer_scheme = HTTPBearer(scheme_name="Bearer", auto_error=False)
 api_key_scheme = APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Whoever holds the credential of a request.
+    """The authenticated caller of a request.
 
     Args:
-        caller: who commands are given by.
-        workspace: where the credential acts.
+        caller: the caller of commands.
+        workspace: workspace of the credential.
     """
 
     caller: Caller
@@ -48,7 +48,7 @@ class Requester:
 
     @property
     def is_root(self) -> bool:
-        """Tell whether the credential may act beyond one workspace."""
+        """Whether the credential may act in other workspaces."""
         return self.workspace == ROOT_WORKSPACE
 
     def acting_in(self, named: str | None) -> str:
@@ -77,10 +77,10 @@ class Requester:
         return None if workspace == EVERY_WORKSPACE else workspace
 
     def check_root(self) -> None:
-        """Refuse what concerns all workspaces to a credential of one.
+        """Raise unless the credential is of the root workspace, for what concerns all workspaces.
 
         Raises:
-            WorkspaceForbidden: it is none of the root workspace.
+            WorkspaceForbidden: it is not.
         """
         if not self.is_root:
             raise WorkspaceForbidden(
@@ -89,11 +89,11 @@ class Requester:
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the one token that a request presents.
+    """Return the token that a request presents.
 
     Raises:
-        NoCredential: there is none, or one of a scheme that is not Bearer.
-        Unauthenticated: there are two that differ, or a scheme without a token.
+        NoCredential: there is none, or its scheme is not Bearer.
+        Unauthenticated: there are two different ones, or a scheme without a token.
     """
     token: bytes | None = None
     for name, value in headers:
@@ -114,7 +114,7 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
 def _bearer_token(value: bytes) -> bytes:
     scheme, _, token = value.strip().partition(b" ")
     if scheme.lower() != b"bearer":
-        # Like no credential at all: its challenge carries no error code (RFC 6750, section 3.1).
+        # The same as no credential: the challenge has no error code (RFC 6750, section 3.1).
         raise NoCredential("write the header as Authorization: Bearer TOKEN")
     if not (token := token.strip()):
         raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
@@ -127,12 +127,12 @@ async def require(
     _bearer: Annotated[object, Security(bearer_scheme)],
     _api_key: Annotated[object, Security(api_key_scheme)],
 ) -> Requester:
-    """Let in who presents a live key with the scopes that the route asks for.
+    """Return the requester, if its key is active and has the scopes of the route.
 
     Raises:
-        Unauthenticated: no credential, or none that is good.
-        InsufficientScope: a good one with too small a scope.
-        LedgerUnavailable, Overloaded: it cannot be told now.
+        Unauthenticated: the credential is missing or not valid.
+        InsufficientScope: the credential is valid and lacks a scope.
+        LedgerUnavailable, Overloaded: the credential cannot be verified now.
     """
     return await requester_with(request, presented_token(request.headers.raw), scopes.scopes)
 
@@ -161,7 +161,7 @@ async def requester_with(
 
 
 async def require_still(request: Request, scope: str) -> None:
-    """Hold a request that `require` has let in, and that goes on for long, to its credential.
+    """Verify again the credential of a request that takes long.
 
     Raises:
         LedgerError: as for `require`.
@@ -185,7 +185,7 @@ async def _proved_key(
 
 
 def _same(one: str, other: str) -> bool:
-    """Compare in a time that does not depend on where they differ."""
+    """Compare in constant time."""
     return compare_digest(one.encode("utf-8", "replace"), other.encode())
 
 
@@ -194,11 +194,11 @@ def _source(request: Request) -> str | None:
 
 
 def refusal(code: Code, scope: str) -> LedgerError:
-    """Return the error that refuses a presented credential for a verdict's code.
+    """Return the error for a credential with this verdict code.
 
     Args:
-        code: any but ``VALID``.
-        scope: what the credential would have needed.
+        code: any code except ``VALID``.
+        scope: scope that the route requires.
     """
     if code is Code.REVOKED:
         return CredentialRevoked("the credential was revoked")

@@ -1,4 +1,4 @@
-"""What every route needs of its request: the ledger, and a body that means one thing."""
+"""Dependencies of routes: the ledger, and a JSON body with one meaning."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ from projections.auth.verification import TokenVerification
 
 
 def ledger_of(request: Request) -> OpenLedger:
-    """Return the ledger that the app serves."""
+    """Return the ledger of the app."""
     return cast("OpenLedger", request.app.state.ledger)
 
 
@@ -22,18 +22,18 @@ def verification_of(request: Request) -> TokenVerification:
 
 
 class StrictRequest(Request):
-    """A request whose JSON says everything once, in values that JSON has.
+    """A request whose JSON body is parsed strictly.
 
-    Python reads ``{"a": 1, "a": 2}`` as the second, ``NaN`` as a number and UTF-16 as well as
-    UTF-8; whoever checked the request before us may have read it otherwise.
+    Python accepts duplicate names (the last one wins), ``NaN``, and UTF-16 besides UTF-8. A proxy
+    that has checked the request may have read it differently.
     """
 
     async def json(self) -> Any:  # noqa: ANN401 - as in Starlette
         """Parse the body.
 
         Raises:
-            json.JSONDecodeError: it is no JSON, or not strictly.
-            ValueError: it is not in UTF-8, or has a number that is too long.
+            json.JSONDecodeError: it is not strict JSON.
+            ValueError: it is not UTF-8, or has a number that is too long.
         """
         try:
             return json.loads(
@@ -46,10 +46,10 @@ class StrictRequest(Request):
 
 
 class StrictRoute(WorkRoute):
-    """A route that reads its body as a `StrictRequest`."""
+    """A route that reads its body with `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the handler of the route."""
+        """Return the handler, wrapped."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:

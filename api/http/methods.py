@@ -1,4 +1,4 @@
-"""Methods that every route has beside its own: HEAD wherever GET is, and OPTIONS."""
+"""Methods that every route supports in addition to its own: HEAD with GET, and OPTIONS."""
 
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHOD_ASKED = "method"
-"""The name in a request's state of the method that the client sent, where it is not the scope's."""
+"""Name, in a request's state, of the client's method if the scope has another one."""
 
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 async def answer_head(app: "ASGIApp", scope: "Scope", receive: "Receive", send: "Send") -> None:
-    """Answer HEAD as GET, with the same headers and without a body (RFC 9110, section 9.3.2)."""
+    """Answer HEAD like GET, with the same headers and no body (RFC 9110, section 9.3.2)."""
     as_get = {**scope, "method": "GET"}
     as_get.setdefault("state", {})[METHOD_ASKED] = "HEAD"
     ended = False
@@ -29,7 +29,7 @@ async def answer_head(app: "ASGIApp", scope: "Scope", receive: "Receive", send: 
             ended = True
             await send({"type": "http.response.body", "body": b""})
             if message.get("more_body"):
-                # Nobody wants the rest of a stream, which may have no end.
+                # The rest of a stream is not needed, and may be endless.
                 running.cancel()
 
     with CancelScope() as running:
@@ -37,7 +37,7 @@ async def answer_head(app: "ASGIApp", scope: "Scope", receive: "Receive", send: 
 
 
 def allowed_methods(app: FastAPI, scope: "Scope") -> list[str]:
-    """Return the methods of a request's path, HEAD and OPTIONS included; none if it has none."""
+    """Return the methods of a path, including HEAD and OPTIONS; an empty list if there is none."""
     found = [
         method
         for method in _METHODS

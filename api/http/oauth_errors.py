@@ -46,10 +46,10 @@ class OAuthErrorAnswer(BaseModel):
 
 
 class OAuthRoute(StrictRoute):
-    """A route whose errors have the form of RFC 6749 where the caller is an OAuth client."""
+    """A route that sends errors in the form of RFC 6749 to OAuth clients."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the handler of the route."""
+        """Return the handler, wrapped."""
         handle = super().get_route_handler()
 
         async def handle_for_clients(request: Request) -> Response:
@@ -65,7 +65,7 @@ class OAuthRoute(StrictRoute):
 
 
 def oauth_answers(**success: type) -> dict[int | str, dict[str, Any]]:
-    """Return the ``responses`` of an `OAuthRoute`, as `answers` does for other routes."""
+    """Return the ``responses`` of an `OAuthRoute`; see `answers` for other routes."""
     described = answers(400, 413, **success)
     for status, meaning in _MEANINGS.items():
         content = {"schema": OAuthErrorAnswer.model_json_schema()}

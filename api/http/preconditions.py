@@ -1,4 +1,4 @@
-"""Request headers that make a change conditional or repeatable."""
+"""Request headers that make a change conditional or idempotent."""
 
 import hashlib
 import re
@@ -13,12 +13,12 @@ from domain.key_ledger import Idempotency
 from domain.names import without_token
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
-# A proxy that compresses answers makes their ETags weak; the number is the version all the same.
+# A proxy that compresses answers makes their ETags weak; the number is still the version.
 _ETAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,17})"', re.ASCII)
 
 IfMatch = Annotated[
     list[str] | None,
-    # All the lines of the header are read here; whoever sends it sends one.
+    # All lines of the header are read; clients send one.
     WithJsonSchema({"type": "string", "examples": ['"3"']}),
     Header(alias="If-Match", description="The `ETag` that the key must have, else 412."),
 ]
@@ -33,10 +33,10 @@ IdempotencyKey = Annotated[
 
 
 def expected_version(if_match: list[str] | None) -> int | None:
-    """Return the version that ``If-Match`` demands (RFC 9110, section 13.1.1); ``None`` for any.
+    """Return the version that ``If-Match`` requires (RFC 9110, section 13.1.1); ``None`` for any.
 
     Raises:
-        VersionMismatch: what it demands is no version that a key can have.
+        VersionMismatch: the required ETag is not one that a key can have.
     """
     if if_match is None:
         return None
@@ -52,17 +52,17 @@ def expected_version(if_match: list[str] | None) -> int | None:
 def idempotency(
     header: list[str] | None, action: str, workspace: str, body: BaseModel
 ) -> Idempotency | None:
-    """Return what is to make a request idempotent; ``None`` if it did not ask to be.
+    """Return the idempotency of a request; ``None`` if it has no ``Idempotency-Key``.
 
     Args:
-        header: the values of ``Idempotency-Key``.
-        action: what the request does, and to what.
-        workspace: where it does it.
-        body: all else that it asks for.
+        header: values of the header ``Idempotency-Key``.
+        action: what the request does, and to which object.
+        workspace: workspace of the request.
+        body: everything else that it asks for.
 
     Raises:
-        Invalid: there are several keys, or one of characters that are not visible ASCII, or one
-            that contains a token.
+        Invalid: there are several keys, or the key has characters other than visible ASCII, or
+            contains a token.
     """
     if header is None:
         return None

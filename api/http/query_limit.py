@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 LONGEST_QUERY = 8_192
-"""Bytes, far above what all parameters of a route need together."""
+"""Maximum size in bytes, far above what all parameters of a route need together."""
 
 
 class QueryLimit:
-    """Middleware that refuses a query that is too long before anything parses it.
+    """Middleware that rejects a query that is too long before anything parses it.
 
-    Parsing a query and naming what is wrong with each part costs far more than receiving it.
+    Parsing a query and describing each error in it costs far more than receiving it.
     """
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["type"] != "http" or len(scope["query_string"]) <= LONGEST_QUERY:
             await self._app(scope, receive, send)
             return
@@ -33,6 +33,6 @@ class QueryLimit:
             f"the query is too long: send at most {LONGEST_QUERY} bytes after the ?",
             request_id=scope["state"]["request_id"],
         )
-        # A page that says so does not read the query again.
+        # Error pages must not parse the query again.
         scope["query_string"] = b""
         await answer(scope, receive, send)

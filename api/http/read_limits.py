@@ -1,4 +1,4 @@
-"""Limits on how much of the costly work one credential and one workspace can have at a time."""
+"""Limits on concurrent costly reads, per credential and per workspace."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,33 +11,33 @@ from domain.errors import TooManyReads
 OF_A_CREDENTIAL = 2
 OF_A_WORKSPACE = 4
 PATIENCE_SECONDS = 1.0
-"""A read waits so long for its turn. Refused at once, a client that repeats its request at once
-would cost more than the reads themselves."""
+"""Time that a read waits for its turn. Without waiting, a client that repeats a refused request
+immediately would cost more than the reads themselves."""
 
 WAITING = 1000
-"""Requests that may wait for their turn in a process."""
+"""Maximum number of requests that wait for their turn in a process."""
 
 
 _Share = tuple[str, str, int]
-"""The kind and the name of who has a share, and how large it is."""
+"""Kind and name of the holder, and its limit."""
 
 
 class ReadLimits:
-    """Admits requests of one process: a few at a time of each credential and each workspace."""
+    """Admits requests of a process: a few at a time per credential and per workspace."""
 
     def __init__(self, what: str) -> None:
-        """Name in the plural what is limited."""
+        """Set the name of the limited requests, in the plural, for error messages."""
         self._what = what
         self._limiters: dict[tuple[str, str], CapacityLimiter] = {}
         self._waiting = 0
 
     @asynccontextmanager
     async def admitted(self, request: Request) -> AsyncIterator[None]:
-        """Hold a place for a request whose credential is known, until the block ends.
+        """Hold a place for an authenticated request until the block ends.
 
         Raises:
-            TooManyReads: the credential or its workspace has as many as it may have, and none ended
-                in time.
+            TooManyReads: the credential or its workspace is at its limit, and none of its reads
+                ended in time.
         """
         place = object()
         shares = [
@@ -59,7 +59,7 @@ class ReadLimits:
             with fail_after(PATIENCE_SECONDS):
                 for share in shares:
                     kind, name, most = share
-                    # Looked up when it is needed: one that nobody uses is forgotten.
+                    # Looked up each time: a limiter that is not in use is removed.
                     limiter = self._limiters.setdefault((kind, name), CapacityLimiter(most))
                     await limiter.acquire_on_behalf_of(place)
                     taken.append(share)

@@ -1,4 +1,4 @@
-"""What is the same for every request: its id, its log line, its metrics, its common headers."""
+"""What all requests have in common: request id, log line, metrics, and response headers."""
 
 import itertools
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = structlog.get_logger()
-# It goes into the log and into events; `checked_request_id` takes none that contains a token.
+# The id is logged and stored in events; `checked_request_id` rejects one that contains a token.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 _PROCESS = secrets.token_hex(10)
 _count = itertools.count(1)
@@ -27,11 +27,11 @@ _UNOBSERVED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Observed:
-    """Middleware around everything, errors included.
+    """Outermost middleware, which also handles unexpected errors.
 
-    A request brings its ``X-Request-Id`` or gets one; the answer, the log line and the events of
-    the request all carry it. The log names the route and never the path or the query, where
-    somebody may have put a token by mistake.
+    Each request has an ``X-Request-Id``, its own or a new one, which appears in the answer, the log
+    line and the events. The log has the route but neither path nor query, which may contain a token
+    by mistake.
     """
 
     def __init__(self, app: "ASGIApp", metrics: Metrics) -> None:
@@ -39,7 +39,7 @@ class Observed:
         self._metrics = metrics
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -65,7 +65,7 @@ class Observed:
             _log.exception("failed", request_id=request_id)
             state["outcome"] = FAILURE
             if status:
-                # The answer has begun and cannot be taken back, only broken off.
+                # The answer has begun; it can only be aborted.
                 raise
             await failure_answer(request_id)(scope, receive, send_observed)
         finally:
@@ -88,13 +88,13 @@ class Observed:
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the id that a request brings, if it is one that can be logged, else a new one."""
+    """Return the request's id if it can be logged, and a new one otherwise."""
     given = [value for name, value in headers if name == b"x-request-id"]
     return checked_request_id(given[0]) if len(given) == 1 else new_request_id()
 
 
 def checked_request_id(given: bytes) -> str:
-    """Return an id that a request brings, if it is one that can be logged, else a new one."""
+    """Return this request id if it can be logged, and a new one otherwise."""
     if not _REQUEST_ID.fullmatch(given):
         return new_request_id()
     request_id = given.decode("ascii")
@@ -102,5 +102,5 @@ def checked_request_id(given: bytes) -> str:
 
 
 def new_request_id() -> str:
-    """Return an id that no other request has."""
+    """Return a unique request id."""
     return f"req_{_PROCESS}{next(_count):012x}"

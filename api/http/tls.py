@@ -1,4 +1,4 @@
-"""TLS by the server itself, with a certificate that can be renewed while it serves."""
+"""TLS in the server itself, with a certificate that can be renewed while it runs."""
 
 import ssl
 from pathlib import Path
@@ -18,14 +18,14 @@ class NoTls(Exception):
 
 
 class RenewableTls:
-    """The TLS of one process.
+    """The TLS configuration of a process.
 
-    Each handshake looks whether the files have changed. A renewed certificate is used from the
-    next handshake on; while the new files cannot be used, the old certificate stays.
+    Each handshake checks whether the files have changed. A renewed certificate is used from the
+    next handshake on; if the new files cannot be used, the old certificate stays in use.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """Load a certificate, which may have others of its chain behind it, and its key.
+        """Load a certificate, optionally followed by its chain, and its key.
 
         Raises:
             NoTls: they cannot be used.
@@ -35,7 +35,7 @@ class RenewableTls:
         self._seen = self._state()
         self._current = self._loaded()
         self.context = self._loaded()
-        """What a server is to be started with."""
+        """The context to start a server with."""
 
         self.context.sni_callback = self._choose
 
@@ -70,7 +70,7 @@ class RenewableTls:
         except (OpenToOthers, OSError) as error:
             raise NoTls(str(error)) from None
         try:
-            # Without a password it would ask for one, on the terminal.
+            # Without this, OpenSSL would ask for a password on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
         except (ssl.SSLError, ValueError) as error:
             why = getattr(error, "reason", None) or "they are not in PEM form, or have a password"
@@ -90,15 +90,15 @@ def _state_of(path: Path) -> tuple[int, int, int]:
         found = path.stat()
     except OSError:
         return (0, 0, 0)
-    # The time of the last change of the content, or of the mode.
+    # ctime changes with the content and with the mode.
     return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def tls_of(settings: Settings) -> RenewableTls | None:
-    """Return the TLS that a server is set to use; ``None`` for plain HTTP.
+    """Return the TLS configuration of the settings; ``None`` for plain HTTP.
 
     Raises:
-        NoTls: one of the two files is not set, or they cannot be used.
+        NoTls: only one of the two files is set, or they cannot be used.
     """
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and key is None:

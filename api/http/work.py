@@ -1,12 +1,11 @@
-"""Kinds of work, each with threads of its own, so that none waits for another.
+"""Kinds of work, each with its own threads, so that none waits for another.
 
-A route that blocks runs in the threads of its kind: revocations and other changes, health checks,
-verification and cheap reads never wait behind costly reads. Costly reads are admitted for each
-credential and for each workspace, and few of them run at a time: they hold the interpreter and the
-processor, which all threads of a process share.
+A blocking route runs in the threads of its kind: changes, health checks, verification and cheap
+reads never wait for costly reads. Costly reads are limited per credential and per workspace, and
+few run at the same time: they hold the GIL and the processor, which all threads of a process share.
 
-`WorkRoute` is the one place where a route gets its kind. A route that only reads is costly unless
-it says otherwise, and every other one is a change.
+`WorkRoute` decides the kind of a route. A route that only reads is costly unless it is marked
+otherwise; every other route is a change.
 """
 
 import inspect
@@ -38,22 +37,22 @@ class Work(StrEnum):
     """Health checks and metrics."""
 
     VERIFY = "verify"
-    """Verification of tokens; Argon2 may take a while."""
+    """Verification of tokens; Argon2 takes a while."""
 
     CHANGE = "change"
-    """Whatever appends events."""
+    """Everything that appends events."""
 
     READ = "read"
-    """Reads of a few rows by an index, and files."""
+    """Reads of a few rows by index, and files."""
 
     COSTLY_READ = "costly read"
-    """Reads that may look at many rows, admitted for each credential."""
+    """Reads of possibly many rows, limited per credential."""
 
     STREAM = "stream"
-    """Answers that may have no end; their endpoint admits them for each credential."""
+    """Answers that may be endless, limited per credential by their endpoints."""
 
     TAIL = "tail"
-    """What a live tail reads when something was appended; no route's."""
+    """Reads of event streams after something was appended; not of any route."""
 
 
 _WORK = "__work__"
@@ -62,10 +61,10 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Threads:
-    """The threads of one process, for each kind of work, and the limits of costly reads."""
+    """The threads of a process for each kind of work, and the limits of costly reads."""
 
     def __init__(self, costly_reads: int) -> None:
-        """Let so many costly reads run at a time."""
+        """Allow ``costly_reads`` costly reads at the same time."""
         costly = CapacityLimiter(costly_reads)
         self.limiters = {work: CapacityLimiter(most) for work, most in _THREADS.items()}
         self.limiters |= {Work.COSTLY_READ: costly, Work.STREAM: costly}
@@ -73,12 +72,12 @@ class Threads:
         self.exports = ReadLimits("exports")
 
     async def run(self, work: Work, function: Callable[P, T], *args: Any, **named: Any) -> T:  # noqa: ANN401 - the function's own
-        """Run a function that blocks in a thread of a kind of work."""
+        """Run a blocking function in a thread of this kind of work."""
         call = partial(function, *args, **named)
         return await run_sync(call, limiter=self.limiters[work])
 
     async def iterate(self, work: Work, parts: Iterator[T]) -> AsyncIterator[T]:
-        """Take each part in a thread of a kind of work, and none once nobody wants it."""
+        """Yield each part, computed in a thread of this kind of work; stop when not iterated."""
         while True:
             part: tuple[T] | None = await self.run(work, _next, parts)
             if part is None:
@@ -87,10 +86,10 @@ class Threads:
 
 
 def costly_reads_at_once(database: Database, settings: Settings) -> int:
-    """Return how many costly reads may run at a time in one process.
+    """Return the maximum number of concurrent costly reads in one process.
 
-    Those of a file take the processor of this machine; half of it is left to all else. Those of a
-    server leave half of the connections.
+    Reads of SQLite use this machine's processor; half of it is left for other work. Reads of
+    PostgreSQL leave half of the connections.
     """
     if database.is_a_file:
         return max(1, (os.cpu_count() or 1) // (2 * settings.workers))
@@ -98,7 +97,7 @@ def costly_reads_at_once(database: Database, settings: Settings) -> int:
 
 
 def does(work: Work) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Say what kind of work an endpoint does, where it is not the usual one of its method."""
+    """Mark an endpoint with a kind of work that differs from the default of its method."""
 
     def mark(endpoint: Callable[P, T]) -> Callable[P, T]:
         setattr(endpoint, _WORK, work)
@@ -108,24 +107,24 @@ def does(work: Work) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def threads_of(request: Request) -> Threads:
-    """Return the threads of the app that a request came to."""
+    """Return the threads of the app that serves a request."""
     return cast("Threads", request.app.state.threads)
 
 
 def _next(parts: Iterator[T]) -> tuple[T] | None:
-    """Return the next part in a tuple; a thread cannot hand over a `StopIteration`."""
+    """Return the next part in a tuple, or ``None``; threads cannot pass on a `StopIteration`."""
     for part in parts:
         return (part,)
     return None
 
 
 async def admit_export(request: Request) -> None:
-    """Hold a place for an export until its answer has been sent, or broken off.
+    """Hold a place for an export until its answer was sent or aborted.
 
     Raises:
         TooManyReads: as for `ReadLimits.admitted`.
     """
-    # FastAPI leaves this stack when the answer has ended.
+    # FastAPI closes this stack when the answer has ended.
     ending: AsyncExitStack = request.scope["fastapi_inner_astack"]
     await ending.enter_async_context(threads_of(request).exports.admitted(request))
 

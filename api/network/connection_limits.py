@@ -25,6 +25,7 @@ class ClientLimits:
         per_address: from one IPv4 address or one IPv6 /64 network.
         exempt: networks of trusted proxies, which connect for many clients; only ``total`` applies.
     """
+
     total: int
     per_address: int
     exempt: tuple[Network, ...] = ()

@@ -1,1 +1,1 @@
-"""HTTP/1.1: reads requests from a connection and writes answers to it."""
+"""HTTP/1.1: read requests from a connection and write answers to it."""

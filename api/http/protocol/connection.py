@@ -1,13 +1,13 @@
-"""A connection: reads requests one at a time, answers each, and waits for nothing without a limit.
+"""A connection: reads and answers one request at a time, and never waits without a limit.
 
-A request is handed on when it has arrived whole, and the next one is read when the answer is
-complete. So answers have the order of the requests, a client that sends many requests at once
-occupies a bounded amount of memory, and an error in one request cannot change the answer to
-another. Where the framing is wrong, the connection ends with the answer that says so.
+A request is processed when it has arrived completely, and the next one is read when the answer is
+complete. So answers are in the order of requests, a client that pipelines requests occupies a
+bounded amount of memory, and an error in one request cannot change the answer to another. If the
+framing is wrong, the connection ends with an error answer.
 
-A connection ends in an orderly way (RFC 9112, section 9.6): the server stops sending, reads and
-ignores what the client still sends, up to a limit, and then closes. To close at once would make
-the client's system discard the answer before the client has read it.
+A connection ends with a lingering close (RFC 9112, section 9.6): the server stops sending, reads
+and discards what the client still sends, up to a limit, and then closes. If it closed immediately,
+the client's system would discard the answer before the client has read it.
 """
 
 import logging
@@ -39,13 +39,13 @@ from api.network.http_limits import (
 )
 
 HTTP = "http"
-"""The name in the state of the application's lifespan of what all connections share."""
+"""Name of the connections' shared objects in the state of the application's lifespan."""
 
 _log = structlog.get_logger()
 
 
 class Http(NamedTuple):
-    """What the connections of a process share."""
+    """Objects that all connections of a process share."""
 
     limits: HttpLimits
     connections: Connections
@@ -54,7 +54,7 @@ class Http(NamedTuple):
 
 
 class _WaitsFor(Enum):
-    """What a connection waits for."""
+    """The event that a connection waits for."""
 
     FIRST_BYTE = "first byte"
     HEAD = "rest of a head"
@@ -65,7 +65,7 @@ class _WaitsFor(Enum):
 
 
 class HttpConnection(Protocol):
-    """One connection, as uvicorn makes it."""
+    """A connection; uvicorn creates it."""
 
     def __init__(
         self,
@@ -100,8 +100,8 @@ class HttpConnection(Protocol):
         self._discarded = 0
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Begin to read, unless there are too many connections."""
-        # uvloop's is no subclass of asyncio's, and behaves as one.
+        """Start reading, unless there are too many connections."""
+        # uvloop's transport does not inherit from asyncio's, but behaves the same.
         self.transport = cast("Transport", transport)
         self.flow = FlowControl(self.transport)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ class HttpConnection(Protocol):
             self._deadline.set_after(self._http.limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
-        """Release what the connection held, and tell the application."""
+        """Release the connection's resources, and tell the application."""
         self._deadline.stop()
         self.server_state.connections.discard(self)
         if self._counted_as is not None:
@@ -131,7 +131,7 @@ class HttpConnection(Protocol):
         self.flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Read what has arrived."""
+        """Process received bytes."""
         if self._waits_for is _WaitsFor.END:
             self._discard(len(data))
             return
@@ -144,7 +144,7 @@ class HttpConnection(Protocol):
         self._read()
 
     def eof_received(self) -> bool:
-        """Answer the requests that have arrived, where the client only stopped sending.
+        """Answer the requests that have arrived, if the client only stopped sending.
 
         Returns:
             Whether the connection stays open.
@@ -156,26 +156,26 @@ class HttpConnection(Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """Wait until the client has read a part of the answer."""
+        """Wait until the client has read part of the answer."""
         self.flow.pause_writing()
         if self._waits_for is _WaitsFor.ANSWER:
             self._expect_progress()
 
     def resume_writing(self) -> None:
-        """Write on."""
+        """Continue writing."""
         self.flow.resume_writing()
         if self._waits_for is _WaitsFor.ANSWER:
             self._deadline.clear()
 
     def shutdown(self) -> None:
-        """End the connection, after the answer that is under way; the server stops."""
+        """End the connection after the current answer, because the server stops."""
         if self._exchange is not None:
             self._exchange.keep_alive = False
         elif self._waits_for is not _WaitsFor.END:
             self._close()
 
     def handle(self, message: Message) -> None:
-        """Answer a request; `on_response_complete` is called when that is done."""
+        """Answer a request; `on_response_complete` is called when the answer is complete."""
         self.to_app(message)
 
     def to_app(self, message: Message) -> None:
@@ -186,7 +186,7 @@ class HttpConnection(Protocol):
         self.server_state.tasks.add(task)
 
     def on_response_complete(self) -> None:
-        """Read the next request; what has arrived of it comes first."""
+        """Read the next request, beginning with bytes that have already arrived."""
         self.server_state.total_requests += 1
         self._exchange = None
         if self._waits_for is _WaitsFor.END:
@@ -200,7 +200,7 @@ class HttpConnection(Protocol):
             self._deadline.set_after(self._http.limits.idle_seconds)
 
     def refuse(self, refused: Refused) -> None:
-        """Answer that a message is refused, and end the connection."""
+        """Send an error answer to a message, and end the connection."""
         head = self._reader.head
         request_id = new_request_id() if head is None else request_id_of(head.headers)
         if not self.transport.is_closing():
@@ -212,23 +212,23 @@ class HttpConnection(Protocol):
         _log.info("refused", status=refused.status, detail=refused.detail, request_id=request_id)
 
     def write(self, data: bytes) -> None:
-        """Write a part of an answer."""
+        """Write part of an answer."""
         self.transport.write(data)
 
     def is_closing(self) -> bool:
-        """Tell whether nothing more can be written."""
+        """Return whether nothing more can be written."""
         return self._waits_for is _WaitsFor.END or self.transport.is_closing()
 
     def close(self) -> None:
-        """End the connection after what was written; the name is that of a transport's method."""
+        """End the connection after what was written; a transport's method has this name."""
         self.end()
 
     def end(self) -> None:
-        """Stop sending, and ignore what the client sends until it closes the connection."""
+        """Stop sending, and discard what the client sends until it closes the connection."""
         if self._waits_for is _WaitsFor.END:
             return
         closing = self.transport.is_closing()
-        # It may be closing and still wait for a client that does not read: that has a limit, too.
+        # A closing transport may still wait for a client that does not read; limit that too.
         self._begin_end()
         if closing:
             return
@@ -239,24 +239,24 @@ class HttpConnection(Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
-            # TLS tells the client that this is the end, and reads until the client agrees.
+            # Closing TLS sends close_notify, and reads until the client sends its own.
             self.transport.close()
 
     def _close(self) -> None:
-        """Close a connection on which nothing is under way."""
+        """Close an idle connection."""
         self._begin_end()
         self.transport.close()
 
     def _begin_end(self) -> None:
         self._waits_for = _WaitsFor.END
-        # What has arrived is not read as a request.
+        # Bytes that have arrived are not read as a request.
         self._reader = MessageReader(self._http.limits)
         self._unsent = self.transport.get_write_buffer_size()
         seconds = self._http.limits.write_seconds if self._unsent else DISCARD_SECONDS
         self._deadline.set_after(seconds)
 
     def _turn_away(self) -> None:
-        """Answer that there are too many connections; in a flood of them, only close this one."""
+        """Answer that there are too many connections; in a flood, only close this one."""
         self._turned_away = self._http.connections.turn_away()
         if self._turned_away:
             self.refuse(Refused(503, "there are too many connections"))
@@ -294,7 +294,7 @@ class HttpConnection(Protocol):
         elif self._reader.begun:
             if self._waits_for is _WaitsFor.NEXT:
                 self._deadline.set_after(limits.head_seconds)
-            # The first request of a connection has to arrive in time from its start.
+            # The first request must arrive within the limit, counted from the connection's start.
             self._waits_for = _WaitsFor.HEAD
         elif self._waits_for is _WaitsFor.NEXT:
             self._deadline.set_after(limits.idle_seconds)
@@ -306,7 +306,7 @@ class HttpConnection(Protocol):
             self._body_began, self._body_bytes = now, 0
             if expects_continue:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # A body that arrives byte by byte would take for ever, too.
+        # Without a minimum rate, a body that arrives byte by byte would take for ever.
         slowest = self._body_began + seconds + self._body_bytes / SLOWEST_BYTES_PER_SECOND
         self._deadline.set_at(min(now + seconds, slowest))
 
@@ -315,7 +315,7 @@ class HttpConnection(Protocol):
         self._deadline.set_after(self._http.limits.write_seconds)
 
     def _expire(self) -> None:
-        """End a connection that has waited too long."""
+        """Handle a passed deadline."""
         if self._waits_for in {_WaitsFor.HEAD, _WaitsFor.BODY}:
             self.refuse(Refused(408, "the request did not arrive in time"))
         elif self._waits_for in {_WaitsFor.FIRST_BYTE, _WaitsFor.NEXT}:
@@ -326,14 +326,14 @@ class HttpConnection(Protocol):
             self._expect_progress()
 
     def _client_reads(self) -> bool:
-        """Tell whether the client has read enough of what was written."""
+        """Return whether the client has read enough of what was written."""
         unsent = self.transport.get_write_buffer_size()
         least = SLOWEST_BYTES_PER_SECOND * self._http.limits.write_seconds
         return unsent > 0 and self._unsent - unsent >= least
 
 
 def _unmapped(client: tuple[str, int] | None) -> tuple[str, int] | None:
-    """Return an IPv4 address in its own form where a socket for both kinds has mapped it."""
+    """Return an IPv4-mapped address as IPv4."""
     if client is None or not client[0].startswith("::ffff:"):
         return client
     address = ip_address(client[0])

@@ -6,11 +6,11 @@ from math import inf
 
 
 class Deadline:
-    """A time at which something is called; moving it to a later time costs nothing.
+    """Calls a function at a deadline; postponing the deadline costs nothing.
 
-    A timer is started only if it would end too late. One that ends too early looks at the time and
-    starts again, so a connection that serves thousands of requests a second starts a timer once
-    per idle timeout.
+    A timer is started only if the running one would end too late. A timer that ends before the
+    deadline starts again. So a connection that serves thousands of requests a second starts one
+    timer per idle timeout.
     """
 
     __slots__ = ("_at", "_call", "_loop", "_timer", "_timer_ends")
@@ -23,21 +23,21 @@ class Deadline:
         self._timer_ends = inf
 
     def set_after(self, seconds: float) -> None:
-        """Set the deadline, so many seconds from now."""
+        """Set the deadline this many seconds from now."""
         self.set_at(self._loop.time() + seconds)
 
     def set_at(self, at: float) -> None:
-        """Set the deadline, in the time of the event loop."""
+        """Set the deadline, in event loop time."""
         self._at = at
         if at < self._timer_ends:
             self._start(at)
 
     def clear(self) -> None:
-        """Have no deadline."""
+        """Remove the deadline."""
         self._at = inf
 
     def stop(self) -> None:
-        """Have no deadline, and end the timer."""
+        """Remove the deadline and the timer."""
         self._at = self._timer_ends = inf
         if self._timer is not None:
             self._timer.cancel()

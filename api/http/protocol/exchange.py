@@ -1,4 +1,4 @@
-"""One request and its answer, between a connection and the application."""
+"""A request and its answer, between a connection and the application."""
 
 import asyncio
 from logging import Logger
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Connection(Protocol):
-    """What an exchange needs of the connection on which the request arrived."""
+    """The parts of a connection that an exchange needs."""
 
     config: Config
     server_state: ServerState
@@ -33,12 +33,12 @@ class Connection(Protocol):
 
 
 class Exchange(RequestResponseCycle):
-    """A request that has arrived whole, as the application sees it."""
+    """A complete request, as the application sees it."""
 
     def __init__(self, connection: Connection, message: Message) -> None:
         super().__init__(
             scope=_scope(connection, message),
-            # The exchange writes and closes by the connection, which closes in an orderly way.
+            # The exchange writes and closes through the connection, for its lingering close.
             transport=connection,  # type: ignore[arg-type]
             flow=connection.flow,
             logger=connection.logger,
@@ -54,7 +54,7 @@ class Exchange(RequestResponseCycle):
         self._ends_by_closing = False
 
     async def receive(self) -> "ASGIReceiveEvent":
-        """Return the body, and after it the end of the connection or of the answer."""
+        """Return the body, and then wait for the end of the connection or of the answer."""
         body, self._request = self._request, None
         if body is not None:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -63,9 +63,9 @@ class Exchange(RequestResponseCycle):
         return {"type": "http.disconnect"}
 
     async def send(self, message: "ASGISendEvent") -> None:
-        """Send a part of the answer.
+        """Send part of the answer.
 
-        HTTP/1.0 has no chunks: an answer of unknown length ends with the connection.
+        HTTP/1.0 has no chunked coding: closing the connection ends an answer of unknown length.
         """
         if self.scope["http_version"] == "1.0":
             if message["type"] == "http.response.start":

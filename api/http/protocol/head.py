@@ -1,8 +1,8 @@
-"""The head of an HTTP/1.1 request: its request line and headers (RFC 9112, sections 3, 5 and 6).
+"""The head of an HTTP/1.1 request: request line and headers (RFC 9112, sections 3, 5 and 6).
 
-The grammar is strict. Whatever two implementations may read differently is refused: bare line
-feeds, folded lines, blanks before a colon, repeated or malformed framing headers. An offer to
-upgrade the protocol is no part of the framing and is ignored (RFC 9110, section 7.8).
+The grammar is strict. Everything that two implementations may read differently is rejected: bare
+line feeds, folded lines, whitespace before a colon, repeated or malformed framing headers. An offer
+to upgrade the protocol does not change the framing and is ignored (RFC 9110, section 7.8).
 """
 
 import re
@@ -25,27 +25,26 @@ _IN_HEADS = b"\r\n" + _IN_VALUES
 _BLANKS = b" \t"
 _LONGEST_LENGTH = 18
 _USUAL_NAME_BYTES = 64
-# Headers that are unusual and decide how the message is framed, or what the server does before
-# and after it.
+# Uncommon headers that decide how the message is framed, or what the server does before and after
+# it.
 _UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding"})
 _ONCE = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
 
 CHUNKED = -1
-"""The length of a body that is sent in chunks."""
+"""Length that stands for a chunked body."""
 
 
 class Head(NamedTuple):
-    """A head that is well-formed.
+    """A well-formed head.
 
     Args:
-        method: of the request.
-        target: its path and query; ``*`` is possible for OPTIONS.
-        version: of HTTP, ``1.1`` or ``1.0``.
-        named: the headers by their names, in lower case and in the order of the message. If a name
-            occurs more than once, its last value.
-        repeated: all headers, if a name occurs more than once.
-        length: of the body; `CHUNKED` if it is sent in chunks.
-        keep_alive: whether the client lets the connection stay open.
+        method: request method.
+        target: path and query; may be ``*`` for OPTIONS.
+        version: HTTP version, ``1.1`` or ``1.0``.
+        named: headers by lowercase name, in message order; the last value of a repeated name.
+        repeated: all headers, if a name is repeated; ``None`` otherwise.
+        length: length of the body; `CHUNKED` for chunked coding.
+        keep_alive: whether the client allows the connection to stay open.
         expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
     """
 
@@ -60,21 +59,21 @@ class Head(NamedTuple):
 
     @property
     def headers(self) -> Headers:
-        """All headers, with names in lower case, in the order of the message."""
+        """All headers with lowercase names, in message order."""
         return list(self.named.items() if self.repeated is None else self.repeated)
 
 
 def parsed_head(head: bytes) -> Head:
     """Parse a head.
 
-    Each check of a request runs this, so the steps that all of them need are not functions of
-    their own.
+    This runs for every token verification, so steps that every request needs are not separate
+    functions.
 
     Args:
-        head: without the empty line that ends it.
+        head: the head without the empty line at its end.
 
     Raises:
-        Refused: it is not well-formed, or asks for something that this server does not support.
+        Refused: it is malformed, or asks for something that this server does not support.
     """
     request_line, *lines = head.split(b"\r\n")
     method, target, version = _request_line(request_line)
@@ -111,10 +110,10 @@ def parsed_head(head: bytes) -> Head:
 
 
 def checked_field(line: bytes) -> None:
-    """Check a field of a trailer section, which is then ignored.
+    """Validate a field of a trailer section, which is then ignored.
 
     Raises:
-        Refused: it is not well-formed.
+        Refused: it is malformed.
     """
     name, colon, value = line.partition(b":")
     if not colon or value.translate(None, _IN_VALUES):
@@ -133,7 +132,7 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, str]:
         raise Refused(501, "CONNECT is not supported")
     if b"#" in target:
         raise Refused(400, "the request target has a fragment")
-    # A later minor version is understood as the newest one (RFC 9110, section 2.5).
+    # A higher minor version is treated as the newest known one (RFC 9110, section 2.5).
     return method, target, "1.0" if minor == b"0" else "1.1"
 
 
@@ -147,12 +146,12 @@ def _name(name: bytes) -> bytes:
     return name.lower()
 
 
-# Most requests have the same few names. Errors are not kept, so these are all well-formed.
+# Most requests use the same few names. Errors are not cached, so cached names are well-formed.
 _usual_name = lru_cache(maxsize=1024)(_name)
 
 
 def _repeated(lines: list[bytes], named: dict[bytes, bytes]) -> Headers:
-    """Return all headers, where a name occurs more than once; it may not be one of `_ONCE`."""
+    """Return all headers if a name is repeated; it must not be one of `_ONCE`."""
     headers: Headers = []
     for line in lines:
         name, _, value = line.partition(b":")
@@ -167,9 +166,9 @@ def _repeated(lines: list[bytes], named: dict[bytes, bytes]) -> Headers:
 def _other_target(
     method: bytes, target: bytes, named: dict[bytes, bytes], repeated: Headers | None
 ) -> tuple[bytes, Headers | None]:
-    """Return the path and query of a target that does not begin with a slash, and `repeated`.
+    """Return path and query of a target without a leading slash, and all headers if one repeats.
 
-    The host of the target replaces the header (RFC 9112, section 3.2.2).
+    The target's host replaces the header (RFC 9112, section 3.2.2).
     """
     if target == b"*" and method == b"OPTIONS":
         return target, repeated
@@ -186,7 +185,7 @@ def _other_target(
 
 
 def _decimal(length: bytes) -> int:
-    # `isdigit` of bytes takes the digits of ASCII alone.
+    # `bytes.isdigit` accepts only ASCII digits.
     if len(length) > _LONGEST_LENGTH or not length.isdigit():
         raise Refused(400, "Content-Length is not a number")
     return int(length)

@@ -1,4 +1,4 @@
-"""Names of headers that many requests have, in the usual spellings."""
+"""Common header names, in their usual spellings."""
 
 _NAMES = """
     accept accept-charset accept-encoding accept-language authorization cache-control connection
@@ -15,4 +15,4 @@ COMMON_NAMES = {
     for name in _NAMES.split()
     for spelling in (name, name.title(), name.title().replace("Api", "API"))
 }
-"""The name in lower case, by each usual spelling. What is in the table needs no other check."""
+"""Lowercase name by each usual spelling; a name from this table needs no validation."""

@@ -1,11 +1,11 @@
-"""The framing of HTTP/1.1: divides the bytes of a connection into messages (RFC 9112, section 6).
+"""HTTP/1.1 framing: splits the bytes of a connection into messages (RFC 9112, section 6).
 
-This is the only place that decides where a message ends. A message is handed on when all of it has
-arrived, head and body, so a request whose framing turns out to be wrong has no effect. After an
-error, nothing that follows on the connection is read as a request.
+Only this module decides where a message ends. A message is returned when head and body have arrived
+completely, so a request with wrong framing has no effect. After an error, nothing else on the
+connection is read as a request.
 
-The result depends on the bytes alone and never on how the network divides them: a limit and a rule
-are applied at the same byte, however many parts it took to arrive.
+The result depends only on the bytes, not on how the network splits them: limits and rules apply at
+the same byte, however many parts arrive.
 """
 
 import re
@@ -21,15 +21,15 @@ _END_OF_HEAD = b"\r\n\r\n"
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 _LONGEST_CHUNK_LINE = MAX_EXTENSION_BYTES + 16
-# A client with one credential sends the same head many times. The last one is kept, as in any case
-# the last bytes of a connection are.
+# A client with one credential sends the same head many times. The last head is cached; the buffer
+# keeps its bytes anyway.
 _LONGEST_KEPT_HEAD = 1024
-# The end of a head may be divided between two parts, so this much is looked at again.
+# The end of a head may be split between two parts, so this many bytes are searched again.
 _OVERLAP = 3
 
 
 class Message(NamedTuple):
-    """A request that has arrived whole."""
+    """A complete request."""
 
     head: Head
     body: bytes
@@ -46,7 +46,7 @@ class _At(Enum):
 
 
 class MessageReader:
-    """Reads the messages of one connection."""
+    """Reads the messages of a connection."""
 
     __slots__ = (
         "_at", "_body", "_buffer", "_chunks", "_extensions", "_last", "_last_bytes", "_left",
@@ -62,10 +62,10 @@ class MessageReader:
         self._last_bytes = b""
         self._last: Head | None = None
         self.head: Head | None = None
-        """The head of a message whose body has not arrived whole."""
+        """Head of a message whose body is incomplete."""
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the network."""
+        """Add bytes from the network."""
         if self._at == len(self._buffer):
             self._buffer, self._at, self._looked_at = data, 0, 0
             return
@@ -77,12 +77,12 @@ class MessageReader:
 
     @property
     def buffered(self) -> int:
-        """Number of bytes that are not part of a returned message."""
+        """Number of bytes that do not belong to a returned message."""
         return len(self._buffer) - self._at
 
     @property
     def begun(self) -> bool:
-        """Whether a part of a message has arrived."""
+        """Whether part of a message has arrived."""
         return self.head is not None or self._at < len(self._buffer)
 
     @property
@@ -93,11 +93,11 @@ class MessageReader:
         return self._buffer[self._at : self._at + 7].lstrip(_END_OF_LINE)[:5] == b"HEAD "
 
     def next(self) -> Message | None:
-        """Return the next message that has arrived whole; ``None`` if there is none yet.
+        """Return the next complete message; ``None`` if there is none yet.
 
         Raises:
-            Refused: what has arrived is no message, or exceeds a limit. Nothing may be read from
-                the connection after that.
+            Refused: the bytes are not a message, or exceed a limit. Nothing more may be read from
+                the connection.
         """
         if self.head is not None:
             return self._next_body()
@@ -128,7 +128,7 @@ class MessageReader:
             return None
         looked_at = self._looked_at
         if buffer[start] == 13 and buffer[start : start + 2] == _END_OF_LINE:  # noqa: PLR2004
-            # One empty line may come before a request (RFC 9112, section 2.2).
+            # One empty line is allowed before a request (RFC 9112, section 2.2).
             start += 2
             looked_at = max(start, looked_at)
         end = buffer.find(_END_OF_HEAD, looked_at, start + longest)
@@ -143,7 +143,7 @@ class MessageReader:
             try:
                 head = parsed_head(head_bytes)
             except Refused:
-                # Where the head arrives in parts, this is found first.
+                # Report the same error as when the head arrives in parts.
                 self._check_line_feeds(start, end)
                 raise
             kept = len(head_bytes) <= _LONGEST_KEPT_HEAD
@@ -152,7 +152,7 @@ class MessageReader:
         return head
 
     def _check_unfinished(self, start: int) -> None:
-        """Refuse early what can no longer become a head."""
+        """Reject bytes early that can no longer become a head."""
         buffer, longest = self._buffer, self._limits.head_bytes
         if start == len(buffer) or buffer[start:] == b"\r":
             return
@@ -163,7 +163,7 @@ class MessageReader:
         self._looked_at = max(start, len(buffer) - _OVERLAP)
 
     def _check_line(self, start: int) -> None:
-        """Refuse a request line that is too long, or that cannot become one."""
+        """Reject a request line that is too long or malformed."""
         buffer, end = self._buffer, start + self._target_bytes
         if not 65 <= buffer[start] <= 90:  # noqa: PLR2004 - a method begins with A to Z
             raise Refused(400, "the request line is not valid")
@@ -198,7 +198,7 @@ class MessageReader:
         return None if line is None else self._whole(bytes(self._body))
 
     def _next_of_chunk(self) -> bool:
-        """Read the next part of a chunk; tell whether it has arrived whole."""
+        """Read the next part of a chunk; return whether it is complete."""
         if self._place is _At.CHUNK_END:
             return self._end_chunk()
         if self._place is _At.CHUNK:
@@ -212,7 +212,7 @@ class MessageReader:
         return True
 
     def _take(self) -> bool:
-        """Take bytes of the body; tell whether this part of it is whole."""
+        """Consume bytes of the body; return whether this part of it is complete."""
         taken = self._buffer[self._at : self._at + self._left]
         self._body += taken
         self._at += len(taken)
@@ -248,7 +248,7 @@ class MessageReader:
         self._place = _At.CHUNK
 
     def _take_trailer(self, line: bytes) -> None:
-        """Check a trailer field, and ignore it: it is never a header (RFC 9110, section 6.5.1)."""
+        """Validate a trailer field and ignore it; it is no header (RFC 9110, section 6.5.1)."""
         self._trailers += 1
         self._trailer_bytes += len(line)
         if self._trailers > MAX_HEADERS or self._trailer_bytes > self._limits.head_bytes:
@@ -256,7 +256,7 @@ class MessageReader:
         checked_field(line)
 
     def _line(self, longest: int) -> bytes | None:
-        """Return the next line without its end; ``None`` if it has not arrived whole."""
+        """Return the next line without its end; ``None`` if it is incomplete."""
         start = self._at
         end = self._buffer.find(b"\n", max(start, self._looked_at), start + longest + 2)
         if end < 0:

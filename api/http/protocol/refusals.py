@@ -1,4 +1,4 @@
-"""Refusals of HTTP messages that break the rules of the protocol or one of its limits."""
+"""Refusals of HTTP messages that break a rule of the protocol or exceed a limit."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ _HEADERS = (
 
 
 class Refused(Exception):
-    """The server answers with an error and then closes the connection.
+    """The server answers with an error and closes the connection.
 
     Args:
-        status: of the answer.
+        status: status of the answer.
         detail: what is wrong with the message.
     """
 
@@ -32,11 +32,11 @@ def refusal_bytes(
     *,
     with_body: bool,
 ) -> bytes:
-    """Return the answer as it goes over the wire.
+    """Return the bytes of the answer.
 
     Args:
         default_headers: headers of every answer, such as the date.
-        with_body: whether the answer may have a body; the answer to HEAD may not.
+        with_body: whether the answer has a body; an answer to HEAD has none.
     """
     answer = http_problem(refused.status, refused.detail, request_id)
     headers = [*default_headers, *answer.raw_headers, (b"x-request-id", request_id.encode())]

@@ -1,1 +1,1 @@
-"""The routes, a file for each subject."""
+"""The routes, one module for each subject."""

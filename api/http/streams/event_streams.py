@@ -1,7 +1,7 @@
-"""Answers that stream entries, however many there are, as long as whoever asked may have them.
+"""Streamed exports of entries, for as long as the caller is authorized.
 
-One that cannot go on is broken off. Its chunked coding has no end then (RFC 9112, section 8), by
-which a client knows that what came is not all.
+An export that cannot continue is aborted. Its chunked body then has no end (RFC 9112, section 8),
+which tells the client that it is incomplete.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -25,12 +25,12 @@ _log = structlog.get_logger()
 def as_ndjson(
     batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads
 ) -> StreamingResponse:
-    """Answer with a line for each entry."""
+    """Return a streaming answer with a JSON line for each entry."""
     return _Export(_judged(map(lines, batches), judge, threads), media_type=NDJSON)
 
 
 def as_csv(batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads) -> StreamingResponse:
-    """Answer with a table for spreadsheets, to be kept as a file."""
+    """Return a streaming answer with a CSV table, to be saved as a file."""
     return _Export(
         _judged(_table(batches), judge, threads),
         media_type=f"{CSV}; charset=utf-8; header=present",
@@ -44,19 +44,19 @@ def _table(batches: Iterator[list[FeedEntry]]) -> Iterator[bytes]:
 
 
 async def _judged(parts: Iterator[bytes], judge: Judge, threads: Threads) -> AsyncIterator[bytes]:
-    # Each part is made in a thread, and none once the client is gone.
+    # Each part is computed in a thread, and none once the client has gone.
     async for part in threads.iterate(Work.STREAM, parts):
-        # After the reading: nothing appended after a revocation is sent.
+        # Authorize after reading, so that nothing appended after a revocation is sent.
         await judge()
         yield part
 
 
 class _Export(StreamingResponse):
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Send all of it, or break it off."""
+        """Send the export, or abort it."""
         try:
             await super().__call__(scope, receive, send)
         except LedgerError as error:
             _log.warning("export_broken_off", code=error.code, detail=str(error))
             scope["state"]["outcome"] = error.code
-            # An answer that is left without its end has its connection closed by the server.
+            # If an answer has no end, the server closes its connection.

@@ -1,7 +1,7 @@
-"""Live tails: clients that are sent events as they are appended, by whichever process.
+"""Live event streams: send events to clients as any process appends them.
 
-One task checks for all of them whether anything was committed, every quarter of a second
-or as set; only then does each tail read what is new, in a thread for no longer than that takes.
+One task checks for all streams whether anything was committed, every quarter of a second by
+default. Only then does each stream read what is new, in a thread that it holds only for the read.
 """
 
 import asyncio
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 _COME_BACK_MILLISECONDS = 1000
 _SEND_SECONDS = 5.0
-"""For how long a client may take nothing, less than a server that stops waits for it."""
+"""Time in which a client must read something; shorter than a stopping server waits for it."""
 
 
 Share = tuple[str, str]
-"""The kind and the name of who holds tails."""
+"""Kind and name of a holder of streams."""
 
 _ALL: Share = ("all", "")
 _PARTS = {"credential": 4, "workspace": 2}
 
 
 class Tails:
-    """The live tails of one process."""
+    """The live event streams of a process."""
 
     def __init__(
         self, check: FreshnessCheck, threads: Threads, *, most: int, heartbeat_seconds: float
     ) -> None:
-        """Allow for ``most`` tails, none of which is silent for longer than a heartbeat."""
+        """Allow ``most`` streams, each of which sends something at least once per heartbeat."""
         self._check = check
         self._threads = threads
         self._held: Counter[Share] = Counter()
@@ -65,15 +65,15 @@ class Tails:
         *,
         holder: tuple[str, str],
     ) -> "TailResponse":
-        """Return the answer that sends what comes after a place, until the tail ends.
+        """Return an answer that sends the events after a place until the stream ends.
 
         Args:
-            holder: the credential that asks, and its workspace. A credential gets a quarter of all
-                tails at most, and a workspace half of them.
+            holder: the credential and its workspace. A credential may hold a quarter of all
+                streams, and a workspace half of them.
 
         Raises:
-            TooManyReads: the credential or its workspace has its share.
-            Overloaded: there are as many tails as there may be, or the server stops.
+            TooManyReads: the credential or its workspace is at its limit.
+            Overloaded: the process is at its limit, or the server stops.
         """
         count = self._held[_ALL]
         if self._stopping or count >= self._most:
@@ -89,12 +89,12 @@ class Tails:
         return TailResponse(self._tail(database, filters, after, judge), partial(self._end, shares))
 
     def stop(self) -> None:
-        """End all tails, each after what it is sending."""
+        """End all streams, each after what it is sending."""
         self._stopping = True
         self._wake()
 
     async def watch(self, *, every: float) -> None:
-        """Wake the tails whenever something was committed, until cancelled.
+        """Wake the streams whenever something was committed, until cancelled.
 
         Args:
             every: seconds between two freshness checks.
@@ -104,7 +104,7 @@ class Tails:
             try:
                 new = await asyncio.to_thread(self._check.new_events, observed)
             except LedgerUnavailable:
-                # The tails find out why, and end.
+                # The streams get the same error when they read, and end.
                 self._wake()
             else:
                 if new is not None:
@@ -118,23 +118,23 @@ class Tails:
 
     def _end(self, shares: list[Share]) -> None:
         self._held.subtract(shares)
-        # Leave out those that are zero by now: there may be a new credential for each tail.
+        # Drop holders without streams; otherwise each new credential would stay for ever.
         self._held = +self._held
 
     async def _tail(
         self, database: Database, filters: FeedFilters, after: Place, judge: Judge
     ) -> AsyncIterator[bytes]:
-        # An id without data is remembered by the client: it comes back to here, though it was
-        # sent nothing yet.
+        # The client remembers an id even without data, so it reconnects at this place although it
+        # was sent no event yet.
         yield b"retry: %d\nid: %d\n\n" % (_COME_BACK_MILLISECONDS, after.position)
         while not self._stopping:
-            # Taken before the reading: what is committed after that will set it.
+            # Taken before reading: a later commit sets it.
             moved = self._moved
             try:
                 entries, after = await self._threads.run(
                     Work.TAIL, read_news, database, filters, after
                 )
-                # Judged after the reading: nothing appended after a revocation is sent.
+                # Authorize after reading, so that nothing appended after a revocation is sent.
                 await judge()
             except LedgerError as error:
                 yield b": ended: %b\n\n" % error.code.encode()
@@ -155,15 +155,15 @@ class Tails:
 
 
 class TailResponse(StreamingResponse):
-    """An answer without an end of its own; it gives its place back, whatever ends it."""
+    """An endless answer; it releases its place however it ends."""
 
     def __init__(self, content: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
-        # A proxy that kept events back for larger pieces would not be live.
+        # Prevents proxies from buffering, which would delay events.
         super().__init__(content, headers={"X-Accel-Buffering": "no"}, media_type=EVENT_STREAM)
         self._on_end = on_end
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Send until the tail ends, the client goes, or it takes nothing for a while."""
+        """Send until the stream ends, the client disconnects, or it reads nothing for too long."""
 
         async def send_in_time(message: "Message") -> None:
             async with asyncio.timeout(_SEND_SECONDS):
@@ -172,7 +172,7 @@ class TailResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            # It comes back with the id of the last event that it has.
+            # It reconnects with the id of the last event that it received.
             _log.info("tail_dropped", seconds=_SEND_SECONDS)
         finally:
             self._on_end()
@@ -180,7 +180,7 @@ class TailResponse(StreamingResponse):
 
 @asynccontextmanager
 async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
-    """Serve live tails until the block ends.
+    """Serve live event streams until the block ends.
 
     Raises:
         LedgerUnavailable: the freshness check cannot connect.
