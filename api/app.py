@@ -21,14 +21,14 @@ from api.http.protocol.connection import HTTP, Http
 from api.http.query_limit import QueryLimit
 from api.http.request_logging import Observed
 from api.http.routes import audit, documentation, events, keys, probes, projections, verify
-from api.http.streams.tails import tailing
+from api.http.streams.live_streams import serving_live_streams
 from api.http.tls import tls_of
 from api.http.verification import gateway
 from api.http.verification.fast_path import FastPath
 from api.http.verification.uvicorn_protocol import FAST_PATH, ON_STOP
 from api.http.work import Threads, Work, WorkRoute, costly_reads_at_once
 from api.jobs.integrity_runs import AttestationRuns
-from api.jobs.periodic import attesting, expiring, keeping_last_uses, signing
+from api.jobs.periodic import checking_integrity, expiring, signing, storing_last_uses
 from api.jobs.rebuilds import Rebuilds
 from api.network.addresses import Forwarded, parsed_networks
 from api.network.connection_limits import Connections
@@ -115,22 +115,22 @@ def create_app(
             with (
                 signing(ledger),
                 expiring(ledger),
-                keeping_last_uses(ledger),
-                attesting(ledger),
+                storing_last_uses(ledger),
+                checking_integrity(ledger),
             ):
                 run = partial(threads.run, Work.VERIFY)
                 async with (
-                    tailing(ledger, threads) as tails,
+                    serving_live_streams(ledger, threads) as live_streams,
                     verifying(ledger.authentication, ledger.database, clock, run) as verification,
                 ):
-                    app.state.tails = tails
+                    app.state.live_streams = live_streams
                     app.state.verification = verification
                     fast_path = FastPath(verification, metrics)
                     connections = Connections(settings.client_limits)
                     tls = tls_of(settings)
                     context = None if tls is None else tls.context
                     http = Http(settings.http_limits, connections, metrics, context)
-                    yield {HTTP: http, FAST_PATH: fast_path, ON_STOP: tails.stop}
+                    yield {HTTP: http, FAST_PATH: fast_path, ON_STOP: live_streams.stop}
             app.state.rebuilds.stop()
             app.state.attestation_runs.stop()
             metrics.close()

@@ -10,7 +10,7 @@ from sqlalchemy import URL, insert
 from benchmarks.made_history import MadeHistory
 from domain.api_key import ApiKey
 from domain.pepper import PEPPER_LENGTH, Pepper
-from domain.stored_form import EventMapper
+from domain.serialization import EventMapper
 from projections.sealing.reseal import write_secret
 from projections.store.database import Database, open_database
 from projections.store.schema import events, upgrade_schema

@@ -24,9 +24,9 @@ from benchmarks.rebuild import memory, speed
 from benchmarks.servers import bare_app, keyledger
 from benchmarks.verify import against_floor, floods
 from domain.caller import system
-from domain.judge import Code
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST
 from projections.rebuild.rebuild import build_outdated_views
 from projections.store.database import open_database

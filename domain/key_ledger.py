@@ -30,7 +30,7 @@ from domain.errors import (
     VersionMismatch,
 )
 from domain.key_ids import derived_uuid, to_key_id, to_uuid
-from domain.stored_form import EventMapper
+from domain.serialization import EventMapper
 from domain.tokens import Token
 
 Issue = Callable[[str], tuple[Token, Credential]]

@@ -21,7 +21,7 @@ from api.command_line.terminal import (
 )
 from api.composition import OpenLedger
 from api.formats.as_json import attestation_as_json
-from api.jobs.integrity_check import examine_ledger, keep_result
+from api.jobs.integrity_check import check_without_storing, store_result
 from domain.errors import LedgerError, LedgerUnavailable
 from projections.integrity.findings import Finding, Findings
 from projections.integrity.schema_check import refuse_schema
@@ -46,7 +46,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         with local_ledger(data_dir, as_json=as_json, on_schema=schema.extend) as ledger:
             try:
                 with ReplayProgress() as progress:
-                    attestation = examine_ledger(ledger, findings, progress=progress)
+                    attestation = check_without_storing(ledger, findings, progress=progress)
             except BaseException:
                 # Show what was found before the error.
                 if not as_json:
@@ -70,7 +70,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def _record(ledger: OpenLedger, attestation: IntegrityReport) -> None:
     """Record the result for the console and the metrics; say on stderr if that failed."""
     try:
-        keep_result(ledger, attestation)
+        store_result(ledger, attestation)
     except LedgerUnavailable as error:
         message = f"The result was not recorded in the database: {error}"
         stderr_console().print(one_line(message), soft_wrap=True)

@@ -19,9 +19,9 @@ from api.http.dependencies import ledger_of
 from domain import names
 from domain.caller import Actor, Caller
 from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScope, NoCredential
-from domain.judge import Code, Verified
 from domain.scopes import cover
 from domain.tokens import display_prefix
+from domain.verdict import Code, Verified
 from projections.store.console_sessions import ConsoleSessions
 
 # A browser takes a __Host- cookie over TLS alone, for this host alone (RFC 6265bis, 4.1.3.2).

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from domain.caller import Actor
-from domain.judge import Code
 from domain.public_event import public_event
 from domain.times import to_text
+from domain.verdict import Code
 from projections.audit_log.proofs import ConsistencyProof, InclusionProof
 from projections.auth.authentication import Answer
 from projections.integrity.verify import IntegrityReport

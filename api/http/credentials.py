@@ -20,11 +20,11 @@ from domain.errors import (
     Unauthenticated,
     WorkspaceForbidden,
 )
-from domain.judge import AuthRow, Code, Verified
 from domain.names import ROOT_WORKSPACE, without_token
+from domain.verdict import AuthRow, Code, Verified
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
-Judge = Callable[[], Awaitable[object]]
+Authorize = Callable[[], Awaitable[object]]
 """Raises `LedgerError` if the caller of a long-running answer may no longer receive it."""
 
 CREDENTIAL_HEADERS = (b"authorization", *_HEADERS_WITH_TOKEN)
@@ -160,7 +160,7 @@ async def requester_with(
     return Requester(caller, key.workspace)
 
 
-async def require_still(request: Request, scope: str) -> None:
+async def require_again(request: Request, scope: str) -> None:
     """Verify again the credential of a request that takes long.
 
     Raises:

@@ -22,8 +22,8 @@ from prometheus_client.registry import Collector
 
 from api.composition import OpenLedger
 from domain.errors import EventNotSealed, RowNotSealed
-from domain.judge import Code
 from domain.times import from_text
+from domain.verdict import Code
 from projections.audit_log.checkpoint_table import last_signed
 from projections.integrity.last_result import read_last_result
 from projections.rebuild.status import projection_status

@@ -51,12 +51,12 @@ class Work(StrEnum):
     STREAM = "stream"
     """Answers that may be endless, limited per credential by their endpoints."""
 
-    TAIL = "tail"
+    LIVE_STREAM = "live stream"
     """Reads of event streams after something was appended; not of any route."""
 
 
 _WORK = "__work__"
-_THREADS = {Work.PROBE: 4, Work.VERIFY: 40, Work.CHANGE: 40, Work.READ: 8, Work.TAIL: 2}
+_THREADS = {Work.PROBE: 4, Work.VERIFY: 40, Work.CHANGE: 40, Work.READ: 8, Work.LIVE_STREAM: 2}
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 

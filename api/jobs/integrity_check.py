@@ -18,7 +18,7 @@ from projections.rebuild.rebuild import Progress, ignore_progress
 _log = structlog.get_logger()
 
 
-def attest_ledger(
+def check_ledger(
     ledger: OpenLedger,
     *,
     progress: Progress = ignore_progress,
@@ -31,16 +31,16 @@ def attest_ledger(
     Raises:
         LedgerUnavailable: the database or the checkpoint file cannot be read.
     """
-    attestation = examine_ledger(ledger, Findings(), progress=progress, pause=pause)
+    report = check_without_storing(ledger, Findings(), progress=progress, pause=pause)
     try:
-        keep_result(ledger, attestation)
+        store_result(ledger, report)
     except LedgerUnavailable as error:
         # The findings are reported nevertheless, and the next check tries to store again.
         _log.error("attestation_not_kept", code=error.code, detail=str(error))
-    return attestation
+    return report
 
 
-def examine_ledger(
+def check_without_storing(
     ledger: OpenLedger,
     findings: Findings,
     *,
@@ -63,7 +63,7 @@ def examine_ledger(
     )
 
 
-def keep_result(ledger: OpenLedger, attestation: IntegrityReport) -> None:
+def store_result(ledger: OpenLedger, report: IntegrityReport) -> None:
     """Store the result of an integrity check, without waiting for a standby.
 
     Raises:
@@ -71,29 +71,27 @@ def keep_result(ledger: OpenLedger, attestation: IntegrityReport) -> None:
     """
     last = LastResult(
         ledger.clock(),
-        position=attestation.position,
-        events=attestation.events,
-        entries=attestation.entries,
-        keys=attestation.keys,
-        checkpoints=attestation.checkpoints,
-        findings=attestation.found,
-        listed=tuple(
-            LastFinding(each.name, each.wrong, each.remedy) for each in attestation.findings
-        ),
+        position=report.position,
+        events=report.events,
+        entries=report.entries,
+        keys=report.keys,
+        checkpoints=report.checkpoints,
+        findings=report.found,
+        listed=tuple(LastFinding(each.name, each.wrong, each.remedy) for each in report.findings),
     )
     store_last_result(ledger.database, last)
 
 
-def log_attestation(attestation: IntegrityReport) -> None:
+def log_report(report: IntegrityReport) -> None:
     """Log the result of an integrity check."""
     _log.info(
         "ledger_attested",
-        position=attestation.position,
-        checkpoints=attestation.checkpoints,
-        findings=attestation.found,
-        seconds=round(attestation.seconds, 3),
+        position=report.position,
+        checkpoints=report.checkpoints,
+        findings=report.found,
+        seconds=round(report.seconds, 3),
     )
-    for finding in attestation.findings:
+    for finding in report.findings:
         _log.error(
             "attestation_finding",
             name=finding.name,

@@ -7,7 +7,7 @@ from typing import Literal
 import structlog
 
 from api.composition import OpenLedger
-from api.jobs.integrity_check import Pace, Stopping, attest_ledger, log_attestation
+from api.jobs.integrity_check import Pace, Stopping, check_ledger, log_report
 from domain.errors import LedgerError
 from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
@@ -93,7 +93,7 @@ class AttestationRuns:
                     self._fail("another one was running; its result is shown when it ends")
                     return
                 pace = Pace(_SHARE, self._stopping)
-                log_attestation(attest_ledger(self._ledger, progress=self._progress, pause=pace))
+                log_report(check_ledger(self._ledger, progress=self._progress, pause=pace))
         except Stopping:
             self._fail("the server stopped; start it again")
         except LedgerError as error:

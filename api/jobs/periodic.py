@@ -10,7 +10,7 @@ import structlog
 
 from api.causes import first_cause
 from api.composition import OpenLedger
-from api.jobs.integrity_check import Pace, Stopping, attest_ledger, log_attestation
+from api.jobs.integrity_check import Pace, Stopping, check_ledger, log_report
 from api.jobs.integrity_runs import LOCK
 from domain.errors import LedgerError
 from projections.expirer import expire_due_keys
@@ -19,8 +19,8 @@ from projections.store.locks import task_lock
 
 _log = structlog.get_logger()
 _SIGNING_SECONDS = 0.5
-_SETTLING = timedelta(minutes=10)
-_LOOK_AGAIN = timedelta(minutes=1)
+_START_DELAY = timedelta(minutes=10)
+_DUE_CHECK_INTERVAL = timedelta(minutes=1)
 _SHARE = 0.1
 """Share of one core for the integrity check."""
 
@@ -36,7 +36,7 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
     """
     stopped = threading.Event()
 
-    def look() -> None:
+    def scan() -> None:
         if ledger.signer.doubt is not None:
             return
         with task_lock(ledger.database, "expiring") as alone:
@@ -49,7 +49,7 @@ def expiring(ledger: OpenLedger) -> Iterator[None]:
             _log.info("keys_expired", count=expired, actor="system:expirer")
 
     every = ledger.settings.expirer_seconds
-    with _repeating("expirer", look, every=every, stopped=stopped):
+    with _repeating("expirer", scan, every=every, stopped=stopped):
         yield
 
 
@@ -82,7 +82,7 @@ def signing(ledger: OpenLedger) -> Iterator[None]:
 
 
 @contextmanager
-def attesting(ledger: OpenLedger) -> Iterator[None]:
+def checking_integrity(ledger: OpenLedger) -> Iterator[None]:
     """Check the ledger's integrity at intervals, slowly, and in one process at a time.
 
     A server that has just started waits first. Findings stop nothing: they are logged, and reported
@@ -90,13 +90,13 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
     """
     every = timedelta(hours=ledger.settings.attestation_hours)
     stopped = threading.Event()
-    begin_at = monotonic() + min(every, _SETTLING).total_seconds()
+    begin_at = monotonic() + min(every, _START_DELAY).total_seconds()
 
     def is_due() -> bool:
         last = read_last_result(ledger.database, ledger.clock())
         return last is None or last.finished_at + every <= ledger.clock()
 
-    def look() -> None:
+    def scan() -> None:
         if monotonic() < begin_at or not is_due():
             return
         with task_lock(ledger.database, LOCK) as alone:
@@ -104,18 +104,18 @@ def attesting(ledger: OpenLedger) -> Iterator[None]:
             if not alone or not is_due():
                 return
             with suppress(Stopping):
-                log_attestation(attest_ledger(ledger, pause=Pace(_SHARE, stopped)))
+                log_report(check_ledger(ledger, pause=Pace(_SHARE, stopped)))
 
     if not every:
         yield
         return
-    pause = min(every, _LOOK_AGAIN).total_seconds()
-    with _repeating("attestation", look, every=pause, stopped=stopped):
+    pause = min(every, _DUE_CHECK_INTERVAL).total_seconds()
+    with _repeating("attestation", scan, every=pause, stopped=stopped):
         yield
 
 
 @contextmanager
-def keeping_last_uses(ledger: OpenLedger) -> Iterator[None]:
+def storing_last_uses(ledger: OpenLedger) -> Iterator[None]:
     """Store last uses of keys at intervals, and once more at the end of the block.
 
     A failure is logged; the uses stay in memory for the next attempt.

@@ -18,7 +18,7 @@ from domain.audit_log import Forked, fork_uuid
 from domain.caller import Caller
 from domain.errors import Invalid, LedgerUnavailable, PoisonEvent, ProjectionInconsistent
 from domain.names import checked_reason
-from domain.stored_form import EventTranscoder
+from domain.serialization import EventTranscoder
 from domain.tokens import RandomSource
 from projections.audit_log.checkpoint_file import last_note_in, set_aside
 from projections.audit_log.checkpoint_table import latest_note

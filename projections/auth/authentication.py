@@ -8,9 +8,9 @@ import structlog
 
 from domain.credential import Digest, digest_of
 from domain.errors import LedgerUnavailable
-from domain.judge import Code, Refused, Verdict, Verified, judge
 from domain.pepper import Pepper, same_digest
 from domain.tokens import LOOKUP_ID_LENGTH, parse, split
+from domain.verdict import Code, Refused, Verdict, Verified, decide
 from domain.verifiers import Argon2Gate
 from projections.auth.argon2_limits import Argon2Limits
 from projections.auth.cache import CachedKey, KeyCache
@@ -226,7 +226,7 @@ class Authentication:
         """Decide about a key whose token was verified, secret and spelling."""
         if workspace not in (None, key.row.workspace):
             return _NOT_FOUND
-        verdict = judge(key.row, scopes, now)
+        verdict = decide(key.row, scopes, now)
         if type(verdict) is Verified:
             self._on_use(key.row.position, now)
         return verdict

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
-from domain.judge import AuthRow
 from domain.key_ids import to_key_id
+from domain.verdict import AuthRow
 from projections.auth.new_events import NOTHING_OBSERVED, NewEvents, Observed
 from projections.views.auth_lookup import Found
 

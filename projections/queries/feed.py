@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Dialect, Row, func, select
 
 from domain.errors import Invalid, KeyNotFound
 from domain.key_ids import to_uuid
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 from domain.times import to_text
 from projections.store.database import POSTGRESQL, Database
 from projections.store.schema import events
@@ -192,16 +192,16 @@ def read_all(
         span = range(found[-1].leaf_index + 1, span.stop)
 
 
-class News(NamedTuple):
+class NewEntries(NamedTuple):
     """New entries after a place, and the place up to which the feed was read."""
 
     entries: list[FeedEntry]
     reached: Place
 
 
-def read_news(
+def read_new_entries(
     database: Database, filters: FeedFilters, after: Place, *, limit: int = _BATCH
-) -> News:
+) -> NewEntries:
     """Read the next matching entries after a place.
 
     Returns:
@@ -214,7 +214,7 @@ def read_news(
         found = read_feed(connection, filters, span, limit=limit) if span else []
     if len(found) == limit:
         newest = Place(found[-1].leaf_index, found[-1].position)
-    return News(found, newest)
+    return NewEntries(found, newest)
 
 
 def _conditions(filters: FeedFilters, dialect: Dialect) -> Iterator[ColumnElement[bool]]:

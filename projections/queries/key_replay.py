@@ -11,7 +11,7 @@ import orjson
 from domain.api_key import ApiKey
 from domain.errors import DamagedHistory, Invalid, ProjectionInconsistent
 from domain.key_ids import to_key_id, to_uuid
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 from domain.times import from_text
 from projections.queries.key_summary import ListedKey, listed
 from projections.store.events import Recorded

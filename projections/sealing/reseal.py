@@ -17,7 +17,7 @@ from domain.audit_log import Resealed, reseal_uuid
 from domain.caller import Caller
 from domain.errors import HistoryInDoubt
 from domain.public_event import entry_of
-from domain.stored_form import EventTranscoder
+from domain.serialization import EventTranscoder
 from projections.rebuild.rebuild import Progress, ignore_progress
 from projections.recorder import append_events
 from projections.store.database import POSTGRESQL, Database, lift_timeouts

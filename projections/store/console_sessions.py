@@ -19,9 +19,9 @@ import structlog
 from sqlalchemy import delete, insert, or_, select, update
 
 from domain.errors import LedgerUnavailable, RowNotSealed
-from domain.judge import AuthRow
 from domain.times import from_text, to_text
 from domain.tokens import RandomSource
+from domain.verdict import AuthRow
 from projections.store.database import Database
 from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import console_sessions as table

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, ScalarSelect, bindparam, func, select
 from domain.audit_log import LedgerEvent
 from domain.errors import EventNotSealed, PoisonEvent
 from domain.key_ids import to_uuid
-from domain.stored_form import EventMapper, state_of
+from domain.serialization import EventMapper, state_of
 from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events
 from projections.store.seals import Seals

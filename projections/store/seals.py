@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from domain.pepper import Mac, Pepper
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 
 SEAL_LENGTH = 32
 

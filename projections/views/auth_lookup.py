@@ -28,9 +28,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from domain.api_key import ApiKey
 from domain.audit_log import Forked, Resealed
 from domain.errors import RowNotSealed
-from domain.judge import AuthRow
 from domain.key_ids import to_key_id
 from domain.times import from_text, to_text
+from domain.verdict import AuthRow
 from projections.store.column_types import big_integer, text
 from projections.store.events import first_positions
 from projections.store.invalid_utf8 import tolerate_invalid_utf8

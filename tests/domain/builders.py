@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from domain.api_key import ApiKey
 from domain.caller import Actor, Caller
 from domain.credential import Credential, digest_of
-from domain.judge import AuthRow
 from domain.pepper import Pepper
 from domain.tokens import RandomSource, mint
+from domain.verdict import AuthRow
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

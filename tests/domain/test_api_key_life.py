@@ -11,7 +11,7 @@ from domain import scopes as scope_rules
 from domain.api_key import ApiKey, Status
 from domain.caller import Caller
 from domain.errors import LedgerError
-from domain.stored_form import EventMapper
+from domain.serialization import EventMapper
 from tests.domain.builders import ADA, NOON, PATIENT, a_caller, a_credential, a_new_key
 
 CALLERS = sampled_from(

@@ -11,7 +11,7 @@ from eventsourcing.persistence import StoredEvent
 
 from domain.api_key import ApiKey
 from domain.audit_log import Forked, LedgerEvent, Resealed, fork_uuid, reseal_uuid
-from domain.stored_form import EVENT_CLASSES, EventMapper
+from domain.serialization import EVENT_CLASSES, EventMapper
 from tests.domain.builders import ADA, BOB, DAY, HOUR, NOON, a_credential, a_new_key
 from tests.domain.stored_corpus import FOLDER, stored_events
 

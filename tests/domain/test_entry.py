@@ -18,7 +18,7 @@ from domain.api_key import ApiKey
 from domain.audit_log import Forked, LedgerEvent, Resealed, fork_uuid, reseal_uuid
 from domain.caller import Caller
 from domain.public_event import MAX_ENTRY_LENGTH, entry_of, public_event
-from domain.stored_form import EVENT_CLASSES, EventMapper
+from domain.serialization import EVENT_CLASSES, EventMapper
 from tests.domain.builders import DAY, HOUR, NOON, PATIENT, a_caller, a_credential, a_new_key
 from tests.domain.stored_corpus import stored_events
 

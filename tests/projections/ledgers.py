@@ -12,8 +12,8 @@ import projections.rebuild.rebuild
 import projections.rebuild.shadow_table
 from api.composition import OpenLedger, opened_ledger
 from domain.caller import Actor, Caller
-from domain.judge import Code
 from domain.key_ledger import Changes, Issued
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST, OnChange, ignore_change
 from projections.expirer import expire_due_keys
 from projections.queries.key_summary import ListedKey

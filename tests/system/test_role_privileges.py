@@ -12,10 +12,10 @@ from sqlalchemy import Engine, event
 
 from api.composition import opened_ledger
 from api.console.installation import open_sessions
-from api.jobs.integrity_check import attest_ledger
+from api.jobs.integrity_check import check_ledger
 from api.settings import Settings, read_settings
-from domain.judge import Verified
 from domain.key_ledger import Changes
+from domain.verdict import Verified
 from domain.verifiers import CHEAPEST
 from projections.integrity.last_result import read_last_result
 from projections.integrity.schema_check import TABLES
@@ -122,7 +122,7 @@ def do_everything(settings: Settings) -> None:
         clock.advance(hours=2)
         assert keys.expire_due() > 0
         opened.signer.sign()
-        attest_ledger(opened)
+        check_ledger(opened)
         assert read_last_result(opened.database, clock.now) is not None
 
 

@@ -13,7 +13,7 @@ from api.console.feed_queries import FeedQuery
 from api.console.pages import ROOT
 from api.console.routes.audit_pages import SCOPE, Auditing, EntryQuery
 from api.console.visitors import Visitor, enter
-from api.http.credentials import Judge
+from api.http.credentials import Authorize
 from api.http.dependencies import ledger_of
 from api.http.streams.event_streams import as_csv, as_ndjson
 from api.http.work import Work, WorkRoute, does, threads_of
@@ -66,5 +66,5 @@ def _batches(request: Request, visitor: Visitor, query: FeedQuery) -> Iterator[l
     return read_all(database, filters, span)
 
 
-def _judge(request: Request) -> Judge:
+def _judge(request: Request) -> Authorize:
     return partial(threads_of(request).run, Work.READ, enter, request, SecurityScopes([SCOPE]))

@@ -22,7 +22,7 @@ from api.http.schemas.requests import Workspace
 from api.http.work import WorkRoute
 from api.jobs.integrity_runs import STAGES, AttestationRuns, RunState
 from domain.errors import EntryNotFound
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 from domain.times import from_text
 from projections.audit_log.checkpoint_table import last_signed, shown_note
 from projections.audit_log.proofs import prove_inclusion

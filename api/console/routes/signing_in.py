@@ -18,8 +18,8 @@ from api.console.visitors import (
 )
 from api.http.dependencies import ledger_of
 from api.http.work import Work, WorkRoute, does
-from domain.judge import Code, Verified
 from domain.token_text import hide_tokens
+from domain.verdict import Code, Verified
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

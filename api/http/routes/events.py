@@ -17,13 +17,13 @@ from api.formats.event_formats import (
     entry_as_json,
 )
 from api.http.accept import form_of_answer
-from api.http.credentials import Judge, Requester, require, require_still
+from api.http.credentials import Authorize, Requester, require, require_again
 from api.http.dependencies import StrictRoute, ledger_of
 from api.http.openapi import answers, texts
 from api.http.schemas.audit import FindEvents
 from api.http.schemas.responses import FeedAnswer
 from api.http.streams.event_streams import as_csv, as_ndjson
-from api.http.streams.tails import Tails
+from api.http.streams.live_streams import LiveStreams
 from api.http.work import Work, admit_export, does, threads_of
 from domain.errors import Invalid
 from domain.times import checked, to_text
@@ -85,8 +85,8 @@ async def read_the_events(
         until=checked("until", query.until),
     )
 
-    async def judge() -> None:
-        await require_still(request, SCOPE)
+    async def authorize() -> None:
+        await require_again(request, SCOPE)
 
     form = form_of_answer(request.headers.getlist("accept"), FORMS)
     database = ledger_of(request).database
@@ -97,11 +97,11 @@ async def read_the_events(
     elif (query.cursor, query.limit) != (None, None):
         raise Invalid("cursor", f"leave cursor and limit out: only {JSON} has pages")
     elif form == EVENT_STREAM:
-        answer = await _tail(request, filters, query, last_event_id, judge)
+        answer = await _stream(request, filters, query, last_event_id, authorize)
     else:
         await admit_export(request)
         batches = await threads.run(Work.STREAM, _batches, database, filters, query)
-        answer = (as_ndjson if form == NDJSON else as_csv)(batches, judge, threads)
+        answer = (as_ndjson if form == NDJSON else as_csv)(batches, authorize, threads)
     answer.headers["Vary"] = "Accept"
     return answer
 
@@ -135,25 +135,25 @@ def _batches(
     return read_all(database, filters, span)
 
 
-async def _tail(
+async def _stream(
     request: Request,
     filters: FeedFilters,
     query: FindEvents,
     last_event_id: str | None,
-    judge: Judge,
+    authorize: Authorize,
 ) -> Response:
     database = ledger_of(request).database
-    tails: Tails = request.app.state.tails
+    streams: LiveStreams = request.app.state.live_streams
     after = await threads_of(request).run(
         Work.READ, _begin_after, database, query.after, last_event_id
     )
-    return tails.begin(
-        database, filters, after, judge, holder=(request.state.actor, request.state.workspace)
+    return streams.begin(
+        database, filters, after, authorize, holder=(request.state.actor, request.state.workspace)
     )
 
 
 def _begin_after(database: Database, after: int | None, last_event_id: str | None) -> Place:
-    """Return where a tail begins; a client that comes back repeats the query of its first time."""
+    """Return where a live stream begins; a client that reconnects repeats its first query."""
     field = "after"
     # An empty one is what a client has that was told to forget it.
     if last_event_id:

@@ -16,7 +16,7 @@ from api.http.schemas.requests import TOKEN_EXAMPLE, NoQuery, VerifyToken, Verif
 from api.http.schemas.responses import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
 from api.http.work import Work, does
 from domain import scopes
-from domain.judge import Verified
+from domain.verdict import Verified
 from projections.auth.authentication import Answer
 
 router = APIRouter(tags=["verify"], route_class=StrictRoute)

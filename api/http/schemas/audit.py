@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from api.http.schemas.requests import KEY_ID, Cursor, Query, Time, WorkspaceOrAll
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 
 _LARGEST = 2**63 - 1
 

@@ -11,7 +11,7 @@ import structlog
 from fastapi.responses import StreamingResponse
 
 from api.formats.event_formats import CSV, NDJSON, header, lines, records
-from api.http.credentials import Judge
+from api.http.credentials import Authorize
 from api.http.work import Threads, Work
 from domain.errors import LedgerError
 from projections.queries.feed import FeedEntry
@@ -23,16 +23,18 @@ _log = structlog.get_logger()
 
 
 def as_ndjson(
-    batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads
+    batches: Iterator[list[FeedEntry]], authorize: Authorize, threads: Threads
 ) -> StreamingResponse:
     """Return a streaming answer with a JSON line for each entry."""
-    return _Export(_judged(map(lines, batches), judge, threads), media_type=NDJSON)
+    return _Export(_while_authorized(map(lines, batches), authorize, threads), media_type=NDJSON)
 
 
-def as_csv(batches: Iterator[list[FeedEntry]], judge: Judge, threads: Threads) -> StreamingResponse:
+def as_csv(
+    batches: Iterator[list[FeedEntry]], authorize: Authorize, threads: Threads
+) -> StreamingResponse:
     """Return a streaming answer with a CSV table, to be saved as a file."""
     return _Export(
-        _judged(_table(batches), judge, threads),
+        _while_authorized(_table(batches), authorize, threads),
         media_type=f"{CSV}; charset=utf-8; header=present",
         headers={"Content-Disposition": 'attachment; filename="events.csv"'},
     )
@@ -43,11 +45,13 @@ def _table(batches: Iterator[list[FeedEntry]]) -> Iterator[bytes]:
     yield from map(records, batches)
 
 
-async def _judged(parts: Iterator[bytes], judge: Judge, threads: Threads) -> AsyncIterator[bytes]:
+async def _while_authorized(
+    parts: Iterator[bytes], authorize: Authorize, threads: Threads
+) -> AsyncIterator[bytes]:
     # Each part is computed in a thread, and none once the client has gone.
     async for part in threads.iterate(Work.STREAM, parts):
         # Authorize after reading, so that nothing appended after a revocation is sent.
-        await judge()
+        await authorize()
         yield part
 
 

@@ -32,7 +32,7 @@ from api.http.verification.fast_requests import (
     usual_request,
     wanted_by,
 )
-from domain.judge import AuthRow, Code, Verified
+from domain.verdict import AuthRow, Code, Verified
 from projections.auth.verification import TokenVerification, TryVerify
 
 _log = structlog.get_logger()

@@ -21,7 +21,7 @@ from api.http.problems import FAILURE, failure_answer, refusal_answer
 from api.http.request_logging import request_id_of
 from domain import scopes
 from domain.errors import InsufficientScope, Invalid, LedgerError
-from domain.judge import AuthRow, Code, Verified
+from domain.verdict import AuthRow, Code, Verified
 from projections.auth.verification import TokenVerification
 
 PATH = "/v1/forward-auth"

@@ -12,7 +12,7 @@ from base64 import b64encode
 import orjson
 import pytest
 
-from api.jobs.integrity_check import attest_ledger
+from api.jobs.integrity_check import check_ledger
 from domain.errors import HistoryInDoubt
 from projections.store.locks import task_lock
 from tests.api.checkpoints import sign_a_checkpoint
@@ -182,7 +182,7 @@ class TestWhetherItIsGenuine:
         assert str(api.app.state.ledger.signer.key.verifier_key) in words
 
     def test_when_all_is_as_it_was_written(self, api: Api, admin: Key, visit: Visit) -> None:
-        attest_ledger(api.app.state.ledger)
+        check_ledger(api.app.state.ledger)
         words = words_in(visit.get(AUDIT))
         assert "No change found" in words
         assert "2 entries, 2 keys" in words
@@ -195,7 +195,7 @@ class TestWhetherItIsGenuine:
     ) -> None:
         address = api.address
         sql(address, "UPDATE auth_lookup SET name = 'hacked' WHERE name = 'root'")
-        (finding,) = attest_ledger(api.app.state.ledger).findings
+        (finding,) = check_ledger(api.app.state.ledger).findings
         page = root.get(AUDIT)
         words = html.unescape(words_in(page))
         assert "1 problem found" in words
@@ -209,7 +209,7 @@ class TestWhetherItIsGenuine:
     def test_in_doubt_it_says_that_changes_are_refused_and_what_to_do(
         self, api: Api, admin: Key, visit: Visit
     ) -> None:
-        attest_ledger(api.app.state.ledger)
+        check_ledger(api.app.state.ledger)
         ledger = api.app.state.ledger
         index = entry_of(api, admin)
         sql(ledger.database.url, "UPDATE entries SET hashes = zeroblob(length(hashes))")

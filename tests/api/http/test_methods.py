@@ -77,7 +77,7 @@ class TestHead:
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["Content-Type"].startswith(accept)
         assert not shared_api.app.state.threads.exports._limiters  # noqa: SLF001
-        assert not shared_api.app.state.tails._held  # noqa: SLF001
+        assert not shared_api.app.state.live_streams._held  # noqa: SLF001
 
     @pytest.mark.parametrize("by", ["root", None])
     def test_a_gateway_gets_the_same_verdict(self, shared_api: Api, by: str | None) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Column, Engine, LargeBinary, String, event
 from structlog.testing import capture_logs
 
 from api.http.problems import STATUSES
-from api.jobs.integrity_check import attest_ledger
+from api.jobs.integrity_check import check_ledger
 from projections.integrity.schema_check import TABLES
 from projections.store.schema import events
 from projections.store.sqlite_driver import driver as sqlite3
@@ -102,7 +102,7 @@ def made_in(api: Api) -> World:
     # The newest event is that of another key: without it the whole database would be refused.
     api.make("mcp:read")
     sign_a_checkpoint(api)
-    attest_ledger(api.app.state.ledger)
+    check_ledger(api.app.state.ledger)
     asked = [*api_requests(api, subject.key_id, subject.token, position)]
     asked += console_requests(api, subject.key_id)
     questions = []

@@ -13,7 +13,7 @@ from api.app import create_app
 from api.http import read_limits
 from api.http.query_limit import LONGEST_QUERY
 from api.http.read_limits import OF_A_CREDENTIAL, OF_A_WORKSPACE, ReadLimits
-from api.http.streams.tails import Tails
+from api.http.streams.live_streams import LiveStreams
 from api.http.work import Work, WorkRoute
 from api.settings import Settings
 from domain.errors import LedgerError, Overloaded, TooManyReads
@@ -248,7 +248,7 @@ class TestSharesOfTails:
         asyncio.run(self.begin_tails())
 
     async def begin_tails(self) -> None:
-        tails = Tails(cast("Any", None), cast("Any", None), most=8, heartbeat_seconds=1)
+        tails = LiveStreams(cast("Any", None), cast("Any", None), most=8, heartbeat_seconds=1)
 
         def begin(credential: str, workspace: str) -> Any:  # noqa: ANN401 - an answer
             place = Place(0, 0)

@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.composition import OpenLedger
-from api.jobs.integrity_check import Pace, Stopping, attest_ledger, examine_ledger
-from api.jobs.periodic import attesting
+from api.jobs.integrity_check import Pace, Stopping, check_ledger, check_without_storing
+from api.jobs.periodic import checking_integrity
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from domain.times import to_text
@@ -85,16 +85,16 @@ def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
         asked.release()
         return NOON + HOUR
 
-    attest_ledger(opened)
+    check_ledger(opened)
     before = read_last_result(opened.database, opened.clock())
     with task_lock(opened.database, "attestation") as alone:
         assert alone
-        with attesting(replace(opened, clock=later)):
+        with checking_integrity(replace(opened, clock=later)):
             # It was due, and left to the other; and once more.
             assert asked.acquire(timeout=30)
             assert asked.acquire(timeout=30)
         assert read_last_result(opened.database, opened.clock()) == before
-    with attesting(replace(opened, clock=later)):
+    with checking_integrity(replace(opened, clock=later)):
         eventually(lambda: read_last_result(opened.database, opened.clock()) != before)
 
 
@@ -103,7 +103,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
     pace = Pace(1e-9, stopped)
     threading.Timer(0.05, stopped.set).start()
     with pytest.raises(Stopping):
-        attest_ledger(opened, pause=pace)
+        check_ledger(opened, pause=pace)
     assert read_last_result(opened.database, opened.clock()) is None
 
 
@@ -111,7 +111,7 @@ def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
     assert data_dir.exists()
     never = settings_of(data_dir, attestation_hours=0)
     before = threading.active_count()
-    with attesting(replace(opened, settings=never)):
+    with checking_integrity(replace(opened, settings=never)):
         assert threading.active_count() == before
 
 
@@ -123,12 +123,12 @@ NOTHING_YET = LastResult(
 def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
     opened: OpenLedger, data_dir: Path
 ) -> None:
-    attest_ledger(opened)
+    check_ledger(opened)
     assert read_last_result(opened.database, opened.clock()) == NOTHING_YET
     Keys(opened).create()
     sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
     later = NOON + HOUR
-    found = attest_ledger(replace(opened, clock=lambda: later))
+    found = check_ledger(replace(opened, clock=lambda: later))
     (finding,) = found.findings
     with keys_in(data_dir) as elsewhere:
         assert read_last_result(elsewhere.database, later) == replace(
@@ -148,18 +148,18 @@ def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
 def test_a_result_that_was_changed_in_any_column_is_not_used(
     opened: OpenLedger, column: str
 ) -> None:
-    attest_ledger(opened)
+    check_ledger(opened)
     change_value(opened.database.url, table.name, column)
     assert read_last_result(opened.database, opened.clock()) is None
-    found = examine_ledger(opened, Findings()).findings
+    found = check_without_storing(opened, Findings()).findings
     assert any("last_attestation" in each.name for each in found)
-    assert attest_ledger(opened).found == 1
-    assert attest_ledger(opened).found == 0
+    assert check_ledger(opened).found == 1
+    assert check_ledger(opened).found == 0
 
 
 @pytest.mark.only_on("sqlite")
 def test_a_result_with_text_that_is_not_utf_8_is_not_used(opened: OpenLedger) -> None:
-    attest_ledger(opened)
+    check_ledger(opened)
     sql(opened.database.url, "UPDATE last_attestation SET finished_at = CAST(x'ff' AS TEXT)")
     assert read_last_result(opened.database, opened.clock()) is None
 
@@ -169,7 +169,7 @@ def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
 ) -> None:
     Keys(opened).create()
     sql(opened.database.url, "UPDATE auth_lookup SET name = 'hacked'")
-    assert attest_ledger(opened).found == 1
+    assert check_ledger(opened).found == 1
     due_at = clock.advance(hours=24)
     for planted_at in (due_at, due_at - HOUR, due_at + HOUR):
         row = {"finished_at": to_text(planted_at), "findings": 0}
@@ -180,7 +180,7 @@ def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
 
 
 def test_a_result_of_the_future_is_not_used_even_with_a_right_seal(opened: OpenLedger) -> None:
-    attest_ledger(replace(opened, clock=lambda: NOON + HOUR))
+    check_ledger(replace(opened, clock=lambda: NOON + HOUR))
     assert read_last_result(opened.database, NOON) is None
     assert read_last_result(opened.database, NOON + HOUR) is not None
 
@@ -188,7 +188,7 @@ def test_a_result_of_the_future_is_not_used_even_with_a_right_seal(opened: OpenL
 def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:
     sql(opened.database.url, "ALTER TABLE last_attestation RENAME TO elsewhere")
     with capture_logs() as logs:
-        (finding,) = attest_ledger(opened).findings
+        (finding,) = check_ledger(opened).findings
     assert finding.name == "the table last_attestation"
     assert [line["event"] for line in logs] == ["attestation_not_kept"]
 
@@ -199,11 +199,11 @@ def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) ->
     path = opened.signer.path
     path.write_bytes(path.read_bytes().replace(b"keyledger", b"keyledge\xff"))
     with pytest.raises(LedgerUnavailable, match="is no file of checkpoints"):
-        attest_ledger(opened)
+        check_ledger(opened)
 
 
 def test_checkpoints_outside_are_compared(opened: OpenLedger) -> None:
     Keys(opened).create()
     opened.signer.sign()
     sql(opened.database.url, "DELETE FROM checkpoints")
-    assert attest_ledger(opened).checkpoints == 1
+    assert check_ledger(opened).checkpoints == 1

@@ -10,8 +10,8 @@ from secrets import token_bytes
 import pytest
 
 from domain.errors import HistoryInDoubt
-from domain.judge import Code
 from domain.key_ledger import Changes
+from domain.verdict import Code
 from projections.audit_log.checkpoint_file import notes_in
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys

@@ -15,9 +15,9 @@ from time import sleep
 import pytest
 
 from domain.errors import Overloaded, ProjectionInconsistent
-from domain.judge import Code
 from domain.pepper import Pepper
 from domain.tokens import Token, mint, parse
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.argon2_limits import MAX_OF_A_KEY, MAX_OF_A_SOURCE, Argon2Limits
 from tests.engines import address_of

@@ -12,10 +12,10 @@ import pytest
 import structlog
 
 from domain.errors import LedgerUnavailable, RowNotSealed
-from domain.judge import Code, Refused, Verified
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.tokens import ALPHABET, Token, mint, parse
+from domain.verdict import Code, Refused, Verified
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
 from projections.auth.freshness_postgresql import PostgresqlFreshness

@@ -23,10 +23,10 @@ import pytest
 from sqlalchemy import select, update
 
 from domain.errors import LedgerUnavailable
-from domain.judge import Code
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
 from domain.tokens import Token, mint
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
 from projections.auth.cache import CachedKey

@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 
 from api.composition import OpenLedger
-from domain.judge import Code
 from domain.pepper import Pepper
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST, Argon2Gate
 from projections.auth.authentication import Authentication
 from projections.auth.coalesced_check import CoalescedCheck

@@ -14,7 +14,7 @@ from domain.errors import LedgerError
 from domain.key_ledger import KeyLedger
 from projections.auth.freshness import open_freshness_check
 from projections.auth.new_events import NOTHING_OBSERVED
-from projections.queries.feed import BEGINNING, FeedFilters, read_news
+from projections.queries.feed import BEGINNING, FeedFilters, read_new_entries
 from projections.recorder import LedgerRecorder
 from projections.store.database import Database
 from projections.store.schema import events
@@ -45,7 +45,7 @@ def follow_feed(database: Database, ended: Event) -> list[int]:
     place = BEGINNING
     while True:
         last_look = ended.is_set()
-        news, place = read_news(database, FeedFilters(), place, limit=3)
+        news, place = read_new_entries(database, FeedFilters(), place, limit=3)
         seen += [entry.position for entry in news]
         if last_look and not news:
             return seen
@@ -133,13 +133,15 @@ def test_an_append_that_stays_open_holds_back_all_after_it(
         )
         assert written.wait(30)
         quick = pool.submit(keys.create, "second")
-        assert [entry.position for entry in read_news(keys.database, FeedFilters(), BEGINNING)[0]]
-        seen = read_news(keys.database, FeedFilters(), BEGINNING).entries
+        assert [
+            entry.position for entry in read_new_entries(keys.database, FeedFilters(), BEGINNING)[0]
+        ]
+        seen = read_new_entries(keys.database, FeedFilters(), BEGINNING).entries
         assert len(seen) == 1
         assert not quick.done()
         let_go.set()
         slow.result()
         quick.result()
-    told = read_news(keys.database, FeedFilters(), BEGINNING).entries
+    told = read_new_entries(keys.database, FeedFilters(), BEGINNING).entries
     assert [entry.position for entry in told] == positions_of(keys.database)
     assert len(told) == 3

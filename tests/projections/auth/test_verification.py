@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from domain.errors import LedgerUnavailable
-from domain.judge import Code
 from domain.tokens import Token, parse
+from domain.verdict import Code
 from projections.auth.authentication import Answer
 from projections.auth.verification import TokenVerification, TryVerify, verifying
 from tests.conftest import SettableClock

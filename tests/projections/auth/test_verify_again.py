@@ -6,7 +6,7 @@ import pytest
 
 from api.composition import OpenLedger
 from domain.errors import RowNotSealed
-from domain.judge import AuthRow, Code, Verified
+from domain.verdict import AuthRow, Code, Verified
 from projections.store.database import open_database
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys, Made

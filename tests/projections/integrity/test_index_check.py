@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from domain.judge import Code
+from domain.verdict import Code
 from projections.integrity.verify import check_integrity
 from projections.store.sqlite_driver import driver as sqlite3
 from tests.projections.ledgers import Keys, keys_in

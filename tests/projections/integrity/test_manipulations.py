@@ -18,11 +18,11 @@ from api.command_line import run
 from api.composition import OpenLedger, opened_ledger
 from api.console.installation import open_sessions
 from api.http.work import Threads
-from api.jobs.integrity_check import attest_ledger
+from api.jobs.integrity_check import check_ledger
 from domain.errors import LedgerError
-from domain.judge import Code, Verified
 from domain.key_ledger import Changes
 from domain.tokens import Token, parse
+from domain.verdict import Code, Verified
 from domain.verifiers import CHEAPEST
 from projections.integrity.findings import Finding
 from projections.integrity.schema_check import TABLES, refuse_schema
@@ -105,7 +105,7 @@ def sound(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Victim:
             },
         )
         begin_session(keys, victim)
-        assert attest_ledger(keys.opened).findings == ()
+        assert check_ledger(keys.opened).findings == ()
         return victim
 
 
@@ -196,7 +196,7 @@ def look(victim: Victim, capsys: pytest.CaptureFixture[str], seen: Seen) -> None
             ask(ledger, victim, seen.answers, seen)
             if ledger.signer.doubt is not None:
                 seen.said += f"{ledger.signer.doubt}\n"
-            seen.said += "\n".join(map(str, attest_ledger(ledger).findings))
+            seen.said += "\n".join(map(str, check_ledger(ledger).findings))
             return
     except LedgerError as error:
         seen.refusal = str(error)
@@ -204,7 +204,7 @@ def look(victim: Victim, capsys: pytest.CaptureFixture[str], seen: Seen) -> None
     findings: list[Finding] = []
     try:
         with opened(victim.place, tolerant=findings) as ledger:
-            seen.said += "\n".join(map(str, attest_ledger(ledger).findings))
+            seen.said += "\n".join(map(str, check_ledger(ledger).findings))
     except LedgerError as error:
         seen.said += "\n".join(map(str, findings)) + str(error)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import insert
 
 import projections.ledger_copy.copy
-from domain.judge import Code
+from domain.verdict import Code
 from projections.ledger_copy.copy import CopyReport, copy_ledger
 from projections.rebuild.rebuild import Progress, ignore_progress
 from projections.store.database import open_database

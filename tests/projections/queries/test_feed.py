@@ -28,7 +28,7 @@ from projections.queries.feed import (
     place_of,
     read_all,
     read_feed,
-    read_news,
+    read_new_entries,
     span_of,
 )
 from projections.rebuild.rebuild import build_outdated_views
@@ -132,7 +132,7 @@ def in_news(
 ) -> Iterator[FeedEntry]:
     place = Place(after, 0)
     while True:
-        news = read_news(database, filters, place, limit=limit)
+        news = read_new_entries(database, filters, place, limit=limit)
         yield from news.entries
         if len(news.entries) < limit:
             return
@@ -186,7 +186,7 @@ class TestPlaces:
         nowhere = FeedFilters(workspace="nowhere")
         with keys.database.read() as connection:
             newest = newest_place(connection)
-        assert read_news(keys.database, nowhere, BEGINNING) == ([], newest)
+        assert read_new_entries(keys.database, nowhere, BEGINNING) == ([], newest)
 
 
 class TestFiltersThatNothingCouldFit:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from domain.api_key import ApiKey
 from domain.errors import AlreadyRotated, ConcurrentChange, KeyExpired, KeyRevoked
-from domain.judge import Code
 from domain.key_ids import to_uuid
+from domain.verdict import Code
 from projections.rebuild.rebuild import check, rebuild
 from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL
 
 import projections.rebuild.view_tables
-from domain.judge import Code
+from domain.verdict import Code
 from projections.rebuild.rebuild import check, rebuild
 from projections.store.schema import metadata
 from projections.views import auth_lookup, entries, key_list

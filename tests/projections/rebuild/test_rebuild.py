@@ -16,7 +16,7 @@ from domain.errors import (
     RebuildRunning,
     RowNotSealed,
 )
-from domain.judge import Code
+from domain.verdict import Code
 from projections.rebuild.rebuild import ReplayReport, build_outdated_views, check, rebuild
 from projections.rebuild.shadow_table import Shadow
 from projections.store.database import Database

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.judge import Code
+from domain.verdict import Code
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys
 from projections.rebuild.rebuild import check, rebuild

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from domain.judge import Code
 from domain.key_ids import to_uuid
+from domain.verdict import Code
 from projections.rebuild.rebuild import build_outdated_views, check, rebuild
 from projections.rebuild.status import projection_status
 from projections.recorder import LedgerRecorder

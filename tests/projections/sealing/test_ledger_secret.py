@@ -6,7 +6,7 @@ from secrets import token_bytes
 
 import pytest
 
-from domain.judge import Code
+from domain.verdict import Code
 from projections.sealing.ledger_secret import LedgerNotSealed, OtherSecret
 from tests.engines import address_of
 from tests.projections.ledgers import keys_in

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from api.composition import OpenLedger
-from domain.judge import AuthRow, Verified
+from domain.verdict import AuthRow, Verified
 from projections.store.console_sessions import ConsoleSessions
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys

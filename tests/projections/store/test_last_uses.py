@@ -11,8 +11,8 @@ from sqlalchemy import URL
 
 import projections.store.last_uses
 from domain.errors import LedgerUnavailable
-from domain.judge import Code
 from domain.times import to_text
+from domain.verdict import Code
 from projections.queries.filters import Filters
 from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at, show_key_at

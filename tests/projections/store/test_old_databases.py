@@ -24,10 +24,10 @@ from api.composition import opened_ledger
 from api.settings import read_settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerUnavailable
-from domain.judge import Code
 from domain.key_ids import to_uuid
 from domain.key_ledger import Changes, Idempotency
 from domain.times import from_text, to_text
+from domain.verdict import Code
 from domain.verifiers import CHEAPEST
 from projections.integrity.verify import check_integrity
 from projections.queries.key_summary import ListedKey

@@ -14,7 +14,7 @@ from sqlalchemy import Table, inspect, select
 import projections.store.schema
 from domain.api_key import ApiKey
 from domain.errors import EventNotSealed
-from domain.stored_form import EventMapper
+from domain.serialization import EventMapper
 from projections.recorder import LedgerRecorder
 from projections.store.database import Database, open_database
 from projections.store.schema import (

@@ -11,12 +11,12 @@ import pytest
 
 from api.composition import OpenLedger
 from domain.errors import EventNotSealed, HistoryInDoubt, RowNotSealed
-from domain.judge import Code
 from domain.key_ids import to_uuid
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 from domain.tokens import Token, parse
+from domain.verdict import Code
 from projections.integrity.verify import check_integrity
 from projections.rebuild.rebuild import rebuild
 from projections.store import seals

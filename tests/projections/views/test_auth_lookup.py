@@ -3,9 +3,9 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from domain.judge import AuthRow
 from domain.key_ledger import Changes
 from domain.pepper import Pepper
+from domain.verdict import AuthRow
 from projections.auth.freshness import open_freshness_check
 from projections.views.auth_lookup import Found
 from tests.conftest import NOON, SettableClock

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Table, select
 
 from domain.errors import PoisonEvent, ProjectionInconsistent, ProjectionNotFound
 from domain.pepper import Pepper
-from domain.stored_form import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES
 from projections.store.events import Recorded, decode_rows, read_rows
 from projections.store.seals import Seals
 from projections.views import auth_lookup, key_list

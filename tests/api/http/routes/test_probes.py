@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.jobs.integrity_check import attest_ledger
+from api.jobs.integrity_check import check_ledger
 from projections.views.registry import VIEWS
 from projections.views.view import View
 from tests.api.served import Api, refused
@@ -86,7 +86,7 @@ class TestMetrics:
         api.make()
         signed = api.app.state.ledger.signer.sign
         eventually(lambda: signed() is None, "all is signed")
-        attest_ledger(api.app.state.ledger)
+        check_ledger(api.app.state.ledger)
         text = "".join(
             (ROOT / name).read_text() for name in ("docs/configuration.md", "docs/operations.md")
         )

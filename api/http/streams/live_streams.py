@@ -17,19 +17,19 @@ from fastapi.responses import StreamingResponse
 
 from api.composition import OpenLedger
 from api.formats.event_formats import EVENT_STREAM, messages
-from api.http.credentials import Judge
+from api.http.credentials import Authorize
 from api.http.work import Threads, Work
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, TooManyReads
 from projections.auth.freshness import FreshnessCheck, open_freshness_check
 from projections.auth.new_events import NOTHING_OBSERVED
-from projections.queries.feed import FeedFilters, Place, read_news
+from projections.queries.feed import FeedFilters, Place, read_new_entries
 from projections.store.database import Database
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
 _log = structlog.get_logger()
-_COME_BACK_MILLISECONDS = 1000
+_RECONNECT_MILLISECONDS = 1000
 _SEND_SECONDS = 5.0
 """Time in which a client must read something; shorter than a stopping server waits for it."""
 
@@ -41,7 +41,7 @@ _ALL: Share = ("all", "")
 _PARTS = {"credential": 4, "workspace": 2}
 
 
-class Tails:
+class LiveStreams:
     """The live event streams of a process."""
 
     def __init__(
@@ -61,10 +61,10 @@ class Tails:
         database: Database,
         filters: FeedFilters,
         after: Place,
-        judge: Judge,
+        authorize: Authorize,
         *,
         holder: tuple[str, str],
-    ) -> "TailResponse":
+    ) -> "LiveStreamResponse":
         """Return an answer that sends the events after a place until the stream ends.
 
         Args:
@@ -86,7 +86,9 @@ class Tails:
                     f"this {share[0]} has {most} live tails in this process, which is its share"
                 )
         self._held.update(shares)
-        return TailResponse(self._tail(database, filters, after, judge), partial(self._end, shares))
+        return LiveStreamResponse(
+            self._stream(database, filters, after, authorize), partial(self._end, shares)
+        )
 
     def stop(self) -> None:
         """End all streams, each after what it is sending."""
@@ -121,21 +123,21 @@ class Tails:
         # Drop holders without streams; otherwise each new credential would stay for ever.
         self._held = +self._held
 
-    async def _tail(
-        self, database: Database, filters: FeedFilters, after: Place, judge: Judge
+    async def _stream(
+        self, database: Database, filters: FeedFilters, after: Place, authorize: Authorize
     ) -> AsyncIterator[bytes]:
         # The client remembers an id even without data, so it reconnects at this place although it
         # was sent no event yet.
-        yield b"retry: %d\nid: %d\n\n" % (_COME_BACK_MILLISECONDS, after.position)
+        yield b"retry: %d\nid: %d\n\n" % (_RECONNECT_MILLISECONDS, after.position)
         while not self._stopping:
             # Taken before reading: a later commit sets it.
             moved = self._moved
             try:
                 entries, after = await self._threads.run(
-                    Work.TAIL, read_news, database, filters, after
+                    Work.LIVE_STREAM, read_new_entries, database, filters, after
                 )
                 # Authorize after reading, so that nothing appended after a revocation is sent.
-                await judge()
+                await authorize()
             except LedgerError as error:
                 yield b": ended: %b\n\n" % error.code.encode()
                 return
@@ -154,7 +156,7 @@ class Tails:
         return False
 
 
-class TailResponse(StreamingResponse):
+class LiveStreamResponse(StreamingResponse):
     """An endless answer; it releases its place however it ends."""
 
     def __init__(self, content: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
@@ -179,7 +181,7 @@ class TailResponse(StreamingResponse):
 
 
 @asynccontextmanager
-async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
+async def serving_live_streams(ledger: OpenLedger, threads: Threads) -> AsyncIterator[LiveStreams]:
     """Serve live event streams until the block ends.
 
     Raises:
@@ -187,14 +189,14 @@ async def tailing(ledger: OpenLedger, threads: Threads) -> AsyncIterator[Tails]:
     """
     check = open_freshness_check(ledger.database)
     settings = ledger.settings
-    tails = Tails(
+    streams = LiveStreams(
         check, threads, most=settings.tails, heartbeat_seconds=settings.tail_heartbeat_seconds
     )
-    watching = asyncio.create_task(tails.watch(every=settings.tail_seconds))
+    watching = asyncio.create_task(streams.watch(every=settings.tail_seconds))
     try:
-        yield tails
+        yield streams
     finally:
-        tails.stop()
+        streams.stop()
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from domain.judge import AuthRow, Code, Refused, Verified, judge
+from domain.verdict import AuthRow, Code, Refused, Verified, decide
 from tests.domain.builders import DAY, NOON, VERIFIER, a_row
 
 MOMENT = timedelta(microseconds=1)
@@ -42,7 +42,7 @@ ENDED_IN_EVERY_WAY = a_row(scopes=("mcp:read",), revoked=True, expired=True, exp
 def test_revoked_outranks_expired_and_that_outranks_scope(
     key: AuthRow, scopes: list[str], now: datetime, code: Code
 ) -> None:
-    verdict = judge(key, scopes, now)
+    verdict = decide(key, scopes, now)
 
     assert verdict.code == code
     assert verdict.key is key
@@ -65,5 +65,5 @@ def test_a_refusal_tells_nothing_about_a_key_unless_told_to() -> None:
 
 
 def test_no_verdict_shows_the_verifier() -> None:
-    assert VERIFIER not in repr(judge(LIVE, [], NOON))
-    assert VERIFIER not in repr(judge(REVOKED, [], NOON))
+    assert VERIFIER not in repr(decide(LIVE, [], NOON))
+    assert VERIFIER not in repr(decide(REVOKED, [], NOON))

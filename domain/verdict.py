@@ -65,7 +65,7 @@ class Refused:
 Verdict = Verified | Refused
 
 
-def judge(key: AuthRow, scopes: Sequence[str], now: datetime) -> Verdict:
+def decide(key: AuthRow, scopes: Sequence[str], now: datetime) -> Verdict:
     """Decide about a key whose secret has been proved.
 
     Args:

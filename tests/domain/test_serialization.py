@@ -8,7 +8,7 @@ import pytest
 from eventsourcing.persistence import MapperDeserialisationError, StoredEvent
 
 from domain.audit_log import LedgerEvent, fork_uuid
-from domain.stored_form import EventMapper
+from domain.serialization import EventMapper
 from tests.domain.builders import (
     DAY,
     NOON,
