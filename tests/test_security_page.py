@@ -45,7 +45,7 @@ def test_each_test_that_it_names_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", named_pages)
-def test_each_page_that_it_links_exists(name: str) -> None:
+def test_each_linked_page_exists(name: str) -> None:
     assert (ROOT / name).is_file()
 
 

@@ -141,7 +141,9 @@ def refused(answer: Response, status: int, challenge: str | None) -> None:
     assert answer.json().keys() == {"detail"}
 
 
-def test_a_live_key_passes_and_the_application_knows_it(ledger: Ledger, app: TestClient) -> None:
+def test_an_active_key_passes_and_the_application_gets_its_id(
+    ledger: Ledger, app: TestClient
+) -> None:
     key_id, token = ledger.make("mcp:read", "mcp:write")
     known = {"key_id": key_id, "workspace": "acme", "scopes": ["mcp:read", "mcp:write"]}
     assert get(app, token).json() == known
@@ -229,11 +231,11 @@ class TestUnavailable:
         _, good = ledger.make()
         self.is_unavailable(self.refusing(Guard(ledger.server.url, token), good))
 
-    def test_a_guard_that_may_not_ask(self, ledger: Ledger) -> None:
+    def test_a_guard_without_the_verify_scope(self, ledger: Ledger) -> None:
         _, good = ledger.make()
         self.is_unavailable(self.refusing(Guard(ledger.server.url, good), good))
 
-    def test_nobody_listens(self) -> None:
+    def test_no_server_listens(self) -> None:
         self.is_unavailable(self.refusing(Guard("http://127.0.0.1:9", "x")))
 
     @pytest.mark.parametrize(
@@ -256,12 +258,12 @@ class TestUnavailable:
         self.is_unavailable(self.refusing(Guard("http://ledger", "x", client=client)))
 
     @pytest.mark.parametrize("valid", [1, "true", None, False])
-    def test_only_true_is_yes(self, valid: object) -> None:
+    def test_only_true_counts_as_true(self, valid: object) -> None:
         answer = httpx.Response(200, json={"valid": valid, "code": "VALID"})
         client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _request: answer))
         assert self.refusing(Guard("http://ledger", "x", client=client)).status_code == 401
 
-    def test_a_server_that_hangs_and_then_is_gone(
+    def test_a_server_that_hangs_and_then_disappears(
         self, new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         folder = tmp_path_factory.mktemp("gone")

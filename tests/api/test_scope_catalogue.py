@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_keyledgers_own_has_the_scopes_that_its_doors_demand() -> None:
+def test_the_catalogue_has_the_scopes_of_all_endpoints() -> None:
     own = offered(read_catalogue(None))
     assert own >= {
         "api-keys:read", "api-keys:write", "api-keys:verify", "projections:read",
@@ -39,7 +39,7 @@ def test_keyledgers_own_has_the_scopes_that_its_doors_demand() -> None:
     assert scopes.checked(own)
 
 
-def test_another_takes_its_place(
+def test_another_process_takes_over(
     path: Path, new_ledger: NewLedger, tmp_path: Path, clock: SettableClock
 ) -> None:
     settings = settings_of(new_ledger.copied_to(tmp_path / "data"), scope_catalogue=path)
@@ -65,7 +65,7 @@ def test_another_takes_its_place(
         ("[billing]\n", "[billing]"),
     ],
 )
-def test_what_is_no_catalogue_stops_the_program_and_says_why(
+def test_an_invalid_catalogue_stops_the_program_with_the_reason(
     content: str | None, said: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "scopes.toml"

@@ -128,7 +128,7 @@ class TestRead:
         assert getattr(read_settings(**{name: written}), name) == read
 
     @pytest.mark.parametrize("service", ["KEYLEDGER", "KEYLEDGER_POSTGRESQL", "KEYLEDGER_2"])
-    def test_what_kubernetes_says_of_services_is_ignored(
+    def test_service_variables_of_kubernetes_are_ignored(
         self, service: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in {
@@ -177,7 +177,7 @@ class TestRead:
     @pytest.mark.parametrize(
         "entry", ["*", "localhost", "10.0.0.0/33", "10.0.0.1/8", "10.0.0", "10.0.0.1:80", "", "::g"]
     )
-    def test_a_proxy_that_is_no_address_is_refused(self, entry: str) -> None:
+    def test_a_proxy_that_is_not_an_address_is_refused(self, entry: str) -> None:
         [error] = errors(trusted_proxies=f"192.0.2.1,{entry}")
         assert error.startswith("--trusted-proxies: ")
 
@@ -233,7 +233,7 @@ class TestRead:
         monkeypatch.setenv(PREFIX + name.upper(), "~/keys")
         assert getattr(read_settings(), name) == tmp_path / "keys"
 
-    def test_a_relative_folder_does_not_move_with_the_process(
+    def test_a_relative_folder_is_resolved_at_startup(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -252,13 +252,13 @@ class TestRefused:
             ("keyledger_prot", "KEYLEDGER_PORT"),
         ],
     )
-    def test_an_unknown_variable_and_the_answer_guesses_what_was_meant(
+    def test_an_unknown_variable_gets_a_suggestion(
         self, name: str, meant: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(name, "1")
         assert errors() == [f"{name}: no such setting; did you mean {meant}?"]
 
-    def test_one_that_is_like_no_other_and_the_answer_lists_them_all(
+    def test_an_unknown_variable_without_a_similar_one_lists_all(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("KEYLEDGER_QQQQQQQQQQQQQ", "1")
@@ -314,7 +314,7 @@ class TestRefused:
             assert "lovelace" not in line
 
     @pytest.mark.parametrize("password", ["hunter@2", "hun@ter/2", "h@u@nter2"])
-    def test_a_password_that_would_be_taken_apart_at_the_wrong_place(self, password: str) -> None:
+    def test_an_ambiguous_password_in_a_url(self, password: str) -> None:
         (error,) = errors(database_url=f"postgresql+psycopg://me:{password}@db/keys")
         assert "write @, / and : in a user name or password as %40, %2F and %3A" in error
         assert "hun" not in error
@@ -324,7 +324,7 @@ class TestRefused:
         (error,) = errors(database_url="postgresql+psycopg://me@db:x/keys")
         assert "not a database URL" in error
 
-    def test_all_that_is_wrong_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_all_errors_are_reported_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("PORT", "WORKERS", "LOG_LEVEL"):
             monkeypatch.setenv(PREFIX + name, "x")
         variables = [line.partition(":")[0] for line in errors()]

@@ -107,9 +107,7 @@ class TestCreate:
             ("scopes", lambda: a_new_key(scopes=("mcp",))),
         ],
     )
-    def test_a_value_that_breaks_a_rule_is_refused(
-        self, field: str, refused: Callable[[], ApiKey]
-    ) -> None:
+    def test_an_invalid_value_is_refused(self, field: str, refused: Callable[[], ApiKey]) -> None:
         with pytest.raises(Invalid) as refusal:
             refused()
 
@@ -134,7 +132,7 @@ class TestRevoke:
         assert key.version == 2
         assert key.modified_on == NOON + HOUR
 
-    def test_what_is_said_twice_is_checked_twice(self) -> None:
+    def test_repeated_headers_are_each_validated(self) -> None:
         with pytest.raises(Invalid):
             a_revoked_key().revoke(reason="\0", comment=None, by=ADA, at=NOON)
 
@@ -149,7 +147,7 @@ class TestRevoke:
         assert news(key) == [("Revoked", {"reason": None, "comment": None})]
         assert key.status(NOON + DAY) == "revoked"
 
-    def test_blank_words_are_no_words(self) -> None:
+    def test_blank_text_is_none(self) -> None:
         key = a_key()
 
         key.revoke(reason="", comment=" \n ", by=ADA, at=NOON)
@@ -159,7 +157,7 @@ class TestRevoke:
     @pytest.mark.parametrize(
         ("field", "reason", "comment"), [("reason", "a\0", None), ("comment", None, "a\0")]
     )
-    def test_words_that_cannot_be_shown_are_refused(
+    def test_text_that_cannot_be_shown_is_refused(
         self, field: str, reason: str | None, comment: str | None
     ) -> None:
         key = a_key()
@@ -179,14 +177,14 @@ class TestExpire:
         assert key.status(NOON + DAY - timedelta(microseconds=1)) == "active"
         assert key.status(NOON + DAY) == "expired"
 
-    def test_a_key_whose_time_has_passed_is_recorded_as_expired(self) -> None:
+    def test_a_key_after_its_end_gets_an_expired_event(self) -> None:
         key = a_key_past_its_end()
 
         key.expire(by=ADA, at=NOON + DAY)
 
         assert news(key) == [("Expired", {})]
 
-    def test_a_key_whose_time_has_not_passed_is_left_alone(self) -> None:
+    def test_a_key_before_its_end_does_not_expire(self) -> None:
         key = a_key_past_its_end()
 
         key.expire(by=ADA, at=NOON + DAY - timedelta(microseconds=1))
@@ -217,7 +215,7 @@ class TestExpire:
         assert news(key) == []
         assert key.status(NOON + DAY) == "revoked"
 
-    def test_what_is_recorded_as_expired_stays_so_if_a_clock_goes_back(self) -> None:
+    def test_a_recorded_expiry_holds_even_if_a_clock_goes_back(self) -> None:
         assert an_expired_key().status(NOON) == "expired"
 
 

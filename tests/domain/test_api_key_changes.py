@@ -37,7 +37,7 @@ class TestRename:
 
         assert news(key) == []
 
-    def test_a_name_that_breaks_a_rule_is_refused(self) -> None:
+    def test_a_name_that_breaks_the_rules_is_refused(self) -> None:
         key = a_key()
 
         with pytest.raises(Invalid) as refusal:
@@ -84,7 +84,7 @@ class TestScopes:
             (("*",), ["audit:read", "mcp:*"]),
         ],
     )
-    def test_whoever_may_change_keys_may_take_away_what_they_do_not_hold(
+    def test_the_write_scope_allows_removing_scopes_one_does_not_hold(
         self, had: tuple[str, ...], left: list[str]
     ) -> None:
         key = a_key(scopes=had)
@@ -93,7 +93,7 @@ class TestScopes:
 
         assert news(key) == [("ScopesChanged", {"scopes": left})]
 
-    def test_what_was_taken_away_is_not_given_back_by_who_does_not_hold_it(self) -> None:
+    def test_removed_scopes_cannot_be_restored_without_holding_them(self) -> None:
         key = a_key()
         key.change_scopes(["mcp:read"], by=WRITER, at=NOON)
 
@@ -115,7 +115,7 @@ class TestEnd:
             (NOON + DAY, NOON + HOUR),
         ],
     )
-    def test_whoever_may_change_keys_may_bring_an_end_nearer(
+    def test_the_write_scope_allows_an_earlier_end(
         self, had: datetime | None, given: datetime
     ) -> None:
         key = a_key(expires_at=had)
@@ -126,9 +126,7 @@ class TestEnd:
         assert key.expires_at == given
 
     @pytest.mark.parametrize("given", [NOON + DAY + timedelta(microseconds=1), None])
-    def test_putting_an_end_off_takes_the_scopes_that_the_key_has(
-        self, given: datetime | None
-    ) -> None:
+    def test_extending_a_key_requires_its_scopes(self, given: datetime | None) -> None:
         key = a_key(expires_at=NOON + DAY)
 
         with pytest.raises(ScopeNotHeld, match=r"do not hold mcp:write$"):
@@ -172,7 +170,7 @@ class TestEnd:
         assert news(key) == []
         assert key.expires_at == NOON + DAY
 
-    def test_the_end_of_a_key_that_has_a_successor_can_come_nearer(self) -> None:
+    def test_the_end_of_a_rotated_key_can_become_earlier(self) -> None:
         key = a_rotated_key(grace=DAY)
 
         key.change_expiration(NOON + HOUR, by=WRITER, at=NOON)

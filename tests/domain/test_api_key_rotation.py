@@ -146,7 +146,7 @@ class TestOldKey:
     @pytest.mark.parametrize(
         ("grace", "end"), [(2 * DAY, NOON + DAY), (DAY, NOON + DAY), (HOUR, NOON + HOUR)]
     )
-    def test_its_end_is_never_put_off(self, grace: timedelta, end: datetime) -> None:
+    def test_its_end_is_never_extended(self, grace: timedelta, end: datetime) -> None:
         key = a_key(expires_at=NOON + DAY)
 
         rotate(key, grace=grace)
@@ -171,7 +171,7 @@ class TestOldKey:
 
 class TestRefusal:
     @pytest.mark.parametrize("at", [NOON, NOON + 2 * DAY])
-    def test_a_key_has_one_successor_and_who_asks_again_is_told_which(self, at: datetime) -> None:
+    def test_a_second_rotation_is_refused_and_names_the_successor(self, at: datetime) -> None:
         key = a_rotated_key(grace=DAY)
 
         with pytest.raises(AlreadyRotated, match=NEW_ID):
@@ -189,7 +189,7 @@ class TestRefusal:
         assert news(key) == []
 
     @pytest.mark.parametrize("scopes", [("*",), ("mcp:read",), ("api-keys:write", "mcp:read")])
-    def test_who_may_only_change_keys_gets_no_secret_for_more(
+    def test_the_write_scope_alone_gives_no_secret_with_more_scopes(
         self, scopes: tuple[str, ...]
     ) -> None:
         key = a_key(scopes=scopes)
@@ -200,5 +200,5 @@ class TestRefusal:
         assert news(key) == []
         assert (key.rotated_to, key.expires_at) == (None, None)
 
-    def test_who_holds_what_the_key_may_do_gets_its_successor(self) -> None:
+    def test_a_caller_with_the_keys_scopes_may_rotate_it(self) -> None:
         assert rotate(a_key(), by=a_caller("mcp:*")).rotated_from == OLD_ID

@@ -4,7 +4,7 @@ from domain.caller import Actor, system
 from domain.scopes import cover
 
 
-def test_an_actor_is_told_by_its_type_and_its_id() -> None:
+def test_an_actor_has_a_type_and_an_id() -> None:
     assert Actor("key", "apikey_1").as_json() == {"type": "key", "id": "apikey_1"}
 
 

@@ -60,7 +60,7 @@ class TestCorpus:
     def test_it_has_every_event_there_is(self) -> None:
         assert {stored.topic for stored in CORPUS} == set(EVENT_CLASSES)
 
-    def test_what_is_there_was_never_edited(self) -> None:
+    def test_stored_events_of_old_versions_were_never_edited(self) -> None:
         digests = {
             file.name: hashlib.sha256(file.read_bytes()).hexdigest()
             for file in FOLDER.glob("v*.jsonl")
@@ -73,7 +73,7 @@ class TestCorpus:
         assert MAPPER.to_stored_event(decoded(stored)) == stored
 
     @each_stored
-    def test_an_event_says_who_did_it_and_when(self, stored: StoredEvent) -> None:
+    def test_an_event_has_an_actor_and_a_time(self, stored: StoredEvent) -> None:
         event = decoded(stored)
 
         assert type(event) is EVENT_CLASSES[stored.topic]
@@ -82,7 +82,7 @@ class TestCorpus:
         assert event.timestamp.tzinfo is UTC
         assert set(event.actor) == {"type", "id"}
 
-    def test_what_is_written_today_has_the_form_of_the_newest_lines(self) -> None:
+    def test_new_events_have_the_form_of_the_newest_lines(self) -> None:
         newest = {stored.topic: stored for stored in CORPUS}
 
         for stored in everything_that_is_written_today():
@@ -143,7 +143,7 @@ class TestCorpus:
         assert key.rotated_from == "apikey_00000000-0000-8000-8000-000000000002"
         assert (key.rotated_to, key.request_sha256) == (None, None)
 
-    def test_what_each_event_said(self) -> None:
+    def test_each_event_shows_its_data(self) -> None:
         own = [
             {
                 name: value

@@ -16,7 +16,7 @@ def no_random_source(count: int) -> bytes:
     raise AssertionError(f"nobody should ask for {count} random bytes")
 
 
-def test_what_is_kept_belongs_to_the_token_that_was_shown() -> None:
+def test_the_credential_belongs_to_the_token_shown() -> None:
     token, credential = issue("acme", random=a_random_source(), gate=GATE, pepper=PEPPER)
 
     assert parse(token.reveal()) == token
@@ -47,7 +47,7 @@ def test_nothing_that_is_kept_has_or_shows_the_secret() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "Acme", "1acme", "a_b", "a" * 17, "acme\n"])
-def test_a_prefix_that_breaks_the_rule_costs_nothing(prefix: str) -> None:
+def test_an_invalid_prefix_is_refused_before_hashing(prefix: str) -> None:
     with pytest.raises(Invalid) as refusal:
         issue(prefix, random=no_random_source, gate=GATE, pepper=PEPPER)
 

@@ -123,7 +123,7 @@ def test_it_is_one_line_in_sorted_order() -> None:
 @PATIENT
 @given(any_event)
 @example(a_renaming('\u2028\u2029 \U0001f469\u200d\U0001f4bb \x00\x08\x0b\x1f\x7f\x80 "\\/ </é'))
-def test_it_is_what_rfc_8785_makes_of_the_public_form(event: LedgerEvent) -> None:
+def test_an_entry_is_the_rfc_8785_form_of_the_public_event(event: LedgerEvent) -> None:
     assert entry_of(event) == rfc8785.dumps(public_event(event))
     assert b"\n" not in entry_of(event)
 
@@ -151,7 +151,7 @@ def test_no_field_of_an_event_can_be_changed_unnoticed(
     assert (entry_of(changed) == entry_of(event)) == (changed == event)
 
 
-def test_what_was_ever_stored_keeps_its_entry() -> None:
+def test_entries_of_stored_events_never_change() -> None:
     entries = [
         entry_of(cast("LedgerEvent", MAPPER.to_domain_event(stored))) for stored in stored_events()
     ]
@@ -210,7 +210,7 @@ def test_the_longest_that_the_rules_allow_is_a_quarter_of_what_a_bundle_can_hold
     assert len(entry_of(event)) < MAX_ENTRY_LENGTH / 4
 
 
-def test_a_longer_one_than_a_bundle_can_hold_is_refused() -> None:
+def test_an_entry_that_a_bundle_cannot_hold_is_refused() -> None:
     frame = len(entry_of(a_renaming("")))
     room = MAX_ENTRY_LENGTH - frame
 

@@ -53,7 +53,7 @@ def test_another_spelling_names_no_key(other_spelling: str) -> None:
         to_uuid(other_spelling)
 
 
-def test_a_refusal_repeats_only_the_beginning_of_what_was_asked_for() -> None:
+def test_a_refusal_quotes_only_the_beginning_of_the_input() -> None:
     with pytest.raises(KeyNotFound) as refusal:
         to_uuid("x" * 100_000)
 

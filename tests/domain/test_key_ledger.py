@@ -112,7 +112,7 @@ class TestRevoke:
         assert vars(revoked)["actor"] == ADA.actor.as_json()
         assert vars(revoked)["timestamp"] == NOON
 
-    def test_what_changes_nothing_appends_nothing(self, desk: Desk) -> None:
+    def test_an_unchanged_value_appends_no_event(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         desk.revoke(key_id)
 
@@ -148,9 +148,7 @@ class TestRotate:
         assert desk.everything() == ["Created", "Created", "Rotated", "Created", "Rotated"]
         assert len({first, second, third}) == 3
 
-    def test_who_may_only_change_keys_gets_no_token_of_a_key_that_may_do_all(
-        self, desk: Desk
-    ) -> None:
+    def test_the_write_scope_alone_cannot_rotate_a_full_access_key(self, desk: Desk) -> None:
         key_id = desk.create(scopes=("*",)).key_id
 
         with pytest.raises(ScopeNotHeld):
@@ -168,7 +166,7 @@ class TestRotate:
             ),
         ],
     )
-    def test_a_key_whose_life_is_over_has_no_successor(
+    def test_a_revoked_or_expired_key_cannot_be_rotated(
         self, desk: Desk, spoil: Callable[[Desk, str], None], refusal: type[LedgerError]
     ) -> None:
         key_id = desk.create().key_id
@@ -233,7 +231,7 @@ class TestUpdate:
 
         assert desk.key(key_id).expires_at is None
 
-    def test_what_is_put_off_is_what_the_key_may_do_after_the_change(self, desk: Desk) -> None:
+    def test_extending_and_changing_scopes_uses_the_new_scopes(self, desk: Desk) -> None:
         key_id = desk.create(scopes=("mcp:read", "mcp:write"), expires_at=NOON + DAY).key_id
 
         desk.update(
@@ -247,7 +245,7 @@ class TestUpdate:
     @pytest.mark.parametrize(
         "same", [Changes(), Changes("payments-api", ["mcp:read"]), Changes(never_expires=True)]
     )
-    def test_what_stays_the_same_is_no_event(self, desk: Desk, same: Changes) -> None:
+    def test_an_unchanged_value_is_not_an_event(self, desk: Desk, same: Changes) -> None:
         key_id = desk.create().key_id
 
         desk.update(key_id, same)
@@ -256,7 +254,7 @@ class TestUpdate:
 
 
 class TestExpire:
-    def test_all_that_are_due_are_recorded_in_one_append(self, desk: Desk) -> None:
+    def test_all_due_keys_expire_in_one_append(self, desk: Desk) -> None:
         due = [desk.create(expires_at=NOON + HOUR).key_id for _ in range(3)]
         later = desk.create(expires_at=NOON + DAY).key_id
         never = desk.create().key_id
@@ -286,9 +284,7 @@ class TestExpire:
         assert desk.history(key_id) == ["Created", "Expired"]
 
     @pytest.mark.parametrize("absent", [[], [NOBODY], ["no key id at all"]])
-    def test_a_key_that_is_not_there_keeps_no_other_waiting(
-        self, desk: Desk, absent: Sequence[str]
-    ) -> None:
+    def test_a_missing_key_delays_no_other_expiry(self, desk: Desk, absent: Sequence[str]) -> None:
         key_id = desk.create(expires_at=NOON + HOUR).key_id
 
         assert desk.expire(*absent, at=NOON + HOUR) == 0

@@ -49,7 +49,7 @@ class TestEveryCommand:
         assert str(refusal.value).replace(hidden, NOBODY) == str(absence.value)
         assert desk.everything() == ["Created"]
 
-    def test_tells_of_no_version_of_another_workspace_either(
+    def test_versions_of_another_workspaces_key_are_hidden(
         self, desk: Desk, command: Callable[..., object]
     ) -> None:
         hidden = desk.create(workspace="acme").key_id
@@ -58,7 +58,7 @@ class TestEveryCommand:
             command(desk, hidden, workspace="globex", expected_version=7)
 
     @pytest.mark.parametrize("version", [0, 1, 3])
-    def test_does_nothing_to_a_key_that_is_not_at_the_expected_version(
+    def test_a_key_that_is_not_at_the_expected_version_is_unchanged(
         self, desk: Desk, command: Callable[..., object], version: int
     ) -> None:
         key_id = desk.create().key_id

@@ -19,7 +19,7 @@ def desk() -> Desk:
 
 
 class TestRevoke:
-    def test_it_is_done_on_top_of_a_change_that_came_first(self, desk: Desk) -> None:
+    def test_it_is_repeated_after_a_concurrent_change(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         desk.recorder.before_append.append(lambda: desk.update(key_id))
 
@@ -58,7 +58,7 @@ class TestRevoke:
 
         assert desk.history(key_id) == ["Created", "Rotated", "Revoked"]
 
-    def test_whoever_insists_on_a_version_is_told_that_it_has_passed(self, desk: Desk) -> None:
+    def test_an_outdated_expected_version_is_reported(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         desk.recorder.before_append.append(lambda: desk.update(key_id))
 
@@ -116,7 +116,7 @@ class TestRotate:
 
         assert desk.everything() == ["Created", "Renamed"]
 
-    def test_whoever_insists_on_a_version_is_told_that_it_has_passed(self, desk: Desk) -> None:
+    def test_an_outdated_expected_version_is_reported(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         desk.recorder.before_append.append(lambda: desk.update(key_id))
 
@@ -147,7 +147,7 @@ class TestUpdate:
         assert (key.name, key.scopes) == (winner.name, winner.scopes)
         assert desk.history(key_id) == ["Created", "Renamed", "ScopesChanged"]
 
-    def test_whoever_insists_on_a_version_is_told_that_it_has_passed(self, desk: Desk) -> None:
+    def test_an_outdated_expected_version_is_reported(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         desk.recorder.before_append.append(lambda: desk.revoke(key_id))
 
@@ -156,7 +156,7 @@ class TestUpdate:
 
 
 class TestExpire:
-    def test_a_key_that_changed_meanwhile_keeps_no_other_waiting(self, desk: Desk) -> None:
+    def test_a_concurrent_change_delays_no_other_expiry(self, desk: Desk) -> None:
         due = [desk.create(expires_at=NOON + HOUR).key_id for _ in range(3)]
         desk.recorder.before_append.append(lambda: desk.revoke(due[1]))
 
@@ -164,7 +164,7 @@ class TestExpire:
 
         assert [desk.history(key_id)[-1] for key_id in due] == ["Expired", "Revoked", "Expired"]
 
-    def test_a_key_that_changed_again_is_left_to_the_next_time(self, desk: Desk) -> None:
+    def test_a_key_that_changes_again_expires_at_the_next_run(self, desk: Desk) -> None:
         due = [desk.create(expires_at=NOON + HOUR).key_id for _ in range(2)]
         desk.recorder.before_append.extend(
             [

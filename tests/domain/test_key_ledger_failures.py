@@ -52,7 +52,7 @@ def desk() -> Desk:
 class TestDamagedHistory:
     @every_command
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-    def test_a_damaged_beginning_is_no_key_and_no_guess(
+    def test_a_damaged_first_event_makes_no_key(
         self,
         desk: Desk,
         command: Callable[[Desk, str], object],
@@ -78,7 +78,7 @@ class TestDamagedHistory:
             (2, "ApiKey.Created"),
         ],
     )
-    def test_a_history_that_begins_with_anything_else_is_no_key(
+    def test_a_history_must_begin_with_a_creation(
         self, desk: Desk, command: Callable[[Desk, str], object], version: int, topic: str
     ) -> None:
         key_id, sound = a_creation()
@@ -134,7 +134,7 @@ class TestDamagedHistory:
         with pytest.raises(DamagedHistory):
             command(desk, key_id)
 
-    def test_a_key_with_a_damaged_history_keeps_no_other_from_expiring(self, desk: Desk) -> None:
+    def test_a_key_with_a_damaged_history_does_not_stop_other_expiries(self, desk: Desk) -> None:
         damaged, due = [desk.create(expires_at=NOON + HOUR).key_id for _ in range(2)]
         plant(desk, damaged, 2, "ApiKey.Forgotten", b"{}")
 
@@ -156,7 +156,7 @@ class TestDamagedHistory:
 )
 class TestUnavailable:
     @every_command
-    def test_a_store_that_cannot_be_read_is_no_absence(
+    def test_an_unreadable_store_is_not_reported_as_a_missing_key(
         self, desk: Desk, command: Callable[[Desk, str], object], failure: PersistenceError
     ) -> None:
         key_id = desk.create().key_id
@@ -169,7 +169,7 @@ class TestUnavailable:
         assert "secret" not in str(refusal.value)
 
     @every_command
-    def test_what_cannot_be_appended_was_not_done(
+    def test_a_failed_append_changes_nothing(
         self, desk: Desk, command: Callable[[Desk, str], object], failure: PersistenceError
     ) -> None:
         key_id = desk.create().key_id

@@ -65,7 +65,7 @@ class TestCreate:
             (Caller(Actor("key", "ada"), holds=("*",)), "default"),
         ],
     )
-    def test_a_name_for_a_request_is_only_its_callers_own(
+    def test_an_idempotency_key_belongs_to_its_caller(
         self, desk: Desk, by: Caller, workspace: str
     ) -> None:
         first = desk.create(idempotency=ONCE)
@@ -75,7 +75,7 @@ class TestCreate:
         assert other.token is not None
         assert other.key_id != first.key_id
 
-    def test_what_a_caller_holds_and_how_it_came_make_no_other_caller(self, desk: Desk) -> None:
+    def test_scopes_and_request_do_not_change_the_actor(self, desk: Desk) -> None:
         first = desk.create(idempotency=ONCE)
 
         again = desk.create(
@@ -106,13 +106,13 @@ class TestCreate:
         ]
         assert desk.everything() == ["Created"]
 
-    def test_a_request_that_was_refused_may_come_again(self, desk: Desk) -> None:
+    def test_a_refused_request_may_be_repeated(self, desk: Desk) -> None:
         with pytest.raises(ScopeNotHeld):
             desk.create(idempotency=ONCE, by=Caller(ADA.actor, holds=()))
 
         assert desk.create(idempotency=ONCE).token is not None
 
-    def test_a_request_that_the_store_could_not_take_may_come_again(self, desk: Desk) -> None:
+    def test_a_request_that_could_not_be_stored_may_be_repeated(self, desk: Desk) -> None:
         desk.recorder.failing = OperationalError("gone")
         with pytest.raises(LedgerUnavailable):
             desk.create(idempotency=ONCE)
@@ -120,7 +120,7 @@ class TestCreate:
 
         assert desk.create(idempotency=ONCE).token is not None
 
-    def test_a_key_that_was_revoked_is_not_made_anew(self, desk: Desk) -> None:
+    def test_an_idempotent_request_does_not_recreate_a_revoked_key(self, desk: Desk) -> None:
         first = desk.create(idempotency=ONCE)
         desk.revoke(first.key_id)
 
@@ -128,7 +128,7 @@ class TestCreate:
         assert desk.everything() == ["Created", "Revoked"]
 
     @pytest.mark.parametrize("workspace", ["", "Acme", "\0", "\ud800"])
-    def test_a_workspace_that_cannot_be_is_refused_as_ever(
+    def test_an_invalid_workspace_is_refused_by_the_application(
         self, desk: Desk, workspace: str
     ) -> None:
         with pytest.raises(Invalid) as refusal:
@@ -187,7 +187,7 @@ class TestRotate:
         with pytest.raises(KeyNotFound):
             desk.rotate(key_id, idempotency=ONCE, workspace="acme")
 
-    def test_a_refused_rotation_may_come_again(self, desk: Desk) -> None:
+    def test_a_refused_rotation_may_be_repeated(self, desk: Desk) -> None:
         key_id = desk.create().key_id
         with pytest.raises(ScopeNotHeld):
             desk.rotate(key_id, idempotency=ONCE, by=Caller(ADA.actor, holds=()))
@@ -207,7 +207,7 @@ class TestRotate:
 
     @pytest.mark.parametrize("expected_version", [None, 1])
     @pytest.mark.parametrize("moment", ["before it reads the key", "before it appends"])
-    def test_whenever_its_twin_comes_first_it_gives_the_twins_successor(
+    def test_a_repeated_rotation_returns_the_first_ones_successor(
         self, desk: Desk, moment: str, expected_version: int | None
     ) -> None:
         key_id = desk.create().key_id
@@ -233,7 +233,7 @@ class TestRotate:
         assert desk.everything() == ["Created", "Created", "Rotated"]
 
 
-def test_a_key_that_was_asked_for_without_one_has_no_fingerprint(desk: Desk) -> None:
+def test_a_key_created_without_an_idempotency_key_has_no_fingerprint(desk: Desk) -> None:
     made = desk.create()
 
     assert desk.key(made.key_id).request_sha256 is None

@@ -24,7 +24,7 @@ def public(key: ApiKey) -> list[dict[str, object]]:
     ]
 
 
-def test_a_creation_is_told_in_full_but_for_the_verifier() -> None:
+def test_a_creation_shows_every_field_but_the_verifier() -> None:
     key = a_new_key(scopes=("mcp:read",), expires_at=NOON + DAY, request_sha256="ab" * 32)
 
     assert public(key) == [

@@ -32,7 +32,7 @@ class TestGrammar:
 
     @given(text(sampled_from("az09._-:*A \n\0é\ud800"), max_size=8))
     @settings(PATIENT, max_examples=500)
-    def test_what_is_kept_is_spelled_by_the_grammar(self, typed: str) -> None:
+    def test_accepted_scopes_match_the_grammar(self, typed: str) -> None:
         assert _is_kept(typed) == _is_scope(typed)
 
     @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ class TestMeaning:
             ("mcp:read", ["mcp:read"], ["*", "*:*", "mcp:*", "*:read", "mcp:write", "mc:read"]),
         ],
     )
-    def test_a_star_stands_for_everything_on_its_side(
+    def test_a_star_matches_everything_on_its_side(
         self, held: str, allowed: list[str], not_allowed: list[str]
     ) -> None:
         assert [wanted for wanted in allowed + not_allowed if matches(held, wanted)] == allowed
@@ -110,17 +110,17 @@ class TestMeaning:
 
         assert cover(held, wanted) == covered
 
-    def test_nothing_is_covered_by_anything_and_covers_nothing(self) -> None:
+    def test_an_empty_list_is_included_in_anything_and_includes_nothing(self) -> None:
         assert cover([], [])
         assert cover(["mcp:read"], [])
         assert not cover([], ["mcp:read"])
 
 
 class TestGranting:
-    def test_what_is_held_may_be_granted(self) -> None:
+    def test_held_scopes_may_be_granted(self) -> None:
         check_held(("mcp:*", "audit:read"), ["mcp:read", "mcp:*", "audit:read"])
 
-    def test_all_that_is_not_held_is_named(self) -> None:
+    def test_every_scope_that_is_not_held_is_named(self) -> None:
         with pytest.raises(ScopeNotHeld, match=r"do not hold \*, mcp:delete$"):
             check_held(("mcp:read",), ["*", "mcp:read", "mcp:delete"])
 

@@ -52,7 +52,7 @@ class TestWhatIsPlanted:
             "",
         ],
     )
-    def test_a_topic_that_is_none_of_the_ledgers_is_refused(self, topic: str) -> None:
+    def test_an_unknown_topic_is_refused(self, topic: str) -> None:
         planted = StoredEvent(UUID(int=1), 1, topic, CORPUS[0].state)
 
         with pytest.raises(MapperDeserialisationError):
@@ -117,9 +117,7 @@ class TestWhatIsPlanted:
             (fork_uuid("keyledger/0011223344556678"), 1),
         ],
     )
-    def test_a_fork_can_take_no_keys_place_and_no_other_id_than_its_own(
-        self, uuid: UUID, version: int
-    ) -> None:
+    def test_a_fork_cannot_use_the_id_of_a_key(self, uuid: UUID, version: int) -> None:
         fork = next(stored for stored in CORPUS if stored.topic == "AuditLog.Forked")
 
         with pytest.raises(MapperDeserialisationError):

@@ -35,7 +35,7 @@ class TestText:
 
     @given(utc_times)
     @PATIENT
-    def test_what_was_written_is_read_back(self, at: datetime) -> None:
+    def test_a_session_reads_back_as_written(self, at: datetime) -> None:
         again = from_text(to_text(at))
 
         assert again == at
@@ -77,13 +77,13 @@ class TestText:
             *("0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"),
         ],
     )
-    def test_what_is_no_time_with_an_offset_is_refused(self, text: str) -> None:
+    def test_a_text_without_time_and_offset_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"."):
             from_text(text)
 
 
 class TestChecked:
-    def test_none_stays_none(self) -> None:
+    def test_none_stays_null(self) -> None:
         assert checked("expires_at", None) is None
 
     @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_token_is_found_in_every_form_and_at_every_place(
 
 
 @pytest.mark.parametrize("harmless", HARMLESS.values(), ids=HARMLESS)
-def test_ids_digests_and_prose_are_no_tokens(harmless: str) -> None:
+def test_ids_digests_and_prose_are_not_tokens(harmless: str) -> None:
     assert not contains_token(harmless)
 
 

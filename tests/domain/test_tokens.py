@@ -46,7 +46,7 @@ def a_token() -> Token:
 
 
 class TestForm:
-    def test_a_token_looks_the_same_for_ever(self) -> None:
+    def test_the_token_format_does_not_change(self) -> None:
         token = Token("key", "0123456789ABCDEF", "x" * 43)
 
         assert token.reveal() == "key_0123456789ABCDEF" + "x" * 43 + "4A8Nsq"
@@ -129,7 +129,7 @@ class TestMistakes:
 
     @given(tokens)
     @settings(PATIENT, max_examples=50)
-    def test_two_characters_swapped(self, token: Token) -> None:
+    def test_a_token_with_two_swapped_characters(self, token: Token) -> None:
         text = token.reveal()
         for left, right in combinations(range(len(text)), 2):
             if text[left] != text[right]:
@@ -153,7 +153,7 @@ class TestParse:
         assert parse(garbage) is None
 
     @pytest.mark.parametrize("change", CLOTHES.values(), ids=CLOTHES)
-    def test_a_token_in_other_clothes_is_refused(self, change: Callable[[str], str]) -> None:
+    def test_a_token_in_another_encoding_is_refused(self, change: Callable[[str], str]) -> None:
         assert parse(change(a_token().reveal())) is None
 
     def test_the_prefix_is_not_under_the_checksum(self) -> None:
@@ -166,7 +166,7 @@ class TestParse:
 class TestSplit:
     @given(tokens)
     @PATIENT
-    def test_a_token_comes_apart_where_its_secret_begins_and_ends(self, token: Token) -> None:
+    def test_a_token_is_split_at_its_secret(self, token: Token) -> None:
         public, secret, checksum = split(token.reveal())
 
         assert public == f"{token.prefix}_{token.lookup_id}"

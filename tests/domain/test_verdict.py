@@ -60,7 +60,7 @@ def test_the_codes_are_those_that_programs_know() -> None:
     ]
 
 
-def test_a_refusal_tells_nothing_about_a_key_unless_told_to() -> None:
+def test_a_refusal_reveals_nothing_about_a_key_by_default() -> None:
     assert Refused(Code.NOT_FOUND).key is None
 
 

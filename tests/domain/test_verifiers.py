@@ -65,11 +65,11 @@ class TestVerifier:
         assert gate.proves(verifier, "secret")
         assert not gate.proves(verifier, "other")
 
-    def test_an_exchanged_one_proves_nothing(self, gate: Argon2Gate) -> None:
+    def test_a_replaced_verifier_proves_nothing(self, gate: Argon2Gate) -> None:
         assert not gate.proves(gate.make("another secret"), "secret")
 
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-    def test_a_damaged_one_is_no_wrong_secret(
+    def test_a_damaged_verifier_is_not_reported_as_a_wrong_secret(
         self, gate: Argon2Gate, damage: Callable[[str], str]
     ) -> None:
         damaged = damage(gate.make("secret"))
@@ -150,7 +150,7 @@ class TestGate:
         assert hasher.most == 2
         assert (attendance.inside, hasher.running) == (0, 0)
 
-    def test_making_and_checking_share_the_same_places(
+    def test_hashing_and_verifying_share_the_same_places(
         self, hasher: type[HeldHasher], attendance: Attendance
     ) -> None:
         gate = Argon2Gate(at_once=1, waiting=1, profile=CHEAPEST, on_change=attendance)
@@ -175,7 +175,7 @@ class TestGate:
 
         assert hasher.most == 1
 
-    def test_a_place_is_free_again_when_a_call_is_done(self, hasher: type[HeldHasher]) -> None:
+    def test_a_finished_call_frees_its_place(self, hasher: type[HeldHasher]) -> None:
         gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST)
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(gate.make, "secret")
@@ -187,7 +187,7 @@ class TestGate:
 
         assert gate.proves(gate.make("secret"), "secret")
 
-    def test_a_place_is_given_back_after_an_error(self, attendance: Attendance) -> None:
+    def test_an_error_frees_the_place(self, attendance: Attendance) -> None:
         gate = Argon2Gate(at_once=1, waiting=0, profile=CHEAPEST, on_change=attendance)
         verifier = gate.make("secret")
         for _ in range(3):
@@ -200,7 +200,7 @@ class TestGate:
         assert attendance.inside == 0
         assert gate.proves(verifier, "secret")
 
-    def test_what_is_refused_takes_no_place(
+    def test_a_refused_connection_takes_no_place(
         self, hasher: type[HeldHasher], attendance: Attendance
     ) -> None:
         gate = Argon2Gate(at_once=1, waiting=1, profile=CHEAPEST, on_change=attendance)

@@ -25,7 +25,7 @@ def expirations(address: URL) -> Counter[bytes]:
     return Counter(uuid for (uuid,) in sql(address, EXPIRED))
 
 
-def test_a_due_key_gets_one_event_from_the_ledger_itself(keys: Keys, clock: SettableClock) -> None:
+def test_a_due_key_gets_one_expired_event(keys: Keys, clock: SettableClock) -> None:
     made = keys.create(lives=HOUR)
     clock.now = NOON + HOUR - timedelta(microseconds=1)
     assert keys.expire_due() == 0
@@ -39,7 +39,7 @@ def test_a_due_key_gets_one_event_from_the_ledger_itself(keys: Keys, clock: Sett
     assert sql(keys.address, "SELECT revoked, expired FROM auth_lookup") == [(0, 1)]
 
 
-def test_a_second_look_finds_nothing_to_do(keys: Keys, clock: SettableClock) -> None:
+def test_a_second_expiry_scan_finds_nothing(keys: Keys, clock: SettableClock) -> None:
     for _ in range(3):
         keys.create(lives=HOUR)
     clock.advance(hours=1)
@@ -99,7 +99,7 @@ def test_once_it_is_stopped_it_leaves_the_rest_to_the_next_call(
 
 
 @pytest.mark.parametrize("number", [4, 5, 8])
-def test_a_full_last_batch_ends_too(
+def test_a_stream_ends_after_a_full_last_batch(
     keys: Keys, clock: SettableClock, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr("projections.expirer.BATCH", 4)
@@ -145,9 +145,7 @@ def test_a_row_that_says_active_of_a_revoked_key_brings_no_event(
     assert count_events(keys.address) == 2
 
 
-def test_a_key_whose_history_is_damaged_does_not_keep_the_others_waiting(
-    keys: Keys, clock: SettableClock
-) -> None:
+def test_a_damaged_history_delays_no_other_expiry(keys: Keys, clock: SettableClock) -> None:
     keys.create(lives=HOUR)
     keys.create(lives=HOUR)
     sql(keys.address, "UPDATE events SET state = x'ff' WHERE id = 1")

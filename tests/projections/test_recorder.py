@@ -128,7 +128,7 @@ def delete(table: str, where: str = "true") -> Trouble:
         pytest.param(delete("events"), ProjectionInconsistent, marks=pytest.mark.only_on("sqlite")),
     ],
 )
-def test_a_key_is_made_with_all_that_belongs_to_it_or_not_at_all(
+def test_a_key_is_created_completely_or_not_at_all(
     keys: Keys, trouble: Trouble, refusal: type[LedgerError]
 ) -> None:
     keys.create()
@@ -162,7 +162,7 @@ def test_a_rotation_is_both_keys_with_all_that_belongs_to_them_or_nothing(
     assert dump(keys.address) == before
 
 
-def test_the_ledger_goes_on_after_an_append_that_failed(keys: Keys) -> None:
+def test_the_ledger_continues_after_a_failed_append(keys: Keys) -> None:
     made = keys.create()
     stop_at(keys.address, "UPDATE", "auth_lookup")
     with pytest.raises(ProjectionInconsistent):
@@ -173,9 +173,7 @@ def test_the_ledger_goes_on_after_an_append_that_failed(keys: Keys) -> None:
     assert differing_rows(keys) == {}
 
 
-def test_a_version_that_is_taken_is_a_conflict_and_nothing_else_is(
-    keys: Keys, recorder: LedgerRecorder
-) -> None:
+def test_only_a_taken_version_is_a_conflict(keys: Keys, recorder: LedgerRecorder) -> None:
     made = keys.create()
     before = dump(keys.address)
     taken = stored(CREATED, uuid=to_uuid(made.key_id))
@@ -184,7 +182,7 @@ def test_a_version_that_is_taken_is_a_conflict_and_nothing_else_is(
     assert dump(keys.address) == before
 
 
-def test_whoever_changes_a_key_that_has_changed_loses_and_learns_it(keys: Keys) -> None:
+def test_a_change_of_an_outdated_version_is_refused_with_the_reason(keys: Keys) -> None:
     made = keys.create()
     uuid = to_uuid(made.key_id)
     loser: ApiKey = keys.opened.ledger.repository.get(uuid)
@@ -196,7 +194,7 @@ def test_whoever_changes_a_key_that_has_changed_loses_and_learns_it(keys: Keys) 
     assert count_events(keys.address) == 2
 
 
-def test_a_conflict_is_told_as_one_by_the_command_too(keys: Keys, recorder: LedgerRecorder) -> None:
+def test_the_command_reports_a_conflict_as_a_conflict(keys: Keys, recorder: LedgerRecorder) -> None:
     made = keys.create()
     uuid = to_uuid(made.key_id)
 
@@ -248,9 +246,7 @@ def test_ids_increase_whatever_fails_between(recorder: LedgerRecorder) -> None:
     assert len(ids) == 15
 
 
-def test_the_views_are_given_what_was_stored_and_not_what_was_meant(
-    keys: Keys, recorder: LedgerRecorder
-) -> None:
+def test_views_receive_the_stored_events(keys: Keys, recorder: LedgerRecorder) -> None:
     # Extra fields, a time written in another way, and a field that did not exist yet.
     recorder.insert_events(
         [stored(CREATED | {"expires_at": "2026-03-04T00:00:00Z", "unknown": [1]})]
@@ -275,7 +271,7 @@ def test_the_views_are_given_what_was_stored_and_not_what_was_meant(
     ],
     ids=["unknown topic", "not an object", "missing field", "nobody", "no JSON"],
 )
-def test_what_cannot_be_projected_is_not_appended(
+def test_an_event_that_cannot_be_projected_is_not_appended(
     keys: Keys, recorder: LedgerRecorder, poison: StoredEvent
 ) -> None:
     keys.create()
@@ -305,7 +301,7 @@ def test_a_program_of_another_view_version_appends_nothing(
     assert dump(keys.address) == before
 
 
-def test_without_views_there_are_only_events(keys: Keys) -> None:
+def test_a_recorder_without_views_stores_only_events(keys: Keys) -> None:
     LedgerRecorder(keys.database, []).insert_events([stored(CREATED)])
     assert count_events(keys.address) == 1
     assert view_rows(keys.address) == {view.name: [] for view in VIEWS}

@@ -72,7 +72,7 @@ def test_authlib_learns_of_a_token_what_holds_now(
 
 
 @each_method
-def test_authlib_is_told_why_it_is_refused(
+def test_authlib_gets_the_reason_of_a_refusal(
     server: Server, root: Client, resource: Json, method: str
 ) -> None:
     narrow = answered(root.create("narrow", ["mcp:read"], workspace="acme"), 201)

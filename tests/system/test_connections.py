@@ -174,7 +174,7 @@ class TestOrderlyEnd:
             assert (answer.status, answer.header("connection")) in {(200, "close"), (401, "close")}
             assert wire.rest() == b""
 
-    def test_a_client_that_never_stops_sending_is_cut_off(self, server: Server) -> None:
+    def test_a_client_that_never_stops_sending_is_disconnected(self, server: Server) -> None:
         before = descriptors(server)
         with connected(server.url) as wire, suppress(ConnectionError):
             wire.send(b"nonsense\r\n\r\n")
@@ -183,7 +183,7 @@ class TestOrderlyEnd:
             pytest.fail("64 MB were taken after the refusal")
         eventually(lambda: descriptors(server) <= before, "the connection has ended")
 
-    def test_a_client_that_never_ends_its_side_is_cut_off(self, server: Server) -> None:
+    def test_a_client_that_never_closes_its_side_is_disconnected(self, server: Server) -> None:
         before = descriptors(server)
         with connected(server.url) as wire:
             wire.send(b"nonsense\r\n\r\n")
@@ -192,7 +192,7 @@ class TestOrderlyEnd:
 
 
 class TestClientThatEndsItsSide:
-    def test_all_that_it_has_sent_whole_is_answered(self, server: Server, root: Client) -> None:
+    def test_every_complete_request_is_answered(self, server: Server, root: Client) -> None:
         check = f"GET /v1/forward-auth HTTP/1.1\r\nhost: a\r\nx-api-key: {root.token}\r\n\r\n"
         requests = [(HEALTH, 200), (check.encode(), 204), (LARGE, 200)]
         for turn in range(len(requests)):
@@ -229,7 +229,7 @@ class TestExpectation:
     }
 
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_a_client_that_waits_is_told_to_go_on(self, server: Server, framing: str) -> None:
+    def test_a_client_that_waits_gets_100_continue(self, server: Server, framing: str) -> None:
         with connected(server.url) as wire:
             for _ in range(2):
                 wire.send(HEALTH + self.head(framing))
@@ -239,7 +239,7 @@ class TestExpectation:
                 assert wire.answer().status == 401
 
     @pytest.mark.parametrize("framing", FRAMINGS)
-    def test_one_that_does_not_wait_needs_no_telling(self, server: Server, framing: str) -> None:
+    def test_a_body_without_expect_gets_no_100_continue(self, server: Server, framing: str) -> None:
         with connected(server.url) as wire:
             wire.send(self.head(framing) + self.FRAMINGS[framing])
             answer = wire.answer()
@@ -254,16 +254,14 @@ class TestExpectation:
             ("transfer-encoding: gzip", 501),
         ],
     )
-    def test_what_is_refused_is_so_before_the_body(
-        self, server: Server, head: str, status: int
-    ) -> None:
+    def test_a_refusal_comes_before_the_body(self, server: Server, head: str, status: int) -> None:
         with connected(server.url) as wire:
             wire.send(self.head(head))
             answer = wire.answer()
             assert (answer.status, answer.interim) == (status, [])
             assert wire.rest() == b""
 
-    def test_an_older_http_has_no_such_answer(self, server: Server) -> None:
+    def test_http_1_0_gets_no_100_continue(self, server: Server) -> None:
         with connected(server.url) as wire:
             wire.send_in_parts([self.head("content-length: 2", version="1.0"), b"{}"])
             answer = wire.answer()

@@ -125,7 +125,7 @@ def test_the_list_is_searched_and_shown_as_it_was(
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-def test_a_key_lives_its_life(name: str, opened: OpenScreen, admin: Client) -> None:
+def test_a_key_is_created_changed_and_revoked(name: str, opened: OpenScreen, admin: Client) -> None:
     screen = opened(name)
     page = screen.page
     page.goto("/")
@@ -219,7 +219,7 @@ def _revoke(screen: Screen) -> None:
 
 
 @pytest.mark.parametrize("name", ["dark", "phone", "no-script"])
-def test_root_looks_at_workspaces_and_rebuilds(
+def test_root_can_choose_workspaces_and_rebuild(
     name: str, opened: OpenScreen, server: Server, admin: Client
 ) -> None:
     assert server.root_token is not None
@@ -299,7 +299,7 @@ def test_times_are_the_readers_and_their_titles_are_utc(opened: OpenScreen, admi
     assert f"{(at.hour + 1) % 24:02}:{at:%M}" in told["desktop"]  # Berlin, in winter
 
 
-def test_what_is_to_be_copied_is_copied(opened: OpenScreen, admin: Client, server: Server) -> None:
+def test_the_copy_button_copies_the_text(opened: OpenScreen, admin: Client, server: Server) -> None:
     screen = opened("desktop")
     page = screen.sign_in(admin.token)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)

@@ -25,7 +25,7 @@ ROUNDS = 6
 CUSTOMERS = 4
 
 
-def test_whatever_was_acknowledged_survives_every_kill(servers: Servers) -> None:
+def test_acknowledged_changes_survive_every_kill(servers: Servers) -> None:
     random = Random(3)
     server = servers.start()
     admin = answered(server.client().create("admin", ["*"], workspace="default"), 201)
@@ -157,9 +157,7 @@ STAGES: dict[str, Callable[[Path], bool]] = {
         pytest.param("a view is being built", marks=pytest.mark.only_on("sqlite")),
     ],
 )
-def test_a_first_start_that_is_killed_does_not_hinder_the_next(
-    stage: str, servers: Servers
-) -> None:
+def test_a_killed_first_start_can_be_repeated(stage: str, servers: Servers) -> None:
     first = servers.begin()
     eventually(lambda: STAGES[stage](servers.data_dir), stage)
     first.kill()

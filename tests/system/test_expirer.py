@@ -34,7 +34,7 @@ def _check_ended_once(client: Client, keys: Sequence[MadeKey]) -> None:
         assert client.show(key.key_id)["status"] == "expired"
 
 
-def test_a_key_is_refused_from_the_moment_of_its_end_though_nobody_has_recorded_it(
+def test_a_key_is_refused_from_its_end_even_without_an_expired_event(
     servers: Servers,
 ) -> None:
     token = admin_token(servers.data_dir)

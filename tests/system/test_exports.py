@@ -68,7 +68,9 @@ def is_told(server: Server, key: Json) -> bool:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_it_is_broken_off_when_its_key_is_revoked(form: str, server: Server, auditor: Json) -> None:
+def test_a_live_stream_ends_when_its_key_is_revoked(
+    form: str, server: Server, auditor: Json
+) -> None:
     headers = {"Accept": form, "Authorization": f"Bearer {auditor['token']}"}
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
         request = client.build_request("GET", "/v1/events", params=EVERYWHERE, headers=headers)
@@ -84,7 +86,7 @@ def test_it_is_broken_off_when_its_key_is_revoked(form: str, server: Server, aud
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_one_of_the_console_is_broken_off_when_the_key_that_signed_in_is_revoked(
+def test_a_console_stream_ends_when_the_signed_in_key_is_revoked(
     page: str, server: Server, auditor: Json
 ) -> None:
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:

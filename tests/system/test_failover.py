@@ -145,7 +145,7 @@ def start_it_again(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("recover", [promote_the_standby, start_it_again])
-def test_what_was_acknowledged_survives_the_death_of_the_primary_and_service_comes_back_by_itself(
+def test_acknowledged_changes_survive_a_failover_and_service_resumes(
     pair: Pair, two: Servers, recover: Callable[[Pair], None]
 ) -> None:
     token = two.started[0].root_token or ""
@@ -202,9 +202,7 @@ def test_nothing_is_acknowledged_while_the_standby_is_away_however_long_that_tak
         assert client.verify(made["token"]) == "VALID"
 
 
-def test_a_former_primary_that_comes_back_is_never_asked_about_a_key(
-    pair: Pair, tmp_path: Path
-) -> None:
+def test_a_former_primary_is_never_used_for_verification(pair: Pair, tmp_path: Path) -> None:
     with servers_in(tmp_path) as servers, ExitStack() as ending:
         server = servers.start(database_url=pair.url("ledger"))
         client = server.client()

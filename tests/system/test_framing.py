@@ -208,7 +208,7 @@ class TestRefused:
         assert wrong[:MOST_TO_SHOW] == []
 
     @pytest.mark.parametrize("name", LONG)
-    def test_what_is_too_long(self, site: Site, name: str) -> None:
+    def test_oversized_values(self, site: Site, name: str) -> None:
         status, case = LONG[name]
         for number, route in enumerate(site.routes.values()):
             ours = site.next_id()

@@ -72,7 +72,7 @@ def test_changes_are_refused_whole_and_verification_goes_on(served: Served) -> N
     assert differences(served.servers.data_dir) == SOUND
 
 
-def test_after_a_restart_nothing_is_there_by_halves(served: Served) -> None:
+def test_nothing_is_half_done_after_a_restart(served: Served) -> None:
     good = answered(served.client.create("good"), 201)
     keys = served.client.list_keys()
     with served.server.full_disk():
@@ -87,7 +87,7 @@ def test_after_a_restart_nothing_is_there_by_halves(served: Served) -> None:
     assert differences(served.servers.data_dir) == SOUND
 
 
-def test_ends_are_kept_and_recorded_when_there_is_room_again(served: Served) -> None:
+def test_expired_keys_are_refused_and_recorded_once_there_is_disk_space(served: Served) -> None:
     client = served.client
     end = datetime.now(UTC) + timedelta(seconds=1)
     (key,) = make_keys(served.servers.data_dir, ["short-lived"], expires_at=end)

@@ -161,7 +161,7 @@ def folded(seen: Json) -> dict[str, list[str]]:
     return by_name
 
 
-def test_a_live_key_passes_and_the_application_learns_whose_it_is(gateway: Gateway) -> None:
+def test_an_active_key_passes_and_the_application_gets_its_owner(gateway: Gateway) -> None:
     key = make(gateway, "mcp:read", "mcp:write")
     seen = gateway.seen(key.bearer, method="POST", body=b"the body")
     assert [values(seen, name) for name in AUTH_HEADERS] == [
@@ -216,7 +216,7 @@ def test_too_small_a_scope_is_forbidden_and_the_scope_is_named(gateway: Gateway)
 
 @pytest.mark.parametrize("separator", ["-", "_", "."])
 @pytest.mark.parametrize("spelled", [str.title, str.lower, str.upper])
-def test_what_a_client_says_of_itself_never_arrives(
+def test_identity_headers_from_clients_are_removed(
     gateway: Gateway, separator: str, spelled: Callable[[str], str]
 ) -> None:
     key = make(gateway)
@@ -255,7 +255,7 @@ def test_what_is_for_the_gateway_alone_is_not_there_for_clients(gateway: Gateway
         assert gateway.http.get(path, headers=dict([key.bearer])).status_code == 404
 
 
-def test_where_keyledger_does_not_answer_nobody_passes(gateway: Gateway) -> None:
+def test_nothing_passes_while_keyledger_does_not_answer(gateway: Gateway) -> None:
     key = make(gateway)
     assert gateway.send(key.bearer).status_code == 200
     gateway.ledger.send(signal.SIGSTOP)
@@ -266,7 +266,7 @@ def test_where_keyledger_does_not_answer_nobody_passes(gateway: Gateway) -> None
     eventually(lambda: gateway.send(key.bearer).status_code == 200, "the key passes again")
 
 
-def test_where_keyledger_is_down_nobody_passes(gateway_to_break: Gateway) -> None:
+def test_nothing_passes_while_keyledger_is_down(gateway_to_break: Gateway) -> None:
     gateway = gateway_to_break
     key = make(gateway)
     assert gateway.send(key.bearer).status_code == 200

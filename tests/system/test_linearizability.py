@@ -352,7 +352,7 @@ AT_LEAST = {
 """How often each thing must have been done for the test to mean something."""
 
 
-def test_no_history_tells_several_servers_from_one(servers: Servers) -> None:
+def test_several_servers_are_indistinguishable_from_one(servers: Servers) -> None:
     seed = int(os.environ.get("SEED", "1"))
     make_keys(servers.data_dir, [f"other {number}" for number in range(OTHER_KEYS)])
     admin, root = admin_token(servers.data_dir), admin_token(servers.data_dir, ROOT_WORKSPACE)

@@ -235,7 +235,7 @@ def test_a_wrong_history_is_rejected_for_the_one_call_that_is_wrong(name: str) -
     assert len(wrongs(WRONG[name])) == 1
 
 
-def test_keys_are_judged_each_by_its_own_changes() -> None:
+def test_each_key_is_checked_by_its_own_changes() -> None:
     other = Change("other", 0, 1, scopes=frozenset("a"), end=NEVER)
     other_check = Check("other", 6, 7, "a", "VALID")
     assert wrongs([created(), revoked(4, 5), other, other_check]) == []
@@ -293,11 +293,11 @@ def answer(scopes: frozenset[str], end: float, gone: bool, wanted: str, moment: 
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_whatever_one_ledger_answers_is_accepted(seed: int) -> None:
+def test_answers_of_a_single_ledger_are_accepted(seed: int) -> None:
     assert wrongs(history_of_a_model(random.Random(seed))) == []
 
 
-def test_what_a_stale_memory_answers_is_rejected() -> None:
+def test_the_checker_rejects_stale_reads() -> None:
     histories = [history_of_a_model(random.Random(seed), stale=30) for seed in range(100)]
     # In a few the key ends so soon that there is nothing to be stale about.
     assert sum(wrongs(history) != [] for history in histories) >= 95

@@ -111,7 +111,7 @@ def test_no_session_is_in_any_file_or_table(everything: Everything, sessions: Se
 
 @pytest.mark.parametrize("said", SAID)
 @pytest.mark.parametrize("kept", ["verifiers", "digests", "pepper"])
-def test_what_is_kept_of_a_secret_is_told_to_nobody(
+def test_stored_forms_of_a_secret_are_never_shown(
     said: str, kept: str, everything: Everything, request: pytest.FixtureRequest
 ) -> None:
     search: Search = request.getfixturevalue(kept)

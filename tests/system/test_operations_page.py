@@ -95,7 +95,7 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walk]:
 
 
 @pytest.mark.timeout(600)
-def test_the_page_leads_from_nothing_through_a_failover_to_a_restored_backup(
+def test_the_operations_page_works_from_setup_to_failover_and_restore(
     walk: Walk, tmp_path: Path
 ) -> None:
     one, two, three = walk.members

@@ -144,7 +144,7 @@ def test_a_pooler_refuses_a_url_with_options(postgresql: Server, database: str) 
             open_database(searching)
 
 
-def test_a_pooler_that_is_gone_is_said_to_be_unavailable(postgresql: Server, database: str) -> None:
+def test_a_vanished_pooler_is_reported_as_unavailable(postgresql: Server, database: str) -> None:
     with pooled(postgresql, database, "session") as url:
         pass
     with pytest.raises(LedgerUnavailable, match="cannot open the database"):

@@ -145,7 +145,7 @@ def test_it_records_that_a_key_has_expired_and_when_it_was_last_used(root: Clien
     )
 
 
-def test_it_tells_what_happened_and_proves_it(guarded: Guarded, root: Client) -> None:
+def test_it_shows_the_event_and_its_proof(guarded: Guarded, root: Client) -> None:
     made = answered(root.create("proved"), 201)
     leaf = answered(root.http.get("/v1/events", params={"key_id": made["key_id"]}))["data"][0]
     with Tail(guarded.servers.started[0].client(guarded.token), {"after": "0"}).opened() as pieces:
@@ -158,7 +158,7 @@ def test_it_tells_what_happened_and_proves_it(guarded: Guarded, root: Client) ->
     eventually(is_signed, "a checkpoint of the key is signed")
 
 
-def test_somebody_signs_in_and_out(guarded: Guarded) -> None:
+def test_a_user_signs_in_and_out(guarded: Guarded) -> None:
     url = guarded.servers.started[0].url
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as browser:
         signed_in = browser.post("/console/sign-in", data={"token": guarded.token})
@@ -172,7 +172,7 @@ def test_somebody_signs_in_and_out(guarded: Guarded) -> None:
         assert browser.get("/console/keys").status_code == 303
 
 
-def test_it_attests_the_ledger(guarded: Guarded) -> None:
+def test_it_checks_the_ledgers_integrity(guarded: Guarded) -> None:
     (server,) = guarded.servers.started
 
     def attested() -> bool:
@@ -183,7 +183,7 @@ def test_it_attests_the_ledger(guarded: Guarded) -> None:
     eventually(attested, "the ledger is attested, with its views made anew to compare them")
 
 
-def test_a_rebuild_is_the_owners_and_the_refusal_says_so(root: Client) -> None:
+def test_only_the_owner_may_rebuild_and_the_refusal_says_so(root: Client) -> None:
     refused = answered(root.rebuild("key_list"), 409)
     assert refused["code"] == "NOT_OWNER"
     assert refused["detail"].startswith(SERVER)
@@ -229,7 +229,7 @@ def test_the_database_itself_keeps_the_server_from_changing_history(
         guarded.execute(SERVER, statement)
 
 
-def test_a_table_of_its_own_stands_in_for_none_of_the_ledgers(guarded: Guarded) -> None:
+def test_another_table_does_not_replace_one_of_the_ledgers(guarded: Guarded) -> None:
     with connected(guarded.url(SERVER)) as connection:
         connection.execute(b"CREATE TABLE keyledger_server.events (id int)")
         try:
@@ -239,7 +239,7 @@ def test_a_table_of_its_own_stands_in_for_none_of_the_ledgers(guarded: Guarded) 
             connection.execute(b"DROP TABLE keyledger_server.events")
 
 
-def test_whoever_changes_where_the_server_looks_is_found_out_or_not_heeded(
+def test_changing_the_search_path_is_detected_or_has_no_effect(
     guarded: Guarded,
 ) -> None:
     """A role may change its own settings, but not those that a connection is made with."""
@@ -323,9 +323,7 @@ def test_a_server_that_finds_what_only_the_owner_can_upgrade_says_what_to_run(
     assert f"as their owner, run: {command}" in ended.errors
 
 
-def test_what_the_script_has_not_granted_yet_is_told_before_anybody_needs_it(
-    postgresql: Server, tmp_path: Path
-) -> None:
+def test_missing_privileges_are_reported_at_startup(postgresql: Server, tmp_path: Path) -> None:
     with servers_in(tmp_path) as servers:
         new = _guarded(postgresql, servers, "half_granted")
         made = new.command(OWNER, "keys", "create", "--name", "first", "--scopes", "a:b")
@@ -368,7 +366,7 @@ def test_doctor_misses_each_privilege_that_the_script_grants(guarded: Guarded) -
     assert "docs/postgresql-roles.sql once more" in blind
 
 
-def test_a_check_that_the_owner_left_behind_is_in_nobodys_way(guarded: Guarded) -> None:
+def test_another_role_can_check_although_the_owners_check_was_killed(guarded: Guarded) -> None:
     guarded.execute(OWNER, "CREATE TABLE key_list_check (LIKE key_list)")
     ran: list[Ran] = []
 
@@ -411,7 +409,7 @@ def test_a_new_ledger_is_made_by_its_owner_alone(postgresql: Server, tmp_path: P
         answered(client.create("made by the server"), 201)
 
 
-def test_a_ledger_that_one_role_has_kept_alone_becomes_the_owners(
+def test_a_ledger_of_a_single_role_can_be_given_to_the_owner_role(
     postgresql: Server, tmp_path: Path
 ) -> None:
     with servers_in(tmp_path) as servers:
@@ -428,7 +426,7 @@ def test_a_ledger_that_one_role_has_kept_alone_becomes_the_owners(
         answered(client.create("made after the rebuild"), 201)
 
 
-def test_a_dump_that_is_restored_has_all_there_was_and_the_same_roles(
+def test_a_restored_dump_has_all_rows_and_the_same_privileges(
     guarded: Guarded, postgresql: Server, root: Client
 ) -> None:
     made = answered(root.create("dumped"), 201)

@@ -35,7 +35,7 @@ def test_a_secret_is_found_however_it_is_written(written: Callable[[str], bytes]
 
 
 @pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
-def test_other_secrets_are_not_taken_for_it(written: Callable[[str], bytes]) -> None:
+def test_other_secrets_do_not_match_the_cache(written: Callable[[str], bytes]) -> None:
     assert SEARCH.found_in(b"before " + written(SECRET.swapcase()) + b" after") == set()
 
 

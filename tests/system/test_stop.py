@@ -129,7 +129,7 @@ def test_ctrl_c_ends_it_without_complaint(workers: int, servers: Servers) -> Non
     _check_quiet(server)
 
 
-def test_a_rebuild_that_runs_is_interrupted_by_the_stop_and_goes_on_later(
+def test_a_stop_interrupts_a_rebuild_which_can_be_resumed(
     servers: Servers,
 ) -> None:
     make_keys(servers.data_dir, [f"key {n}" for n in range(1500)], renamings=7)
@@ -147,7 +147,7 @@ def test_a_rebuild_that_runs_is_interrupted_by_the_stop_and_goes_on_later(
     assert differences(servers.data_dir) == SOUND
 
 
-def test_ends_that_nobody_has_recorded_yet_do_not_put_a_stop_off(servers: Servers) -> None:
+def test_due_keys_do_not_delay_a_stop(servers: Servers) -> None:
     end = datetime.now(UTC) + timedelta(seconds=8)
     make_keys(servers.data_dir, [f"key {n}" for n in range(1000)], expires_at=end)
     address = address_of(servers.data_dir)

@@ -86,9 +86,7 @@ class TestNothingIsLostOrRepeated:
 
 
 class TestWhatComes:
-    def test_what_another_process_appends_from_now_on(
-        self, servers: Servers, server: Server
-    ) -> None:
+    def test_new_events_of_another_process(self, servers: Servers, server: Server) -> None:
         tail = Tail(server.client(), {"workspace": "*"})
         with ThreadPoolExecutor(1) as pool, tail.opened() as chunks:
             tail.take(next(chunks))
@@ -111,7 +109,7 @@ class TestWhatComes:
             assert as_on_pages(tail.came) == pages(server.client(), workspace="default", **query)
         assert "elsewhere" in str(pages(server.client()))
 
-    def test_a_silent_ledgers_tail_says_that_it_is_there(self, server: Server) -> None:
+    def test_a_live_stream_without_events_sends_heartbeats(self, server: Server) -> None:
         tail = Tail(server.client(), {"workspace": "*"})
         with tail.opened() as chunks:
             while len(tail.comments) < 3:
@@ -128,7 +126,7 @@ class TestRefused:
             answer = client.http.get("/v1/events", headers=headers)
             assert answered(answer, 422)["errors"][0]["field"] == "Last-Event-ID"
 
-    def test_more_tails_than_there_may_be(self, servers: Servers) -> None:
+    def test_more_live_streams_than_the_maximum(self, servers: Servers) -> None:
         server = servers.start(tails=2, **QUICK)
         root = server.client()
         auditor, other = (
@@ -145,7 +143,7 @@ class TestRefused:
         # Those that went have given their places back.
         eventually(lambda: _is_let_in(server), "there is room for another tail")
 
-    def test_more_tails_than_the_share_of_a_credential(self, servers: Servers) -> None:
+    def test_more_live_streams_than_a_credential_may_have(self, servers: Servers) -> None:
         server = servers.start(tails=4, **QUICK)
         with Tail(server.client(), {"workspace": "*"}).opened() as first:
             next(first)
@@ -188,7 +186,7 @@ def _is_let_in(server: Server) -> bool:
 
 
 class TestEnds:
-    def test_with_the_credential_and_tells_nothing_from_then_on(self, servers: Servers) -> None:
+    def test_it_ends_with_the_credential_and_sends_nothing_more(self, servers: Servers) -> None:
         server = servers.start(**SILENT)
         root = server.client()
         auditor = answered(root.create("auditor", ["audit:read"], workspace="root"), 201)

@@ -45,7 +45,7 @@ def entries(database: Database) -> int:
         return size_of(connection)
 
 
-def test_who_signs_expires_and_attests_is_followed_by_another_when_it_is_killed(
+def test_another_process_takes_over_signing_expiry_and_checks(
     servers: Servers,
 ) -> None:
     token = admin_token(servers.data_dir)

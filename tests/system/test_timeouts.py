@@ -134,7 +134,7 @@ class TestDeadlineOfTheHead:
         drip(wires, b"a")
         assert all(is_timeout(wire.answer()) for wire in wires)
 
-    def test_where_nothing_comes_the_connection_ends_without_an_answer(self, site: Site) -> None:
+    def test_a_silent_connection_is_closed_without_an_answer(self, site: Site) -> None:
         wires = [wire for _, wire in self.begun(site)]
         assert [wire.rest() for wire in wires] == [b""] * len(wires)
 

@@ -42,7 +42,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("unread", [0, 400_000])
 @pytest.mark.parametrize("name", LAST)
-def test_the_end_is_told_after_the_whole_answer(
+def test_the_end_is_signalled_after_the_whole_answer(
     port: int, name: str, unread: int, version: ssl.TLSVersion
 ) -> None:
     status, sent = LAST[name]

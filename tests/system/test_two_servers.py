@@ -89,7 +89,7 @@ def test_a_key_rotated_without_grace_is_refused_by_the_other_server_at_its_very_
         assert other.verify(successor["token"]) == "VALID"
 
 
-def test_a_change_is_seen_by_the_other_server_at_its_very_next_call(pair: Pair) -> None:
+def test_the_other_server_sees_a_change_at_its_next_call(pair: Pair) -> None:
     (key,) = make_keys(pair.servers.data_dir, ["changed"])
     one, other = pair.clients
     for number in range(100):

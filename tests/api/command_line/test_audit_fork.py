@@ -49,7 +49,7 @@ each_damage = pytest.mark.parametrize(
 
 
 @each_damage
-def test_changes_end_with_1_the_reason_and_what_to_do(
+def test_refused_changes_exit_with_1_the_reason_and_a_remedy(
     keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     damage(ledger)
@@ -79,7 +79,7 @@ def test_queries_are_answered_as_before(
 
 
 @each_damage
-def test_after_a_fork_it_goes_on(
+def test_signing_continues_after_a_fork(
     keyledger: Run, ledger: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     damage(ledger)
@@ -92,7 +92,7 @@ def test_after_a_fork_it_goes_on(
     assert keyledger(*CREATE).code == 0
 
 
-def test_it_is_not_done_unless_it_is_meant(keyledger: Run, terminal: Run, ledger: Path) -> None:
+def test_it_requires_confirmation(keyledger: Run, terminal: Run, ledger: Path) -> None:
     lost_the_end(ledger)
     before = {file.name: file.read_bytes() for file in ledger.glob("[!k]*")}
     refused = keyledger("audit", "fork", "--reason", "by mistake", "--json")
@@ -109,7 +109,7 @@ def test_it_is_not_done_unless_it_is_meant(keyledger: Run, terminal: Run, ledger
 
 
 @pytest.mark.usefixtures("ledger")
-def test_the_event_is_told_as_the_http_api_tells_it(keyledger: Run) -> None:
+def test_an_event_has_the_same_json_as_in_the_http_api(keyledger: Run) -> None:
     event = keyledger("audit", "fork", "--yes", "--reason", "a drill", "--json").json
     assert (event["type"], event["key_id"], event["version"]) == ("AuditLog.Forked", None, 1)
     assert event["actor"]["type"] == "cli"
@@ -131,7 +131,7 @@ def test_there_is_nothing_to_fork_where_there_is_no_ledger(keyledger: Run, data_
     assert not data_dir.exists()
 
 
-def test_its_id_is_no_keys(keyledger: Run, ledger: Path) -> None:
+def test_its_id_is_not_a_key_id(keyledger: Run, ledger: Path) -> None:
     keyledger("audit", "fork", "--yes", "--reason", "a drill")
     query = "SELECT originator_id FROM events WHERE topic = 'AuditLog.Forked'"
     ((stored,),) = sql(address_of(ledger), query)

@@ -91,7 +91,7 @@ class TestExport:
         assert "'=renamed" in keys
         assert "revoked" in keys
 
-    def test_a_file_that_is_there_stays(
+    def test_an_existing_file_is_kept(
         self, exported: dict[str, Any], pack: Path, keyledger: Run
     ) -> None:
         assert exported
@@ -161,7 +161,7 @@ class TestVerifyPack:
         assert exported
         assert elsewhere.is_dir()
 
-    def test_a_sound_pack_ends_with_0_and_needs_no_ledger(
+    def test_a_valid_pack_exits_with_0_without_a_ledger(
         self, exported: dict[str, Any], pack: Path, keyledger: Run, elsewhere: Path
     ) -> None:
         people = keyledger(
@@ -188,7 +188,7 @@ class TestVerifyPack:
             "root": exported["root"], "findings": [], "not_listed": 0,
         }  # fmt: skip
 
-    def test_what_is_wrong_is_listed_and_ends_with_1(
+    def test_findings_are_listed_and_exit_with_1(
         self, exported: dict[str, Any], pack: Path, keyledger: Run
     ) -> None:
         pack.write_bytes(pack.read_bytes().replace(b'"leaked"', b'"normal"'))
@@ -209,7 +209,7 @@ class TestVerifyPack:
             ({"--previous": "binary"}, "--previous: binary is not UTF-8 text"),
         ],
     )
-    def test_what_is_given_wrongly_is_said(
+    def test_invalid_options_are_reported(
         self,
         exported: dict[str, Any],
         pack: Path,
@@ -225,9 +225,7 @@ class TestVerifyPack:
         assert ended.code == 2
         assert said in ended.err
 
-    def test_a_pack_that_is_not_there_is_said_to_be(
-        self, exported: dict[str, Any], keyledger: Run
-    ) -> None:
+    def test_a_missing_pack_is_reported(self, exported: dict[str, Any], keyledger: Run) -> None:
         ended = keyledger(
             "audit", "verify-pack", "gone.zip", "--public-key", exported["public_key"]
         )
@@ -236,7 +234,7 @@ class TestVerifyPack:
 
 
 class TestReplay:
-    def test_it_tells_what_the_key_was_after_each_event(
+    def test_it_shows_the_key_after_each_event(
         self, exported: dict[str, Any], key_id: str, keyledger: Run
     ) -> None:
         assert exported
@@ -254,7 +252,7 @@ class TestReplay:
         shown = keyledger("keys", "show", key_id, "--json").json
         assert moments[-1]["key"] == shown
 
-    def test_a_pack_tells_the_same_without_a_ledger(
+    def test_a_pack_replays_the_same_history_without_a_ledger(
         self, exported: dict[str, Any], key_id: str, pack: Path, keyledger: Run, elsewhere: Path
     ) -> None:
         command = ("audit", "replay", key_id, "--pack", str(pack))
@@ -270,7 +268,7 @@ class TestReplay:
             del moment["event"]["position"]
         assert there["data"] == told
 
-    def test_a_key_that_is_not_there_is_said_to_be(
+    def test_a_missing_key_is_reported(
         self, exported: dict[str, Any], pack: Path, keyledger: Run
     ) -> None:
         assert exported
@@ -287,7 +285,7 @@ class TestReplay:
             (lambda content: content.replace(b"=renamed", b"=another"), "Bad CRC-32"),
         ],
     )
-    def test_what_is_no_pack_is_said_to_be(  # noqa: PLR0917 - fixtures
+    def test_a_file_that_is_not_a_pack_is_reported(  # noqa: PLR0917 - fixtures
         self,
         exported: dict[str, Any],
         pack: Path,

@@ -36,7 +36,7 @@ def key_id(reported: tuple[Path, str]) -> str:
     return reported[1]
 
 
-def test_people_get_a_table(keyledger: Run, key_id: str) -> None:
+def test_the_default_output_is_a_table(keyledger: Run, key_id: str) -> None:
     ended = keyledger("audit", "report")
     assert ended.code == 0
     assert key_id in ended.out
@@ -68,7 +68,7 @@ def test_programs_get_json(keyledger: Run, key_id: str) -> None:
         assert keys[key_id]["changed_by"]["type"] == "cli"
 
 
-def test_nobody_could_call_before_there_was_a_key(keyledger: Run) -> None:
+def test_no_key_is_active_before_its_creation(keyledger: Run) -> None:
     document = keyledger("audit", "report", "--at", "2001-01-01T00:00:00Z", "--json").json
     assert document == {
         "as_of": "2001-01-01T00:00:00.000000Z", "review": None, "data": [], "next_cursor": None
@@ -118,7 +118,7 @@ def test_a_review_has_its_keys_alone(keyledger: Run, review: list[str], count: i
         (["--workspace", "Not One"], "workspace"),
     ],
 )
-def test_what_is_asked_wrongly_is_said(keyledger: Run, arguments: list[str], said: str) -> None:
+def test_invalid_parameters_are_reported(keyledger: Run, arguments: list[str], said: str) -> None:
     ended = keyledger("audit", "report", *arguments)
     assert ended.code == 2
     assert said in ended.err

@@ -49,7 +49,7 @@ def test_a_ledger_with_findings_is_not_sealed(keyledger: Run, lost: Path) -> Non
     assert keyledger("keys", "list").code == 1
 
 
-def test_a_planted_event_is_not_sealed_where_the_pepper_is_not_lost(
+def test_a_forged_event_is_not_sealed_unless_the_pepper_is_lost(
     keyledger: Run, data_dir: Path
 ) -> None:
     for name in ("a", "b"):
@@ -62,7 +62,9 @@ def test_a_planted_event_is_not_sealed_where_the_pepper_is_not_lost(
     assert sql(address_of(data_dir), "SELECT count(*) FROM events WHERE seal IS NULL") == [(1,)]
 
 
-def test_a_sealing_that_asks_nobody_says_what_checkpoints_cover(keyledger: Run, lost: Path) -> None:
+def test_a_sealing_without_a_prompt_reports_what_checkpoints_cover(
+    keyledger: Run, lost: Path
+) -> None:
     assert lost.exists()
     ended = keyledger(*SEAL)
     assert ended.code == 0

@@ -7,7 +7,7 @@ from tests.engines import address_of
 from tests.raw_sql import sql
 
 
-def test_a_sound_ledger_ends_with_0(keyledger: Run, key_id: str) -> None:
+def test_a_sound_ledger_exits_with_0(keyledger: Run, key_id: str) -> None:
     keyledger("keys", "revoke", key_id, "--yes")
 
     people = keyledger("audit", "verify")
@@ -27,9 +27,7 @@ def test_a_sound_ledger_ends_with_0(keyledger: Run, key_id: str) -> None:
     assert programs.err == ""
 
 
-def test_what_is_wrong_is_listed_and_ends_with_1(
-    keyledger: Run, key_id: str, data_dir: Path
-) -> None:
+def test_findings_are_listed_and_exit_with_1(keyledger: Run, key_id: str, data_dir: Path) -> None:
     keyledger("keys", "revoke", key_id, "--yes")
     sql(address_of(data_dir), "UPDATE auth_lookup SET revoked = false")
     sql(address_of(data_dir), "UPDATE entries SET entry = '[red]x' WHERE leaf_index = 1")
@@ -50,9 +48,7 @@ def test_what_is_wrong_is_listed_and_ends_with_1(
     assert projection["remedy"]
 
 
-def test_where_no_checkpoint_is_it_says_what_that_means(
-    keyledger: Run, key_id: str, data_dir: Path
-) -> None:
+def test_a_missing_checkpoint_is_explained(keyledger: Run, key_id: str, data_dir: Path) -> None:
     assert key_id
     sql(address_of(data_dir), "DELETE FROM checkpoints")
     (data_dir / "checkpoints.txt").unlink()
@@ -61,6 +57,6 @@ def test_where_no_checkpoint_is_it_says_what_that_means(
     assert "There is no checkpoint to compare with" in ended.out
 
 
-def test_where_there_is_no_ledger_none_is_made(keyledger: Run, data_dir: Path) -> None:
+def test_a_missing_ledger_is_not_created(keyledger: Run, data_dir: Path) -> None:
     assert keyledger("audit", "verify").code == 1
     assert not data_dir.exists()

@@ -22,7 +22,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'target.sqlite3'}"
 
 
-def test_people_are_told_what_was_copied_and_what_to_do_next(
+def test_the_output_says_what_was_copied_and_what_to_do_next(
     keyledger: Run, key_id: str, url: str, data_dir: Path
 ) -> None:
     keyledger("keys", "revoke", key_id, "--yes")
@@ -98,7 +98,7 @@ def test_a_target_that_is_another_ledger_is_refused(
 @pytest.mark.parametrize(
     "wrong", ["mysql://host/db", "sqlite://", "sqlite:///:memory:", "nowhere", ""]
 )
-def test_a_target_that_is_no_database_is_a_wrong_call(
+def test_a_target_that_is_not_a_database_is_a_usage_error(
     keyledger: Run, key_id: str, wrong: str
 ) -> None:
     assert key_id
@@ -108,7 +108,7 @@ def test_a_target_that_is_no_database_is_a_wrong_call(
     assert "postgresql+psycopg://user@host/database" in keyledger("copy", "--to", wrong).err
 
 
-def test_without_a_target_the_call_is_wrong(keyledger: Run) -> None:
+def test_a_missing_target_is_a_usage_error(keyledger: Run) -> None:
     ended = keyledger("copy")
     assert ended.code == 2
     assert "missing option '--to'" in ended.err
@@ -120,7 +120,7 @@ def test_without_a_ledger_nothing_is_made(keyledger: Run, url: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_whose_journal_would_have_to_be_changed_is_left_as_it_is(
+def test_a_file_with_another_journal_mode_is_left_unchanged(
     keyledger: Run, key_id: str, url: str, data_dir: Path
 ) -> None:
     assert key_id

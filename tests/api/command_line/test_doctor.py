@@ -50,7 +50,7 @@ def test_a_sound_ledger_has_no_failed_check(keyledger: Run, database: Path) -> N
     assert "FULL" in found["durability"]["found"]
 
 
-def test_people_get_a_word_for_each_result_and_a_remedy(keyledger: Run, database: Path) -> None:
+def test_the_output_has_a_word_for_each_result_and_a_remedy(keyledger: Run, database: Path) -> None:
     database.chmod(0o644)
     ended = keyledger("doctor")
     assert ended.code == 1
@@ -83,9 +83,7 @@ def _files(database: Path) -> list[Path]:
     return sorted(database.parent.iterdir())
 
 
-def test_a_folder_that_others_can_see_into_is_worth_a_warning(
-    keyledger: Run, database: Path
-) -> None:
+def test_a_folder_that_others_can_list_gives_a_warning(keyledger: Run, database: Path) -> None:
     database.parent.chmod(0o755)
     folder = checks(keyledger, code=0)["data folder"]
     assert (folder["result"], folder["remedy"]) == ("warn", f"chmod 700 {database.parent}")
@@ -184,7 +182,7 @@ def test_a_signing_key_or_checkpoints_that_are_lost_or_something_else_fail(
         ("checkpoints.txt", 0o644, None),
     ],
 )
-def test_who_else_may_read_the_signing_key_or_write_checkpoints_is_told(
+def test_doctor_reports_other_readers_of_the_signing_key(
     keyledger: Run, database: Path, name: str, mode: int, remedy: str | None
 ) -> None:
     path = database.with_name(name)
@@ -209,7 +207,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_fails(
     assert "keyledger audit verify" in history["remedy"]
 
 
-def test_keys_are_counted_and_not_what_happened_to_them(keyledger: Run, key_id: str) -> None:
+def test_keys_are_counted_not_their_events(keyledger: Run, key_id: str) -> None:
     keyledger("keys", "update", key_id, "--name", "renamed")
     keyledger("keys", "revoke", key_id, "--yes")
     assert checks(keyledger, code=0)["contents"]["found"] == "3 events, 1 key"
@@ -228,7 +226,7 @@ def test_checkpoints_of_another_key_fail(keyledger: Run, database: Path) -> None
     ("content", "said"),
     [(b"", "is empty"), (os.urandom(4096), "is no SQLite database")],
 )
-def test_a_file_that_is_no_database_fails(
+def test_a_file_that_is_not_a_database_fails(
     keyledger: Run, database: Path, content: bytes, said: str
 ) -> None:
     database.write_bytes(content)
@@ -282,7 +280,7 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_behind_or_of_another_version_is_found(
+def test_a_lagging_or_outdated_view_is_found(
     keyledger: Run, database: Path, *, statement: str, check: str, code: int, said: str
 ) -> None:
     execute(database, statement)
@@ -307,7 +305,7 @@ def test_what_is_behind_or_of_another_version_is_found(
         ((4, 0, 0), "ok"),
     ],
 )
-def test_sqlite_without_the_repair_of_its_log_is_worth_a_warning(
+def test_sqlite_with_the_wal_reset_bug_gives_a_warning(
     version: tuple[int, int, int], result: str
 ) -> None:
     assert check_sqlite(version).result == result

@@ -14,9 +14,7 @@ from tests.raw_sql import tables_of
 pytestmark = pytest.mark.only_on("postgresql")
 
 
-def test_the_server_the_role_and_what_is_in_the_tables_are_told(
-    keyledger: Run, key_id: str
-) -> None:
+def test_doctor_reports_server_role_and_tables(keyledger: Run, key_id: str) -> None:
     assert key_id
     # The server of the tests may lose commits when the power fails, and says so.
     found = checks(keyledger, code=1)

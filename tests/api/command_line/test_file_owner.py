@@ -77,7 +77,7 @@ def served(data_dir: Path, log: Path, then: Callable[[], object]) -> None:
 
 
 @pytest.mark.usefixtures("_umask_off")
-def test_every_command_makes_closed_files_for_the_owner_whatever_the_umask(
+def test_every_command_creates_private_files_of_the_owner_whatever_the_umask(
     keyledger: Run, data_dir: Path, tmp_path: Path
 ) -> None:
     first = keyledger(*CREATE)

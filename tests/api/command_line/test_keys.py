@@ -36,7 +36,7 @@ def test_a_key_has_the_fields_of_the_http_api_in_their_order(keyledger: Run, key
     assert list(rotated) == [*KEY_FIELDS, "token"]
 
 
-def test_what_is_done_here_is_recorded_as_done_by_the_account_of_the_machine(
+def test_commands_record_the_account_as_actor(
     keyledger: Run, key_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("USER", "mallory")
@@ -94,7 +94,7 @@ def test_an_end_may_be_given_with_any_offset(keyledger: Run) -> None:
         (("--name", "\udcff"), "is not valid UTF-8"),
     ],
 )
-def test_what_is_called_wrongly_ends_with_2_and_says_what_would_be_right(
+def test_a_usage_error_exits_with_2_and_says_what_to_do(
     keyledger: Run, options: tuple[str, ...], hint: str
 ) -> None:
     ended = keyledger("keys", "create", "--name", "ci", "--scopes", "mcp:read", *options)
@@ -119,7 +119,7 @@ def test_an_option_of_the_wrong_type_is_json_too_if_json_was_asked_for(keyledger
     assert "--limit" in ended.error["detail"]
 
 
-def test_a_setting_that_cannot_be_used_is_a_wrong_call(
+def test_an_invalid_setting_is_a_usage_error(
     keyledger: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEYLEDGER_PROT", "80")
@@ -159,7 +159,7 @@ def test_a_workspace_sees_its_own_keys_alone(keyledger: Run, key_id: str) -> Non
         assert (ended.code, ended.error["code"]) == (1, "KEY_NOT_FOUND")
 
 
-def test_a_list_has_the_newest_first_and_goes_on_at_its_cursor(keyledger: Run) -> None:
+def test_a_list_is_newest_first_and_continues_at_its_cursor(keyledger: Run) -> None:
     for name in ("one", "two", "three"):
         create(keyledger, name)
 
@@ -174,7 +174,7 @@ def test_a_list_has_the_newest_first_and_goes_on_at_its_cursor(keyledger: Run) -
     assert f"--cursor {first['next_cursor']}" in keyledger("keys", "list", "--limit", "2").err
 
 
-def test_a_cursor_is_good_for_its_own_filters_only(keyledger: Run) -> None:
+def test_a_cursor_is_valid_only_for_its_own_filters(keyledger: Run) -> None:
     for name in ("one", "two"):
         create(keyledger, name)
     cursor = keyledger("keys", "list", "--limit", "1", "--json").json["next_cursor"]
@@ -198,7 +198,7 @@ def test_filters_narrow_a_list(keyledger: Run, key_id: str) -> None:
     assert names(keyledger, "--expires-before", tomorrow) == ["ending"]
 
 
-def test_an_empty_list_says_so_to_people(keyledger: Run, key_id: str) -> None:
+def test_an_empty_list_is_reported_as_empty(keyledger: Run, key_id: str) -> None:
     ended = keyledger("keys", "list", "-q", key_id[::-1])
     assert (ended.code, ended.out) == (0, "")
     assert "no keys found in the workspace default" in ended.err
@@ -219,7 +219,7 @@ def test_an_update_changes_all_that_is_asked_for_or_nothing(keyledger: Run, key_
 
 
 @pytest.mark.parametrize("options", [(), ("--never-expires", "--expires-in", "1d")])
-def test_an_update_of_nothing_or_of_a_contradiction_is_a_wrong_call(
+def test_an_empty_or_contradictory_update_is_a_usage_error(
     keyledger: Run, key_id: str, options: tuple[str, ...]
 ) -> None:
     assert keyledger("keys", "update", key_id, *options).code == 2

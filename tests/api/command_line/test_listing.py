@@ -30,7 +30,7 @@ def written(*, width: int | None, rows: list[list[str]] = ROWS) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [*range(1, 100, 3), None])
-def test_every_word_is_whole_at_every_width(width: int | None) -> None:
+def test_no_word_is_cut_at_any_width(width: int | None) -> None:
     words = " ".join(written(width=width)).split()
     for row in ROWS:
         for word in " ".join(row).split():
@@ -54,5 +54,5 @@ def test_numbers_end_under_each_other() -> None:
     assert [line[-6:] for line in written(width=99)[1:]] == ["     7", "12,345"]
 
 
-def test_a_list_of_nothing_is_its_titles() -> None:
+def test_an_empty_list_has_only_column_titles() -> None:
     assert written(width=80, rows=[]) == ["ID  ABOUT  COUNT"]

@@ -31,7 +31,7 @@ def test_a_duration_is_a_number_and_its_unit(text: str, span: timedelta) -> None
 @pytest.mark.parametrize(
     "text", ["", "30", "d", "-1d", "1.5h", "1h30m", "30 d", "1y", "\u0663d", "9999999999s"]
 )
-def test_anything_else_is_no_duration(text: str) -> None:
+def test_anything_else_is_not_a_duration(text: str) -> None:
     with pytest.raises(Invalid, match="grace: use a number and a unit"):
         parse_duration("grace", text)
 
@@ -71,5 +71,5 @@ def test_no_duration_leads_beyond_the_last_year(text: str) -> None:
         (-timedelta(days=3), "3 days ago"),
     ],
 )
-def test_a_distance_in_time_is_told_in_one_unit(span: timedelta, words: str) -> None:
+def test_a_duration_is_shown_in_one_unit(span: timedelta, words: str) -> None:
     assert from_now(NOON + span, NOON) == words

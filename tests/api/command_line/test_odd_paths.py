@@ -147,7 +147,7 @@ def test_a_database_url_names_the_file_of_this_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a?b", "a?", "a?b=c"])
-def test_a_database_url_cannot_say_a_question_mark_and_does_not_mean_another_file(
+def test_a_question_mark_in_a_database_url_does_not_open_another_file(
     name: str,
 ) -> None:
     with pytest.raises(ValueError, match="cannot contain `\\?`"):

@@ -18,7 +18,7 @@ TOKEN = re.compile(r"(?m)^[a-z][a-z0-9]*_[0-9A-Za-z]{65}$")
 KEY_ID = re.compile(r"apikey_[0-9a-f-]{36}")
 
 
-def test_a_key_lives_from_creation_to_revocation_in_words_for_people(process: Run) -> None:
+def test_the_history_of_a_key_is_readable_for_people(process: Run) -> None:
     made = process(
         "keys", "create", "--name", "payments-api", "--scopes", "payments:read,payments:write",
         "--expires-in", "30d", "--prefix", "blnk",
@@ -104,9 +104,7 @@ def test_a_refusal_with_json_is_one_document_on_standard_error(process: Run) -> 
     assert "apikey_x" in ended.error["detail"]
 
 
-def test_people_are_told_which_ledger_is_meant_apart_from_what_they_asked_for(
-    process: Run, data_dir: Path
-) -> None:
+def test_the_ledger_in_use_is_named_on_standard_error(process: Run, data_dir: Path) -> None:
     process("keys", "create", "--name", "ci", "--scopes", "mcp:read")
 
     ended = process("keys", "list")
@@ -115,7 +113,7 @@ def test_people_are_told_which_ledger_is_meant_apart_from_what_they_asked_for(
     assert "sqlite" not in ended.out
 
 
-def test_a_pipe_gets_a_line_for_each_key_however_narrow_the_terminal(process: Run) -> None:
+def test_a_pipe_gets_one_line_per_key_at_any_terminal_width(process: Run) -> None:
     name = "a name that is longer than forty characters are"
     process("keys", "create", "--name", name, "--scopes", "mcp:read,mcp:write")
 
@@ -158,7 +156,7 @@ def test_a_folder_that_cannot_be_made_is_a_refusal(process: Run, tmp_path: Path)
     assert "Traceback" not in ended.err
 
 
-def test_without_a_command_there_is_help_and_a_wrong_call(keyledger: Run) -> None:
+def test_a_missing_command_shows_help_and_is_a_usage_error(keyledger: Run) -> None:
     for arguments in ([], ["keys"], ["projections"]):
         ended = keyledger(*arguments)
         assert (ended.code, ended.err) == (2, "")
@@ -166,7 +164,7 @@ def test_without_a_command_there_is_help_and_a_wrong_call(keyledger: Run) -> Non
     assert keyledger("--help").code == 0
 
 
-def test_the_version_is_told_without_the_database_libraries(process: Run) -> None:
+def test_the_version_is_shown_without_loading_database_libraries(process: Run) -> None:
     ended = process("--version", PYTHONPROFILEIMPORTTIME="1")
 
     assert ended.code == 0
@@ -193,7 +191,7 @@ def test_the_first_key_makes_a_ledger_that_only_its_owner_can_open(
     assert {stat.S_IMODE(path.stat().st_mode) for path in data_dir.iterdir()} == {0o600}
 
 
-def test_a_reader_that_goes_away_is_no_reason_to_complain(key_id: str) -> None:
+def test_a_closed_pipe_is_not_an_error(key_id: str) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as nobody_reads:
@@ -219,7 +217,7 @@ def test_names_in_any_script_are_shown_where_the_locale_knows_ascii_alone(proces
 
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["audit", "report", "--format", "csv"]])
-def test_whoever_reads_no_further_is_told_of_no_trouble(data_dir: Path, command: list[str]) -> None:
+def test_a_reader_that_stops_early_gets_no_error(data_dir: Path, command: list[str]) -> None:
     # More than a pipe takes.
     make_keys(data_dir, [f"a name of several words {number}" for number in range(600)])
     with subprocess.Popen(

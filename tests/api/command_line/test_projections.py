@@ -27,7 +27,7 @@ def plant_poison(data_dir: Path) -> None:
     seal_events(data_dir)
 
 
-def test_status_says_how_far_each_projection_has_come(keyledger: Run, key_id: str) -> None:
+def test_status_shows_the_position_of_each_projection(keyledger: Run, key_id: str) -> None:
     keyledger("keys", "revoke", key_id, "--yes")
 
     status = keyledger("projections", "status", "--json")
@@ -46,14 +46,14 @@ def test_status_says_how_far_each_projection_has_come(keyledger: Run, key_id: st
     assert [name for name in NAMES if name in shown] == NAMES
 
 
-def test_a_check_of_sound_projections_ends_with_0(keyledger: Run, key_id: str) -> None:
+def test_checking_sound_projections_exits_with_0(keyledger: Run, key_id: str) -> None:
     ended = keyledger("projections", "check")
     assert ended.code == 0
     assert key_id not in ended.out
     assert ended.out.count("no row differs from the events") == len(VIEWS)
 
 
-def test_a_check_shows_each_differing_column_and_ends_with_1(
+def test_a_check_shows_each_differing_column_and_exits_with_1(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
     change(data_dir, "UPDATE key_list SET name = '[red]hacked[/red]', version = 7")
@@ -116,7 +116,7 @@ def test_a_verifier_is_never_shown(keyledger: Run, key_id: str, data_dir: Path) 
         assert "argon2" not in ended.out
 
 
-def test_a_rebuild_puts_rows_right_and_says_how_many(
+def test_a_rebuild_repairs_rows_and_reports_their_number(
     keyledger: Run, key_id: str, data_dir: Path
 ) -> None:
     change(data_dir, "UPDATE key_list SET name = 'hacked'")
@@ -139,7 +139,7 @@ def test_rebuilding_all_gives_a_list_and_rebuilding_one_gives_its_report(
     assert (one["name"], one["events"], one["differing"]) == ("auth_lookup", 1, 0)
 
 
-def test_what_to_rebuild_must_be_said(keyledger: Run, key_id: str) -> None:
+def test_a_rebuild_must_name_a_projection(keyledger: Run, key_id: str) -> None:
     assert key_id
     assert keyledger("projections", "rebuild").code == 2
     assert keyledger("projections", "rebuild", "key_list", "--all").code == 2

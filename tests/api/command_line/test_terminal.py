@@ -59,7 +59,7 @@ def test_a_status_has_a_colour_and_a_word(terminal: Run, keyledger: Run, key_id:
     assert "\x1b[31mrevoked" in terminal("keys", "show", key_id).out
 
 
-def test_what_looks_like_markup_is_shown_as_it_is(terminal: Run, keyledger: Run) -> None:
+def test_markup_is_shown_literally(terminal: Run, keyledger: Run) -> None:
     keyledger(
         "keys", "create", "--name", "[red]a[/red] [/] :boom: [link=x]", "--scopes", "mcp:read"
     )
@@ -67,7 +67,7 @@ def test_what_looks_like_markup_is_shown_as_it_is(terminal: Run, keyledger: Run)
     assert "[red]a[/red] [/] :boom: [link=x]" in shown
 
 
-def test_what_drives_a_terminal_is_shown_and_not_done(terminal: Run, key_id: str) -> None:
+def test_terminal_control_characters_are_shown_escaped(terminal: Run, key_id: str) -> None:
     for arguments in (
         ("keys", "show", "apikey_\x1b]0;owned\x07"),
         ("audit", "replay", key_id, "--pack", "\x1b[2Jnowhere"),
@@ -121,7 +121,7 @@ def test_revoking_without_a_terminal_needs_yes(
     assert keyledger("keys", "show", key_id, "--json").json["status"] == "active"
 
 
-def test_a_rebuild_shows_how_far_it_has_come_and_clears_that_away(
+def test_a_rebuild_shows_its_progress_and_clears_it(
     terminal: Run, key_id: str, data_dir: Path
 ) -> None:
     assert key_id

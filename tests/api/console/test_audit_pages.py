@@ -62,9 +62,7 @@ def entry_of(api: Api, key: Key) -> int:
 
 
 class TestTheFeed:
-    def test_it_tells_what_happened_the_newest_first(
-        self, api: Api, admin: Key, visit: Visit
-    ) -> None:
+    def test_it_shows_events_newest_first(self, api: Api, admin: Key, visit: Visit) -> None:
         key = api.make("mcp:read", name="gateway", by=admin)
         api.post(f"{key.path}/revoke", by=admin, json={"reason": "leaked"})
         api.make(workspace="other", name="not to be seen")
@@ -101,7 +99,7 @@ class TestTheFeed:
             ("?nothing=1", "nothing"),
         ],
     )
-    def test_what_cannot_be_asked_is_said(self, query: str, said: str, visit: Visit) -> None:
+    def test_an_unavailable_server_is_reported(self, query: str, said: str, visit: Visit) -> None:
         page = visit.get(f"{AUDIT}{query}")
         assert page.status_code == 422
         assert said in html.unescape(words_in(page))
@@ -131,7 +129,7 @@ class TestTheFeed:
         # What they may not see, they are not sent to.
         assert 'href="/console/keys/' not in page.text
 
-    def test_a_damaged_entry_is_said_to_be_and_the_page_still_shown(
+    def test_a_damaged_entry_is_marked_and_the_page_is_still_shown(
         self, api: Api, admin: Key, visit: Visit
     ) -> None:
         address, index = api.address, entry_of(api, admin)
@@ -174,14 +172,14 @@ class TestWhetherItIsGenuine:
     def _signed(self, api: Api, admin: Key) -> None:  # noqa: ARG002 - its making is an entry
         sign_a_checkpoint(api)
 
-    def test_before_anybody_has_looked(self, api: Api, visit: Visit) -> None:
+    def test_before_the_first_integrity_check(self, api: Api, visit: Visit) -> None:
         words = words_in(visit.get(AUDIT))
         assert "Not verified yet" in words
         checkpoint = sign_a_checkpoint(api)
         assert checkpoint.root.hex() in words
         assert str(api.app.state.ledger.signer.key.verifier_key) in words
 
-    def test_when_all_is_as_it_was_written(self, api: Api, admin: Key, visit: Visit) -> None:
+    def test_a_sound_ledger_has_an_empty_report(self, api: Api, admin: Key, visit: Visit) -> None:
         check_ledger(api.app.state.ledger)
         words = words_in(visit.get(AUDIT))
         assert "No change found" in words
@@ -312,7 +310,7 @@ class TestAProof:
             assert line
             assert orjson.loads(line[1])["key_id"] == key.key_id
 
-    def test_the_program_on_it_comes_to_the_same(
+    def test_the_program_on_the_page_computes_the_same_root(
         self, api: Api, keys: list[Key], visit: Visit
     ) -> None:
         checkpoint = sign_a_checkpoint(api)
@@ -323,7 +321,7 @@ class TestAProof:
         printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
         assert printed.split() == [checkpoint.root.hex(), b64encode(checkpoint.root).decode()]
 
-    def test_what_was_changed_is_not_proved(self, api: Api, keys: list[Key], visit: Visit) -> None:
+    def test_changed_entries_are_not_proved(self, api: Api, keys: list[Key], visit: Visit) -> None:
         sign_a_checkpoint(api)
         index = entry_of(api, keys[4])
         sql(

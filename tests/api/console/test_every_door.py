@@ -105,7 +105,7 @@ def is_page(answer: Response, status: int) -> None:
     assert answer.headers["X-Request-Id"] in answer.text
 
 
-def test_every_route_of_the_console_is_among_the_doors() -> None:
+def test_every_console_route_is_tested() -> None:
     app = create_app(Settings())
     there = {
         f"{method} {route.path}"
@@ -124,18 +124,18 @@ def test_no_page_is_in_the_document_of_the_http_api() -> None:
 @pytest.mark.usefixtures("unchanged")
 class TestNobodyPasses:
     @for_every_guarded_door
-    def test_who_is_not_signed_in(self, door: Door, world: World) -> None:
+    def test_a_visitor_who_is_not_signed_in(self, door: Door, world: World) -> None:
         assert leads_to_sign_in(self.send(door, world, Visit(world.api)))
 
     @for_every_guarded_door
     @pytest.mark.parametrize("value", ["A" * 43, "x" * 5000], ids=len)
-    def test_who_makes_up_a_session(self, door: Door, value: str, world: World) -> None:
+    def test_an_invented_session(self, door: Door, value: str, world: World) -> None:
         visit = Visit(world.api)
         visit.client.cookies.set("keyledger", value)
         assert leads_to_sign_in(self.send(door, world, visit))
 
     @for_every_guarded_door
-    def test_who_has_a_token_in_a_header(self, door: Door, world: World) -> None:
+    def test_a_token_in_a_header(self, door: Door, world: World) -> None:
         headers = {"Authorization": f"Bearer {world.admin.token}", "X-API-Key": world.admin.token}
         assert leads_to_sign_in(self.send(door, world, Visit(world.api), headers=headers))
 
@@ -196,14 +196,14 @@ class TestForgedForms:
             assert origin not in answer.text
         assert visit.is_signed_in()
 
-    def test_nobody_is_signed_in_by_another_site(self, world: World) -> None:
+    def test_another_site_cannot_sign_anyone_in(self, world: World) -> None:
         visit = Visit(world.api)
         headers = {"Sec-Fetch-Site": "cross-site"}
         answer = visit.post(SIGN_IN, {"token": world.admin.token}, headers=headers)
         is_page(answer, 403)
         assert not visit.is_signed_in()
 
-    def test_what_is_no_form(self, world: World) -> None:
+    def test_a_body_that_is_not_a_form(self, world: World) -> None:
         visit = Visit.signed_in(world.api, world.admin)
         token = visit.csrf_token()
         plain = {"Content-Type": "text/plain"}
@@ -256,7 +256,7 @@ class TestAnotherWorkspace:
 
 @for_every_door
 class TestEveryAnswer:
-    def test_it_has_the_headers_that_keep_others_out(self, door: Door, world: World) -> None:
+    def test_it_has_the_security_headers(self, door: Door, world: World) -> None:
         visit = Visit.signed_in(world.api, world.admin)
         if door.path == "/":
             return
@@ -278,14 +278,14 @@ class TestEveryAnswer:
 class TestWhatGoesWrong:
     """Whatever happens, somebody who looks at the console sees a page."""
 
-    def test_a_page_that_is_not_there(self, world: World) -> None:
+    def test_a_missing_page(self, world: World) -> None:
         visit = Visit.signed_in(world.api, world.admin)
         is_page(visit.get("/console/nothing"), 404)
         answer = visit.client.delete("/console/keys")
         is_page(answer, 405)
         assert answer.headers["Allow"] == "GET, HEAD, OPTIONS"
 
-    def test_a_ledger_that_cannot_be_asked(self, api: Api) -> None:
+    def test_an_unavailable_ledger(self, api: Api) -> None:
         visit = Visit.signed_in(api, api.root)
         with raw(api.address) as connection:
             connection.execute("ALTER TABLE console_sessions RENAME TO elsewhere")

@@ -35,9 +35,7 @@ def newest(api: Api, admin: Key) -> Key:
 
 
 class TestTheList:
-    def test_it_says_of_each_key_what_there_is_to_say(
-        self, api: Api, admin: Key, visit: Visit
-    ) -> None:
+    def test_it_shows_all_fields_of_each_key(self, api: Api, admin: Key, visit: Visit) -> None:
         key = api.make("mcp:read", "a:b", expires_at="2026-03-15T12:00:00Z")
         page = visit.get("/console/keys")
         words = words_in(page)
@@ -93,7 +91,7 @@ class TestTheList:
         assert 'aria-sort="ascending"' in visit.get("/console/keys?sort=name").text
 
     @pytest.mark.parametrize("query", ["?", "?sort=name&", "?sort=-expires&status=active&"])
-    def test_it_goes_on_over_pages(self, query: str, api: Api, visit: Visit) -> None:
+    def test_it_has_several_pages(self, query: str, api: Api, visit: Visit) -> None:
         for number in range(60):
             api.make(name=f"key {number:02}")
         path, found = f"/console/keys{query}", []
@@ -105,7 +103,7 @@ class TestTheList:
         assert len(found) == 61
         assert len(set(found)) == 61
 
-    def test_what_an_address_gets_wrong_is_said(self, visit: Visit) -> None:
+    def test_errors_in_the_address_are_reported(self, visit: Visit) -> None:
         for query in ("?status=dead", "?nonsense=1", "?cursor=x", "?as_of=x", "?scope=a b"):
             page = visit.get(f"/console/keys{query}")
             assert page.status_code == 422
@@ -154,7 +152,7 @@ class TestMaking:
             ({"expiration": "date", "day": "2026-03-31"}, "2026-03-31T23:59:59.000000Z"),
         ],
     )
-    def test_it_ends_when_it_should(
+    def test_it_ends_in_time(
         self,
         filled: dict[str, str],
         expires_at: str | None,
@@ -180,7 +178,7 @@ class TestMaking:
             ({"prefix": "Ä"}, "start with a-z"),
         ],
     )
-    def test_what_is_wrong_is_said_and_the_rest_stays_filled_in(
+    def test_an_invalid_form_shows_the_error_and_keeps_the_input(
         self, filled: dict[str, str], said: str, api: Api, visit: Visit
     ) -> None:
         fields = {"name": "stays", "scope": "mcp:read", "expiration": "60", **filled}
@@ -206,7 +204,7 @@ class TestMaking:
 
 
 class TestTheKeyItself:
-    def test_its_page_tells_who_did_what_when_and_why(
+    def test_its_page_shows_actor_change_time_and_reason(
         self, api: Api, admin: Key, visit: Visit
     ) -> None:
         key = api.make("mcp:read", by=admin)
@@ -238,7 +236,7 @@ class TestTheKeyItself:
             "Created", "Renamed", "ScopesChanged", "ExpirationChanged", "Revoked"
         ]  # fmt: skip
 
-    def test_a_long_history_goes_on_over_pages(self, api: Api, admin: Key, visit: Visit) -> None:
+    def test_a_long_history_has_several_pages(self, api: Api, admin: Key, visit: Visit) -> None:
         key = api.make(by=admin)
         for number in range(60):
             api.patch(key.path, by=admin, json={"name": f"name {number}"})
@@ -357,7 +355,7 @@ class TestThePast:
             assert [form.method for form in forms_in(page)].count("post") == 1
 
     @pytest.mark.parametrize("as_of", ["2027-01-01T00:00", "yesterday"])
-    def test_only_the_past_is_past(self, as_of: str, visit: Visit) -> None:
+    def test_the_future_is_not_a_past_time(self, as_of: str, visit: Visit) -> None:
         assert visit.get(f"/console/keys?as_of={as_of}").status_code == 422
 
 

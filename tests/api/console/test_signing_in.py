@@ -32,7 +32,7 @@ def cookie_set(api: Api, key: Key, base_url: str) -> Morsel[str]:
 
 
 class TestSigningIn:
-    def test_the_way_from_the_root_leads_to_the_keys(self, api: Api, admin: Key) -> None:
+    def test_the_root_page_redirects_to_the_keys(self, api: Api, admin: Key) -> None:
         visit = Visit(api)
         start = visit.follow(visit.get("/"))
         assert leads_to_sign_in(start)
@@ -82,7 +82,7 @@ class TestSigningIn:
             assert not wrong.strip() or wrong not in answer.text
             assert not visit.is_signed_in()
 
-    def test_a_key_that_is_over_is_told_so(self, api: Api) -> None:
+    def test_a_revoked_or_expired_key_is_named_as_such(self, api: Api) -> None:
         expired = api.make("*", expires_at="2026-03-03T12:30:00Z")
         api.clock.advance(hours=1)
         for key, word in ((api.revoked("*"), "revoked"), (expired, "expired")):
@@ -125,14 +125,14 @@ class TestWhereItLeads:
         answer = visit.post("/console/sign-in", {"token": admin.token}, params={"next": elsewhere})
         assert answer.headers["Location"] == "/console"
 
-    def test_a_token_in_an_address_goes_no_further(self, api: Api, admin: Key) -> None:
+    def test_a_token_in_an_address_is_not_forwarded(self, api: Api, admin: Key) -> None:
         answer = Visit(api).get(f"/console/keys/{admin.token}")
         assert leads_to_sign_in(answer)
         assert admin.token not in answer.headers["Location"]
 
 
 class TestFixation:
-    def test_a_value_that_was_planted_is_never_a_session(self, api: Api, admin: Key) -> None:
+    def test_a_forged_value_is_never_a_session(self, api: Api, admin: Key) -> None:
         planted = "A" * 43
         visit = Visit(api)
         visit.client.cookies.set("keyledger", planted)
@@ -176,7 +176,7 @@ class TestTheEnd:
         api.clock.advance(minutes=rest + 1)
         assert not visit.is_signed_in()
 
-    def test_it_lies_idle(self, api: Api, admin: Key) -> None:
+    def test_it_is_idle(self, api: Api, admin: Key) -> None:
         visit = Visit.signed_in(api, admin)
         api.clock.advance(hours=1)
         answer = visit.get("/console/keys")

@@ -61,7 +61,7 @@ class TestOneQueryOnly:
         admin = api.admin("other")
         invalid(api.get("/v1/keys", by=admin, params={"cursor": cursor}), "cursor")
 
-    def test_a_list_takes_no_cursor_of_a_history(self, api: Api) -> None:
+    def test_a_list_refuses_the_cursor_of_a_history(self, api: Api) -> None:
         key = api.revoked()
         page = api.get(f"{key.path}/events", params=ACME).json()
         invalid(api.get("/v1/keys", params=ACME | {"cursor": page["next_cursor"]}), "cursor")
@@ -118,5 +118,5 @@ class TestAltered:
     @pytest.mark.parametrize(
         "made_up", ["A" * 8_000, "=" * 4, spelled(), spelled(1), "W10", "é", "\x00", spelled([[]])]
     )
-    def test_what_never_was_a_cursor_is_refused(self, api: Api, made_up: str) -> None:
+    def test_a_malformed_cursor_is_refused(self, api: Api, made_up: str) -> None:
         invalid(api.get("/v1/keys", params=ACME | {"cursor": made_up}), "cursor")

@@ -41,7 +41,7 @@ def test_no_cell_begins_a_formula_and_every_other_is_as_it_was(actor: str) -> No
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"])  # noqa: RUF001
-def test_what_would_begin_one_has_an_apostrophe_before_it(text: str) -> None:
+def test_a_text_that_looks_like_a_formula_gets_an_apostrophe(text: str) -> None:
     actor = {"type": "cli", "id": text}
     assert read_back(records([entry(actor=actor)]))["actor_id"] == f"'{text}"
     assert read_back(records([entry(request_id=text)]))["request_id"] == f"'{text}"
@@ -60,7 +60,7 @@ def test_a_message_is_one_line_of_data_whatever_the_event_says() -> None:
 
 
 @pytest.mark.parametrize("form", [lambda each: records([each]), entry_as_json], ids=["CSV", "JSON"])
-def test_an_entry_that_was_damaged_is_told_of(form: object) -> None:
+def test_a_damaged_entry_is_reported(form: object) -> None:
     damaged = entry()._replace(entry=b'{"type":')
     with pytest.raises(ProjectionInconsistent, match="entry 3 is damaged"):
         form(damaged)  # type: ignore[operator]

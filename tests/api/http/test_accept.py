@@ -33,12 +33,12 @@ OFFERED = ("application/json", "text/csv", "text/event-stream")
     ],
     ids=str,
 )
-def test_the_form_that_is_most_welcome(accept: list[str], chosen: str) -> None:
+def test_the_preferred_type_is_returned(accept: list[str], chosen: str) -> None:
     assert form_of_answer(accept, OFFERED) == chosen
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "*/*;q=0", "image/*, text/html"])
-def test_none_is_welcome(accept: str) -> None:
+def test_an_unacceptable_type_is_refused(accept: str) -> None:
     with pytest.raises(HTTPException) as refused:
         form_of_answer([accept], OFFERED)
     assert refused.value.status_code == 406

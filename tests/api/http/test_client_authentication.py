@@ -132,7 +132,7 @@ class TestSection231:
             assert refusal == oauth_error(unknown, 401, "invalid_client")
 
     @EACH_METHOD
-    def test_the_state_of_a_key_is_not_told_to_who_does_not_name_it(
+    def test_the_status_of_a_key_is_hidden_without_its_client_id(
         self, shared_api: Api, client: Key, method: Method
     ) -> None:
         revoked = shared_api.revoked("api-keys:verify")
@@ -154,7 +154,7 @@ class TestSection231:
             "Basic Og==",
         ],
     )
-    def test_a_header_that_cannot_be_read_is_a_failed_authentication(
+    def test_an_unreadable_header_is_a_failed_authentication(
         self, shared_api: Api, header: str
     ) -> None:
         answer = asked(shared_api, Sent([("Authorization", header)], []))
@@ -174,7 +174,7 @@ class TestSection231:
             oauth_error(asked(shared_api, mixed), 400, "invalid_request")
 
     @pytest.mark.parametrize("name", ["client_id", "client_secret"])
-    def test_a_field_of_the_client_comes_once(
+    def test_a_client_field_may_occur_only_once(
         self, shared_api: Api, client: Key, name: str
     ) -> None:
         sent = post(*client_of(client))
@@ -262,7 +262,7 @@ class TestSection52:
     @pytest.mark.parametrize(
         "body", ["", "token=a&token=b", "tokens=a", "token=a&workspace=b&workspace=c"]
     )
-    def test_a_form_that_is_not_right_is_invalid(
+    def test_a_wrong_form_is_invalid(
         self, shared_api: Api, client: Key, method: Method, body: str
     ) -> None:
         sent = method(*client_of(client))
@@ -282,7 +282,7 @@ class TestSection52:
         answer = shared_api.post(PATH, by=None, content=content, headers=headers)
         oauth_error(answer, 400, "invalid_request")
 
-    def test_a_body_that_is_no_form_is_invalid(self, shared_api: Api, client: Key) -> None:
+    def test_a_body_that_is_not_a_form_is_invalid(self, shared_api: Api, client: Key) -> None:
         headers = dict(basic(*client_of(client)).headers)
         answer = shared_api.post(PATH, by=None, json={"token": "x"}, headers=headers)
         oauth_error(answer, 400, "invalid_request")

@@ -54,7 +54,7 @@ class TestApp:
             assert str(doubted.settings.data_dir) not in answer.text
         assert doubted.position() == 2
 
-    def test_verifying_listing_and_history_go_on(self, doubted: Api, key: Key) -> None:
+    def test_verifying_listing_and_history_continue(self, doubted: Api, key: Key) -> None:
         verdict = doubted.post("/v1/verify", json={"token": key.token, "workspace": "acme"})
         assert verdict.json()["code"] == "VALID"
         assert doubted.get("/v1/forward-auth", by=key).status_code == 204
@@ -78,7 +78,7 @@ class TestApp:
 
 
 class TestSoundApp:
-    def test_probes_tell_of_the_last_checkpoint(self, api: Api) -> None:
+    def test_probes_report_the_last_checkpoint(self, api: Api) -> None:
         api.make()
         signed = api.app.state.ledger.signer.sign
         eventually(lambda: signed() is None, "all is signed")
@@ -88,7 +88,7 @@ class TestSoundApp:
         assert metrics["keyledger_checkpoint_timestamp_seconds"] == api.clock.now.timestamp()
         assert api.get("/readyz", by=None).json()["changes_refused"] is False
 
-    def test_what_was_changed_last_is_signed_before_it_stops(
+    def test_the_last_change_is_signed_before_the_server_stops(
         self, served_settings: Settings, new_ledger: NewLedger, clock: SettableClock
     ) -> None:
         with served(served_settings, new_ledger.root, clock) as api:
@@ -178,7 +178,7 @@ class TestServer:
         assert len(lines_of(server, "ledger_went_back")) == 1
         assert len(lines_of(server, "ledger_is_current_again")) == 1
 
-    def test_a_fork_is_taken_over_by_a_restart_and_not_before(
+    def test_another_server_follows_a_fork_after_its_restart(
         self, servers: Servers, root: Key
     ) -> None:
         server = servers.start()

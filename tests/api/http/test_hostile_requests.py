@@ -111,7 +111,7 @@ class TestCredentials:
         world.hold(answer, case.status, case.code, before)
 
     @pytest.mark.parametrize("change", [str.lower, str.upper, str.swapcase, str.title])
-    def test_a_token_has_one_spelling(self, world: World, change: Any) -> None:  # noqa: ANN401
+    def test_a_token_has_one_form(self, world: World, change: Any) -> None:  # noqa: ANN401
         before = world.api.position()
         answer = world.api.get("/v1/keys", by=change(world.admin.token))
         world.hold(answer, 401, "UNAUTHENTICATED", before)
@@ -132,7 +132,7 @@ class TestCredentials:
         ],
         ids=repr,
     )
-    def test_what_presents_one_token_is_understood(
+    def test_one_token_in_any_accepted_form_is_read(
         self, world: World, headers: list[tuple[bytes, bytes]]
     ) -> None:
         given = [(name, world.fill(value)) for name, value in headers]
@@ -241,7 +241,7 @@ MEANINGLESS_BODIES = {
 
 class TestBodies:
     @pytest.mark.parametrize("name", MEANINGLESS_BODIES)
-    def test_a_body_that_means_no_key_makes_none(self, world: World, name: str) -> None:
+    def test_an_invalid_body_creates_no_key(self, world: World, name: str) -> None:
         before = world.api.position()
         body = world.fill(MEANINGLESS_BODIES[name])
         for more in ([], [(b"Idempotency-Key", b"x")]):
@@ -277,7 +277,7 @@ class TestBodies:
         "content_type",
         [b"application/json", b"Application/JSON; charset=utf-8", b"application/vnd.x+json"],
     )
-    def test_it_may_be_said_in_any_way(self, shared_api: Api, content_type: bytes) -> None:
+    def test_all_equivalent_forms_are_accepted(self, shared_api: Api, content_type: bytes) -> None:
         headers = [(b"Content-Type", content_type)]
         body = b'{"name": "a", "scopes": ["a:b"]}'
         answer = shared_api.post("/v1/keys", headers=headers, content=body)
@@ -312,14 +312,14 @@ class TestLongBodies:
         world.hold(answer, 413, "BODY_TOO_LARGE", before)
 
     @pytest.mark.parametrize("length", [b"9" * 5_000, b"1000000"])
-    def test_one_that_only_says_so(self, world: World, length: bytes) -> None:
+    def test_a_long_body_that_is_only_announced(self, world: World, length: bytes) -> None:
         before = world.api.position()
         headers = [JSON, (b"Content-Length", length)]
         answer = world.api.post("/v1/keys", headers=headers, content=in_parts(10))
         world.hold(answer, 413, "BODY_TOO_LARGE", before)
 
     @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
-    def test_where_no_body_is_read_its_length_is_no_matter(self, world: World, method: str) -> None:
+    def test_an_unread_body_may_have_any_length(self, world: World, method: str) -> None:
         answer = world.api.send(method, "/v1/nowhere", content=b" " * 1_000_000)
         refused(answer, 404, "NOT_FOUND")
 
@@ -397,9 +397,7 @@ class TestTokensInPaths:
     ],
     ids=lambda headers: ascii(headers)[:40],
 )
-def test_headers_that_are_about_nothing_do_no_harm(
-    world: World, headers: list[tuple[bytes, bytes]]
-) -> None:
+def test_irrelevant_headers_do_not_matter(world: World, headers: list[tuple[bytes, bytes]]) -> None:
     given = [(name, world.fill(value)) for name, value in headers]
     answer = world.api.get("/v1/keys", headers=given)
     assert answer.status_code == 200

@@ -114,12 +114,12 @@ class TestAllow:
             if not path.startswith("/console"):
                 refused(answer, 405, "METHOD_NOT_ALLOWED")
 
-    def test_a_path_that_is_not_there_has_none(self, shared_api: Api) -> None:
+    def test_an_unknown_path_has_no_methods(self, shared_api: Api) -> None:
         for method in ("HEAD", "OPTIONS"):
             answer = shared_api.send(method, "/nowhere", by=None)
             assert answer.status_code == 404
             assert "Allow" not in answer.headers
 
-    def test_a_gateway_that_forwards_options_asks_for_a_verdict(self, shared_api: Api) -> None:
+    def test_forward_auth_answers_options_with_a_verdict(self, shared_api: Api) -> None:
         for path in (gateway.PATH, f"{gateway.PATH}/scopes/mcp:read/x"):
             assert shared_api.send("OPTIONS", path, by=None).status_code == 401

@@ -35,7 +35,7 @@ def forget_rows(api: Api) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_row_without_a_right_seal_is_answered_with_its_own_code_and_counted(
+def test_a_row_without_a_valid_seal_has_its_own_code_and_is_counted(
     api: Api, question: str, damage: str
 ) -> None:
     key, other = api.make("api-keys:read"), api.make("api-keys:read")
@@ -63,9 +63,7 @@ def test_a_wrong_secret_for_a_row_without_a_right_seal_is_not_told_that_it_is_wr
 
 
 @pytest.mark.parametrize("change", ["revoke", "rotate", "rename"])
-def test_a_planted_event_refuses_changes_of_its_key_with_its_own_code(
-    api: Api, change: str
-) -> None:
+def test_a_forged_event_blocks_changes_of_its_key_with_its_own_code(api: Api, change: str) -> None:
     key = api.make("api-keys:read")
     # Without the newest event that a server has seen it answers nothing at all.
     api.make("api-keys:read")

@@ -39,7 +39,7 @@ class TestHonoured:
         assert change(api, how, key, *if_match).is_success
         assert len(api.history(key)) == 3
 
-    def test_the_etag_of_the_answer_before(self, api: Api, how: str) -> None:
+    def test_an_if_match_of_the_previous_answer(self, api: Api, how: str) -> None:
         key = api.make()
         etag = api.get(key.path, params=ACME).headers["ETag"].encode()
         assert change(api, how, key, etag).is_success
@@ -86,14 +86,12 @@ class TestHonoured:
         assert api.position() == before
 
     @pytest.mark.parametrize("if_match", [b'"1"', b"*"])
-    def test_a_key_that_is_not_there_is_not_found(
-        self, api: Api, how: str, if_match: bytes
-    ) -> None:
+    def test_a_missing_key_is_not_found(self, api: Api, how: str, if_match: bytes) -> None:
         refused(change(api, how, Key(UNKNOWN_KEY_ID, "", {}), if_match), 404, "KEY_NOT_FOUND")
 
 
 class TestRevokedAlready:
-    def test_a_condition_on_what_was_before_does_not_hold(self, api: Api) -> None:
+    def test_an_if_match_of_an_older_version_fails(self, api: Api) -> None:
         key = api.revoked()
         refused(change(api, "revoke", key, b'"1"'), 412, "VERSION_MISMATCH")
         assert change(api, "revoke", key, b'"2"').is_success

@@ -85,12 +85,14 @@ class TestNotValid:
             f"{each['field']}: {each['message']}" for each in problem["errors"]
         )
 
-    def test_only_the_first_twenty_are_told(self, shared_api: Api) -> None:
+    def test_only_the_first_20_errors_are_reported(self, shared_api: Api) -> None:
         asked = {f"x{number}": 1 for number in range(100)}
         problem = refused(shared_api.post("/v1/keys", json=asked), 422, "INVALID")
         assert len(problem["errors"]) == 20
 
-    def test_a_broken_body_is_told_apart_from_a_wrong_one(self, shared_api: Api) -> None:
+    def test_malformed_json_and_an_invalid_value_have_different_errors(
+        self, shared_api: Api
+    ) -> None:
         headers = {"Content-Type": "application/json"}
         problem = invalid(shared_api.post("/v1/keys", headers=headers, content=b"{"), "body")
         assert "not valid JSON" in problem["detail"]
@@ -130,7 +132,9 @@ class TestRequestIds:
     @pytest.mark.parametrize(
         "given", [None, b"", b" ", b"two words", b"\xe9", b"a\x00", b"x" * 129, b"-x", b"<script>"]
     )
-    def test_without_a_good_one_it_gets_one(self, shared_api: Api, given: bytes | None) -> None:
+    def test_a_request_without_a_valid_id_gets_one(
+        self, shared_api: Api, given: bytes | None
+    ) -> None:
         headers = [] if given is None else [(b"X-Request-Id", given)]
         ids = {
             shared_api.get("/v1/keys", headers=headers).headers["X-Request-Id"] for _ in range(3)
@@ -162,7 +166,7 @@ class TestBugs:
         api.app.add_api_route("/v1/broken-off", break_off)
         return api
 
-    def test_the_answer_is_a_problem_that_tells_nothing_but_its_id(self, broken: Api) -> None:
+    def test_a_bug_is_answered_with_nothing_but_its_request_id(self, broken: Api) -> None:
         with structlog.testing.capture_logs() as lines:
             answer = broken.get("/v1/broken", headers={"X-Request-Id": "the-one"})
         problem = refused(answer, 500, "INTERNAL_ERROR")
@@ -176,12 +180,12 @@ class TestBugs:
         assert (request["event"], request["status"]) == ("request", 500)
         assert request["outcome"] == "INTERNAL_ERROR"
 
-    def test_it_is_counted_as_what_it_is(self, broken: Api) -> None:
+    def test_a_head_request_is_counted_as_head(self, broken: Api) -> None:
         broken.get("/v1/broken")
         series = 'keyledger_request_seconds_count{method="GET",route="/v1/broken",status="500"}'
         assert broken.metrics()[series] == 1
 
-    def test_an_answer_that_has_begun_is_broken_off(self, broken: Api) -> None:
+    def test_an_answer_in_progress_is_aborted(self, broken: Api) -> None:
         with structlog.testing.capture_logs() as lines:
             answer = broken.get("/v1/broken-off")
         assert answer.content == b"begun"

@@ -130,7 +130,7 @@ class TestSection3:
         answer = enter(api, ("GET", path, {}), bearer(api.make("mcp:read").token))
         assert challenge(answer)["scope"] == "mcp:write mcp:read"
 
-    def test_where_no_scope_would_be_enough_none_is_named(self, api: Api) -> None:
+    def test_no_scope_is_named_if_none_would_be_enough(self, api: Api) -> None:
         answer = enter(api, ("GET", "/v1/forward-auth?scope=all of it", {}), bearer(api.root.token))
         assert answer.status_code == 403
         assert challenge(answer) == {"realm": "keyledger", "error": "insufficient_scope"}
@@ -184,7 +184,7 @@ class TestSection31:
             assert answer.status_code == 401
             assert challenge(answer) == {"realm": "keyledger"}
 
-    def test_a_scheme_that_is_not_bearer_is_no_way_round_the_other_header(self, api: Api) -> None:
+    def test_another_authentication_scheme_does_not_hide_the_other_header(self, api: Api) -> None:
         headers = [("Authorization", "Basic YWRhOmFkYQ=="), ("X-API-Key", api.root.token)]
         assert enter(api, DOORS[0], *headers).status_code == 401
         assert enter(api, DOORS[0], *headers[::-1]).status_code == 401

@@ -118,7 +118,7 @@ class TestRenewal:
         events = [line["event"] for line in logged]
         assert events == ["certificate_not_renewed"] * 2 + ["certificate_renewed"]
 
-    def test_a_new_key_is_used_as_soon_as_others_cannot_open_it(
+    def test_a_renewed_key_is_used_once_others_cannot_open_it(
         self, tls: RenewableTls, tmp_path: Path
     ) -> None:
         write_certificate(tmp_path, "second")
@@ -140,7 +140,7 @@ class TestRefused:
         assert key.stat().st_mode & 0o777 == mode
 
     @pytest.mark.parametrize("missing", [CERTIFICATE, KEY])
-    def test_a_file_that_is_not_there(self, tmp_path: Path, missing: str) -> None:
+    def test_a_missing_file(self, tmp_path: Path, missing: str) -> None:
         write_certificate(tmp_path, "first")
         (tmp_path / missing).unlink()
         with pytest.raises(NoTls, match=f"cannot read .*{missing}: No such file"):
@@ -161,7 +161,9 @@ class TestRefused:
         with pytest.raises(NoTls, match="the key does not belong to the certificate"):
             RenewableTls(tmp_path / CERTIFICATE, tmp_path / KEY)
 
-    def test_a_key_with_a_password_is_refused_without_a_question(self, tmp_path: Path) -> None:
+    def test_a_private_key_with_a_password_is_refused_without_a_prompt(
+        self, tmp_path: Path
+    ) -> None:
         write_certificate(tmp_path, "first", BestAvailableEncryption(b"password"))
         with pytest.raises(NoTls, match=r"have a password|BAD"):
             RenewableTls(tmp_path / CERTIFICATE, tmp_path / KEY)

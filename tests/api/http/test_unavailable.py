@@ -70,7 +70,7 @@ class TestLocked:
         assert [call().is_success for call in calls] == [True] * 4
         assert [len(api.history(key)) for key in keys] == [2, 2, 2]
 
-    def test_one_that_is_let_go_in_time_was_only_a_wait(self, api: Api) -> None:
+    def test_a_lock_released_in_time_is_only_a_wait(self, api: Api) -> None:
         key = api.make()
         held, let_go = Event(), Event()
 
@@ -119,7 +119,7 @@ def drop_events(api: Api) -> None:
 class TestDestroyed:
     """The database cannot be read any more, not even by what was read from it before."""
 
-    def test_nothing_is_answered_that_would_take_the_ledger(
+    def test_nothing_that_needs_the_ledger_is_answered(
         self, api: Api, destroy: Callable[[Api], None]
     ) -> None:
         keys = [api.make() for _ in range(3)]
@@ -191,7 +191,9 @@ class TestOverload:
         with served(settings, new_ledger.root, clock, argon2_profile=SLOW) as api:
             yield api
 
-    def test_one_too_many_is_sent_away_and_the_others_are_served(self, slow: Api) -> None:
+    def test_a_connection_beyond_the_limit_is_refused_and_the_others_are_served(
+        self, slow: Api
+    ) -> None:
         def calls() -> float:
             return slow.metrics()["keyledger_argon2_calls"]
 

@@ -122,7 +122,7 @@ def test_a_route_that_reads_is_costly_unless_it_says_otherwise() -> None:
     assert WorkRoute("/new", look, methods=["POST"]).work is CHANGE
 
 
-def test_a_costly_read_that_blocks_the_event_loop_is_refused_at_its_making() -> None:
+def test_an_async_costly_read_cannot_be_registered() -> None:
     async def look(request: Request) -> None: ...
 
     with pytest.raises(TypeError, match="nothing would limit its reads"):
@@ -195,7 +195,7 @@ class TestLimitForEachCredential:
         assert api.client.get(path).status_code != 429
         api.client.cookies.clear()
 
-    def test_one_fewer_is_answered(self, shared_api: Api) -> None:
+    def test_one_less_than_the_limit_is_answered(self, shared_api: Api) -> None:
         with all_taken(shared_api, shared_api.root, "root", OF_A_CREDENTIAL - 1):
             assert shared_api.get("/v1/keys").status_code == 200
 
@@ -214,7 +214,7 @@ class TestLimitForEachCredential:
             assert shared_api.get("/v1/keys", by=elsewhere).status_code == 200
         assert shared_api.get("/v1/keys", by=readers[-1]).status_code == 200
 
-    def test_an_export_gives_its_place_back(self, shared_api: Api) -> None:
+    def test_a_finished_export_frees_its_place(self, shared_api: Api) -> None:
         for _ in range(OF_A_CREDENTIAL + 1):
             answer = shared_api.get("/v1/events", headers={"Accept": "text/csv"})
             assert answer.status_code == 200
@@ -222,7 +222,7 @@ class TestLimitForEachCredential:
 
 
 @pytest.mark.only_on("sqlite")
-def test_all_else_is_answered_while_the_threads_of_costly_reads_are_taken(api: Api) -> None:
+def test_other_requests_are_answered_while_costly_reads_use_their_threads(api: Api) -> None:
     key, other = api.make(), api.make()
     limiter = api.app.state.threads.limiters[COSTLY]
     portal = api.client.portal

@@ -44,7 +44,7 @@ def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings_of(data_dir, attestation_hours=AT_ONCE)
 
 
-def test_a_server_attests_and_tells_what_was_found(
+def test_a_server_checks_integrity_and_reports_findings(
     new_ledger: NewLedger, data_dir: Path, clock: SettableClock
 ) -> None:
     settings = settings_of(
@@ -72,13 +72,13 @@ def test_a_server_attests_and_tells_what_was_found(
         assert api.show(api.make())["status"] == "active"
 
 
-def test_none_is_made_before_the_server_has_settled(api: Api) -> None:
+def test_no_integrity_check_runs_before_the_start_delay(api: Api) -> None:
     assert api.settings.attestation_hours == 24
     assert api.get("/readyz", by=None).json()["attestation"] is None
     assert "keyledger_attestation_findings" not in api.metrics()
 
 
-def test_while_one_process_attests_no_other_does(opened: OpenLedger) -> None:
+def test_only_one_process_checks_integrity_at_a_time(opened: OpenLedger) -> None:
     asked = threading.Semaphore(0)
 
     def later() -> datetime:
@@ -107,7 +107,7 @@ def test_the_end_of_the_server_ends_it(opened: OpenLedger) -> None:
     assert read_last_result(opened.database, opened.clock()) is None
 
 
-def test_0_hours_are_for_none(data_dir: Path, opened: OpenLedger) -> None:
+def test_0_hours_disable_the_integrity_check(data_dir: Path, opened: OpenLedger) -> None:
     assert data_dir.exists()
     never = settings_of(data_dir, attestation_hours=0)
     before = threading.active_count()
@@ -120,9 +120,7 @@ NOTHING_YET = LastResult(
 )
 
 
-def test_whoever_opens_the_ledger_sees_the_last_result_and_no_other(
-    opened: OpenLedger, data_dir: Path
-) -> None:
+def test_every_process_reads_the_last_result(opened: OpenLedger, data_dir: Path) -> None:
     check_ledger(opened)
     assert read_last_result(opened.database, opened.clock()) == NOTHING_YET
     Keys(opened).create()
@@ -164,7 +162,7 @@ def test_a_result_with_text_that_is_not_utf_8_is_not_used(opened: OpenLedger) ->
     assert read_last_result(opened.database, opened.clock()) is None
 
 
-def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
+def test_a_forged_result_neither_hides_findings_nor_delays_the_next_check(
     opened: OpenLedger, clock: SettableClock
 ) -> None:
     Keys(opened).create()
@@ -179,13 +177,13 @@ def test_a_planted_result_neither_hides_findings_nor_delays_the_next_check(
     assert (last.finished_at, last.findings) == (NOON, 1)
 
 
-def test_a_result_of_the_future_is_not_used_even_with_a_right_seal(opened: OpenLedger) -> None:
+def test_a_result_from_the_future_is_not_used_even_with_a_valid_seal(opened: OpenLedger) -> None:
     check_ledger(replace(opened, clock=lambda: NOON + HOUR))
     assert read_last_result(opened.database, NOON) is None
     assert read_last_result(opened.database, NOON + HOUR) is not None
 
 
-def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:
+def test_a_result_that_cannot_be_stored_is_reported(opened: OpenLedger) -> None:
     sql(opened.database.url, "ALTER TABLE last_attestation RENAME TO elsewhere")
     with capture_logs() as logs:
         (finding,) = check_ledger(opened).findings
@@ -193,7 +191,7 @@ def test_that_what_was_found_cannot_be_kept_is_said(opened: OpenLedger) -> None:
     assert [line["event"] for line in logs] == ["attestation_not_kept"]
 
 
-def test_a_file_of_checkpoints_that_is_none_is_said_to_be(opened: OpenLedger) -> None:
+def test_a_file_that_is_not_a_checkpoint_file_is_reported(opened: OpenLedger) -> None:
     Keys(opened).create()
     opened.signer.sign()
     path = opened.signer.path

@@ -63,7 +63,7 @@ def test_the_last_address_that_is_no_proxys_is_the_client(
 
 
 @pytest.mark.parametrize("peer", [SPOOFED, "2001:db8::1", f"::ffff:{SPOOFED}"])
-def test_who_is_not_trusted_is_not_believed(peer: str) -> None:
+def test_headers_from_untrusted_peers_are_ignored(peer: str) -> None:
     taken, scheme = client_of(CLIENT, peer=peer, protocol="https")
     assert (taken, scheme) == (str(parsed_address(peer)), "http")
 
@@ -92,7 +92,7 @@ def test_the_scheme_is_what_the_nearest_proxy_says(protocol: str, scheme: str) -
 
 
 @pytest.mark.parametrize("peer", [None, "", "testclient", "/run/keyledger.sock"])
-def test_what_is_no_address_is_no_client(peer: str | None) -> None:
+def test_a_client_that_is_not_an_address_is_unknown(peer: str | None) -> None:
     assert client_of(CLIENT, peer=peer, trusted="0.0.0.0/0,::/0")[0] is None
 
 

@@ -24,7 +24,9 @@ def of_an_address(*, exempt: str = "") -> Connections:
         ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"),
     ],
 )
-def test_an_address_has_a_share_and_gets_it_back(first: str, same: str, other: str) -> None:
+def test_an_address_has_a_limit_and_closed_connections_free_it(
+    first: str, same: str, other: str
+) -> None:
     connections = of_an_address()
     sources = [connections.enter(each) for each in (first, same)]
     assert None not in sources
@@ -43,7 +45,7 @@ def test_trusted_proxies_have_no_share_and_count_in_all() -> None:
     assert connections.enter("198.51.100.1") is None
 
 
-def test_a_client_without_an_address_counts_in_all() -> None:
+def test_a_client_without_an_address_counts_towards_the_total() -> None:
     connections = of_an_address()
     for _ in range(5):
         assert connections.enter(None) == ""

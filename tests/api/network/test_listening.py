@@ -54,12 +54,14 @@ def test_a_name_is_bound_at_each_of_its_addresses_on_one_port() -> None:
         ("a" * 300, 0, "cannot listen on a+: "),
     ],
 )
-def test_what_cannot_be_bound_is_said_in_a_line(host: str, port: int, said: str) -> None:
+def test_an_address_that_cannot_be_bound_is_reported_in_one_line(
+    host: str, port: int, said: str
+) -> None:
     with pytest.raises(CannotListen, match=f"^{said}"):
         bind(host, port)
 
 
-def test_a_port_in_use_is_said_so() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         with pytest.raises(CannotListen, match=f"127.0.0.1:{port}: address already in use; stop"):

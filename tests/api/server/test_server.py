@@ -74,7 +74,7 @@ class TestFirstStart:
 class TestRefusedStart:
     @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_a_port_in_use_is_said_so_before_a_root_key_is_made(
+    def test_a_port_in_use_is_reported_before_a_root_key_is_created(
         self, server: Server, servers: Servers, workers: str
     ) -> None:
         port = httpx.URL(server.url).port
@@ -92,7 +92,7 @@ class TestRefusedStart:
             ("prot", "80", "KEYLEDGER_PROT: no such setting; did you mean KEYLEDGER_PORT?"),
         ],
     )
-    def test_wrong_settings_are_said_so_in_a_line(
+    def test_invalid_settings_are_reported_in_one_line(
         self, servers: Servers, name: str, value: str, said: str
     ) -> None:
         server = servers.begin(**{name: value})  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ class TestRefusedStart:
         assert not servers.data_dir.exists()
 
     @pytest.mark.only_on("sqlite")
-    def test_a_database_that_is_none_is_left_as_it_is(self, servers: Servers) -> None:
+    def test_a_file_that_is_not_a_database_is_left_unchanged(self, servers: Servers) -> None:
         servers.data_dir.mkdir()
         path = servers.data_dir / "keyledger.sqlite3"
         path.write_bytes(b"this is no database, and somebody may want it back " * 100)
@@ -140,7 +140,7 @@ class TestLog:
             ("GET", "/nowhere", ("unmatched", 404, "NOT_FOUND")),
         ],
     )
-    def test_a_refused_one_says_how_it_ended(
+    def test_a_refused_request_is_logged_with_its_outcome(
         self, server: Server, root: Client, method: str, path: str, told: tuple[object, ...]
     ) -> None:
         answer = root.http.request(method, path)
@@ -152,7 +152,7 @@ class TestLog:
         line = last_request(server, answer.headers["X-Request-Id"])
         assert (line["actor"], line["outcome"]) == (None, "UNAUTHENTICATED")
 
-    def test_a_revoked_credential_is_an_actor_that_was_refused(
+    def test_a_revoked_credential_is_logged_as_the_actor(
         self, server: Server, root: Client
     ) -> None:
         made = answered(root.create("to be revoked"), 201)
@@ -224,7 +224,7 @@ class TestSource:
         forwarded = {"X-Forwarded-For": "10.9.9.9, 203.0.113.9"}
         assert self.source(root, **forwarded) == "203.0.113.9"
 
-    def test_nobody_else_is(self, servers: Servers) -> None:
+    def test_no_other_source_is_limited(self, servers: Servers) -> None:
         client = servers.start().client()
         assert self.source(client, **{"X-Forwarded-For": "203.0.113.9"}) == "127.0.0.1"
 
@@ -265,7 +265,7 @@ class TestWire:
         ],
         ids=lambda sent: ascii(sent)[-50:],
     )
-    def test_what_is_no_request_is_refused_and_the_next_is_served(
+    def test_a_malformed_request_is_refused_and_the_next_one_served(
         self, server: Server, root: Client, request_: bytes
     ) -> None:
         before = root.http.get("/readyz").json()["position"]
@@ -290,7 +290,7 @@ class TestWire:
 
 
 class TestWorkers:
-    def test_the_metrics_of_all_add_up_whichever_is_asked(self, servers: Servers) -> None:
+    def test_the_metrics_of_all_workers_are_summed(self, servers: Servers) -> None:
         server = servers.start("--workers", "2")
         token = server.root_token
         for _ in range(40):
@@ -305,7 +305,7 @@ class TestWorkers:
         assert client.list_keys()
 
 
-def test_a_person_at_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
     """The form is a setting; what `auto` makes of a terminal is tried at the command line."""
     handlers, level = logging.getLogger().handlers, logging.getLogger().level
     try:

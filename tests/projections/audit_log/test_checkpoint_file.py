@@ -39,7 +39,7 @@ def test_notes_are_read_as_they_were_written(path: Path) -> None:
     assert last_note_in(path) == NOTES[-1]
 
 
-def test_a_file_that_is_not_there_has_no_notes(path: Path) -> None:
+def test_a_missing_file_has_no_notes(path: Path) -> None:
     assert list(notes_in(path)) == []
     assert last_note_in(path) is None
     assert not path.exists()
@@ -49,7 +49,7 @@ def test_it_is_a_text_with_an_empty_line_after_each_note(path: Path) -> None:
     assert filled(path).decode() == "".join(f"{note}\n" for note in NOTES)
 
 
-def test_cut_at_any_byte_it_has_the_whole_notes_before_and_goes_on_after_them(path: Path) -> None:
+def test_a_file_cut_at_any_byte_keeps_its_complete_notes_and_can_be_appended_to(path: Path) -> None:
     content = filled(path)
     assert ENDS[-1] == len(content)
     for cut in range(len(content) + 1):
@@ -79,7 +79,7 @@ def test_of_a_long_one_no_more_than_a_note_is_in_memory(path: Path) -> None:
     assert most < 100_000 < path.stat().st_size // 20
 
 
-def test_what_is_added_while_it_is_read_is_left_for_the_next_time(path: Path) -> None:
+def test_notes_appended_during_reading_are_left_out(path: Path) -> None:
     filled(path)
     found = notes_in(path)
     assert next(found) == NOTES[0]
@@ -88,7 +88,7 @@ def test_what_is_added_while_it_is_read_is_left_for_the_next_time(path: Path) ->
 
 
 @pytest.mark.parametrize("junk", [b"junk\n", b"junk\n\n", b"\n", b"a\n\nb\n\nc\n\n"])
-def test_what_is_put_between_two_notes_spoils_the_second_alone(path: Path, junk: bytes) -> None:
+def test_bytes_between_two_notes_invalidate_only_the_second(path: Path, junk: bytes) -> None:
     content = filled(path)
     path.write_bytes(content[: ENDS[0]] + junk + content[ENDS[0] :])
     assert list(notes_in(path)) == [NOTES[0], junk.decode() + NOTES[1], *NOTES[2:]]
@@ -109,7 +109,7 @@ def test_only_the_end_is_read_of_a_long_one(
         assert path.read_bytes() == content + NOTES[0].encode() + b"\n"
 
 
-def test_what_a_disk_without_power_left_of_a_note_is_written_over(path: Path) -> None:
+def test_a_note_torn_by_a_power_failure_is_overwritten(path: Path) -> None:
     content = filled(path)
     for left in (b"\0" * 300, KEY.name[:5].encode() + b"\0" * 300, KEY.name.encode() + b"\n\0\0"):
         path.write_bytes(content + left)
@@ -131,7 +131,7 @@ def test_what_a_disk_without_power_left_of_a_note_is_written_over(path: Path) ->
     ],
 )
 @pytest.mark.parametrize("after", [0, len(NOTES)])
-def test_what_is_no_part_of_a_note_is_never_written_over(
+def test_bytes_that_are_not_part_of_a_note_are_never_overwritten(
     path: Path, content: bytes, after: int
 ) -> None:
     for note in NOTES[:after]:
@@ -146,7 +146,7 @@ def test_what_is_no_part_of_a_note_is_never_written_over(
     assert path.read_bytes() == before
 
 
-def test_a_large_file_that_is_none_of_notes_is_not_taken_for_an_empty_one(path: Path) -> None:
+def test_a_large_file_without_notes_is_not_treated_as_empty(path: Path) -> None:
     path.write_bytes(b"x" * 100_000)
     for read in (last_note_in, lambda path: list(notes_in(path))):
         with pytest.raises(ValueError, match=r"checkpoints.txt is no file of checkpoints"):
@@ -163,12 +163,12 @@ def test_only_its_owner_can_read_it_whatever_the_umask(path: Path) -> None:
     assert run(mode_with_an_open_umask, path) == 0o600
 
 
-def test_one_without_a_folder_cannot_be_begun(path: Path) -> None:
+def test_a_database_without_a_folder_cannot_be_created(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         append_note(path.parent / "not mounted" / path.name, NOTES[0])
 
 
-def test_put_aside_it_is_whole_under_its_other_name(path: Path) -> None:
+def test_a_file_set_aside_is_complete_under_its_new_name(path: Path) -> None:
     content = filled(path)
     set_aside(path, "before-0a1b2c3d")
     set_aside(path, "before-0a1b2c3d")

@@ -142,9 +142,7 @@ class TestFork:
         assert not (data_dir / "signing-key.new").exists()
         assert {file.stat().st_mode & 0o777 for file in data_dir.glob("signing-key*")} == {0o600}
 
-    def test_who_goes_on_with_the_old_key_is_refused_until_it_is_started_anew(
-        self, data_dir: Path
-    ) -> None:
+    def test_a_signer_with_the_old_key_is_refused_until_restarted(self, data_dir: Path) -> None:
         sql(address_of(data_dir), "DELETE FROM checkpoints")
         with keys_in(data_dir) as old, keys_in(data_dir) as keys:
             forked(keys)
@@ -160,7 +158,7 @@ class TestFork:
             new.opened.signer.sign()
         assert [said.size for said in check_what_was_signed(data_dir)] == [2, 3]
 
-    def test_a_fork_can_be_forked_and_nothing_kept_is_written_over(self, data_dir: Path) -> None:
+    def test_a_fork_can_be_forked_without_overwriting_older_files(self, data_dir: Path) -> None:
         kept: dict[str, bytes] = {}
         origins = [signing_key(data_dir).name]
         for _ in range(3):
@@ -175,7 +173,7 @@ class TestFork:
             kept = found
         assert len(set(origins)) == 4
 
-    def test_the_old_ledger_restored_after_all_is_the_log_that_it_was(
+    def test_the_old_ledger_can_be_restored_after_a_fork(
         self, data_dir: Path, doubted: Path
     ) -> None:
         fork_and_sign(data_dir)
@@ -183,7 +181,7 @@ class TestFork:
             assert "entry 1 and all after it are gone" in str(keys.opened.signer.doubt)
 
     @pytest.mark.only_on("sqlite")
-    def test_a_database_from_before_it_is_doubted(self, data_dir: Path, doubted: Path) -> None:
+    def test_an_older_database_is_refused(self, data_dir: Path, doubted: Path) -> None:
         fork_and_sign(data_dir)
         for file in data_dir.glob("keyledger.sqlite3*"):
             file.unlink()
@@ -197,7 +195,7 @@ class TestFork:
         "content",
         [b"", b"x" * 9, b"x" * 100_000, b"a\n\n\xe2\x80\x94 b c\n\n", b"\xff\n\n\xff\n\n"],
     )
-    def test_a_file_of_checkpoints_that_is_ruined_hinders_nothing(
+    def test_a_damaged_checkpoint_file_does_not_prevent_a_fork(
         self, data_dir: Path, content: bytes
     ) -> None:
         (data_dir / "checkpoints.txt").write_bytes(content)
@@ -205,9 +203,7 @@ class TestFork:
         assert (event.previous_size, event.previous_root) == (4, said_before(data_dir))
         assert [said.size for said in check_what_was_signed(data_dir)] == [2]
 
-    def test_with_nothing_left_but_events_it_says_that_nothing_was_signed(
-        self, data_dir: Path
-    ) -> None:
+    def test_a_fork_of_a_ledger_without_checkpoints_says_so(self, data_dir: Path) -> None:
         sql(address_of(data_dir), "DELETE FROM checkpoints")
         (data_dir / "checkpoints.txt").unlink()
         old = signing_key(data_dir).name
@@ -245,7 +241,7 @@ class TestRefused:
             assert rows_of(keys.address, "events") == events
         assert {file.name for file in data_dir.glob("[sc]*")} == before
 
-    def test_while_somebody_signs_all_the_time(
+    def test_a_fork_fails_while_another_process_keeps_the_signing_lock(
         self, data_dir: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("projections.audit_log.fork._PAUSE_SECONDS", 0)
@@ -255,7 +251,7 @@ class TestRefused:
                 forked(keys)
             assert rows_of(keys.address, "events") == events
 
-    def test_where_no_file_can_be_written(self, data_dir: Path) -> None:
+    def test_an_unwritable_file_is_reported(self, data_dir: Path) -> None:
         (data_dir / "signing-key.new").mkdir()
         with keys_in(data_dir) as keys:
             with pytest.raises(LedgerUnavailable, match="cannot read or make the signing key"):

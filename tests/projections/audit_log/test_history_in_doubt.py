@@ -234,7 +234,7 @@ def check_doubted(keys: Keys, said: str) -> None:
 
 
 @each_damage
-def test_it_is_opened_and_changes_are_refused_with_the_reason_and_a_way_on(
+def test_the_ledger_opens_and_changes_are_refused_with_reason_and_remedy(
     data_dir: Path, damage: Callable[[Path], None], said: str
 ) -> None:
     damage(data_dir)
@@ -246,7 +246,7 @@ def test_it_is_opened_and_changes_are_refused_with_the_reason_and_a_way_on(
         check_doubted(keys, said)
 
 
-def test_what_somebody_planted_as_a_checkpoint_is_not_told_at_length(data_dir: Path) -> None:
+def test_a_forged_checkpoint_is_quoted_only_briefly(data_dir: Path) -> None:
     without_key_and_file(data_dir)
     sql(address_of(data_dir), "UPDATE checkpoints SET note = ?", "x" * 100_000)
     with keys_in(data_dir) as keys:
@@ -293,7 +293,7 @@ def test_every_change_is_refused_and_reading_and_verifying_go_on(
             assert "first" in [key.name for key in listed]
 
 
-def test_a_key_that_was_revoked_already_is_revoked_as_before(first: Made, data_dir: Path) -> None:
+def test_revoking_a_revoked_key_changes_nothing(first: Made, data_dir: Path) -> None:
     with keys_in(data_dir) as keys:
         keys.revoke(first.key_id)
     without_file(data_dir)
@@ -311,7 +311,7 @@ def test_a_key_that_was_revoked_already_is_revoked_as_before(first: Made, data_d
         in_database("UPDATE entries SET hashes = x'00' WHERE leaf_index = 7"),
     ],
 )
-def test_where_the_events_are_as_they_were_a_rebuild_of_the_entries_ends_the_doubt(
+def test_rebuilding_the_entries_ends_the_doubt_if_the_events_are_intact(
     first: Made, data_dir: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(data_dir)
@@ -326,7 +326,7 @@ def test_where_the_events_are_as_they_were_a_rebuild_of_the_entries_ends_the_dou
 
 
 @each_damage
-def test_when_what_was_is_restored_it_goes_on_as_if_nothing_had_been(
+def test_restoring_the_log_ends_the_doubt(
     first: Made,
     signed: tuple[Path, Made],
     data_dir: Path,
@@ -363,7 +363,7 @@ class TestRunning:
         return database_file(place)
 
     @pytest.mark.only_on("sqlite")
-    def test_yesterdays_database_is_noticed_by_the_next_look(
+    def test_the_next_comparison_notices_an_older_database(
         self, first: Made, data_dir: Path, backup: Path, tmp_path: Path
     ) -> None:
         today = tmp_path / "today.sqlite3"
@@ -396,7 +396,7 @@ class TestRunning:
             keys.opened.signer.sign()
             keys.revoke(first.key_id)
 
-    def test_who_has_not_got_the_turn_to_sign_notices_too(self, data_dir: Path) -> None:
+    def test_a_signer_without_the_lock_notices_a_difference_too(self, data_dir: Path) -> None:
         with keys_in(data_dir) as keys:
             lost_after(4)(data_dir)
             with task_lock(keys.database, "signing") as alone:
@@ -406,7 +406,7 @@ class TestRunning:
             check_doubted(keys, "entry 4 and all after it are gone")
 
 
-def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_dir: Path) -> None:
+def test_a_ledger_without_checkpoints_is_not_in_doubt(first: Made, data_dir: Path) -> None:
     without_file(data_dir)
     sql(address_of(data_dir), "DELETE FROM checkpoints")
     with keys_in(data_dir) as keys:
@@ -415,7 +415,7 @@ def test_a_ledger_that_never_signed_anything_is_not_doubted(first: Made, data_di
     assert [said.size for said in check_what_was_signed(data_dir)] == [9]
 
 
-def test_the_place_of_the_difference_is_looked_for_once(
+def test_the_difference_is_searched_for_once(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file may have millions of notes, and a look comes twice a second."""
@@ -435,7 +435,9 @@ def test_the_place_of_the_difference_is_looked_for_once(
 
 
 @pytest.mark.parametrize("junk", [b"\xff\n", b"junk\n" * 2_000])
-def test_a_difference_is_told_whatever_else_the_file_has(data_dir: Path, junk: bytes) -> None:
+def test_a_difference_is_reported_even_if_the_file_has_other_contents(
+    data_dir: Path, junk: bytes
+) -> None:
     file = data_dir / "checkpoints.txt"
     file.write_bytes(junk + file.read_bytes())
     with_other_hashes(5, 64)(data_dir)

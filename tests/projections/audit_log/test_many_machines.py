@@ -92,7 +92,7 @@ def one_ahead(machines: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
     return machines
 
 
-def test_a_new_machine_begins_its_file_with_what_was_signed_and_says_once_that_it_trusts_it(
+def test_a_new_machine_adopts_the_signed_checkpoint_and_logs_that_it_trusts_it(
     machines: tuple[Machine, Machine],
 ) -> None:
     _, other = machines
@@ -106,7 +106,7 @@ def test_a_new_machine_begins_its_file_with_what_was_signed_and_says_once_that_i
     assert other.sizes() == [1]
 
 
-def test_whoever_has_the_turn_signs_and_the_others_take_it_over(
+def test_the_holder_of_the_lock_signs_and_the_others_adopt_it(
     machines: tuple[Machine, Machine],
 ) -> None:
     one, other = machines
@@ -120,7 +120,7 @@ def test_whoever_has_the_turn_signs_and_the_others_take_it_over(
     assert one.sizes() == other.sizes() == [1, *range(2, 8)]
 
 
-def test_a_machine_that_was_away_takes_over_the_last_one_and_goes_on(
+def test_a_machine_that_was_away_adopts_the_last_checkpoint_and_continues(
     machines: tuple[Machine, Machine],
 ) -> None:
     one, other = machines
@@ -133,7 +133,7 @@ def test_a_machine_that_was_away_takes_over_the_last_one_and_goes_on(
     assert other.sizes() == [1, 4, 5]
 
 
-def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
+def test_a_signer_without_the_lock_is_not_in_doubt_and_leaves_the_file(
     machines: tuple[Machine, Machine],
 ) -> None:
     one, other = one_ahead(machines)
@@ -144,7 +144,7 @@ def test_who_has_not_got_the_turn_is_in_no_doubt_and_leaves_the_file_as_it_is(
     other.append()
 
 
-def test_a_log_that_another_machine_has_signed_further_is_doubted_when_it_is_smaller(
+def test_a_log_smaller_than_another_machines_checkpoint_is_refused(
     machines: tuple[Machine, Machine], url: URL
 ) -> None:
     _, other = one_ahead(machines)
@@ -157,7 +157,7 @@ def test_a_log_that_another_machine_has_signed_further_is_doubted_when_it_is_sma
     assert other.sizes() == [1]
 
 
-def test_a_history_that_was_put_back_is_doubted_by_a_machine_that_knows_more(
+def test_a_machine_with_a_later_checkpoint_refuses_an_older_history(
     machines: tuple[Machine, Machine], url: URL
 ) -> None:
     one, other = one_ahead(machines)
@@ -177,7 +177,7 @@ def test_a_history_that_was_put_back_is_doubted_by_a_machine_that_knows_more(
         ("(SELECT note FROM checkpoints WHERE size = 1)", "at 2 entries is of 1"),
     ],
 )
-def test_what_the_ledgers_key_has_not_signed_is_not_taken_over(
+def test_a_checkpoint_of_another_key_is_not_adopted(
     machines: tuple[Machine, Machine], url: URL, forged: str, said: str
 ) -> None:
     _, other = one_ahead(machines)

@@ -21,7 +21,7 @@ def signed(keys: Keys) -> Keys:
     return keys
 
 
-def test_with_an_entry_missing_from_its_midst_no_proof_and_no_tile_is_made(signed: Keys) -> None:
+def test_no_proof_or_tile_is_made_of_a_log_with_a_missing_entry(signed: Keys) -> None:
     delete_rows(signed.address, "entries", 2)
     with signed.database.read() as connection:
         for ask in (

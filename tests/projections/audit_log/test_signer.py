@@ -83,7 +83,7 @@ class TestSigning:
         assert signer.sign() is not None
         assert [said.size for said in check_what_was_signed(data_dir)] == [1, 2]
 
-    def test_what_is_not_committed_yet_is_not_signed(
+    def test_uncommitted_entries_are_not_signed(
         self, keys: Keys, signer: Signer, data_dir: Path
     ) -> None:
         keys.create()
@@ -98,7 +98,7 @@ class TestSigning:
         signer.sign()
         assert sizes_in_file(data_dir) == [1]
 
-    def test_one_signs_at_a_time_and_the_others_look(
+    def test_one_process_signs_at_a_time_and_the_others_compare(
         self, keys: Keys, signer: Signer, data_dir: Path
     ) -> None:
         keys.create()
@@ -209,7 +209,7 @@ class TestKilled:
         found = list(self.killed(signed_once, data_dir, die))
         assert ([1, 2], [1]) in found
 
-    def test_after_each_number_of_bytes_of_the_note(
+    def test_a_crash_after_any_number_of_bytes_of_a_note_is_recovered(
         self, signed_once: Path, data_dir: Path
     ) -> None:
         size = (signed_once / "checkpoints.txt").stat().st_size
@@ -223,7 +223,7 @@ class TestKilled:
 
 
 class TestFileThatCannotBeWritten:
-    def test_it_is_told_nothing_is_in_the_table_and_changes_go_on(
+    def test_an_empty_table_is_not_reported_and_changes_continue(
         self, keys: Keys, clock: SettableClock, tmp_path: Path, data_dir: Path
     ) -> None:
         signer = Signer(
@@ -238,7 +238,9 @@ class TestFileThatCannotBeWritten:
         assert signer.sign() is not None
         assert [said.size for said in said_in_table(data_dir)] == [1]
 
-    def test_what_is_no_file_of_checkpoints_is_left_alone(self, keys: Keys, signer: Signer) -> None:
+    def test_a_file_that_is_not_a_checkpoint_file_is_left_unchanged(
+        self, keys: Keys, signer: Signer
+    ) -> None:
         keys.create()
         signer.path.write_text("PATH=/usr/bin\n")
         with pytest.raises(LedgerUnavailable, match="ends with something else: b'PATH="):
@@ -246,7 +248,7 @@ class TestFileThatCannotBeWritten:
         assert signer.path.read_text() == "PATH=/usr/bin\n"
 
 
-def test_a_note_that_the_table_never_got_is_made_up_for(keys: Keys, data_dir: Path) -> None:
+def test_a_note_missing_in_the_table_is_added(keys: Keys, data_dir: Path) -> None:
     signer = keys.opened.signer
     keys.create()
     signer.sign()

@@ -81,7 +81,7 @@ def test_a_damaged_file_is_refused_left_alone_and_not_shown(
     assert path.read_bytes() == damaged
 
 
-def test_what_cannot_be_read_or_made_is_refused(path: Path) -> None:
+def test_an_unreadable_file_is_refused(path: Path) -> None:
     path.mkdir()
     for place in (path, path.parent / "missing" / "signing-key"):
         with pytest.raises(LedgerUnavailable, match="cannot read or make the signing key's file: "):
@@ -119,7 +119,7 @@ def make_until(path: Path, number: int) -> None:
     read_or_make_signing_key(path, token_bytes)
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_key_or_none(tmp_path: Path) -> None:
+def test_a_kill_leaves_a_complete_signing_key_or_none(tmp_path: Path) -> None:
     left_whole = []
     for number in count(1):
         path = tmp_path / str(number) / "signing-key"

@@ -117,7 +117,7 @@ def test_many_callers_with_the_same_secret_wait_for_one_proof(crowd: Crowd, secr
     assert crowd.gate.asked.count(secret) <= 2 if secret == RIGHT else crowd.gate.asked == [secret]
 
 
-def test_a_key_has_its_share_and_no_more(crowd: Crowd) -> None:
+def test_a_key_gets_no_more_than_its_limit(crowd: Crowd) -> None:
     calls = crowd.begin(*(f"{number}" for number in range(MAX_OF_A_KEY)))
     assert crowd.is_refused("one more")
     assert crowd.is_refused(RIGHT)
@@ -125,7 +125,7 @@ def test_a_key_has_its_share_and_no_more(crowd: Crowd) -> None:
     assert crowd.end(*calls, *others) == [False] * MAX_OF_A_KEY + [True]
 
 
-def test_a_source_has_its_share_and_no_more(crowd: Crowd) -> None:
+def test_a_source_gets_no_more_than_its_limit(crowd: Crowd) -> None:
     calls = [
         *(crowd.begin("x", key=f"{n}", source=ATTACKER)[0] for n in range(MAX_OF_A_SOURCE)),
     ]
@@ -135,14 +135,16 @@ def test_a_source_has_its_share_and_no_more(crowd: Crowd) -> None:
 
 
 @pytest.mark.parametrize(("places", "share"), [(1, 1), (2, 1), (6, 3), (13, 6)])
-def test_all_together_have_half_of_the_gate(places: int, share: int) -> None:
+def test_all_guesses_together_use_at_most_half_of_the_argon2_places(
+    places: int, share: int
+) -> None:
     with crowd_of(places) as crowd:
         calls = [crowd.begin("x", key=f"{number}")[0] for number in range(share)]
         assert crowd.is_refused(RIGHT, key="one more")
         crowd.end(*calls)
 
 
-def test_a_disproved_secret_is_not_tried_again(crowd: Crowd) -> None:
+def test_a_wrong_secret_is_not_verified_again(crowd: Crowd) -> None:
     assert crowd.end(*crowd.begin("wrong")) == [False]
     for source in (None, HOLDER, ATTACKER):
         assert crowd.call("wrong", source=source).result(PATIENCE) is False
@@ -153,7 +155,7 @@ def test_a_disproved_secret_is_not_tried_again(crowd: Crowd) -> None:
     assert crowd.gate.asked == ["wrong"] * 3
 
 
-def test_the_number_of_remembered_wrong_secrets_is_limited(
+def test_the_number_of_recorded_wrong_secrets_is_limited(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projections.auth.argon2_limits._MAX_WRONG", 3)
@@ -197,7 +199,7 @@ def test_places_are_given_back_however_a_proof_ends(
         assert crowd.end(*full) == [True] * MAX_OF_A_KEY
 
 
-def test_callers_who_wait_for_a_proof_that_fails_are_told_so(crowd: Crowd) -> None:
+def test_callers_that_wait_for_a_failed_verification_get_its_error(crowd: Crowd) -> None:
     first = crowd.call(RIGHT, verifier="damaged")
     crowd.gate.wait_for(1)
     others = [crowd.call(RIGHT, verifier="damaged") for _ in range(5)]
@@ -207,7 +209,7 @@ def test_callers_who_wait_for_a_proof_that_fails_are_told_so(crowd: Crowd) -> No
     assert crowd.end(*crowd.begin(RIGHT)) == [True]
 
 
-def test_who_tried_a_wrong_secret_leaves_a_place_of_each_key_to_others(crowd: Crowd) -> None:
+def test_a_source_of_wrong_secrets_leaves_a_place_of_each_key_to_others(crowd: Crowd) -> None:
     """The first time an attacker may have a key's whole share, and from then on it may not."""
     crowd.end(*crowd.begin("1", "2", source=ATTACKER))
     calls = crowd.begin("3", source=ATTACKER)
@@ -216,7 +218,7 @@ def test_who_tried_a_wrong_secret_leaves_a_place_of_each_key_to_others(crowd: Cr
     assert crowd.end(*calls) == [False, True]
 
 
-def test_who_tried_wrong_secrets_leaves_a_place_of_the_gate_to_others() -> None:
+def test_a_source_of_wrong_secrets_leaves_an_argon2_place_to_others() -> None:
     with crowd_of(8) as crowd:
         attackers = [f"203.0.113.{number}" for number in range(4)]
         for number, source in enumerate(attackers):
@@ -227,7 +229,7 @@ def test_who_tried_wrong_secrets_leaves_a_place_of_the_gate_to_others() -> None:
         assert crowd.end(*calls)[-1]
 
 
-def test_a_right_secret_puts_an_end_to_doubt(crowd: Crowd) -> None:
+def test_a_correct_secret_resets_the_limit(crowd: Crowd) -> None:
     crowd.end(*crowd.begin("typo", source=HOLDER))
     crowd.end(*crowd.begin(RIGHT, source=HOLDER))
     calls = crowd.begin("3", source=ATTACKER)
@@ -324,7 +326,7 @@ def test_a_flood_runs_no_argon2(ledger: Ledger, flood: Callable[[str], Iterator[
     assert ledger.verify(warm.token) is Code.VALID
 
 
-def test_an_unknown_key_and_a_wrong_secret_take_the_same_computations(
+def test_an_unknown_key_and_a_wrong_secret_cost_the_same(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm = ledger.keys.create()
@@ -347,7 +349,9 @@ def test_an_unknown_key_and_a_wrong_secret_take_the_same_computations(
         assert done == ["digest", "comparison of 32 and 32"]
 
 
-def test_a_cold_key_s_many_callers_cost_few_argon2_calls_and_then_none(ledger: Ledger) -> None:
+def test_many_callers_of_an_uncached_key_cost_few_argon2_calls_and_then_none(
+    ledger: Ledger,
+) -> None:
     made = ledger.cold[0]
     with ThreadPoolExecutor(16) as pool:
         codes = list(pool.map(lambda _: ledger.verify(made.token, HOLDER), range(200)))

@@ -116,7 +116,7 @@ def test_each_refusal_has_its_code(keys: Keys, clock: SettableClock) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["digest", "no digest"])
-def test_whoever_does_not_hold_the_secret_learns_nothing(
+def test_a_client_without_the_secret_learns_nothing(
     keys: Keys, clock: SettableClock, *, known: bool
 ) -> None:
     live = keys.create()
@@ -270,7 +270,7 @@ def test_a_refused_key_s_proved_secret_is_kept_too(
         "version = 2",
     ],
 )
-def test_a_row_that_somebody_changed_grants_nothing_and_refuses_nothing(
+def test_a_changed_row_neither_grants_nor_refuses_anything(
     keys: Keys, clock: SettableClock, argon2: Argon2Calls, change: str
 ) -> None:
     made, other = keys.create(), keys.create()
@@ -302,7 +302,7 @@ def drop_events(keys: Keys) -> None:
     "trouble", [pytest.param(overwrite, marks=pytest.mark.only_on("sqlite")), drop_events]
 )
 @pytest.mark.parametrize("text", ["a key used before", "a key never used", "unknown", "garbage"])
-def test_if_the_ledger_cannot_be_asked_nobody_is_let_in_or_refused(
+def test_an_unavailable_ledger_gives_no_verdict(
     keys: Keys, text: str, trouble: Callable[[Keys], None]
 ) -> None:
     used, never_used = keys.create(), keys.create()
@@ -316,7 +316,7 @@ def test_if_the_ledger_cannot_be_asked_nobody_is_let_in_or_refused(
             keys.verify(token)
 
 
-def test_a_missing_view_is_no_refusal(keys: Keys) -> None:
+def test_a_missing_view_does_not_prevent_opening(keys: Keys) -> None:
     made = keys.create()
     sql(keys.address, "DROP TABLE auth_lookup")
     for token in (made.token, UNKNOWN):
@@ -377,7 +377,7 @@ def do_as_told(data_dir: Path, pipe: Pipe) -> None:
             pipe.send("done")
 
 
-def test_what_another_process_has_answered_holds_at_once(keys: Keys) -> None:
+def test_an_answer_of_another_process_holds_immediately(keys: Keys) -> None:
     keys_made = [keys.create(f"{number}") for number in range(6)]
     for made in keys_made:
         assert keys.verify(made.token, "mcp:read") is Code.VALID
@@ -456,7 +456,7 @@ def test_a_cached_key_is_never_older_than_the_ledger(
     caching.close()
 
 
-def test_a_row_that_a_rebuild_healed_is_read_again(keys: Keys, clock: SettableClock) -> None:
+def test_a_row_that_a_rebuild_repaired_is_read_again(keys: Keys, clock: SettableClock) -> None:
     made = keys.create(lives=timedelta(hours=1))
     keys.revoke(made.key_id)
     sql(keys.address, "UPDATE auth_lookup SET revoked = '0'")
@@ -495,9 +495,7 @@ def test_a_wrong_secret_reads_as_much_as_an_unknown_key_cached_or_not(
 
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("column", ["originator_id", "state"])
-def test_an_event_that_nobody_can_read_keeps_nobody_from_being_checked(
-    keys: Keys, column: str
-) -> None:
+def test_an_unreadable_event_does_not_stop_the_check(keys: Keys, column: str) -> None:
     made = keys.create("payments")
     assert keys.verify(made.token) is Code.VALID
     keys.create("planted")

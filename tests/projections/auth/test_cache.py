@@ -277,7 +277,7 @@ MEMORIES: list[Memory] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_a_verification_after_a_change_sees_it_at_whatever_step_it_fell(
+def test_a_verification_after_a_change_sees_it_at_every_step(
     data_dir: Path,
     checker_of: MakeChecker,
     monkeypatch: pytest.MonkeyPatch,
@@ -311,7 +311,7 @@ def test_a_verification_after_a_change_sees_it_at_whatever_step_it_fell(
 
 
 @pytest.mark.parametrize("memory", [nothing, news_of_another, more_news_than_looked_at])
-def test_an_older_ledger_is_refused_at_whatever_step_it_replaced_the_newer_one(
+def test_an_older_ledger_is_refused_whenever_it_replaces_the_newer_one(
     data_dir: Path, checker_of: MakeChecker, monkeypatch: pytest.MonkeyPatch, memory: Memory
 ) -> None:
     """It takes the place of the newer one at each step of a check; the loop ends after the last."""
@@ -534,7 +534,9 @@ def rows_in_memory() -> int:
     return sum(isinstance(each, CachedKey) for each in gc.get_objects())
 
 
-def test_a_hot_key_stays_however_many_others_come_by(keys: Keys, checker_of: MakeChecker) -> None:
+def test_a_key_in_use_stays_cached_however_many_others_come(
+    keys: Keys, checker_of: MakeChecker
+) -> None:
     hot, *others = (keys.create(f"{number}") for number in range(10))
     checker = checker_of(keys, cache_size=2)
     checker.reads(hot)

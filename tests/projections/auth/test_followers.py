@@ -67,7 +67,7 @@ def follow_freshness(database: Database, ended: Event) -> int:
             return found
 
 
-def test_32_writers_that_get_in_each_others_way(keys: Keys, engine: Engine) -> None:
+def test_32_writers_that_conflict(keys: Keys, engine: Engine) -> None:
     contested = [keys.create(f"contested {number}").key_id for number in range(4)]
     before = len(positions_of(keys.database))
     together = Barrier(WRITERS)
@@ -116,7 +116,7 @@ def held(keys: Keys) -> Iterator[tuple[KeyLedger, Event, Event]]:
     let_go.set()
 
 
-def test_an_append_that_stays_open_holds_back_all_after_it(
+def test_an_open_append_delays_all_later_events(
     keys: Keys, held: tuple[KeyLedger, Event, Event]
 ) -> None:
     ledger, written, let_go = held

@@ -68,9 +68,7 @@ def without_the_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     "obstacle", [in_place_of_the_file, in_place_of_the_folder, without_the_folder]
 )
-def test_what_cannot_be_read_or_made_is_refused(
-    path: Path, obstacle: Callable[[Path], None]
-) -> None:
+def test_an_unreadable_file_is_refused(path: Path, obstacle: Callable[[Path], None]) -> None:
     obstacle(path)
     with pytest.raises(LedgerUnavailable, match="cannot read or make the pepper's file: "):
         read_or_make_pepper(path, token_bytes)
@@ -102,7 +100,7 @@ def make_until(path: Path, number: int) -> None:
     read_or_make_pepper(path, token_bytes)
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_pepper_or_none(tmp_path: Path) -> None:
+def test_a_kill_leaves_a_complete_pepper_or_none(tmp_path: Path) -> None:
     left_whole = []
     for number in count(1):
         path = tmp_path / str(number) / "pepper"

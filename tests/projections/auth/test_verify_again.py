@@ -28,7 +28,7 @@ def judged(keys: Keys, key: AuthRow) -> Code:
     return answer.verdict.code
 
 
-def test_a_live_key_is_live_and_its_use_is_noted(keys: Keys, clock: SettableClock) -> None:
+def test_an_active_key_is_valid_and_its_use_is_recorded(keys: Keys, clock: SettableClock) -> None:
     made = keys.create()
     key = proved(keys, made)
     clock.advance(minutes=7)
@@ -65,7 +65,7 @@ def test_an_end_counts_by_the_clock(keys: Keys, clock: SettableClock) -> None:
     assert judged(keys, key) is Code.EXPIRED
 
 
-def test_a_lookup_id_is_another_keys_or_nobodys(keys: Keys) -> None:
+def test_a_lookup_id_belongs_to_at_most_one_key(keys: Keys) -> None:
     one, other = (proved(keys, keys.create()) for _ in range(2))
     authentication = keys.opened.authentication
     for key_id, lookup_id in ((one.key_id, other.lookup_id), (one.key_id, "0" * 16)):

@@ -38,7 +38,7 @@ def _without_index(keys: Keys, statement: str) -> None:
         connection.execute(f"PRAGMA schema_version = {version + 1}")
 
 
-def test_a_revocation_that_is_hidden_from_the_index_of_versions_is_found(keys: Keys) -> None:
+def test_a_revocation_hidden_from_the_version_index_is_found(keys: Keys) -> None:
     made = keys.create()
     shown = {table: as_dicts(keys.address, table) for table in ("auth_lookup", "key_list")}
     keys.revoke(made.key_id)

@@ -21,7 +21,7 @@ def test_a_file_tells_its_journal_mode_by_its_header(tmp_path: Path, mode: str, 
     assert kind_of_file(path) == kind
 
 
-def test_a_file_that_is_no_database_is_known_without_opening_it_as_one(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_recognized_without_opening_it(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     assert kind_of_file(path) == "absent"
     path.touch()

@@ -248,7 +248,7 @@ def granted(sound: Victim) -> dict[str, Answer]:
     return seen.answers
 
 
-def test_nothing_is_found_where_nothing_was_changed(
+def test_an_unchanged_view_has_no_differences(
     app: FastAPI, victim: Victim, granted: dict[str, Answer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = Seen()
@@ -294,7 +294,7 @@ def test_a_change_by_sql_grants_nothing_and_is_found(
         assert any(each in seen.doctor for each in case.named), seen.doctor or "nothing was found"
 
 
-def test_there_are_many_ways_and_none_is_forgotten() -> None:
+def test_every_encoding_of_a_token_is_tested() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
     assert len(CASES) >= 60
     columns = {f"change {table.name}.{column.name}" for table in TABLES for column in table.c}

@@ -69,7 +69,7 @@ def test_a_table_that_stays_missing_is_found(keys: Keys) -> None:
 
 
 @pytest.mark.only_on(POSTGRESQL)
-def test_a_table_that_is_replaced_again_and_again_is_no_finding(keys: Keys) -> None:
+def test_a_table_that_is_replaced_repeatedly_is_not_a_finding(keys: Keys) -> None:
     replaced = ("CREATE TABLE other (LIKE key_list INCLUDING ALL)", "DROP TABLE key_list")
     renamed = "ALTER TABLE other RENAME TO key_list"
     with (

@@ -137,9 +137,7 @@ def flip(at: int) -> Callable[[bytes], bytes]:
 @settings(max_examples=15, deadline=None)
 @given(commands=steps)
 @example(commands=[Step("create", 0, 5), *(Step("race", n, n) for n in range(7))])
-def test_nothing_is_found_whatever_happens_to_keys(
-    empty_ledger: Path, commands: list[Step]
-) -> None:
+def test_ordinary_commands_cause_no_findings(empty_ledger: Path, commands: list[Step]) -> None:
     with TemporaryDirectory() as folder:
         data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
         clock = SettableClock(NOON)
@@ -160,7 +158,9 @@ def test_nothing_is_found_whatever_happens_to_keys(
 
 
 class TestSoundLedgers:
-    def test_it_counts_what_it_has_seen(self, place: Path, outside: list[str]) -> None:
+    def test_it_reports_the_numbers_of_events_and_entries(
+        self, place: Path, outside: list[str]
+    ) -> None:
         attestation = attested(place, outside)
         assert attestation.findings == ()
         assert (attestation.found, attestation.not_listed) == (0, 0)
@@ -179,7 +179,7 @@ class TestSoundLedgers:
         attested(place)
         assert tables_of(address_of(place)) == before
 
-    def test_what_happens_meanwhile_is_no_finding(self, keys: Keys) -> None:
+    def test_concurrent_changes_are_not_findings(self, keys: Keys) -> None:
         live_a_little(keys)
         writes = 0
 
@@ -195,7 +195,7 @@ class TestSoundLedgers:
         assert attestation.events == 9
         assert count_events(keys.address) == 9 + 2 * writes
 
-    def test_a_pause_can_end_it(self, keys: Keys) -> None:
+    def test_a_pause_can_abort_the_check(self, keys: Keys) -> None:
         live_a_little(keys)
 
         def stop() -> None:
@@ -266,7 +266,7 @@ class TestEvents:
 
     @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize("column", ["originator_id", "topic", "state"])
-    def test_a_text_that_is_no_utf_8_is_named(self, place: Path, column: str) -> None:
+    def test_text_that_is_not_utf_8_is_named(self, place: Path, column: str) -> None:
         text = f"UPDATE events SET {column} = CAST({column} || x'ff' AS TEXT) WHERE id = 8"  # noqa: S608
         sql(address_of(place), text)
         assert 8 in {each.position for each in attested(place).findings}
@@ -277,7 +277,7 @@ class TestEvents:
         attestation = attested(place)
         assert {each.position for each in attestation.findings} >= set(range(1, 11))
 
-    def test_the_event_s_own_name_and_what_to_do_are_told(self, place: Path) -> None:
+    def test_a_finding_names_the_event_and_the_remedy(self, place: Path) -> None:
         edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
         seal, finding, *_ = attested(place).findings
         assert (seal.about, seal.position) == ("event", 3)
@@ -299,11 +299,11 @@ class TestEvents:
         assert attestation.findings[0].wrong == "entries 3 to 3 are missing before it"
         assert attestation.root is None
 
-    def test_a_deleted_tail_is_missed_by_its_entries(self, place: Path) -> None:
+    def test_deleted_last_events_are_missed_by_their_entries(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id > 7")
         assert named(attested(place), "entry")[:3] == ["entry 7", "entry 8", "entry 9"]
 
-    def test_a_tail_deleted_everywhere_is_missed_by_checkpoints(self, place: Path) -> None:
+    def test_last_events_deleted_everywhere_are_missed_by_checkpoints(self, place: Path) -> None:
         delete_tail_everywhere(place, after=8)
         attestation = attested(place)
         assert named(attestation, "checkpoint") == ["the database's checkpoint at 9 entries"]
@@ -320,13 +320,13 @@ class TestEvents:
         # Nothing else can know that there was anything.
         assert attested(place).found == 0
 
-    def test_two_that_changed_places_are_both_named(self, place: Path) -> None:
+    def test_two_swapped_events_are_both_named(self, place: Path) -> None:
         sql(address_of(place), "UPDATE events SET id = -id WHERE id IN (3, 8)")
         sql(address_of(place), "UPDATE events SET id = 11 + id WHERE id < 0")
         attestation = attested(place)
         assert {"entry 2", "entry 7"} <= set(named(attestation, "entry"))
 
-    def test_one_put_in_has_no_entry(self, place: Path) -> None:
+    def test_an_inserted_event_has_no_entry(self, place: Path) -> None:
         sql(
             address_of(place),
             "INSERT INTO events (originator_id, originator_version, topic, state)"
@@ -387,7 +387,7 @@ class TestEvents:
         attestation = attested(place)
         assert any("only one of its two events" in each.wrong for each in attestation.findings)
 
-    def test_more_findings_than_anybody_reads_are_counted(self, keys: Keys) -> None:
+    def test_findings_beyond_the_limit_are_only_counted(self, keys: Keys) -> None:
         for number in range(MAX_FINDINGS + 5):
             keys.create(f"{number}")
         rewrite(keys.address, "entries", "entry", lambda line: line + b" ")
@@ -398,7 +398,7 @@ class TestEvents:
 
 
 class TestEntries:
-    def test_an_edited_entry_is_told_from_an_edited_event(self, place: Path) -> None:
+    def test_an_edited_entry_is_distinguished_from_an_edited_event(self, place: Path) -> None:
         edit(place, "entries leaf_index = 2", "entry", flip(40))
         (finding,) = attested(place).findings
         assert (finding.name, finding.position) == ("entry 2", 3)
@@ -441,7 +441,7 @@ class TestEntries:
         attestation = attested(place)
         assert "the event at position 7" in named(attestation, "event")
 
-    def test_entries_that_changed_places_are_found(self, place: Path) -> None:
+    def test_swapped_entries_are_found(self, place: Path) -> None:
         sql(
             address_of(place),
             "UPDATE entries SET leaf_index = -1 - leaf_index WHERE leaf_index IN (2, 6)",
@@ -461,7 +461,7 @@ class TestProjections:
         assert finding.wrong == "revoked is False and should be True"
         assert finding.remedy.endswith("keyledger projections rebuild auth_lookup")
 
-    def test_a_planted_auth_row_is_named(self, place: Path) -> None:
+    def test_a_forged_auth_row_is_named(self, place: Path) -> None:
         planted = f"apikey_{'0' * 8}-0000-4000-8000-{'0' * 12}"
         named_so = {"position": 99, "key_id": planted, "lookup_id": "0" * 16}
         plant_row(address_of(place), "auth_lookup", **named_so)
@@ -471,7 +471,7 @@ class TestProjections:
 
 class TestCheckpoints:
     @pytest.mark.only_on("sqlite")
-    def test_yesterday_s_file_is_told_by_today_s_checkpoint(
+    def test_an_older_database_file_is_found_by_a_newer_checkpoint(
         self, lived: tuple[Path, list[str], list[str]], tmp_path: Path
     ) -> None:
         data_dir = fresh_copy(lived[0], tmp_path / "copy")
@@ -487,7 +487,7 @@ class TestCheckpoints:
         assert "signed over 11 entries, and there are 10" in attestation.findings[0].wrong
         assert attested(data_dir).found == 0
 
-    def test_a_log_rewritten_as_a_whole_is_told_by_checkpoints_outside_alone(
+    def test_only_outside_checkpoints_reveal_a_completely_rewritten_log(
         self, place: Path, outside: list[str]
     ) -> None:
         """By somebody who can write to the database and has the signing key."""
@@ -503,7 +503,7 @@ class TestCheckpoints:
         assert others == "1 other checkpoint after the first that contradicts the log"
         assert "at least one of entries 0 to 8 is not as it was" in attestation.findings[0].wrong
 
-    def test_a_log_rewritten_without_the_signing_key_is_told_by_the_database_s_own(
+    def test_checkpoints_in_the_database_reveal_a_log_rewritten_without_the_key(
         self, place: Path
     ) -> None:
         rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
@@ -535,12 +535,12 @@ class TestCheckpoints:
         assert "is signed by" in finding.wrong
 
     @pytest.mark.only_on("sqlite")
-    def test_a_note_that_is_no_text_is_found(self, place: Path) -> None:
+    def test_a_note_that_is_not_text_is_found(self, place: Path) -> None:
         text = "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9"
         sql(address_of(place), text)
         assert named(attested(place), "checkpoint") == ["the database's checkpoint at 9 entries"]
 
-    def test_what_is_no_note_is_found(self, place: Path) -> None:
+    def test_a_malformed_note_is_found(self, place: Path) -> None:
         assert named(attested(place, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]
 
 

@@ -135,7 +135,7 @@ def test_a_copy_and_its_copy_back_have_every_row_that_the_ledger_has(
 
 
 @each_way
-def test_life_goes_on_in_a_copy_where_it_was(
+def test_a_copy_can_be_used_like_the_source(
     engine_of: Callable[[str], Engine], source_engine: str, target: Path, tmp_path: Path
 ) -> None:
     source = engine_of(source_engine).new_place(tmp_path / "source")
@@ -203,9 +203,7 @@ def test_the_next_copy_fetches_what_was_appended_since_and_keeps_the_views(
 
 
 @each_target
-def test_a_copy_of_a_ledger_in_use_is_what_that_was_at_one_moment(
-    source: Path, target: Path
-) -> None:
+def test_a_copy_of_a_ledger_in_use_has_its_state_at_one_moment(source: Path, target: Path) -> None:
     with keys_in(source) as keys:
         left = iter(("copying", "key_list", "entries", "copying", "comparing"))
         wanted = next(left)
@@ -237,7 +235,7 @@ def refused(source: Path, target: Path, said: str) -> None:
 
 
 @each_target
-def test_somebody_elses_database_is_left_alone(source: Path, target: Path) -> None:
+def test_another_programs_database_is_left_unchanged(source: Path, target: Path) -> None:
     sql(address_of(target), "CREATE TABLE customers (name TEXT)")
     refused(source, target, "has tables, but none of Keyledger's revisions")
     assert tables_of(address_of(target)) == {"customers"}
@@ -251,16 +249,14 @@ def test_another_ledger_is_left_alone(source: Path, target: Path) -> None:
 
 
 @of_files
-def test_a_ledger_that_went_another_way_is_left_alone(source: Path, target: Path) -> None:
+def test_a_target_with_another_history_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     edit_events(target, "UPDATE events SET topic = 'ApiKey.Other' WHERE id = 2")
     refused(source, target, "holds another ledger: at position 2 ")
 
 
 @of_files
-def test_a_ledger_that_has_a_gap_where_the_source_has_none_is_left_alone(
-    source: Path, target: Path
-) -> None:
+def test_a_target_with_another_gap_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     edit_events(target, "DELETE FROM events WHERE id = 2")
     refused(source, target, "holds another ledger: at position 2 ")
@@ -271,7 +267,7 @@ def edit_events(data_dir: Path, statement: str) -> None:
 
 
 @each_target
-def test_a_ledger_that_is_ahead_is_left_alone(source: Path, target: Path) -> None:
+def test_a_target_that_is_ahead_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     move_in(source, target)
     with keys_in(target) as keys:
@@ -280,7 +276,7 @@ def test_a_ledger_that_is_ahead_is_left_alone(source: Path, target: Path) -> Non
 
 
 @each_target
-def test_a_ledger_whose_keys_were_used_since_is_left_alone(source: Path, target: Path) -> None:
+def test_a_target_whose_keys_were_used_since_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     use = "2026-03-03T12:01:00.000000Z"
     sql(address_of(target), "INSERT INTO last_uses (position, used_at) VALUES (1, ?)", use)
@@ -288,7 +284,7 @@ def test_a_ledger_whose_keys_were_used_since_is_left_alone(source: Path, target:
 
 
 @of_files
-def test_a_ledger_of_another_version_is_not_upgraded_on_the_way(source: Path, target: Path) -> None:
+def test_copying_does_not_upgrade_the_source(source: Path, target: Path) -> None:
     copy(source, target)
     sql(address_of(target), "UPDATE alembic_version SET version_num = '0001'")
     refused(source, target, "of another version of the program .*it is at revision 0001")
@@ -309,13 +305,13 @@ def test_a_source_with_a_view_of_another_version_is_refused(source: Path, target
 
 
 @of_files
-def test_a_source_that_is_no_ledger_is_refused(source: Path, target: Path) -> None:
+def test_a_source_that_is_not_a_ledger_is_refused(source: Path, target: Path) -> None:
     sql(address_of(target), "SELECT 1")
     refused(target, source, "there is no ledger in ")
 
 
 @pytest.mark.parametrize("source_engine", [SQLITE, pytest.param(POSTGRESQL, marks=on_postgresql)])
-def test_a_ledger_is_not_copied_to_itself_by_whatever_name(source: Path, tmp_path: Path) -> None:
+def test_a_ledger_is_not_copied_to_itself_under_any_name(source: Path, tmp_path: Path) -> None:
     address = address_of(source)
     if address.get_backend_name() == SQLITE:
         link = tmp_path / "link.sqlite3"
@@ -358,7 +354,7 @@ def test_a_target_that_is_appended_to_meanwhile_is_refused(source: Path, target:
 
 
 @each_target
-def test_a_byte_that_is_not_the_same_is_found(source: Path, target: Path) -> None:
+def test_a_changed_byte_is_found(source: Path, target: Path) -> None:
     def change() -> None:
         edit_events(target, "UPDATE events SET state = x'7b7d' WHERE id = 2")
 
@@ -367,7 +363,7 @@ def test_a_byte_that_is_not_the_same_is_found(source: Path, target: Path) -> Non
 
 
 @of_files
-def test_a_tree_that_is_not_the_same_is_found(source: Path, target: Path) -> None:
+def test_a_different_tree_is_found(source: Path, target: Path) -> None:
     edit_rows(address_of(source), entries.table.name, 2, hashes=bytes(64))
     with pytest.raises(CopyDiffers, match=r"the root of .* differ: .* keyledger audit verify"):
         copy(source, target)

@@ -69,7 +69,7 @@ def copy_again(source: Path, target: Path) -> CopyReport:
             continue
 
 
-def test_a_copy_killed_at_any_statement_is_gone_on_with(
+def test_a_copy_killed_at_any_statement_can_be_resumed(
     source: Path, target_engine: Engine, tmp_path: Path
 ) -> None:
     before = dump(address_of(source))

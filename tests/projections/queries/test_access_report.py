@@ -46,7 +46,9 @@ def names(accesses: list[Access]) -> list[str]:
     return [access.key.name for access in accesses]
 
 
-def test_those_are_told_who_could_call_at_the_time(keys: Keys, clock: SettableClock) -> None:
+def test_the_report_lists_keys_that_were_active_at_the_time(
+    keys: Keys, clock: SettableClock
+) -> None:
     first = keys.create("revoked later")
     keys.create("ends soon", lives=HOUR)
     clock.advance(minutes=30)
@@ -113,7 +115,7 @@ def test_each_review_finds_its_keys_and_no_others(keys: Keys, clock: SettableClo
     assert found("rotated-late") == old | {"used"}
 
 
-def test_a_successor_has_a_young_secret(keys: Keys, clock: SettableClock) -> None:
+def test_a_successor_is_not_listed_as_rotated_late(keys: Keys, clock: SettableClock) -> None:
     made = keys.create("old")
     clock.advance(days=91)
     keys.rotate(made.key_id)
@@ -121,7 +123,7 @@ def test_a_successor_has_a_young_secret(keys: Keys, clock: SettableClock) -> Non
     assert told(keys, late) == []
 
 
-def test_since_when_keys_are_unused_must_be_said() -> None:
+def test_the_unused_review_requires_a_time() -> None:
     with pytest.raises(Invalid, match="since"):
         reviewed("unused", NOON, within=DAY, since=None, older_than=DAY)
 

@@ -88,7 +88,7 @@ def any_filters(draw: st.DrawFn, keys: list[str]) -> FeedFilters:
 
 @settings(max_examples=15, deadline=None)
 @given(commands=steps, data=st.data())
-def test_pages_streams_and_news_are_what_a_naive_filter_leaves(
+def test_pages_streams_and_new_entries_equal_a_naive_filter(
     empty_ledger: Path, commands: list[Step], data: st.DataObject
 ) -> None:
     with TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def in_news(
         place = news.reached
 
 
-def test_what_is_appended_later_is_no_part_of_a_stream_that_has_begun(keys: Keys) -> None:
+def test_later_events_are_not_in_a_started_export(keys: Keys) -> None:
     for _ in range(3):
         keys.create()
     with keys.database.read() as connection:
@@ -163,7 +163,7 @@ def test_a_stream_holds_no_transaction_between_its_batches(keys: Keys) -> None:
 
 
 class TestPlaces:
-    def test_a_position_is_the_place_of_the_last_entry_up_to_it(self, keys: Keys) -> None:
+    def test_a_position_names_the_last_entry_up_to_it(self, keys: Keys) -> None:
         for _ in range(3):
             keys.create()
         with keys.database.read() as connection:
@@ -181,7 +181,7 @@ class TestPlaces:
             assert place_of(connection, 0, field="after") == BEGINNING
             assert everything(connection) == []
 
-    def test_news_tell_how_far_they_reach_though_nothing_fits(self, keys: Keys) -> None:
+    def test_new_entries_report_the_place_reached_even_if_none_match(self, keys: Keys) -> None:
         keys.create()
         nowhere = FeedFilters(workspace="nowhere")
         with keys.database.read() as connection:
@@ -190,12 +190,12 @@ class TestPlaces:
 
 
 class TestFiltersThatNothingCouldFit:
-    def test_a_type_that_there_is_not(self) -> None:
+    def test_an_unknown_type(self) -> None:
         with pytest.raises(Invalid, match=r"type: give one of ApiKey\.Created, "):
             FeedFilters(type="ApiKey.Deleted")
 
     @pytest.mark.parametrize("key_id", ["", "apikey_", "x", UNKNOWN.upper()])
-    def test_a_key_that_there_cannot_be(self, key_id: str) -> None:
+    def test_an_impossible_key_id(self, key_id: str) -> None:
         with pytest.raises(Invalid, match="key_id: there is no key"):
             FeedFilters(key_id=key_id)
 

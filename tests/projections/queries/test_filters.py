@@ -149,7 +149,7 @@ def test_a_page_of_unused_keys_goes_by_the_keys_age(keys: Keys, filters: Filters
 
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("filters", UNUSED)
-def test_rare_unused_keys_are_looked_for_in_the_order_of_both_tables(
+def test_rare_unused_keys_are_found_by_scanning_both_tables_in_order(
     keys: Keys, monkeypatch: pytest.MonkeyPatch, filters: Filters
 ) -> None:
     monkeypatch.setattr("projections.queries.keys_now._TESTED_ONE_BY_ONE", 0)

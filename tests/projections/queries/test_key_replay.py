@@ -23,7 +23,7 @@ def entries_in(connection: Connection) -> list[bytes]:
     return list(connection.scalars(select(entries.table.c.entry).order_by("leaf_index")))
 
 
-def test_a_key_is_told_after_each_event(keys: Keys, clock: SettableClock) -> None:
+def test_a_replay_shows_the_key_after_each_event(keys: Keys, clock: SettableClock) -> None:
     made = keys.create("first", lives=HOUR)
     keys.update(made.key_id, Changes(name="second", scopes=["logs:read"]))
     clock.advance(hours=2)
@@ -44,7 +44,7 @@ def test_a_key_is_told_after_each_event(keys: Keys, clock: SettableClock) -> Non
 
 @settings(max_examples=10, deadline=None)
 @given(commands=steps)
-def test_store_pack_and_key_list_tell_the_same(empty_ledger: Path, commands: list[Step]) -> None:
+def test_store_pack_and_key_list_agree(empty_ledger: Path, commands: list[Step]) -> None:
     with TemporaryDirectory() as folder:
         clock = SettableClock(NOON)
         with keys_in(fresh_copy(empty_ledger, Path(folder) / "data"), clock=clock) as keys:
@@ -83,19 +83,19 @@ def _without_place(key: object) -> dict[str, object]:
         a_creation(expires_at="tomorrow"),
     ],
 )
-def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_not_an_event_is_named(tmp_path: Path, line: bytes) -> None:
     pack = forged(a_pack(tmp_path, [a_creation()]), entries=a_creation() + b"\n" + line + b"\n")
     with pytest.raises(Invalid, match="its entry 1 is no event"):
         list(history_in_pack(pack, FIRST_KEY))
 
 
-def test_a_life_that_begins_in_the_middle_cannot_be_told(tmp_path: Path) -> None:
+def test_a_replay_without_a_creation_is_refused(tmp_path: Path) -> None:
     pack = a_pack(tmp_path, [a_line("Renamed", 2, name="x")])
     with pytest.raises(DamagedHistory, match="the event at 0 cannot be replayed"):
         list(replayed(history_in_pack(pack, FIRST_KEY)))
 
 
-def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_pack_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.zip").write_bytes(b"other")
     with pytest.raises(Invalid, match="is no audit pack"):
         list(history_in_pack(tmp_path / "other.zip", FIRST_KEY))

@@ -82,7 +82,7 @@ def seen_now(opened: OpenLedger, filters: Filters) -> list[ListedKey]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_what_was_seen_at_a_time_is_shown_as_of_it(
+def test_as_of_shows_what_was_seen_then(
     opened: OpenLedger, clock: SettableClock, admin: Caller, seed: int
 ) -> None:
     choice = random.Random(seed)
@@ -219,7 +219,7 @@ def test_where_to_begin_is_found_from_an_index(one_key: Keys, status: Status) ->
 
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("status", ["revoked", "expired"])
-def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: Status) -> None:
+def test_ended_keys_are_found_by_the_time_of_their_end(one_key: Keys, status: Status) -> None:
     ended = page_plans(one_key, status, before=100)[-1]
     tables = [step for step in ended if "key_" in step]
     assert len(tables) == 4
@@ -231,7 +231,7 @@ def test_keys_that_had_ended_are_found_by_when_they_did(one_key: Keys, status: S
 
 
 @pytest.mark.only_on("sqlite")
-def test_keys_whose_end_is_not_recorded_yet_are_found_by_it(keys: Keys) -> None:
+def test_keys_without_an_expired_event_are_found_by_their_end(keys: Keys) -> None:
     keys.create(lives=timedelta(hours=1))
     (found,), _, versions = page_plans(keys, "expired", before=100, at=NOON + timedelta(hours=2))
     assert "_by_end_" in found
@@ -343,7 +343,7 @@ def steps_for_a_page(keys: Keys, status: Status | None, share: float) -> int:
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("share", [0.5, 0.99])
 @pytest.mark.parametrize("status", [None, *get_args(Status)])
-def test_a_page_takes_no_more_work_of_many_keys_than_of_few(
+def test_the_cost_of_a_page_does_not_depend_on_the_number_of_keys(
     few_and_many: tuple[Keys, Keys], status: Status | None, share: float
 ) -> None:
     few, many = (steps_for_a_page(keys, status, share) for keys in few_and_many)

@@ -85,7 +85,7 @@ def test_the_pages_have_every_key_once_and_in_order(keys: Keys, order: Order) ->
             )
 
 
-def test_a_status_is_what_the_clock_says(keys: Keys) -> None:
+def test_the_clock_decides_the_status(keys: Keys) -> None:
     def count(filters: Filters) -> int:
         return sum(map(len, pages(keys, "name", descending=False, filters=filters, length=50)))
 

@@ -104,7 +104,7 @@ def other_values(column: Column[Any], was: Any, *, of_any_type: bool) -> list[ob
         if isinstance(column.type, String)
     ],
 )
-def test_a_text_that_is_none_is_named_like_any_other_value(
+def test_a_value_that_is_not_utf_8_is_named_like_any_other(
     keys: Keys, made: list[Made], view: View, column: Column[Any]
 ) -> None:
     right = view_rows(keys.address)
@@ -131,7 +131,7 @@ def test_a_deleted_row_is_missing(keys: Keys, made: list[Made], view: View) -> N
 @each_view_of_keys
 @pytest.mark.parametrize("position", [-5, 0, 3, 99])
 @pytest.mark.usefixtures("made")
-def test_a_planted_row_is_unexpected(keys: Keys, view: View, position: int) -> None:
+def test_a_forged_row_is_unexpected(keys: Keys, view: View, position: int) -> None:
     # 3 is the position of an event that makes no key.
     right = view_rows(keys.address)
     if position == 3:
@@ -145,7 +145,7 @@ def test_a_planted_row_is_unexpected(keys: Keys, view: View, position: int) -> N
 
 
 @each_view_of_keys
-def test_a_moved_row_is_missing_here_and_unexpected_there(
+def test_a_moved_row_is_missing_in_one_place_and_unexpected_in_another(
     keys: Keys, made: list[Made], view: View
 ) -> None:
     edit_rows(keys.address, view.name, 1, position=77)
@@ -186,7 +186,7 @@ def test_a_swapped_verifier_is_found_and_never_shown(keys: Keys, made: list[Made
         assert "$argon2" not in repr(report)
 
 
-def test_all_that_is_wrong_is_told_in_one_go(keys: Keys, made: list[Made]) -> None:
+def test_all_errors_are_reported_in_one_answer(keys: Keys, made: list[Made]) -> None:
     edit_rows(keys.address, "key_list", 1, name="x", role="Owner")
     delete_rows(keys.address, "key_list", 2)
     plant_row(keys.address, "key_list", position=50, key_id="apikey_planted")
@@ -238,7 +238,7 @@ def during(
 
 @pytest.mark.usefixtures("small_batches")
 @each_view
-def test_what_changes_during_a_check_is_no_difference(
+def test_changes_during_a_comparison_are_not_differences(
     keys: Keys, clock: SettableClock, view: View
 ) -> None:
     made = [keys.create(f"{number}", lives=HOUR) for number in range(10)]

@@ -96,7 +96,7 @@ LIVES = [Step("create", 0, 5), Step("create", 1), Step("create", 2)]
     batch=3,
 )
 @example(commands=[*LIVES, *(Step("race", n, n) for n in range(7))], batch=2)
-def test_live_rows_are_what_a_replay_makes_and_what_the_aggregates_say(
+def test_live_rows_equal_a_replay_and_the_aggregates(
     empty_ledger: Path, commands: list[Step], batch: int
 ) -> None:
     with TemporaryDirectory() as folder:

@@ -86,7 +86,7 @@ def events_in_what_is_left(address: URL, view: View) -> int:
         pytest.param("before_cursor_execute", entries.VIEW, id="before, in order"),
     ],
 )
-def test_a_rebuild_killed_at_any_statement_can_be_gone_on_with(
+def test_a_rebuild_killed_at_any_statement_can_be_resumed(
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, when: str, view: View
 ) -> None:
     tokens, whole = tokens_and_ledger
@@ -145,7 +145,7 @@ def check_until(data_dir: Path, view: str, number: int, when: str) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 @each_view
-def test_a_check_killed_anywhere_leaves_the_live_table_and_the_next_check_tidies_up(
+def test_a_killed_comparison_leaves_the_live_table_and_the_next_one_cleans_up(
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path, view: View
 ) -> None:
     _, whole = tokens_and_ledger
@@ -170,7 +170,7 @@ def open_until(data_dir: Path, number: int, when: str) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_an_opening_that_is_killed_while_it_makes_the_views_goes_on_at_the_next_one(
+def test_an_opening_killed_while_building_views_is_resumed(
     tokens_and_ledger: tuple[dict[str, Code], Path], tmp_path: Path
 ) -> None:
     tokens, whole = tokens_and_ledger

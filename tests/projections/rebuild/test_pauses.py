@@ -101,7 +101,7 @@ def test_a_table_with_an_index_that_has_to_stay_is_dropped_at_once(
     assert {rows for _, rows in left_after_each_commit(keys, auth_lookup.VIEW)} == {9}
 
 
-def test_nothing_is_written_over_what_is_dropped(keys: Keys) -> None:
+def test_dropped_pages_are_not_overwritten(keys: Keys) -> None:
     # Some builds of SQLite do it unless told otherwise, and a million rows then take seconds.
     with keys.database.writer.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 0

@@ -73,7 +73,7 @@ def state_of(keys: Keys, table: str) -> tuple[Any, ...]:
 
 
 @each_view
-def test_a_rebuilt_table_is_the_same_and_its_state_tells_of_it(
+def test_a_rebuilt_table_is_equal_and_its_state_records_the_rebuild(
     keys: Keys, clock: SettableClock, view: View
 ) -> None:
     some_life(keys)
@@ -105,7 +105,7 @@ def test_an_empty_ledger_can_be_rebuilt(keys: Keys, view: View) -> None:
 
 
 @pytest.mark.only_on("sqlite")
-def test_views_are_rebuilt_again_and_again_and_go_on_being_kept(keys: Keys) -> None:
+def test_views_are_maintained_after_repeated_rebuilds(keys: Keys) -> None:
     for number in range(4):
         made = keys.create(f"{number}")
         for view in VIEWS:
@@ -144,7 +144,7 @@ def test_progress_is_told_after_each_batch(keys: Keys, view: View) -> None:
 
 @pytest.mark.usefixtures("small_batches")
 @each_view
-def test_what_is_appended_between_batches_is_in_the_new_table(keys: Keys, view: View) -> None:
+def test_events_between_batches_are_in_the_new_table(keys: Keys, view: View) -> None:
     some_life(keys)
     made = [keys.create(f"{number}") for number in range(6)]
 
@@ -163,7 +163,7 @@ def test_what_is_appended_between_batches_is_in_the_new_table(keys: Keys, view: 
 # On PostgreSQL, the swap waits for whoever reads.
 @pytest.mark.only_on("sqlite")
 @each_view
-def test_whoever_reads_during_the_swap_sees_the_old_table_whole(keys: Keys, view: View) -> None:
+def test_a_reader_during_the_swap_sees_the_complete_old_table(keys: Keys, view: View) -> None:
     for number in range(9):
         keys.create(f"{number}")
     edit_rows(keys.address, view.name, key_id="old")
@@ -177,7 +177,7 @@ def test_whoever_reads_during_the_swap_sees_the_old_table_whole(keys: Keys, view
 
 
 @each_view
-def test_a_dropped_table_is_made_anew(keys: Keys, view: View, data_dir: Path) -> None:
+def test_a_dropped_table_is_rebuilt(keys: Keys, view: View, data_dir: Path) -> None:
     some_life(keys)
     before = view_rows(keys.address)
     sql(keys.address, f"DROP TABLE {view.name}")
@@ -191,7 +191,7 @@ def test_a_dropped_table_is_made_anew(keys: Keys, view: View, data_dir: Path) ->
 
 
 @each_view
-def test_a_lost_state_is_made_anew_with_its_table(keys: Keys, view: View) -> None:
+def test_a_table_without_its_state_is_rebuilt(keys: Keys, view: View) -> None:
     some_life(keys)
     before = view_rows(keys.address)
     sql(keys.address, "DELETE FROM projection_states")
@@ -272,7 +272,7 @@ def test_of_two_rebuilds_at_once_one_is_told_that_the_other_runs(keys: Keys, vie
 
 
 @each_view
-def test_a_rebuild_that_is_killed_does_not_keep_the_next_one_out(keys: Keys, view: View) -> None:
+def test_a_killed_rebuild_does_not_block_the_next_one(keys: Keys, view: View) -> None:
     some_life(keys)
     ours, theirs = CONTEXT.Pipe()
     with start(paused_rebuild, keys.data_dir, view.name, theirs) as running:
@@ -305,7 +305,7 @@ def kill_after_batches(keys: Keys, view: View, batches: int) -> None:
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize(("batches", "filled_to", "done"), [(1, 2, 5), (2, 4, 7), (3, 6, 9)])
 @each_view_of_keys
-def test_a_killed_rebuild_is_gone_on_with_where_it_was(
+def test_a_killed_rebuild_is_resumed_where_it_was(
     keys: Keys, view: View, batches: int, filled_to: int, done: int
 ) -> None:
     some_life(keys)
@@ -323,7 +323,7 @@ def test_a_killed_rebuild_is_gone_on_with_where_it_was(
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize(("batches", "done"), [(1, 4), (2, 8), (3, 12)])
 @each_view_in_order
-def test_a_killed_rebuild_that_takes_the_events_in_order_is_gone_on_with_where_it_was(
+def test_a_killed_rebuild_in_event_order_is_resumed_where_it_was(
     keys: Keys, view: View, batches: int, done: int
 ) -> None:
     some_life(keys)
@@ -340,7 +340,7 @@ def test_a_killed_rebuild_that_takes_the_events_in_order_is_gone_on_with_where_i
 
 @pytest.mark.usefixtures("small_batches")
 @each_view
-def test_what_happened_after_the_kill_is_in_the_table_too(keys: Keys, view: View) -> None:
+def test_events_after_the_kill_are_in_the_table(keys: Keys, view: View) -> None:
     some_life(keys)
     kill_after_batches(keys, view, 2)
     made = keys.create("later")
@@ -355,7 +355,7 @@ def test_what_happened_after_the_kill_is_in_the_table_too(keys: Keys, view: View
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_check_in_between_does_not_disturb_what_a_kill_left(keys: Keys) -> None:
+def test_a_comparison_leaves_an_interrupted_rebuild_resumable(keys: Keys) -> None:
     some_life(keys)
     kill_after_batches(keys, key_list.VIEW, 2)
     assert check(keys.database, key_list.VIEW).differing == 0
@@ -373,9 +373,7 @@ def test_a_check_in_between_does_not_disturb_what_a_kill_left(keys: Keys) -> Non
         "DROP TABLE key_list_rebuild",
     ],
 )
-def test_what_a_kill_left_is_thrown_away_where_it_cannot_be_trusted(
-    keys: Keys, change: str
-) -> None:
+def test_an_unusable_interrupted_shadow_is_dropped(keys: Keys, change: str) -> None:
     some_life(keys)
     before = view_rows(keys.address)
     kill_after_batches(keys, key_list.VIEW, 2)
@@ -387,7 +385,7 @@ def test_what_a_kill_left_is_thrown_away_where_it_cannot_be_trusted(
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_rebuild_that_cannot_ask_the_database_can_be_gone_on_with(keys: Keys) -> None:
+def test_a_rebuild_can_be_resumed_after_the_database_was_unavailable(keys: Keys) -> None:
     some_life(keys)
 
     def break_the_events(_view: str, done: int, _last: int) -> None:

@@ -83,7 +83,7 @@ def verify_and_list(data_dir: Path, pipe: Pipe, revoked: list[str], live: list[s
 
 
 @pytest.mark.timeout(170)
-def test_nobody_notices_that_views_are_rebuilt(data_dir: Path) -> None:
+def test_rebuilding_views_is_invisible_to_clients(data_dir: Path) -> None:
     with keys_in(data_dir) as keys, ExitStack() as stack:
         revoked = [keys.create(workspace="still") for _ in range(5)]
         for made in revoked:

@@ -34,7 +34,7 @@ def test_live_views_are_never_behind(keys: Keys, clock: SettableClock) -> None:
         )
 
 
-def test_a_rebuild_tells_when_it_was_completed(keys: Keys, clock: SettableClock) -> None:
+def test_a_rebuild_records_its_completion_time(keys: Keys, clock: SettableClock) -> None:
     keys.create()
     clock.now = datetime(2026, 3, 9, 9, tzinfo=UTC)
     rebuild(keys.database, key_list.VIEW, clock=clock)
@@ -43,7 +43,7 @@ def test_a_rebuild_tells_when_it_was_completed(keys: Keys, clock: SettableClock)
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_rebuild_that_runs_shows_how_far_it_has_come(keys: Keys, clock: SettableClock) -> None:
+def test_a_running_rebuild_shows_its_progress(keys: Keys, clock: SettableClock) -> None:
     for _ in range(6):
         keys.create()
     seen: list[int | None] = []

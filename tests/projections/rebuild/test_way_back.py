@@ -76,7 +76,7 @@ def indexes_of(path: URL, table: str) -> int:
 
 
 @each_view
-def test_a_table_of_another_version_is_kept_and_only_the_newest_events_lead_back_to_it(
+def test_a_downgrade_reuses_the_previous_table_and_projects_only_newer_events(
     keys: Keys, view: View
 ) -> None:
     made = some_life(keys)
@@ -104,7 +104,7 @@ def test_a_table_of_another_version_is_kept_and_only_the_newest_events_lead_back
 
 @pytest.mark.usefixtures("small_batches")
 @each_view
-def test_the_way_back_is_taken_in_batches(keys: Keys, view: View) -> None:
+def test_a_downgrade_projects_in_batches(keys: Keys, view: View) -> None:
     made = some_life(keys)
     newer = of_version(view, later=1)
     opened_with(keys, newer)
@@ -139,9 +139,7 @@ def test_no_table_loses_its_indexes_on_the_way(keys: Keys, view: View) -> None:
 
 
 @each_view
-def test_the_next_rebuild_to_the_same_version_drops_what_was_kept_and_a_check_does_not(
-    keys: Keys, view: View
-) -> None:
+def test_a_rebuild_drops_the_previous_table_and_a_check_does_not(keys: Keys, view: View) -> None:
     some_life(keys)
     newer = of_version(view, later=1)
     opened_with(keys, newer)
@@ -176,7 +174,7 @@ def test_of_three_versions_the_last_two_are_kept(keys: Keys, view: View) -> None
         "DROP TABLE key_list_previous",
     ],
 )
-def test_what_was_kept_is_thrown_away_where_it_cannot_be_trusted(keys: Keys, change: str) -> None:
+def test_an_unusable_previous_table_is_dropped(keys: Keys, change: str) -> None:
     some_life(keys)
     before = rows_of(keys.address, "key_list")
     opened_with(keys, of_version(key_list.VIEW, later=1))
@@ -185,7 +183,9 @@ def test_what_was_kept_is_thrown_away_where_it_cannot_be_trusted(keys: Keys, cha
     assert rows_of(keys.address, "key_list") == before
 
 
-def test_a_lost_live_table_is_made_of_what_was_kept_and_a_lost_state_is_not(keys: Keys) -> None:
+def test_a_lost_live_table_is_restored_from_the_previous_one_but_not_without_its_state(
+    keys: Keys,
+) -> None:
     some_life(keys)
     newer = of_version(key_list.VIEW, later=1)
     opened_with(keys, newer)
@@ -197,7 +197,7 @@ def test_a_lost_live_table_is_made_of_what_was_kept_and_a_lost_state_is_not(keys
     assert differing_rows(keys) == {}
 
 
-def test_the_status_tells_of_the_live_table_alone(keys: Keys) -> None:
+def test_the_status_describes_only_the_live_table(keys: Keys) -> None:
     made = some_life(keys)
     before = projection_status(keys.database)
     for view in VIEWS:
@@ -219,7 +219,7 @@ def go_back_until(data_dir: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("view", [key_list.VIEW, entries.VIEW], ids=["by key", "in order"])
-def test_a_way_back_that_is_killed_anywhere_is_gone_on_with_at_the_next_opening(
+def test_a_killed_downgrade_is_resumed_when_the_ledger_is_opened(
     tmp_path: Path, engine: Engine, view: View
 ) -> None:
     newer = of_version(view, later=1)

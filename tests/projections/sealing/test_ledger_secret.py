@@ -62,16 +62,14 @@ def test_a_machine_with_another_pepper_does_not_start_and_says_what_to_do(data_d
         "INSERT INTO ledger_secret VALUES ('0000000000000000', x'00')",
     ],
 )
-def test_a_row_of_the_secret_that_somebody_wrote_stops_the_start(
-    data_dir: Path, change: str
-) -> None:
+def test_a_forged_ledger_secret_prevents_the_start(data_dir: Path, change: str) -> None:
     made_in(data_dir)
     sql(address_of(data_dir), change)
     with pytest.raises(OtherSecret), keys_in(data_dir):
         pass
 
 
-def test_a_ledger_without_seals_whose_events_are_all_signed_is_sealed_at_the_start(
+def test_an_unsealed_ledger_covered_by_checkpoints_is_sealed_at_startup(
     data_dir: Path,
 ) -> None:
     token = made_in(data_dir)
@@ -111,7 +109,7 @@ def delete_an_event(data_dir: Path) -> None:
         delete_an_event,
     ],
 )
-def test_what_no_checkpoint_proves_is_not_sealed(
+def test_events_without_a_checkpoint_are_not_sealed(
     data_dir: Path, change: Callable[[Path], None]
 ) -> None:
     made_in(data_dir)
@@ -125,7 +123,7 @@ def test_what_no_checkpoint_proves_is_not_sealed(
 
 
 @pytest.mark.only_on("sqlite")
-def test_a_seal_column_that_was_dropped_with_the_revision_set_back_lets_nobody_in(
+def test_dropping_the_seal_column_and_resetting_the_revision_grants_nothing(
     data_dir: Path,
 ) -> None:
     made_in(data_dir)
@@ -143,7 +141,7 @@ def test_a_seal_column_that_was_dropped_with_the_revision_set_back_lets_nobody_i
         pass
 
 
-def test_a_deleted_row_of_the_secret_beside_sealed_events_stops_the_start(data_dir: Path) -> None:
+def test_a_missing_ledger_secret_with_sealed_events_prevents_the_start(data_dir: Path) -> None:
     made_in(data_dir)
     sql(address_of(data_dir), "DELETE FROM ledger_secret")
     with pytest.raises(LedgerNotSealed, match="is missing from ledger_secret"), keys_in(data_dir):
@@ -157,7 +155,7 @@ def open_until(data_dir: Path, number: int) -> None:
 
 
 @pytest.mark.only_on("sqlite")
-def test_a_sealing_that_is_killed_is_done_by_the_next_start(data_dir: Path) -> None:
+def test_a_killed_sealing_is_completed_at_the_next_start(data_dir: Path) -> None:
     token = made_in(data_dir)
     number = 1
     while True:

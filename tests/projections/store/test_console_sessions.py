@@ -61,7 +61,7 @@ def test_the_value_is_kept_nowhere(
 
 
 @pytest.mark.parametrize("value", ["", "x", "A" * 43, "A" * 5000, "é"])
-def test_what_names_no_session_finds_none(
+def test_an_unknown_value_finds_no_session(
     value: str, sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
 ) -> None:
     sessions.begin(key, now=clock())
@@ -77,9 +77,7 @@ def test_it_ends_when_its_time_is_up_however_much_it_is_used(
     assert sessions.find(value, now=clock.advance(minutes=15)) is None
 
 
-def test_it_ends_when_it_lies_idle(
-    sessions: ConsoleSessions, key: AuthRow, clock: SettableClock
-) -> None:
+def test_it_ends_when_idle(sessions: ConsoleSessions, key: AuthRow, clock: SettableClock) -> None:
     value = sessions.begin(key, now=clock())
     assert sessions.find(value, now=clock.advance(minutes=59)) is not None
     assert sessions.find(value, now=clock.advance(minutes=59)) is not None
@@ -123,7 +121,7 @@ def test_the_rows_of_sessions_that_are_over_go_when_the_next_one_begins(
         "seal = x'00'",
     ],
 )
-def test_a_session_that_somebody_changed_is_none(
+def test_a_changed_session_is_refused(
     sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock, change: str
 ) -> None:
     value = sessions.begin(key, now=clock())
@@ -131,7 +129,7 @@ def test_a_session_that_somebody_changed_is_none(
     assert sessions.find(value, now=clock()) is None
 
 
-def test_a_session_that_somebody_planted_under_a_value_of_his_own_is_none(
+def test_a_forged_session_is_refused(
     sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
 ) -> None:
     sessions.begin(key, now=clock())
@@ -140,7 +138,7 @@ def test_a_session_that_somebody_planted_under_a_value_of_his_own_is_none(
     assert sessions.find("a value of mine", now=clock()) is None
 
 
-def test_a_session_from_the_future_or_longer_than_the_setting_is_none(
+def test_a_session_from_the_future_or_longer_than_the_setting_is_refused(
     sessions: ConsoleSessions, key: AuthRow, opened: OpenLedger, clock: SettableClock
 ) -> None:
     value = sessions.begin(key, now=clock() + timedelta(hours=1))

@@ -59,12 +59,12 @@ def all_at_once(engine: Engine, number: int) -> list[dict[str, object]]:
         return [pragmas(connection) for connection in connections]
 
 
-def test_every_reading_connection_has_what_is_demanded(database: Database) -> None:
+def test_every_reading_connection_has_the_required_settings(database: Database) -> None:
     number = 2 * READ_CONNECTIONS
     assert all_at_once(database.reader, number) == [DEMANDED | {"query_only": 1}] * number
 
 
-def test_the_one_writing_connection_has_what_is_demanded_each_time_it_is_made(
+def test_every_writing_connection_has_the_required_settings(
     database: Database,
 ) -> None:
     for _ in range(2):
@@ -101,7 +101,7 @@ def test_a_reader_sees_one_unchanging_state(database: Database) -> None:
         assert reading.scalar(count) == 1
 
 
-def test_what_a_failing_writer_has_written_is_gone(database: Database, path: Path) -> None:
+def test_a_failed_write_transaction_is_rolled_back(database: Database, path: Path) -> None:
     def write_and_fail() -> None:
         with database.write() as connection:
             connection.execute(insert(key_digests).values(DIGEST))
@@ -171,7 +171,7 @@ def test_a_writer_that_waits_too_long_for_another_process_is_refused(
 
 
 @pytest.mark.parametrize("how", ["read", "write"])
-def test_whoever_waits_too_long_for_a_thread_of_this_process_is_refused(
+def test_a_writer_that_waits_too_long_for_another_thread_is_refused(
     how: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projections.store.sqlite.BUSY_TIMEOUT_SECONDS", 0.05)
@@ -195,7 +195,7 @@ def modes_of_a_ledger_in_use(data_dir: Path) -> dict[str, int]:
 
 
 @pytest.mark.only_on("sqlite")
-def test_all_files_are_their_owners_alone_whatever_the_umask(data_dir: Path) -> None:
+def test_all_files_are_private_whatever_the_umask(data_dir: Path) -> None:
     modes = run(modes_of_a_ledger_in_use, data_dir)
     assert modes.pop(data_dir.name) == 0o700
     assert set(modes) >= {
@@ -233,7 +233,7 @@ def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
         open_database(f"sqlite:///{path}")
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match=r"No such file or directory: .*nowhere/.x"):
         open_database(f"sqlite:///{tmp_path}/nowhere/x.sqlite3")
 
@@ -274,7 +274,7 @@ def open_to_all() -> Iterator[Path]:
     ],
     ids=["new file", "read-only folder", "read-only file", "unreadable file"],
 )
-def test_what_may_not_be_written_is_refused(
+def test_a_malformed_value_cannot_be_written(
     open_to_all: Path, *, exists: bool, folder_mode: int, file_mode: int, refusal: str
 ) -> None:
     folder = open_to_all / "data"
@@ -300,7 +300,7 @@ def test_what_may_not_be_written_is_refused(
         "sqlite:///file:ledger?mode=memory&uri=true",
     ],
 )
-def test_a_database_of_another_kind_is_no_database(url: str) -> None:
+def test_another_kind_of_database_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="give the URL of a database") as caught:
         open_database(url)
     assert "lovelace" not in str(caught.value)
@@ -345,7 +345,7 @@ def test_a_log_of_all_statements_does_not_show_what_is_written(
     assert "$argon2" not in caplog.text
 
 
-def test_an_inconsistent_view_is_told_without_its_row(keys: Keys) -> None:
+def test_an_inconsistent_view_is_reported_without_its_row(keys: Keys) -> None:
     made = keys.create()
     sql(keys.address, "DELETE FROM auth_lookup")
     with pytest.raises(ProjectionInconsistent) as caught:

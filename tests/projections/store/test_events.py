@@ -54,7 +54,7 @@ def test_rows_are_decoded_into_the_events_that_were_appended(keys: Keys, made: l
     assert recorded[2].event.timestamp == keys.now
 
 
-def test_a_history_is_one_key_s_own_a_limit_at_a_time(keys: Keys, made: list[Made]) -> None:
+def test_a_history_has_only_its_keys_events_in_pages(keys: Keys, made: list[Made]) -> None:
     key_id = made[0].key_id
     with keys.database.read() as connection:
 
@@ -98,7 +98,7 @@ OF_ANY_TYPE = pytest.mark.only_on("sqlite")
         ),
     ],
 )
-def test_what_cannot_be_decoded_is_named_by_its_position(keys: Keys, change: str) -> None:
+def test_an_undecodable_event_is_named_by_its_position(keys: Keys, change: str) -> None:
     sql(keys.address, "CREATE TABLE loose AS SELECT * FROM events")
     sql(keys.address, "DROP TABLE events")
     sql(keys.address, "ALTER TABLE loose RENAME TO events")

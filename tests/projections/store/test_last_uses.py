@@ -63,7 +63,7 @@ def test_a_use_is_shown_to_the_minute_once_it_is_written(keys: Keys, clock: Sett
     assert flush(keys) == 0
 
 
-def test_the_slow_proof_of_a_cold_key_is_a_use_too(data_dir: Path) -> None:
+def test_an_argon2_verification_is_a_use_too(data_dir: Path) -> None:
     with keys_in(data_dir) as keys:
         made = keys.create()
         sql(keys.address, "DELETE FROM key_digests")
@@ -74,7 +74,9 @@ def test_the_slow_proof_of_a_cold_key_is_a_use_too(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("cold", [False, True])
-def test_what_is_refused_is_no_use(keys: Keys, clock: SettableClock, *, cold: bool) -> None:
+def test_a_refused_verification_is_not_a_use(
+    keys: Keys, clock: SettableClock, *, cold: bool
+) -> None:
     good = keys.create("good")
     revoked = keys.create("revoked")
     keys.revoke(revoked.key_id)
@@ -104,7 +106,7 @@ def test_a_use_before_the_revocation_stays_known_after_it(keys: Keys, clock: Set
     assert keys.show(made.key_id).last_used_at == NOON
 
 
-def test_what_is_written_only_moves_forward(keys: Keys) -> None:
+def test_stored_uses_only_move_forward(keys: Keys) -> None:
     key_id = keys.create().key_id
     for at, expected in (
         (NOON, NOON),
@@ -154,7 +156,7 @@ def test_a_rebuild_leaves_uses_alone_and_a_check_does_not_miss_them(keys: Keys) 
 
 
 @pytest.mark.only_on("sqlite")
-def test_a_flush_makes_nobody_forget_a_key(
+def test_a_flush_evicts_no_key_from_the_cache(
     keys: Keys, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [keys.create() for _ in range(3)]
@@ -177,7 +179,7 @@ def test_a_flush_makes_nobody_forget_a_key(
 
 
 @pytest.mark.only_on("sqlite")
-def test_nothing_is_written_where_nothing_is_new(keys: Keys) -> None:
+def test_nothing_is_written_without_new_events(keys: Keys) -> None:
     made = keys.create()
     for _ in range(2):
         keys.verify(made.token)
@@ -208,7 +210,7 @@ def test_a_flush_that_fails_keeps_what_it_had_to_write(keys: Keys, clock: Settab
     }
 
 
-def test_a_use_noted_while_a_flush_fails_outranks_the_one_put_back(keys: Keys) -> None:
+def test_a_use_recorded_during_a_failed_flush_wins(keys: Keys) -> None:
     uses = LastUses()
     uses.touch(7, NOON)
 
@@ -223,7 +225,7 @@ def test_a_use_noted_while_a_flush_fails_outranks_the_one_put_back(keys: Keys) -
     assert stored(keys.address) == {7: to_text(NOON + MINUTE)}
 
 
-def test_portions_that_were_written_are_done_and_the_others_are_kept(
+def test_written_batches_are_done_and_the_others_are_kept(
     keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projections.store.last_uses, "_AT_ONCE", 2)
@@ -312,7 +314,7 @@ def test_a_kill_loses_what_was_not_flushed_and_nothing_else(data_dir: Path) -> N
         assert differing_rows(keys) == {}
 
 
-def test_the_past_knows_of_no_use(keys: Keys, clock: SettableClock) -> None:
+def test_last_uses_are_unknown_in_the_past(keys: Keys, clock: SettableClock) -> None:
     made = keys.create()
     keys.verify(made.token)
     flush(keys)
@@ -324,7 +326,7 @@ def test_the_past_knows_of_no_use(keys: Keys, clock: SettableClock) -> None:
 
 
 @pytest.mark.only_on("sqlite")
-def test_a_database_from_before_uses_were_known_is_upgraded_and_notes_them(
+def test_a_database_without_last_uses_is_migrated_and_records_them(
     data_dir: Path,
 ) -> None:
     data_dir.mkdir()

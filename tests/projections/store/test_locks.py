@@ -28,7 +28,9 @@ def test_one_holds_it_and_the_next_is_told_at_once(database: Database) -> None:
         assert fourth
 
 
-def test_different_tasks_and_databases_do_not_meet(database: Database, tmp_path: Path) -> None:
+def test_different_tasks_and_databases_have_different_locks(
+    database: Database, tmp_path: Path
+) -> None:
     other = open_database(f"sqlite:///{tmp_path}/other.sqlite3")
     with (
         task_lock(database, "task") as first,

@@ -38,7 +38,7 @@ def test_a_checkpoint_whose_size_is_no_number_stops_changes(keys: Keys) -> None:
             again.create("refused")
 
 
-def test_a_key_that_nobody_of_no_kind_revoked_can_be_shown(keys: Keys) -> None:
+def test_a_revoked_key_without_an_actor_can_be_shown(keys: Keys) -> None:
     made = keys.create()
     sql(keys.address, "UPDATE key_list SET revoked_by_type = '', revoked_by_id = ''")
     shown = keys.show(made.key_id).revoked_by

@@ -203,7 +203,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> OldLedger:
     return OldLedger(request.param, tmp_path / "data")
 
 
-def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedger) -> None:
+def test_the_old_databases_contain_every_kind_of_event(old: OldLedger) -> None:
     assert "revision-0001" in REVISIONS
     topics = {topic for (topic,) in sql(file_address(old.path), "SELECT topic FROM events")}
     assert topics == {
@@ -222,7 +222,7 @@ def test_there_are_old_databases_and_they_have_met_with_everything(old: OldLedge
     }
 
 
-def test_an_old_database_opens_and_says_what_it_always_said(old: OldLedger) -> None:
+def test_an_old_database_opens_and_gives_the_same_answers(old: OldLedger) -> None:
     events = rows_of(file_address(old.path), "events")
     with old.opened() as keys:
         old.check_answers(keys)
@@ -293,7 +293,7 @@ def test_an_old_database_without_a_checkpoint_is_sealed_by_the_command_alone(
         assert newest == ("AuditLog.Resealed",)
 
 
-def test_an_old_database_lives_on(old: OldLedger) -> None:
+def test_an_old_database_can_be_used(old: OldLedger) -> None:
     with old.opened() as keys:
         valid = [each for each in old.expected["keys"] if each["code"] == Code.VALID]
         for each in valid:
@@ -339,7 +339,7 @@ OLDER_VIEWS = {
 
 
 @pytest.mark.parametrize("changes", OLDER_VIEWS.values(), ids=OLDER_VIEWS.keys())
-def test_views_of_another_version_are_made_anew_from_the_events(
+def test_views_of_another_version_are_rebuilt(
     old: OldLedger, tmp_path: Path, changes: list[str]
 ) -> None:
     with OldLedger(f"revision-{old.expected['revision']}", tmp_path / "as it is").opened() as keys:

@@ -146,7 +146,7 @@ class TestConnections:
         with pytest.raises(LedgerUnavailable, match="encoding is SQL_ASCII"):
             open_database(url.set(database=name))
 
-    def test_one_that_was_cut_is_replaced_without_anybody_noticing(self, keys: Keys) -> None:
+    def test_a_cut_connection_is_replaced_without_an_error(self, keys: Keys) -> None:
         made = keys.create("payments")
         assert keys.verify(made.token).value == "VALID"
         cut_all(keys.opened)
@@ -154,7 +154,7 @@ class TestConnections:
         keys.revoke(made.key_id)
         assert keys.verify(made.token).value == "REVOKED"
 
-    def test_a_server_that_hangs_is_given_up_and_asked_again_over_another(
+    def test_a_hanging_server_is_given_up_and_asked_on_another_connection(
         self, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         keys.create("payments")
@@ -189,7 +189,7 @@ class TestConnections:
         check.close()
         database.close()
 
-    def test_what_takes_long_and_may_is_waited_for(
+    def test_a_long_transaction_without_a_timeout_is_waited_for(
         self, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("projections.store.postgresql._GRACE_SECONDS", 0.1)
@@ -228,7 +228,7 @@ def test_a_revocation_survives_a_crash_though_the_server_was_told_not_to_wait(
 
 
 class TestLocks:
-    def test_a_task_is_one_connections_at_a_time(self, opened: OpenLedger) -> None:
+    def test_one_connection_at_a_time_holds_a_task_lock(self, opened: OpenLedger) -> None:
         other = open_database(opened.database.url)
         with (
             task_lock(opened.database, "signing") as first,
@@ -249,7 +249,7 @@ class TestLocks:
                 assert second
         other.close()
 
-    def test_whoever_lost_the_lock_of_a_rebuild_writes_nothing_more(self, keys: Keys) -> None:
+    def test_a_rebuild_that_lost_its_lock_writes_nothing_more(self, keys: Keys) -> None:
         keys.create("payments")
         slow, quick = (Shadow(keys.database, key_list.VIEW, "rebuild") for _ in range(2))
         slow.begin(resume=True)
@@ -287,7 +287,7 @@ class TestLocks:
 
 class TestExchange:
     @pytest.mark.parametrize("mode", ["ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"])
-    def test_it_waits_for_who_reads_or_vacuums_the_table_alone(
+    def test_it_waits_for_external_readers_and_vacuum(
         self, keys: Keys, mode: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         names = made_five(keys)
@@ -309,7 +309,7 @@ class TestExchange:
             assert done.result().differing == 0
         assert sorted(names_of(keys.opened)) == names
 
-    def test_a_reader_that_began_before_it_finds_every_row(self, keys: Keys) -> None:
+    def test_a_reader_that_began_before_the_swap_finds_every_row(self, keys: Keys) -> None:
         names = made_five(keys)
         with ThreadPoolExecutor(1) as pool, ExitStack() as reading:
             connection = reading.enter_context(keys.database.read())
@@ -324,7 +324,7 @@ class TestExchange:
             assert done.result().differing == 0
         assert sorted(names_of(keys.opened)) == names
 
-    def test_readers_at_any_time_of_it_find_every_row(self, keys: Keys) -> None:
+    def test_readers_during_the_swap_find_every_row(self, keys: Keys) -> None:
         names = made_five(keys)
         ended = threading.Event()
 
@@ -376,9 +376,7 @@ def rows_known_of(connection: psycopg.Connection[tuple[object, ...]], table: str
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: str(view.name))
-def test_the_server_knows_what_is_in_a_table_when_it_is_put_in_place(
-    keys: Keys, view: View
-) -> None:
+def test_a_table_has_statistics_when_it_is_swapped_in(keys: Keys, view: View) -> None:
     made_five(keys)
     with connected(keys.database.url) as connection:
         rebuild(keys.database, view, clock=noon)

@@ -72,7 +72,7 @@ def read_in(node: dict[str, Any]) -> int:
     return read
 
 
-def test_what_is_counted_is_what_is_read(large: Listed) -> None:
+def test_the_rows_read_are_counted(large: Listed) -> None:
     def look_at_each() -> None:
         with large.database.read() as connection:
             list_keys(connection, "team-0", Filters(text="#"), now=large.now, limit=10)

@@ -84,7 +84,7 @@ def test_nobody_else_can_write_to_a_new_folder_or_to_those_above_it(tmp_path: Pa
     assert modes == [0o755, 0o755, 0o700]
 
 
-def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_folder_is_left_unchanged(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     make_private_folder(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
@@ -126,7 +126,7 @@ def test_no_file_is_made_where_a_symbolic_link_points_to(tmp_path: Path, make: M
 
 @each_way
 @needs_root
-def test_a_file_that_was_there_keeps_its_owner(tmp_path: Path, make: Make) -> None:
+def test_an_existing_file_keeps_its_owner(tmp_path: Path, make: Make) -> None:
     (tmp_path / "elsewhere").write_bytes(b"content")
     (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
     make(tmp_path / "file", NOBODYS)
@@ -166,7 +166,7 @@ def _calls(folder: str) -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), _name(node)[1]
 
 
-def test_no_other_place_in_the_program_makes_files() -> None:
+def test_no_other_module_creates_files() -> None:
     calls = {call for folder in ("api", "projections", "domain") for call in _calls(folder)}
     elsewhere = {
         (path, name)

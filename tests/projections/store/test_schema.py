@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite3"
 
 
-def test_head_is_the_newest_migration_and_there_is_one_line_of_them() -> None:
+def test_head_is_the_newest_migration_of_a_linear_history() -> None:
     config = Config()
     migrations = Path(projections.store.schema.__file__).with_name("migrations")
     config.set_main_option("script_location", str(migrations))
@@ -105,7 +105,7 @@ def test_the_library_finds_the_event_table_that_it_expects(keys: Keys) -> None:
     }
 
 
-def test_what_the_library_writes_we_read_and_what_it_reads_we_wrote(keys: Keys) -> None:
+def test_the_serialization_is_compatible_with_the_library(keys: Keys) -> None:
     made = keys.create()
     keys.rename(made.key_id, "another")
     stored = StoredEvent(uuid4(), 1, ApiKey.Created.TOPIC, b'{"some":"state"}')

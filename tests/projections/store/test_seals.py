@@ -84,7 +84,7 @@ def test_a_digest_copied_with_its_seal_opens_nothing(keys: Keys) -> None:
         verified_anew(keys, token_with(root, own))
 
 
-def test_an_exchanged_verifier_opens_nothing(keys: Keys) -> None:
+def test_a_replaced_verifier_grants_nothing(keys: Keys) -> None:
     root, own = keys.create("root", workspace="root", scopes=("*",)), keys.create("own")
     sql(keys.address, "DELETE FROM key_digests")
     sql(
@@ -122,7 +122,7 @@ def test_an_old_row_put_back_with_its_old_seal_opens_nothing(keys: Keys, change:
 
 
 @pytest.mark.parametrize("column", [column.name for column in auth_lookup.table.c])
-def test_a_change_of_any_column_of_a_row_opens_nothing(keys: Keys, column: str) -> None:
+def test_a_changed_column_of_a_sealed_row_grants_nothing(keys: Keys, column: str) -> None:
     made, other = keys.create("one"), keys.create("other")
     keys.rename(made.key_id, "renamed")
     (row, theirs) = as_dicts(keys.address, "auth_lookup")
@@ -178,7 +178,7 @@ def _exchange_positions(keys: Keys) -> None:
         sql(keys.address, "UPDATE events SET id = ? WHERE id = ?", new, old)
 
 
-def test_a_tampered_row_is_changed_by_a_revocation_and_never_sealed(keys: Keys) -> None:
+def test_a_revocation_never_seals_a_tampered_row(keys: Keys) -> None:
     made = keys.create()
     edit_rows(keys.address, "auth_lookup", 1, scopes='["*"]')
     keys.revoke(made.key_id)
@@ -239,7 +239,7 @@ def plant_scopes(keys: Keys, made: Made, scopes: list[str]) -> None:
     sql(keys.address, "UPDATE events SET state = ? WHERE id = ?", planted, position)
 
 
-def test_a_planted_event_is_not_rotated_into_a_new_key(keys: Keys) -> None:
+def test_a_forged_event_is_not_rotated_into_a_new_key(keys: Keys) -> None:
     made = keys.create()
     plant_scopes(keys, made, ["*"])
     for command in (keys.rotate, keys.revoke):
@@ -249,7 +249,7 @@ def test_a_planted_event_is_not_rotated_into_a_new_key(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
-def test_a_planted_event_stops_a_rebuild_and_is_named(keys: Keys, view: object) -> None:
+def test_a_forged_event_stops_a_rebuild_and_is_named(keys: Keys, view: object) -> None:
     made = keys.create()
     plant_scopes(keys, made, ["*"])
     with pytest.raises(EventNotSealed) as caught:
@@ -258,7 +258,7 @@ def test_a_planted_event_stops_a_rebuild_and_is_named(keys: Keys, view: object) 
     assert "event it has no right seal: the ledger did not write it like this" in findings(keys)
 
 
-def test_no_entry_of_a_planted_event_is_signed(keys: Keys) -> None:
+def test_no_entry_of_a_forged_event_is_signed(keys: Keys) -> None:
     made = keys.create()
     keys.opened.signer.sign()
     plant_scopes(keys, made, ["*"])
@@ -278,7 +278,7 @@ def test_no_entry_that_its_event_does_not_say_is_signed(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("table", [events, key_digests, console_sessions], ids=lambda t: t.name)
-def test_what_is_sealed_has_a_seal_column(table: object) -> None:
+def test_every_sealed_table_has_a_seal_column(table: object) -> None:
     assert "seal" in metadata.tables[table.name].c  # type: ignore[attr-defined]
 
 
@@ -300,7 +300,7 @@ def test_seals_of_different_kinds_and_secrets_differ() -> None:
     assert bytes(32).hex() not in repr(vars(seals))
 
 
-def test_what_is_made_without_the_secret_has_no_seal() -> None:
+def test_rows_written_without_the_secret_have_no_seal() -> None:
     none = NoSeals(Pepper(bytes(32)))
     made: list[Callable[..., object]] = [none.event, none.auth_row]
     assert [made[0](b"", 1, "", b""), made[1]([1])] == [None, None]

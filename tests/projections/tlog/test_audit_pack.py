@@ -123,7 +123,7 @@ class TestForm:
 
 
 class TestWriting:
-    def test_a_pack_that_would_not_be_sound_is_not_written(self) -> None:
+    def test_an_invalid_pack_is_not_written(self) -> None:
         for checkpoints in (
             [],
             checkpoint_notes(ENTRIES, [3]),
@@ -229,7 +229,7 @@ class TestTampering:
 
             assert told(checked(changed))
 
-    def test_an_archive_of_the_same_files_is_no_pack(self, small: Path, tmp_path: Path) -> None:
+    def test_an_archive_of_the_same_files_is_not_a_pack(self, small: Path, tmp_path: Path) -> None:
         again = tmp_path / "again.zip"
         with ZipFile(small) as archive, ZipFile(again, "w") as other:
             for info in archive.infolist():
@@ -240,7 +240,7 @@ class TestTampering:
     @pytest.mark.parametrize("compression", [ZIP_STORED, ZIP_DEFLATED])
     @pytest.mark.parametrize("into", ["a file", "a stream"])
     @pytest.mark.parametrize("comment", [b"", b"packed again"])
-    def test_a_pack_that_was_packed_again_is_not_called_cut_off(
+    def test_a_repacked_archive_is_not_called_truncated(
         self, small: Path, tmp_path: Path, compression: int, into: str, comment: bytes
     ) -> None:
         again = tmp_path / "again.zip"
@@ -259,7 +259,7 @@ class TestTampering:
         assert "it is truncated" not in wrong
 
     @pytest.mark.parametrize("name", ["HOW-TO-CHECK", "offline_verifier", "reports/keys"])
-    def test_an_exchanged_document_is_named(self, small: Path, tmp_path: Path, name: str) -> None:
+    def test_a_replaced_document_is_named(self, small: Path, tmp_path: Path, name: str) -> None:
         copy = tmp_path / "copy.zip"
         copy.write_bytes(small.read_bytes())
 

@@ -193,7 +193,9 @@ def an_index(data: st.DataObject, below: int) -> int:
 
 @PATIENT
 @given(entries.filter(bool), st.data())
-def test_every_inclusion_is_proved_as_defined(entries: list[bytes], data: st.DataObject) -> None:
+def test_every_inclusion_proof_equals_the_definition(
+    entries: list[bytes], data: st.DataObject
+) -> None:
     size = 1 + an_index(data, len(entries))
     leaf_index = an_index(data, size)
 
@@ -209,7 +211,9 @@ def test_every_inclusion_is_proved_as_defined(entries: list[bytes], data: st.Dat
 
 @PATIENT
 @given(entries.filter(bool), st.data())
-def test_every_growth_is_proved_as_defined(entries: list[bytes], data: st.DataObject) -> None:
+def test_every_consistency_proof_equals_the_definition(
+    entries: list[bytes], data: st.DataObject
+) -> None:
     new_size = 1 + an_index(data, len(entries))
     old_size = 1 + an_index(data, new_size)
 
@@ -282,7 +286,7 @@ def test_no_altered_consistency_proof_is_accepted(
 
 @PATIENT
 @given(st.data())
-def test_a_leaf_is_at_one_index_only(data: st.DataObject) -> None:
+def test_a_proof_holds_for_one_leaf_index_only(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 70))
     different = [b"%d" % number for number in range(size)]
     leaf_index, other = an_index(data, size), an_index(data, size)
@@ -293,7 +297,7 @@ def test_a_leaf_is_at_one_index_only(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("claimed", [4, 16])
-def test_a_proof_of_another_length_than_the_size_asks_for_is_refused(claimed: int) -> None:
+def test_a_proof_of_the_wrong_length_is_refused(claimed: int) -> None:
     """The hashes would come out right: it is the claimed size that is wrong."""
     read = StoredTree(LEAVES).read
     leaf, top = leaf_hash(LEAVES[0]), ROOTS[8]
@@ -313,7 +317,7 @@ def test_the_right_edge_of_a_tree_is_not_taken_for_a_smaller_tree() -> None:
     assert not verify_consistency(3, 4, growth, ROOTS[7], ROOTS[8])
 
 
-def test_what_is_no_hash_is_in_no_tree() -> None:
+def test_a_value_of_another_length_is_in_no_tree() -> None:
     assert not verify_inclusion(b"x", 0, 1, [], b"x")
     assert not verify_consistency(1, 1, [], b"x", b"x")
 
@@ -338,19 +342,19 @@ def test_there_is_no_proof_of_what_is_not_in_the_tree(leaf_index: int, size: int
 
 
 @pytest.mark.parametrize(("old_size", "new_size"), [(8, 7), (-1, 7)])
-def test_there_is_no_proof_of_shrinking(old_size: int, new_size: int) -> None:
+def test_a_shrunken_tree_has_no_consistency_proof(old_size: int, new_size: int) -> None:
     with pytest.raises(ValueError, match="cannot grow"):
         consistency_proof(old_size, new_size, StoredTree(LEAVES).read)
 
 
-def test_a_leaf_asks_for_one_node_on_average() -> None:
+def test_a_leaf_reads_one_node_on_average() -> None:
     tree = StoredTree([b""] * 1024)
 
     assert sum(len(nodes) for nodes in tree.asked) == 1023
     assert len(tree.asked) == 512, "every second leaf asks for nothing"
 
 
-def test_a_large_tree_is_asked_once_for_each_proof() -> None:
+def test_a_proof_takes_one_read_of_the_tree() -> None:
     size = 5000
     tree = StoredTree([b"%d" % number for number in range(size)])
     at = random.Random(1).randrange(size)

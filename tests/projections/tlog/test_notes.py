@@ -122,7 +122,7 @@ lines = st.text(
 
 @PATIENT
 @given(st.lists(lines, min_size=1, max_size=5))
-def test_what_is_signed_is_what_everybody_reads(parts: list[str]) -> None:
+def test_only_committed_entries_are_signed(parts: list[str]) -> None:
     text = "\n".join(parts) + "\n"
 
     note = sign_note(text, KEY)
@@ -194,7 +194,7 @@ def test_a_key_of_another_length_is_refused(length: int) -> None:
 
 
 class TestOpening:
-    def test_signatures_of_others_are_passed_over(self) -> None:
+    def test_signatures_by_other_keys_are_ignored(self) -> None:
         note = signed("text\n", OTHER, KEY)
 
         assert open_note(note, [KEY.verifier_key]) == ("text\n", frozenset({KEY.verifier_key}))
@@ -247,7 +247,7 @@ class TestOpening:
             lambda _: "\ud800\n\n",
         ],
     )
-    def test_what_has_not_the_form_of_a_note_is_refused(self, spoil: object) -> None:
+    def test_a_malformed_note_is_refused(self, spoil: object) -> None:
         assert callable(spoil)
         with pytest.raises(ValueError, match=r"note|signature|base64|name of a key"):
             open_note(spoil(sign_note("text\n", KEY)), [KEY.verifier_key])
@@ -297,7 +297,7 @@ class TestCheckpoint:
         with pytest.raises(ValueError, match="does not sign for"):
             sign_checkpoint(Checkpoint("elsewhere.example", 3, ROOT), KEY)
 
-    def test_a_witness_alone_does_not_vouch_for_it(self) -> None:
+    def test_a_witness_signature_alone_is_not_enough(self) -> None:
         text = str(Checkpoint(ORIGIN, 3, ROOT))
         keys = [KEY.verifier_key, OTHER.verifier_key]
 
@@ -325,7 +325,7 @@ class TestCheckpoint:
             f"{ORIGIN}\n3\n{base64.b64encode(ROOT).decode()}\n\nmore\n",
         ],
     )
-    def test_what_has_not_its_form_is_refused(self, text: str) -> None:
+    def test_a_malformed_checkpoint_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"of a checkpoint|a checkpoint has"):
             Checkpoint.from_text(text)
 
@@ -340,6 +340,8 @@ class TestCheckpoint:
             Checkpoint(ORIGIN, 3, ROOT, ("",)),
         ],
     )
-    def test_what_could_not_be_read_again_is_not_written(self, checkpoint: Checkpoint) -> None:
+    def test_a_note_that_could_not_be_read_back_is_not_written(
+        self, checkpoint: Checkpoint
+    ) -> None:
         with pytest.raises(ValueError, match="checkpoint"):
             str(checkpoint)

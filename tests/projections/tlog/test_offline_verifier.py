@@ -73,7 +73,7 @@ class TestForgery:
         assert "entries.jsonl" in [each.where for each in report.findings]
 
     @pytest.mark.parametrize("at", range(len(ENTRIES)))
-    def test_an_exchanged_entry_is_narrowed_down(self, tmp_path: Path, at: int) -> None:
+    def test_a_replaced_entry_is_narrowed_down(self, tmp_path: Path, at: int) -> None:
         other = ENTRIES[at].replace(b'"source_ip":"10.', b'"source_ip":"11.')
         assert other != ENTRIES[at]
         pack = a_pack(tmp_path, ENTRIES, sizes=[10, 20, 30])
@@ -87,7 +87,7 @@ class TestForgery:
         assert "keep it as evidence" in differs.remedy
 
     @pytest.mark.parametrize("at", range(len(ENTRIES)))
-    def test_an_entry_left_out_or_told_twice_is_found_near_its_place(
+    def test_a_removed_or_repeated_entry_is_found_near_its_place(
         self, tmp_path: Path, at: int
     ) -> None:
         for entries in (
@@ -142,7 +142,7 @@ class TestForgery:
 
         assert any(expected in wrong for _, wrong in told(checked(pack)))
 
-    def test_a_pack_of_another_ledger_is_no_ones_under_this_key(self, tmp_path: Path) -> None:
+    def test_a_pack_of_another_ledger_is_invalid_under_this_key(self, tmp_path: Path) -> None:
         pack = a_pack(tmp_path, ENTRIES, key=ANOTHER_KEY)
 
         report = checked(pack)
@@ -176,7 +176,7 @@ class TestForgery:
             (LAST_TEXT + "\nmore\n", "not a signature line"),
         ],
     )
-    def test_what_is_signed_and_yet_no_checkpoint_is_found(
+    def test_a_signed_text_that_is_not_a_checkpoint_is_found(
         self, tmp_path: Path, text: str, expected: str
     ) -> None:
         signature = Ed25519PrivateKey.from_private_bytes(KEY.seed).sign(text.encode())
@@ -189,7 +189,7 @@ class TestForgery:
         assert where == "checkpoint 1 in the pack"
         assert expected in wrong
 
-    def test_a_signature_that_is_spelled_otherwise_is_found(self, tmp_path: Path) -> None:
+    def test_a_signature_in_another_base64_encoding_is_found(self, tmp_path: Path) -> None:
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
         pack = a_pack(tmp_path, ENTRIES)
         manifest = contents_of(pack)["manifest.txt"].decode()
@@ -304,7 +304,7 @@ class TestRewriting:
         assert missing.leaf_index == size
         assert missing.where.startswith("your checkpoint at ")
 
-    def test_a_fork_that_went_on_differently_is_found(self, tmp_path: Path) -> None:
+    def test_a_log_that_differs_after_the_fork_is_found(self, tmp_path: Path) -> None:
         fork = [*ENTRIES[:20], *made_entries(80)[len(ENTRIES) + 5 :]]
 
         report = checked(a_pack(tmp_path, fork), previous=self.KEPT)
@@ -315,7 +315,9 @@ class TestRewriting:
     @pytest.mark.parametrize(
         "previous", ["", "x", KEPT + "\n\n", KEPT.replace("7", "8"), KEPT[:-20] + "\n"]
     )
-    def test_a_kept_checkpoint_that_is_none_is_refused(self, tmp_path: Path, previous: str) -> None:
+    def test_a_malformed_previous_checkpoint_is_refused(
+        self, tmp_path: Path, previous: str
+    ) -> None:
         if previous == self.KEPT + "\n\n":
             assert told(checked(a_pack(tmp_path, ENTRIES), previous=previous)) == []
         else:
@@ -408,9 +410,7 @@ class TestForm:
             {"verifier": "$argon2id$"},
         ],
     )
-    def test_a_creation_of_another_form_is_named(
-        self, tmp_path: Path, changed: dict[str, Any]
-    ) -> None:
+    def test_a_malformed_creation_is_named(self, tmp_path: Path, changed: dict[str, Any]) -> None:
         ((leaf_index, wrong),) = found([a_creation(**changed)], tmp_path)
 
         assert leaf_index == 0
@@ -471,7 +471,9 @@ class TestRules:
             [created(), moved(2, DAY_4), expired(3, at=DAY_4)],
         ],
     )
-    def test_what_the_ledger_allows_is_sound(self, tmp_path: Path, entries: list[bytes]) -> None:
+    def test_histories_that_the_ledger_allows_have_no_findings(
+        self, tmp_path: Path, entries: list[bytes]
+    ) -> None:
         assert found(entries, tmp_path) == []
 
     @pytest.mark.parametrize(
@@ -503,7 +505,7 @@ class TestRules:
             ([created(), created(version=2)], "is created a second time"),
         ],
     )
-    def test_what_the_ledger_refuses_is_found_at_its_entry(
+    def test_a_forbidden_event_is_found_at_its_entry(
         self, tmp_path: Path, entries: list[bytes], expected: str
     ) -> None:
         findings = found(entries, tmp_path)
@@ -532,7 +534,7 @@ class TestRules:
 
     @PATIENT
     @given(st.integers(0, 2**32))
-    def test_whatever_the_ledger_did_is_sound(self, seed: int) -> None:
+    def test_histories_made_by_the_ledger_have_no_findings(self, seed: int) -> None:
         """No false alarms: random commands at random times, on clocks that go back too."""
         entries = lived(Random(seed))
         with TemporaryDirectory() as place:
@@ -542,7 +544,7 @@ class TestRules:
 class TestFork:
     """The log goes on under another name, and its owner says so in it."""
 
-    def test_it_is_sound_wherever_it_stands(self, tmp_path: Path) -> None:
+    def test_it_is_valid_at_every_index(self, tmp_path: Path) -> None:
         for at in range(3):
             entries = [created(), renamed(2)]
             entries.insert(at, a_fork())
@@ -593,7 +595,7 @@ class TestFork:
 
         assert (leaf_index, wrong) == (2, f"the log was already forked to {KEY.name}")
 
-    def test_a_log_that_was_forked_is_no_pack_of_its_name_before(self, tmp_path: Path) -> None:
+    def test_a_pack_of_a_forked_log_is_not_valid_under_the_old_name(self, tmp_path: Path) -> None:
         ((leaf_index, wrong),) = found([created(), a_fork("ledger.example/new")], tmp_path)
 
         assert leaf_index == 1
@@ -610,9 +612,7 @@ class TestFork:
         wrong = "it is not signed with the public key that you gave"
         assert ("checkpoint 1 in the pack", wrong) in told(checked(pack))
 
-    def test_whoever_checks_is_told_of_it(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_check_reports_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         pack = a_pack(tmp_path, [created(), a_fork()])
 
         assert status_of([str(pack), "--public-key", PUBLIC_KEY]) == 0
@@ -759,7 +759,7 @@ class TestCommand:
             ["pack.zip", "--public-key", PUBLIC_KEY, "--previous", "key.txt"],
         ],
     )
-    def test_a_wrong_call(
+    def test_a_usage_error(
         self,
         alone: Path,
         arguments: list[str],

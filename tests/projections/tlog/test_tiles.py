@@ -148,7 +148,7 @@ def test_a_tree_of_one_full_tile_has_one_hash_above(log: Log) -> None:
         ("/tile/entries/x100/000.p/7", EntryBundle(100_000, 7)),
     ],
 )
-def test_a_path_says_which_tile(path: str, tile: HashTile | EntryBundle) -> None:
+def test_a_path_names_its_tile(path: str, tile: HashTile | EntryBundle) -> None:
     assert parse_tile_path(path) == tile
     assert str(tile) == path
 
@@ -202,7 +202,7 @@ def test_any_other_path_is_refused(path: str) -> None:
         parse_tile_path(path)
 
 
-def test_a_bundle_holds_no_entry_longer_than_its_length_can_say() -> None:
+def test_an_entry_longer_than_65535_bytes_does_not_fit_into_a_bundle() -> None:
     bundle = EntryBundle(0, 1)
 
     assert bundle.content(lambda _start, _end: [b"n" * 65_535]) == b"\xff\xff" + b"n" * 65_535

@@ -30,7 +30,7 @@ def found(keys: Keys, token: str) -> AuthRow:
     return row[0]
 
 
-def test_all_that_a_verdict_needs_is_behind_the_lookup_id(keys: Keys) -> None:
+def test_the_auth_row_has_everything_that_a_verdict_needs(keys: Keys) -> None:
     made = keys.create("payments", scopes=("mcp:read", "a:*"), lives=DAY, prefix="blnk")
     ((verifier,),) = sql(keys.address, "SELECT verifier FROM auth_lookup")
     expected = AuthRow(

@@ -70,9 +70,7 @@ def lines_of_events(keys: Keys) -> list[bytes]:
     return [entry_of(event) for _, event in recorded]
 
 
-def test_an_entry_says_of_its_event_what_it_is_looked_for_by(
-    keys: Keys, clock: SettableClock
-) -> None:
+def test_an_entry_row_has_the_columns_that_are_searched(keys: Keys, clock: SettableClock) -> None:
     first = keys.create("first", workspace="acme", lives=9 * HOUR)
     clock.advance(minutes=1)
     second = keys.create("second", by=BOT)
@@ -154,7 +152,7 @@ def stored_in(keys: Keys) -> list[StoredEvent]:
     batch=7,
     parts=[9],
 )
-def test_whatever_happens_the_entries_are_those_of_the_events_however_they_were_appended(
+def test_entries_always_match_the_events_however_appended(
     empty_ledger: Path, commands: list[Step], batch: int, parts: list[int]
 ) -> None:
     with TemporaryDirectory() as folder:
@@ -255,7 +253,7 @@ OF_ANY_TYPE = pytest.mark.only_on("sqlite")
     ],
 )
 @pytest.mark.usefixtures("made")
-def test_whatever_is_changed_in_the_table_a_check_finds_and_a_rebuild_puts_right(
+def test_a_check_finds_and_a_rebuild_repairs_any_change_of_the_table(
     keys: Keys, tampering: str, number: int
 ) -> None:
     right = rows_of(keys.address, "entries")
@@ -283,9 +281,7 @@ def test_each_column_that_was_changed_is_told_with_both_values(
     )
 
 
-def test_entries_that_changed_places_are_told_by_their_positions(
-    keys: Keys, made: list[Made]
-) -> None:
+def test_swapped_entries_are_found_by_their_positions(keys: Keys, made: list[Made]) -> None:
     for before, after in ((2, 99), (3, 2), (99, 3)):
         edit_rows(keys.address, "entries", before, position=after)
     assert [
@@ -346,7 +342,7 @@ UNFIT_DAMAGES = {
     ],
 )
 @pytest.mark.parametrize("events", [1, 2])
-def test_a_tree_whose_next_leaf_has_no_sibling_refuses_it_until_it_was_made_anew(
+def test_a_tree_with_a_missing_node_refuses_appends_until_it_is_rebuilt(
     keys: Keys, damage: str, events: int
 ) -> None:
     # The fourth leaf completes the node over all four, for which it needs that over the first two.
@@ -374,7 +370,7 @@ def test_a_tree_whose_next_leaf_has_no_sibling_refuses_it_until_it_was_made_anew
     assert differing_rows(keys) == {}
 
 
-def test_a_key_whose_first_entry_is_gone_is_changed_no_more_and_others_are(
+def test_a_key_without_its_first_entry_cannot_be_changed_and_others_can(
     keys: Keys, made: list[Made]
 ) -> None:
     # Neither a later one of the key nor a planted one is taken for it.

@@ -45,7 +45,7 @@ def names(keys: Keys, **filters: Any) -> list[str]:  # noqa: ANN401 - of whateve
     return [key.name for key in page(keys, Filters(**filters))]
 
 
-def test_a_new_key_is_shown_with_all_that_is_known_of_it(keys: Keys) -> None:
+def test_a_new_key_is_shown_with_all_its_fields(keys: Keys) -> None:
     made = keys.create("payments", scopes=("mcp:read", "logs:*"), lives=DAY, prefix="blnk")
     assert keys.show(made.key_id) == ListedKey(
         position=1,
@@ -227,7 +227,7 @@ NAMES = [
         ("", list(reversed(NAMES))),
     ],
 )
-def test_a_text_is_found_in_names_as_it_stands(keys: Keys, text: str, found: list[str]) -> None:
+def test_a_search_text_matches_names_literally(keys: Keys, text: str, found: list[str]) -> None:
     for name in NAMES:
         keys.create(name, prefix="zzz")
     assert names(keys, text=text) == found
@@ -262,7 +262,7 @@ def test_a_text_is_found_where_the_prefix_or_the_key_id_begins(keys: Keys) -> No
         ("read", ["*", "*:*"]),
     ],
 )
-def test_a_scope_finds_whoever_may_do_all_that_it_names(
+def test_a_scope_filter_finds_keys_that_include_the_scope(
     keys: Keys, scope: str, found: list[str]
 ) -> None:
     for held in ("*", "*:*", "mcp:*", "*:read", "mcp:read", "m_p:read"):
@@ -355,7 +355,7 @@ def test_filters_narrow_together_and_page_by_page(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_paging_meets_every_key_exactly_once_while_keys_come_and_go(
+def test_paging_lists_every_key_exactly_once_while_keys_change(
     keys: Keys, clock: SettableClock, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -449,7 +449,7 @@ def test_a_page_is_read_from_an_index_in_its_order(
 
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("before", [None, 100])
-def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
+def test_a_page_of_expired_keys_does_not_scan_all_active_keys(
     keys: Keys, clock: SettableClock, before: int | None
 ) -> None:
     keys.create(lives=HOUR)
@@ -467,7 +467,7 @@ def test_a_page_of_expired_keys_does_not_look_at_all_active_ones(
     assert due[1:] in ([LAST_USE], [LAST_USE, "USE TEMP B-TREE FOR ORDER BY"])
 
 
-def test_keys_whose_end_has_come_are_all_listed_however_many_there_are(
+def test_all_expired_keys_are_listed_however_many(
     keys: Keys, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projections.queries.overdue_keys._AT_ONCE", 2)

@@ -174,7 +174,7 @@ CHANGES = ("rename", "rotate", "wait", "end", "turn back", "narrow", "expire", "
     size=1,
     limit=3,
 )
-def test_as_of_any_time_the_keys_are_what_a_replay_to_that_time_makes_of_them(
+def test_as_of_equals_a_replay_up_to_that_time(
     empty_ledger: Path, commands: list[Step], size: int, limit: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

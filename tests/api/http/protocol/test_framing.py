@@ -134,14 +134,14 @@ def test_a_body_is_never_the_next_request(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_after_a_refusal_nothing_is_read(name: str) -> None:
+def test_nothing_is_read_after_a_refusal(name: str) -> None:
     status, sent = REFUSED[name]
     for parts in divided(NEXT + sent + NEXT):
         assert read(parts) == [(b"/next", b""), status], parts
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_what_is_too_long_is_refused_however_it_arrives(name: str) -> None:
+def test_an_oversized_message_is_refused_however_it_arrives(name: str) -> None:
     status, sent = LONG[name]
     for size in (len(sent), 1, 7, 1000, 4095, 4096, 4097):
         parts = [sent[at : at + size] for at in range(0, len(sent), size)]

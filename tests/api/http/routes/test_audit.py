@@ -98,7 +98,7 @@ class TestCheckpoint:
         assert key_id == sha256(name.encode() + b"\n\x01" + public_key).digest()[:4]
         Ed25519PublicKey.from_public_bytes(public_key).verify(signed, text.encode() + b"\n")
 
-    def test_every_workspaces_auditor_is_told_the_same(self, grown: Api) -> None:
+    def test_auditors_of_all_workspaces_get_the_same_answer(self, grown: Api) -> None:
         auditor = grown.make("audit:read", workspace="acme")
         sign_a_checkpoint(grown)
         assert grown.get("/v1/checkpoint", by=auditor).text == grown.get("/v1/checkpoint").text
@@ -117,7 +117,7 @@ class TestInclusion:
                 assert b64decode(proof["root"]) == root
                 assert decoded(proof["hashes"]) == rfc_9162.path(leaf_index, entries[:size])
 
-    def test_an_entry_has_three_names(self, grown: Api) -> None:
+    def test_an_entry_can_be_named_in_three_ways(self, grown: Api) -> None:
         for event in grown.get("/v1/events?workspace=*&limit=20&after=30").json()["data"]:
             by_leaf = ask(grown, self.PATH, leaf_index=event["leaf_index"])
             names: tuple[Json, ...] = (
@@ -149,12 +149,10 @@ class TestInclusion:
         invalid(grown.get(f"{self.PATH}?leaf_index=0&size={size}"), "size")
 
     @pytest.mark.parametrize("query", ["position=99999", f"key_id={UNKNOWN_KEY_ID}&version=1"])
-    def test_an_event_that_there_is_not(self, grown: Api, query: str) -> None:
+    def test_an_unknown_event(self, grown: Api, query: str) -> None:
         refused(grown.get(f"{self.PATH}?{query}"), 404, "ENTRY_NOT_FOUND")
 
-    def test_another_workspaces_entry_is_absent_but_for_the_hash_at_its_index(
-        self, grown: Api
-    ) -> None:
+    def test_another_workspaces_entry_is_hidden_except_its_hash(self, grown: Api) -> None:
         auditor = grown.make("audit:read", workspace="acme")
         event = grown.get("/v1/events?workspace=default&limit=1").json()["data"][0]
         for query in (
@@ -212,7 +210,7 @@ class TestTiles:
         assert sha256(b"\x01" + tile(grown, "1/000.p/1") + right).digest() == rfc_9162.mth(entries)
 
     @pytest.mark.parametrize("path", ["0/000", "0/001.p/45", "entries/000", "1/000.p/1"])
-    def test_they_are_kept_for_ever_by_who_may_have_them(self, grown: Api, path: str) -> None:
+    def test_static_files_are_cacheable_for_ever(self, grown: Api, path: str) -> None:
         answer = grown.get(f"/v1/log/tile/{path}")
         assert answer.headers["Content-Type"] == "application/octet-stream"
         assert answer.headers["Cache-Control"] == "private, max-age=31536000, immutable"
@@ -225,11 +223,11 @@ class TestTiles:
             "..%2Fcheckpoint",
         ],
     )  # fmt: skip
-    def test_what_is_no_tile_of_the_tree(self, grown: Api, path: str) -> None:
+    def test_a_tile_that_the_tree_does_not_have(self, grown: Api, path: str) -> None:
         answer = grown.get(f"/v1/log/tile/{path}")
         refused(answer, 404, "TILE_NOT_FOUND")
         assert answer.headers["Cache-Control"] == "no-store"
 
     @pytest.mark.parametrize("path", ["/v1/log/checkpoint", "/v1/log/tile/entries/000"])
-    def test_they_are_roots_since_they_hold_all_workspaces(self, grown: Api, path: str) -> None:
+    def test_they_contain_all_workspaces_and_need_root(self, grown: Api, path: str) -> None:
         refused(grown.get(path, by=grown.admin()), 403, "WORKSPACE_FORBIDDEN")

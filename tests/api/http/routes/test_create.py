@@ -96,11 +96,11 @@ class TestRefused:
         assert api.position() == before
 
     @pytest.mark.parametrize("missing", ["name", "scopes"])
-    def test_what_must_be_there_is_missed(self, api: Api, missing: str) -> None:
+    def test_a_missing_required_field_is_named(self, api: Api, missing: str) -> None:
         asked = {name: value for name, value in ASKED.items() if name != missing}
         invalid(api.post("/v1/keys", json=asked), missing)
 
-    def test_all_that_is_wrong_is_told_at_once(self, api: Api) -> None:
+    def test_all_errors_are_reported_at_once(self, api: Api) -> None:
         answer = api.post("/v1/keys", json={"name": 7, "scopes": [], "colour": "red"})
         invalid(answer, "name", "scopes", "colour")
 
@@ -203,7 +203,7 @@ class TestWorks:
     def test_two_keys_may_have_the_same_name(self, api: Api) -> None:
         assert api.make().key_id != api.make().key_id
 
-    def test_history_says_who_made_it_from_where_and_with_which_request(self, api: Api) -> None:
+    def test_the_history_has_actor_address_and_request_id(self, api: Api) -> None:
         answer = api.post("/v1/keys", headers={"X-Request-Id": "req-7"}, json=ASKED)
         [event] = api.get(f"/v1/keys/{answer.json()['key_id']}/events").json()["data"]
         assert event["type"] == "ApiKey.Created"

@@ -78,12 +78,12 @@ class TestRefused:
         assert told.get("/v1/events", params=query | {"cursor": cursor}).status_code == 200
 
     @pytest.mark.parametrize("accept", [NDJSON, "text/csv", "text/event-stream"])
-    def test_a_page_of_what_has_none(self, told: Api, accept: str) -> None:
+    def test_a_page_of_a_list_without_pages(self, told: Api, accept: str) -> None:
         answer = told.get("/v1/events?limit=5", headers={"Accept": accept})
         invalid(answer, "cursor")
 
     @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "*/*;q=0"])
-    def test_a_form_that_there_is_not(self, told: Api, accept: str) -> None:
+    def test_a_missing_form(self, told: Api, accept: str) -> None:
         problem = refused(told.get("/v1/events", headers={"Accept": accept}), 406, "NOT_ACCEPTABLE")
         assert NDJSON in problem["detail"]
 
@@ -122,7 +122,7 @@ class TestPages:
         whole = pages(told, **EVERYWHERE)
         assert pages(told, **EVERYWHERE, limit=limit) == whole
 
-    def test_after_goes_on_where_a_reader_had_come_to(self, told: Api) -> None:
+    def test_after_continues_where_a_reader_stopped(self, told: Api) -> None:
         whole = pages(told, **EVERYWHERE)
         for number, event in enumerate(whole):
             rest = pages(told, **EVERYWHERE, after=event["position"])
@@ -143,7 +143,7 @@ class TestPages:
 
 
 class TestNdjson:
-    def test_each_line_has_the_entry_of_the_tree_byte_for_byte(self, told: Api) -> None:
+    def test_each_line_contains_the_entry_byte_for_byte(self, told: Api) -> None:
         answer = streamed(told, NDJSON, **EVERYWHERE)
         assert answer.headers["Content-Type"] == NDJSON
         assert answer.headers["Vary"] == "Accept"
@@ -168,7 +168,7 @@ class TestNdjson:
         ]
         assert lines
 
-    def test_nothing_fits(self, told: Api) -> None:
+    def test_nothing_matches(self, told: Api) -> None:
         assert streamed(told, NDJSON, workspace="nobody-is-here").content == b""
 
 
@@ -194,7 +194,7 @@ class TestCsv:
             assert record["source_ip"] == (event["source_ip"] or "")
         assert {record["workspace"] for record in records} >= {"root", "acme", "other"}
 
-    def test_nothing_fits(self, told: Api) -> None:
+    def test_nothing_matches(self, told: Api) -> None:
         answer = streamed(told, "text/csv", workspace="nobody-is-here")
         assert answer.content == COLUMNS.encode() + b"\r\n"
 

@@ -348,7 +348,7 @@ def answers_to_the_same_log(world: World, route: Route) -> tuple[Response, Respo
 
 @for_every_guarded_route
 class TestAnotherWorkspacesCredential:
-    def test_it_finds_nothing_and_may_name_nothing(self, world: World, route: Route) -> None:
+    def test_it_matches_nothing_and_filters_nothing(self, world: World, route: Route) -> None:
         before = world.api.position()
         if str(route) == ABOUT_THE_CALLER:
             answer = route.send(world.api, world.elsewhere, key_id="")

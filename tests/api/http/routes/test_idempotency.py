@@ -61,7 +61,7 @@ class TestCreate:
         refused(create(api, **change), 422, "IDEMPOTENCY_KEY_REUSED")
         assert api.position() == before
 
-    def test_a_different_way_to_write_the_same_is_the_same_request(self, api: Api) -> None:
+    def test_another_notation_of_the_same_body_is_the_same_request(self, api: Api) -> None:
         first = create(api, expires_at="2027-01-01T00:00:00Z")
         again = create(api, expires_at="2027-01-01T00:00:00.000Z", prefix=None)
         assert is_repetition_of(first, again)
@@ -77,11 +77,11 @@ class TestCreate:
         assert all(each["token"] for each in made)
         assert [each["workspace"] for each in made] == ["acme", "other"]
 
-    def test_a_refused_request_uses_no_name_up(self, api: Api) -> None:
+    def test_a_refused_request_does_not_consume_its_idempotency_key(self, api: Api) -> None:
         invalid(create(api, scopes=["nonsense"]), "scopes")
         assert create(api).json()["token"]
 
-    def test_without_a_name_two_requests_make_two_keys(self, api: Api) -> None:
+    def test_two_requests_without_an_idempotency_key_create_two_keys(self, api: Api) -> None:
         made = [api.post("/v1/keys", json=ASKED).json()["key_id"] for _ in range(2)]
         assert made[0] != made[1]
 
@@ -164,7 +164,7 @@ class TestName:
         ],
         ids=lambda names: ascii(names)[:30],
     )
-    def test_what_is_no_name_is_refused_and_nothing_is_made(
+    def test_an_invalid_idempotency_key_is_refused_and_nothing_is_created(
         self, api: Api, action: str, names: list[bytes]
     ) -> None:
         key = api.make()

@@ -28,7 +28,7 @@ class TestNotFound:
         return shared_api
 
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00", "a" * 5000])
-    def test_what_is_no_key(self, api: Api, key_id: str) -> None:
+    def test_a_malformed_key(self, api: Api, key_id: str) -> None:
         refused(api.get(f"/v1/keys/{key_id}/events"), 404, "KEY_NOT_FOUND")
 
 
@@ -52,7 +52,7 @@ class TestRefused:
 
 
 class TestWorks:
-    def test_a_life_is_told_from_its_beginning(self, api: Api) -> None:
+    def test_a_replay_begins_with_the_creation(self, api: Api) -> None:
         key = api.make(expires_at="2026-04-01T00:00:00Z")
         changes = {"name": "new", "scopes": ["x:y"], "expires_at": "2026-05-01T00:00:00Z"}
         api.patch(key.path, params=ACME, json=changes)
@@ -85,7 +85,7 @@ class TestWorks:
             {"expires_at": "2026-05-01T00:00:00.000000Z"},
         ]
 
-    def test_the_verifier_is_there_as_its_hash_alone(self, api: Api) -> None:
+    def test_an_entry_has_only_the_hash_of_the_verifier(self, api: Api) -> None:
         [event] = api.history(api.make())
         assert "verifier" not in event["data"]
         assert len(event["data"]["verifier_sha256"]) == len(hashlib.sha256().hexdigest())

@@ -46,7 +46,7 @@ def listed(api: Api, **query: str) -> list[str]:
     return [key["name"] for key in answer.json()["data"]]
 
 
-def test_a_key_tells_when_it_was_last_used_at_every_door(api: Api, clock: SettableClock) -> None:
+def test_the_last_use_of_a_key_is_shown_by_every_endpoint(api: Api, clock: SettableClock) -> None:
     key = api.make()
     assert key.document["last_used_at"] is None
     clock.advance(minutes=7, seconds=7)
@@ -63,7 +63,7 @@ def test_a_key_tells_when_it_was_last_used_at_every_door(api: Api, clock: Settab
     assert past.json()["last_used_at"] is None
 
 
-def test_a_credential_of_our_own_doors_is_used_by_calling_them(api: Api) -> None:
+def test_calling_the_ledger_with_a_key_is_a_use_of_it(api: Api) -> None:
     reader = api.make("api-keys:read")
     assert api.get("/v1/keys", by=reader).status_code == 200
     gateway = api.make("mcp:read")
@@ -119,7 +119,7 @@ def test_unused_keys_are_found(used: Api) -> None:
     assert listed(used, unused_since="2026-03-03T13:30:00Z", q="EARLY") == ["early"]
 
 
-def test_a_cursor_goes_on_with_its_own_filters_only(used: Api) -> None:
+def test_a_cursor_works_only_with_its_own_filters(used: Api) -> None:
     query = {"workspace": "acme", "unused_since": "2026-03-03T13:30:00Z", "limit": "1"}
     first = used.get("/v1/keys", params=query).json()
     assert [key["name"] for key in first["data"]] == ["early"]
@@ -145,11 +145,11 @@ def test_a_cursor_goes_on_with_its_own_filters_only(used: Api) -> None:
         ("as_of=2026-03-03T12:00:00Z&unused_since=2026-03-03T12:00:00Z", "as_of"),
     ],
 )
-def test_what_cannot_be_told_is_refused(api: Api, query: str, field: str) -> None:
+def test_a_check_without_an_answer_is_refused(api: Api, query: str, field: str) -> None:
     invalid(api.get(f"/v1/keys?{query}"), field)
 
 
-def test_an_app_that_stops_writes_down_what_it_knows(
+def test_a_stopping_app_stores_its_last_uses(
     served_settings: Settings, new_ledger: NewLedger, clock: SettableClock
 ) -> None:
     with served(served_settings, new_ledger.root, clock) as api:
@@ -159,7 +159,7 @@ def test_an_app_that_stops_writes_down_what_it_knows(
         assert api.show(key)["last_used_at"] == "2026-03-03T12:00:00.000000Z"
 
 
-def test_a_writing_that_fails_is_followed_by_one_that_does_not(
+def test_a_failed_flush_is_repeated(
     served_settings: Settings,
     new_ledger: NewLedger,
     clock: SettableClock,
@@ -262,7 +262,7 @@ def test_the_command_line_shows_and_filters_by_the_last_use(servers: Servers) ->
     assert "last used" not in shown["idle"]
 
 
-def test_people_read_never_once_it_is_known(opened: OpenLedger, clock: SettableClock) -> None:
+def test_never_used_is_shown_as_never(opened: OpenLedger, clock: SettableClock) -> None:
     made = opened.ledger.create_key(
         workspace="default",
         name="idle",

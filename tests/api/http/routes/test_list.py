@@ -104,7 +104,7 @@ class TestWorks:
         assert found == ["6", "5", "4", "3", "2", "1", "0"]
         assert pages == -(-7 // limit)
 
-    def test_a_page_has_fifty_unless_told_otherwise(self, api: Api) -> None:
+    def test_a_page_has_50_items_by_default(self, api: Api) -> None:
         for number in range(51):
             api.make(name=str(number))
         page = api.get("/v1/keys", params={"workspace": "acme"}).json()

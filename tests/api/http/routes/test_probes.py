@@ -22,13 +22,13 @@ class TestHealth:
         answer = api.get("/healthz", by=None)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
-    def test_a_bad_credential_is_no_matter(self, api: Api) -> None:
+    def test_a_bad_credential_does_not_matter(self, api: Api) -> None:
         for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
             assert api.get(path, by="nonsense").status_code == 200, path
 
 
 class TestReadiness:
-    def test_it_says_up_to_where_everything_is(self, api: Api) -> None:
+    def test_it_reports_positions_and_sizes(self, api: Api) -> None:
         api.make()
         answer = api.get("/readyz", by=None)
         assert answer.status_code == 200
@@ -139,7 +139,7 @@ class TestMetrics:
 
 
 class TestDocs:
-    def test_they_are_there_to_be_read(self, api: Api) -> None:
+    def test_every_example_is_in_the_document(self, api: Api) -> None:
         answer = api.get("/docs", by=None)
         assert answer.status_code == 200
         assert "/openapi.json" in answer.text

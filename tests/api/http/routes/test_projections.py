@@ -29,21 +29,19 @@ def state(api: Api, name: str) -> str:
 
 
 class TestUnauthorized:
-    def test_nobody_asks_without_a_credential(self, shared_api: Api) -> None:
+    def test_requests_without_a_credential_are_refused(self, shared_api: Api) -> None:
         refused(shared_api.get("/v1/projections", by=None), 401, "UNAUTHENTICATED")
         answer = shared_api.post("/v1/projections/key_list/rebuild", by=None)
         refused(answer, 401, "UNAUTHENTICATED")
 
-    def test_who_may_read_may_not_rebuild(self, shared_api: Api) -> None:
+    def test_the_read_scope_does_not_allow_rebuilding(self, shared_api: Api) -> None:
         reader = shared_api.make("projections:read", workspace="root")
         assert shared_api.get("/v1/projections", by=reader).status_code == 200
         answer = shared_api.post("/v1/projections/key_list/rebuild", by=reader)
         refused(answer, 403, "INSUFFICIENT_SCOPE")
 
     @pytest.mark.parametrize("name", [*NAMES, "nonsense"])
-    def test_they_are_of_all_workspaces_and_so_for_root_alone(
-        self, shared_api: Api, name: str
-    ) -> None:
+    def test_they_concern_all_workspaces_and_need_root(self, shared_api: Api, name: str) -> None:
         admin = shared_api.admin("acme")
         refused(shared_api.get("/v1/projections", by=admin), 403, "WORKSPACE_FORBIDDEN")
         answer = shared_api.post(f"/v1/projections/{name}/rebuild", by=admin)
@@ -52,7 +50,7 @@ class TestUnauthorized:
 
 class TestNotFound:
     @pytest.mark.parametrize("name", ["nonsense", "KEY_LIST", "events", "%00", "a" * 5000])
-    def test_what_is_no_projection(self, shared_api: Api, name: str) -> None:
+    def test_an_unknown_projection(self, shared_api: Api, name: str) -> None:
         refused(rebuild(shared_api, name), 404, "PROJECTION_NOT_FOUND")
 
 
@@ -89,7 +87,7 @@ class TestWorks:
             assert each["rebuild_position"] is None
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_a_rebuild_is_begun_and_tells_of_its_end(self, api: Api, name: str) -> None:
+    def test_a_started_rebuild_reports_its_end(self, api: Api, name: str) -> None:
         keys = [api.make() for _ in range(3)]
         api.clock.advance(hours=1)
         answer = rebuild(api, name)
@@ -118,7 +116,7 @@ class TestWorks:
             assert api.post("/v1/verify", json=asked).json()["code"] == "VALID"
         eventually(lambda: state(api, "auth_lookup") == "done", "the rebuild ends")
 
-    def test_what_the_rebuild_found_to_be_wrong_is_told_and_mended(self, api: Api) -> None:
+    def test_a_rebuild_reports_and_repairs_differences(self, api: Api) -> None:
         key = api.make()
         with raw(api.address) as connection:
             connection.execute("UPDATE key_list SET name = 'forged'")
@@ -128,7 +126,7 @@ class TestWorks:
         assert detail == "2 events; 2 rows of the old table differed"
         assert api.show(key)["name"] == "payments-api"
 
-    def test_a_rebuild_that_fails_says_why_and_leaves_what_was(self, api: Api) -> None:
+    def test_a_failed_rebuild_reports_why_and_leaves_the_old_table(self, api: Api) -> None:
         key = api.make()
         with raw(api.address) as connection:
             connection.execute("UPDATE events SET topic = 'ApiKey.Unheard' WHERE id = 2")

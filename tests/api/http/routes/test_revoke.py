@@ -27,7 +27,7 @@ class TestNotFound:
         return shared_api
 
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00", "a" * 5000])
-    def test_what_is_no_key(self, api: Api, key_id: str) -> None:
+    def test_a_malformed_key(self, api: Api, key_id: str) -> None:
         refused(api.post(f"/v1/keys/{key_id}/revoke"), 404, "KEY_NOT_FOUND")
 
 

@@ -47,7 +47,7 @@ class TestSection21:
         ):
             assert sent(api, resource, body, content_type).json()["active"] is True
 
-    def test_the_token_may_be_escaped(self, api: Api, resource: Key) -> None:
+    def test_an_escaped_token_in_json_is_accepted(self, api: Api, resource: Key) -> None:
         escaped = "".join(f"%{ord(each):02x}" for each in api.make().token)
         assert sent(api, resource, f"token={escaped}").json()["active"] is True
 
@@ -68,7 +68,7 @@ class TestSection21:
         assert answer.status_code == 422
 
     @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "", "multipart/x"])
-    def test_no_form_but_the_one(self, api: Api, resource: Key, content_type: str) -> None:
+    def test_no_other_form_is_accepted(self, api: Api, resource: Key, content_type: str) -> None:
         refused(sent(api, resource, f"token={api.make().token}", content_type), 422, "INVALID")
 
     @pytest.mark.parametrize("body", ["", "tokens=x", "token_type_hint=access_token", "&&=", "x"])
@@ -168,12 +168,12 @@ class TestSection23:
 class TestSection4:
     """Security considerations."""
 
-    def test_no_answer_is_cached(self, api: Api, resource: Key) -> None:
+    def test_answers_are_not_cacheable(self, api: Api, resource: Key) -> None:
         for token in (api.make().token, "nonsense"):
             answer = api.post(PATH, by=resource, data={"token": token})
             assert answer.headers["Cache-Control"] == "no-store"
 
-    def test_why_a_token_is_not_active_is_not_told(self, api: Api, resource: Key) -> None:
+    def test_the_reason_for_an_inactive_token_is_hidden(self, api: Api, resource: Key) -> None:
         tokens = (api.revoked().token, "nonsense", api.make(workspace="elsewhere").token)
         answers = {api.post(PATH, by=resource, data={"token": token}).text for token in tokens}
         assert answers == {'{"active":false}'}

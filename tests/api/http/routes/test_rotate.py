@@ -48,7 +48,7 @@ class TestNotFound:
         return shared_api
 
     @pytest.mark.parametrize("key_id", [UNKNOWN_KEY_ID, "apikey_", "%00"])
-    def test_what_is_no_key(self, api: Api, key_id: str) -> None:
+    def test_a_malformed_key(self, api: Api, key_id: str) -> None:
         refused(api.post(f"/v1/keys/{key_id}/rotate"), 404, "KEY_NOT_FOUND")
 
 
@@ -63,7 +63,7 @@ class TestRefused:
         assert api.event_types(key) == ["Created"]
 
     @pytest.mark.parametrize("end", ["2026-03-03T12:00:00Z", "tomorrow", 60])
-    def test_an_end_that_is_no_time_after_now(self, api: Api, end: object) -> None:
+    def test_an_end_that_is_not_after_now(self, api: Api, end: object) -> None:
         key = api.make()
         answer = api.post(f"{key.path}/rotate", params=ACME, json={"expires_at": end})
         invalid(answer, "expires_at")
@@ -151,7 +151,7 @@ class TestWorks:
         api.clock.advance(microseconds=1)
         assert [code(api, key.token), code(api, successor["token"])] == ["EXPIRED", "VALID"]
 
-    def test_grace_never_puts_the_old_end_off(self, api: Api) -> None:
+    def test_grace_never_extends_the_old_key(self, api: Api) -> None:
         key = api.make(expires_at="2026-03-03T12:00:30Z")
         rotate(api, key, grace=60)
         assert api.show(key)["expires_at"] == "2026-03-03T12:00:30.000000Z"

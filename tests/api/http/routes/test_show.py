@@ -36,10 +36,10 @@ class TestNotFound:
         ],
     )
     @pytest.mark.parametrize("query", ["", "?as_of=2026-03-03T12:00:00Z"])
-    def test_what_is_no_key(self, api: Api, key_id: str, query: str) -> None:
+    def test_a_malformed_key(self, api: Api, key_id: str, query: str) -> None:
         refused(api.get(f"/v1/keys/{key_id}{query}"), 404, "KEY_NOT_FOUND")
 
-    def test_a_key_before_it_was_made(self, api: Api) -> None:
+    def test_a_key_before_its_creation(self, api: Api) -> None:
         key = api.make()
         query = {"workspace": "acme", "as_of": "2026-03-03T11:59:59.999999Z"}
         refused(api.get(key.path, params=query), 404, "KEY_NOT_FOUND")
@@ -58,7 +58,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "as_of", ["yesterday", "2026-03-03T12:00:00", "2026-03-03T12:00:00.000001Z"]
     )
-    def test_a_time_that_is_none_or_has_not_come(self, api: Api, as_of: str) -> None:
+    def test_an_invalid_or_future_time(self, api: Api, as_of: str) -> None:
         invalid(api.get(api.root.path, params={"as_of": as_of}), "as_of")
 
 

@@ -46,7 +46,7 @@ class TestNotFound:
     def api(self, shared_api: Api) -> Api:
         return shared_api
 
-    def test_a_key_that_is_not_there(self, api: Api) -> None:
+    def test_a_missing_key(self, api: Api) -> None:
         answer = api.patch(f"/v1/keys/{UNKNOWN_KEY_ID}", json={"name": "x"})
         refused(answer, 404, "KEY_NOT_FOUND")
 
@@ -82,7 +82,7 @@ class TestRefused:
         invalid(update(api, key, **change), field)
         assert api.event_types(key) == ["Created"]
 
-    def test_a_body_there_must_be(self, api: Api) -> None:
+    def test_a_body_is_required(self, api: Api) -> None:
         invalid(api.patch(api.root.path), "body")
 
     def test_all_changes_are_made_or_none(self, api: Api) -> None:
@@ -102,7 +102,7 @@ class TestRefused:
         api.clock.advance(hours=1)
         refused(update(api, key, expires_at=None), 409, "KEY_EXPIRED")
 
-    def test_the_end_of_a_rotated_key_is_not_put_off(self, api: Api) -> None:
+    def test_the_end_of_a_rotated_key_cannot_become_later(self, api: Api) -> None:
         key = api.make()
         answer = api.post(
             f"{key.path}/rotate", params={"workspace": "acme"}, json={"grace_seconds": 60}
@@ -124,7 +124,7 @@ class TestWorks:
         assert answer.json() == api.show(key)
         assert api.event_types(key) == ["Created", "Renamed", "ScopesChanged", "ExpirationChanged"]
 
-    def test_what_is_not_there_stays(self, api: Api) -> None:
+    def test_a_missing_value_stays_missing(self, api: Api) -> None:
         key = api.make(expires_at=END)
         changed = update(api, key, name="new").json()
         assert changed["expires_at"] == END

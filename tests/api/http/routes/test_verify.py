@@ -140,7 +140,7 @@ class TestRefused:
         ],
         ids=lambda value: repr(value)[:40],
     )
-    def test_a_batch_too(self, shared_api: Api, asked: object, field: str) -> None:
+    def test_a_batch_is_refused_too(self, shared_api: Api, asked: object, field: str) -> None:
         invalid(shared_api.post("/v1/verify/batch", json=asked), field)
 
 
@@ -154,7 +154,7 @@ class TestVerdicts:
             ("expired", "EXPIRED"),
         ],
     )
-    def test_who_holds_the_secret_is_told_of_the_key(
+    def test_the_status_is_shown_to_the_holder_of_the_secret(
         self, world: World, kind: str, code: str
     ) -> None:
         token = world.tokens()[kind]
@@ -184,7 +184,9 @@ class TestVerdicts:
             ("endless", "MALFORMED"),
         ],
     )
-    def test_who_does_not_is_told_nothing(self, world: World, kind: str, code: str) -> None:
+    def test_without_the_secret_nothing_is_revealed(
+        self, world: World, kind: str, code: str
+    ) -> None:
         token = world.tokens()[kind]
         answer = world.verify(token, "mcp:write")
         assert answer.status_code == 200

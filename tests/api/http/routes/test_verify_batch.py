@@ -30,7 +30,7 @@ def test_the_verdicts_come_in_the_order_of_the_tokens(api: Api, verifier: Key) -
     assert [verdict["valid"] for verdict in data] == [n % 5 % 2 == 0 for n in range(100)]
 
 
-def test_each_is_as_it_is_alone(api: Api, verifier: Key) -> None:
+def test_each_verdict_is_the_same_as_alone(api: Api, verifier: Key) -> None:
     asked: list[dict[str, object]] = [
         {"token": api.make().token},
         {"token": api.make().token, "scopes": ["mcp:read"]},
@@ -56,7 +56,7 @@ def test_a_hundred_and_no_more(api: Api, verifier: Key) -> None:
     invalid(api.post(PATH, by=verifier, json={"tokens": []}), "tokens")
 
 
-def test_one_that_cannot_be_read_refuses_all(api: Api, verifier: Key) -> None:
+def test_an_unreadable_scope_refuses_everything(api: Api, verifier: Key) -> None:
     token = api.make().token
     for wrong, field in (
         ({"token": 7}, "tokens.1.token"),
@@ -70,7 +70,7 @@ def test_one_that_cannot_be_read_refuses_all(api: Api, verifier: Key) -> None:
         assert token not in answer.text
 
 
-def test_a_scope_that_is_none_refuses_all(api: Api, verifier: Key) -> None:
+def test_an_invalid_scope_refuses_everything(api: Api, verifier: Key) -> None:
     asked = [{"token": api.make().token}, {"token": "x", "scopes": ["read"]}]
     refused(api.post(PATH, by=verifier, json={"tokens": asked}), 422, "INVALID")
 
@@ -91,7 +91,7 @@ def test_root_may_name_another_workspace(api: Api) -> None:
     assert in_acme == ["VALID", "NOT_FOUND", "NOT_FOUND"]
 
 
-def test_nobody_asks_without_a_credential_and_the_scope_for_it(api: Api) -> None:
+def test_requests_without_credential_and_scope_are_refused(api: Api) -> None:
     body = {"tokens": [{"token": "x"}]}
     refused(api.post(PATH, by=None, json=body), 401, "UNAUTHENTICATED")
     refused(api.post(PATH, by=api.make(), json=body), 403, "INSUFFICIENT_SCOPE")

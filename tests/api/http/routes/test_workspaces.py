@@ -23,7 +23,7 @@ def api(shared_api: Api) -> Api:
 
 @pytest.mark.parametrize(("method", "end", "body"), DOORS, ids=str)
 class TestKeysOfAnotherWorkspace:
-    def test_they_are_as_absent_as_those_that_never_were(
+    def test_another_workspaces_keys_look_like_missing_keys(
         self, api: Api, method: str, end: str, body: Json | None
     ) -> None:
         theirs, admin = api.make(workspace="other"), api.admin("acme")
@@ -52,7 +52,7 @@ class TestKeysOfAnotherWorkspace:
         path += ("&" if "?" in path else "?") + "workspace=other"
         assert api.send(method, path, json=body).is_success
 
-    def test_nobody_else_may_name_it(
+    def test_no_other_workspace_may_name_it(
         self, api: Api, method: str, end: str, body: Json | None
     ) -> None:
         theirs, admin = api.make(workspace="other"), api.admin("acme")
@@ -60,7 +60,7 @@ class TestKeysOfAnotherWorkspace:
         path += ("&" if "?" in path else "?") + "workspace=other"
         refused(api.send(method, path, by=admin, json=body), 403, "WORKSPACE_FORBIDDEN")
 
-    def test_anybody_may_name_their_own(
+    def test_every_credential_may_name_its_own_workspace(
         self, api: Api, method: str, end: str, body: Json | None
     ) -> None:
         ours, admin = api.make(workspace="acme"), api.admin("acme")
@@ -71,7 +71,7 @@ class TestKeysOfAnotherWorkspace:
 
 class TestCreate:
     @pytest.mark.parametrize("named", [None, "acme"])
-    def test_a_key_makes_keys_in_its_own(self, api: Api, named: str | None) -> None:
+    def test_a_key_creates_keys_in_its_own_workspace(self, api: Api, named: str | None) -> None:
         asked = ASKED | {"workspace": named}
         assert api.post("/v1/keys", by=api.admin(), json=asked).json()["workspace"] == "acme"
 
@@ -84,7 +84,7 @@ class TestCreate:
     def test_root_makes_keys_in_any(self, api: Api) -> None:
         assert api.make(workspace="any.thing_at-all").document["workspace"] == "any.thing_at-all"
 
-    def test_a_query_that_names_it_is_not_overlooked(self, api: Api) -> None:
+    def test_an_unknown_query_parameter_is_refused(self, api: Api) -> None:
         answer = api.post("/v1/keys", params={"workspace": "acme"}, json=ASKED)
         problem = refused(answer, 422, "INVALID")
         assert problem["errors"][0]["field"] == "workspace"
@@ -92,7 +92,7 @@ class TestCreate:
 
 class TestList:
     @pytest.mark.parametrize("named", ["other", "root"])
-    def test_nobody_but_root_may_name_another(self, api: Api, named: str) -> None:
+    def test_only_root_may_name_another_workspace_at_all(self, api: Api, named: str) -> None:
         query = {"workspace": named}
         answer = api.get("/v1/keys", by=api.admin(), params=query)
         refused(answer, 403, "WORKSPACE_FORBIDDEN")
@@ -110,7 +110,7 @@ class TestVerify:
         code: str = api.post("/v1/verify", by=by, json={"token": token} | named).json()["code"]
         return code
 
-    def test_a_token_of_another_is_not_found_by_whoever_holds_it_rightly(self, api: Api) -> None:
+    def test_an_altered_token_does_not_find_the_key(self, api: Api) -> None:
         theirs, ours = api.make(workspace="other"), api.make()
         admin = api.admin()
         assert self.code(api, ours.token, admin) == "VALID"
@@ -140,7 +140,7 @@ class TestVerify:
         assert self.code(api, theirs.token, api.root, workspace="other") == "NOT_FOUND"
 
     @pytest.mark.parametrize("path", ["/v1/verify", "/v1/verify/batch", "/v1/introspect"])
-    def test_nobody_else_may_name_another(self, api: Api, path: str) -> None:
+    def test_no_other_credential_may_name_another_workspace(self, api: Api, path: str) -> None:
         theirs, admin = api.make(workspace="other"), api.admin()
         asked: Json = {"token": theirs.token, "workspace": "other"}
         if path.endswith("batch"):

@@ -140,7 +140,7 @@ def test_a_token_in_a_field_is_refused_and_not_sent_back(
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_in_whichever_form_it_is_written(shared_api: Api, way: Way) -> None:
+def test_a_token_in_any_encoding_is_refused(shared_api: Api, way: Way) -> None:
     written = way(TOKEN)
     refusal = invalid(
         shared_api.post("/v1/keys", json={"name": "n", "scopes": ["a:b"], "comment": written}),

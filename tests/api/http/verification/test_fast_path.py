@@ -268,7 +268,7 @@ class TestUsual:
             codes.add(json.loads(answer.body)["code"])
         assert codes <= CODES
 
-    def test_each_verdict_comes_up(self, world: World) -> None:
+    def test_every_verdict_occurs(self, world: World) -> None:
         answers = [
             both_answer(world.api, world.asked(body(token, scopes=wanted)))
             for token in world.tokens.values()
@@ -318,7 +318,7 @@ class TestUsual:
         "error",
         [LedgerUnavailable("no"), Overloaded("no", retry_after=7), ProjectionInconsistent("no")],
     )
-    def test_a_ledger_that_cannot_be_asked(self, world: World, error: LedgerError) -> None:
+    def test_an_unavailable_ledger(self, world: World, error: LedgerError) -> None:
         asked = world.asked(body(world.tokens["good"]))
         with patch.object(Freshness, "check", side_effect=error), capture_logs() as logs:
             assert both_answer(world.api, asked).status == 503
@@ -477,12 +477,12 @@ class TestUnusual:
     def test_other_paths(self, world: World, path: str) -> None:
         both_answer(world.api, world.asked(body(world.tokens["good"]), path=path))
 
-    def test_a_query_says_nothing(self, world: World) -> None:
+    def test_a_query_string_is_ignored(self, world: World) -> None:
         for query in (b"scope=*", b"token=x", b"%ff&&="):
             both_answer(world.api, world.asked(body(world.tokens["good"]), query=query))
 
 
-def test_a_limit_that_is_set_lower_holds_in_the_lane_too(
+def test_a_lower_body_limit_holds_on_the_fast_path_too(
     new_ledger: NewLedger, served_settings: Settings, clock: SettableClock
 ) -> None:
     lower = served_settings.model_copy(update={"max_body_bytes": 1024})
@@ -492,7 +492,7 @@ def test_a_limit_that_is_set_lower_holds_in_the_lane_too(
             assert both_answer(api, Asked((sent,), (*bearer(api.root), *JSON))).status == status
 
 
-def test_a_worker_without_an_address_for_its_client(world: World) -> None:
+def test_a_request_without_a_client_address(world: World) -> None:
     async def without_client(app: FastAPI, asked: Asked) -> Answered:
         exchange = Exchange(asked)
         scope = {**exchange.scope, "client": None}
@@ -627,7 +627,7 @@ class TestRevokedElsewhere:
 
         self.refused_after(api, key, revoke)
 
-    def test_in_another_process(self, api: Api) -> None:
+    def test_another_process_is_excluded(self, api: Api) -> None:
         key = api.make()
         folder = api.settings.data_dir
         arguments = ("keys", "revoke", key.key_id, "--workspace", "acme", "--yes")

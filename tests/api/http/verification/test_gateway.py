@@ -82,7 +82,7 @@ class TestAllowed:
         assert answer.headers["Content-Length"] == "0"
         assert answer.headers["X-Auth-Key-Id"] == key.key_id
 
-    def test_what_the_held_back_request_says_of_itself_is_not_repeated(self, api: Api) -> None:
+    def test_headers_of_the_original_request_are_not_repeated(self, api: Api) -> None:
         key = api.make()
         forged = {"X-Auth-Key-Id": "forged", "X-Auth-Scopes": "*", "X-Auth-Workspace": "root"}
         answer = api.get(PATH, by=key, headers=forged)
@@ -94,14 +94,14 @@ class TestAllowed:
 class TestRefused:
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize("path", [PATH, f"{PATH}?scope=mcp:read", LOOSE[2]])
-    def test_nobody_passes_without_a_credential(self, api: Api, method: str, path: str) -> None:
+    def test_a_missing_credential_does_not_pass(self, api: Api, method: str, path: str) -> None:
         answer = api.send(method, path, by=None)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="keyledger"'
         self.nothing_passed_on(answer.headers)
 
     @pytest.mark.parametrize("path", [PATH, f"{PATH}?scope=mcp:read", LOOSE[2]])
-    def test_nobody_passes_with_a_bad_one(self, api: Api, path: str) -> None:
+    def test_a_bad_credential_does_not_pass(self, api: Api, path: str) -> None:
         ended: Key = api.make(expires_at="2026-03-03T12:00:01Z")
         api.clock.advance(seconds=1)
         for by, code in (
@@ -114,7 +114,7 @@ class TestRefused:
             self.nothing_passed_on(answer.headers)
 
     @pytest.mark.parametrize("path", [f"{PATH}?scope=mcp:read", *LOOSE])
-    def test_nobody_passes_with_too_small_a_scope(self, api: Api, path: str) -> None:
+    def test_a_missing_scope_does_not_pass(self, api: Api, path: str) -> None:
         answer = api.get(path, by=api.make("mcp:delete", "admin:write"))
         refused(answer, 403, "INSUFFICIENT_SCOPE")
         self.nothing_passed_on(answer.headers)
@@ -133,14 +133,14 @@ class TestRefused:
             self.nothing_passed_on(answer.headers)
 
     @pytest.mark.parametrize("path", ["/v1/forward-authx", "/v1/Forward-Auth", "/forward-auth"])
-    def test_a_path_that_is_not_there(self, api: Api, path: str) -> None:
+    def test_an_unknown_path(self, api: Api, path: str) -> None:
         refused(api.get(path), 404, "NOT_FOUND")
 
     @pytest.mark.parametrize(
         "error", [LedgerUnavailable("no"), Overloaded("no"), ProjectionInconsistent("no")]
     )
     @pytest.mark.parametrize("path", [PATH, LOOSE[2]])
-    def test_a_ledger_that_cannot_be_asked(self, api: Api, error: LedgerError, path: str) -> None:
+    def test_an_unavailable_ledger(self, api: Api, error: LedgerError, path: str) -> None:
         key = api.make()
         with patch.object(Freshness, "check", side_effect=error), capture_logs():
             answer = api.get(path, by=key)

@@ -252,7 +252,7 @@ def one_by_one(house: House, requests: Callable[[], Sequence[bytes]]) -> list[Re
 class TestWithoutTheApplication:
     """A usual check that arrives whole does not reach the application, and cannot be told apart."""
 
-    def test_a_gateway_s_question(self, house: House) -> None:
+    def test_a_forward_auth_request(self, house: House) -> None:
         (answer,) = one_by_one(house, lambda: [house.get()])
 
         assert answer.status == 204
@@ -260,7 +260,7 @@ class TestWithoutTheApplication:
         assert DATE in answer.headers
         assert house.watched.paths == []
 
-    def test_a_gateway_s_question_about_a_bad_token(self, house: House) -> None:
+    def test_a_forward_auth_request_with_a_bad_token(self, house: House) -> None:
         answers = one_by_one(
             house,
             lambda: [
@@ -322,7 +322,7 @@ class TestLeftToTheApplication:
             (["x-api-key: another"], 401),
         ],
     )
-    def test_a_request_with_something_unusual(
+    def test_an_unusual_request_goes_to_the_application(
         self, house: House, more: list[str], status: int
     ) -> None:
         (answer,) = one_by_one(house, lambda: [house.post("reader", "verifier", *more)])
@@ -330,7 +330,7 @@ class TestLeftToTheApplication:
         assert answer.status == status
         assert house.watched.paths == ["/v1/verify"]
 
-    def test_what_is_refused(self, house: House) -> None:
+    def test_refused_bodies(self, house: House) -> None:
         answers = one_by_one(
             house,
             lambda: [
@@ -353,20 +353,20 @@ class TestLeftToTheApplication:
         assert answer.status == 204
         assert house.watched.paths == []
 
-    def test_an_older_http(self, house: House) -> None:
+    def test_http_1_0(self, house: House) -> None:
         (answer,) = one_by_one(house, lambda: [house.get().replace(b"HTTP/1.1", b"HTTP/1.0")])
 
         assert answer.status == 204
         assert house.watched.paths == ["/v1/forward-auth"]
 
-    def test_a_ledger_that_cannot_be_asked(self, house: House) -> None:
+    def test_an_unavailable_ledger(self, house: House) -> None:
         with patch.object(Freshness, "check", side_effect=LedgerUnavailable("no")):
             answers = one_by_one(house, lambda: [house.get(), house.post()])
 
         assert [answer.status for answer in answers] == [503, 503]
         assert house.watched.paths == ["/v1/forward-auth", "/v1/verify"]
 
-    def test_a_damaged_row_leaves_nobody_else_waiting(self, house: House) -> None:
+    def test_a_damaged_row_does_not_delay_other_keys(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             statement = "UPDATE auth_lookup SET scopes = 'no' WHERE name = 'reader'"
             sql(house.ledger.database.url, statement)
@@ -397,7 +397,7 @@ class TestLeftToTheApplication:
 
         assert house.run(scene) == [414 if long_target else 500, 204, 204]
 
-    def test_a_planted_event_keeps_nobody_out(self, house: House) -> None:
+    def test_a_forged_event_does_not_block_other_keys(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wire = connect()
             wire.receive(house.get())
@@ -433,7 +433,7 @@ class TestLeftToTheApplication:
 
         assert house.run(scene) == 0
 
-    def test_a_stop_leaves_nobody_without_an_answer(self, house: House) -> None:
+    def test_a_stop_answers_every_request_in_progress(self, house: House) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[Response]:
             wire = connect()
             wire.receive(house.get())
@@ -528,7 +528,7 @@ class TestOneFreshnessCheckForMany:
         house.run(scene)
         assert len(checks) == 5
 
-    def test_a_revoke_that_is_acknowledged_before_the_last_has_arrived_holds_for_all(
+    def test_a_revocation_acknowledged_before_the_last_request_holds_for_all_of_them(
         self, house: House
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
