@@ -60,7 +60,7 @@ class Answer:
     document: dict[str, Any]
 
 
-class Door:
+class ServerConnections:
     """One client's connections to all the servers, which come and go."""
 
     def __init__(self, servers: list[Server]) -> None:
@@ -135,7 +135,7 @@ class Client:
     def __init__(self, load: Load, chance: random.Random) -> None:
         self._load = load
         self._chance = chance
-        self._door = Door(load.servers)
+        self._connections = ServerConnections(load.servers)
         self._counted: Counter[str] = Counter()
 
     def run(self) -> Counter[str]:
@@ -148,7 +148,7 @@ class Client:
                 (command,) = self._chance.choices(commands, [40, 4, 5, 3, 3, 3])
                 command()
         finally:
-            self._door.close()
+            self._connections.close()
         return self._counted
 
     def check_all(self) -> None:
@@ -156,7 +156,7 @@ class Client:
         for key_id, token in self._load.tokens.items():
             for number in range(len(self._load.servers)):
                 self.check(key_id, token, number)
-        self._door.close()
+        self._connections.close()
 
     def check_some(self) -> None:
         for _ in range(4):
@@ -168,12 +168,14 @@ class Client:
         try:
             if self._chance.random() < 0.5:
                 path = f"/v1/forward-auth?scope={wanted}"
-                answer = self._door.call(number, token, "GET", path)
+                answer = self._connections.call(number, token, "GET", path)
                 assert answer.status in (204, 401, 403), answer
                 code = answer.document.get("code", "VALID")
             else:
                 body = {"token": token, "scopes": [wanted]}
-                answer = self._door.call(number, self._load.admin, "POST", "/v1/verify", body)
+                answer = self._connections.call(
+                    number, self._load.admin, "POST", "/v1/verify", body
+                )
                 assert answer.status == 200, answer
                 code = answer.document["code"]
         except (NotSent, Lost):
@@ -245,7 +247,9 @@ class Client:
     ) -> Answer | None:
         """Ask for a change, and write it down unless it surely did not happen."""
         try:
-            answer = self._door.call(self._some_server(), self._load.admin, method, path, body)
+            answer = self._connections.call(
+                self._some_server(), self._load.admin, method, path, body
+            )
         except NotSent:
             return None
         except Lost as lost:
@@ -307,19 +311,19 @@ def kill_and_restart(load: Load, servers: Servers, chance: random.Random) -> Cou
 def rebuild_again_and_again(load: Load, root: str, chance: random.Random) -> Counter[str]:
     """Make the views anew, in turn, through whichever server is there."""
     counted: Counter[str] = Counter()
-    door = Door(load.servers)
+    connections = ServerConnections(load.servers)
     for view in cycle(VIEWS):
         if not load.in_progress():
             break
         number = chance.randrange(len(load.servers))
         try:
-            answer = door.call(number, root, "POST", f"/v1/projections/{view.name}/rebuild")
+            answer = connections.call(number, root, "POST", f"/v1/projections/{view.name}/rebuild")
         except (NotSent, Lost):
             continue
         assert answer.status in (202, 409), answer
         counted["rebuild begun"] += answer.status == 202
         time.sleep(0.2)
-    door.close()
+    connections.close()
     return counted
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engines import address_of
 from tests.raw_sql import raw
-from tests.system.everything import Everything, run_everything
+from tests.system.complete_run import Everything, run_everything
 from tests.system.ledgers import SOUND, differences
 from tests.system.processes import servers_in
 from tests.system.secret_search import Search

@@ -15,10 +15,10 @@ import pytest
 from tests.programs import needs
 from tests.system.clients import Client, Json, answered, at_once
 from tests.system.ledgers import admin_token, make_keys
+from tests.system.live_streams import Tail
 from tests.system.processes import PATIENCE, Server, servers_in
 from tests.system.proxies import PROXIES, Proxy, program
 from tests.system.smuggling import SMUGGLED, Attack, attacks
-from tests.system.tails import Tail
 
 TOKEN = re.compile(rb"[a-z][a-z0-9]*_[0-9A-Za-z]{65}")
 MANY = [f"many-{number:04}" for number in range(500)]

@@ -19,8 +19,8 @@ from tests.postgresql import Server, connected, create_database, initdb, running
 from tests.programs import needs
 from tests.system.clients import Client, answered, types
 from tests.system.ledgers import admin_token
+from tests.system.live_streams import Tail
 from tests.system.processes import Ran, Servers, eventually, run, servers_in
-from tests.system.tails import Tail
 
 pytestmark = needs(initdb(), "postgresql")
 
@@ -175,12 +175,12 @@ def test_a_user_signs_in_and_out(guarded: Guarded) -> None:
 def test_it_checks_the_ledgers_integrity(guarded: Guarded) -> None:
     (server,) = guarded.servers.started
 
-    def attested() -> bool:
+    def checked() -> bool:
         found = [each for each in server.log_lines if each.get("event") == "ledger_attested"]
         assert {each["findings"] for each in found} <= {0}
         return bool(found)
 
-    eventually(attested, "the ledger is attested, with its views made anew to compare them")
+    eventually(checked, "the ledger is checked, with its views made anew to compare them")
 
 
 def test_only_the_owner_may_rebuild_and_the_refusal_says_so(root: Client) -> None:

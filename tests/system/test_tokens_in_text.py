@@ -8,7 +8,7 @@ import httpx
 
 import api.console
 from domain.tokens import mint
-from tests.api.console.doors import DOORS
+from tests.api.console.console_routes import CONSOLE_ROUTES
 from tests.api.http.schemas.test_tokens_in_text import FIELDS, Field
 from tests.domain.builders import a_random_source
 from tests.domain.tokens_in_text import WAYS
@@ -75,16 +75,16 @@ def use_the_console(server: Server, key_id: str) -> int:
         page = browser.get("/console/keys").text
         found = re.search(r'name="csrf_token" value="([^"]+)"', page)
         assert found
-        for door in DOORS:
-            path = door.path.format(
+        for route in CONSOLE_ROUTES:
+            path = route.path.format(
                 key_id=key_id, name="key_list", leaf_index=0, version="1", tile="0/000"
             )
             if path.endswith("/sign-out"):
                 continue
-            if door.method == "GET":
+            if route.method == "GET":
                 browser.get(path, params=dict.fromkeys(CONSOLE_FIELDS, TOKEN))
-            for name in CONSOLE_FIELDS if door.fields else ():
-                fields = {"csrf_token": found[1], **dict(door.fields), name: TOKEN}
+            for name in CONSOLE_FIELDS if route.fields else ():
+                fields = {"csrf_token": found[1], **dict(route.fields), name: TOKEN}
                 browser.post(path, params={"workspace": "default"}, data=fields)
                 sent += 1
     return sent

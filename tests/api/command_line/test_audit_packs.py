@@ -19,9 +19,9 @@ def pack(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def used_ledger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A ledger with three events, each of them signed, and its key."""
-    folder = tmp_path_factory.mktemp("lived") / "keyledger-data"
+    folder = tmp_path_factory.mktemp("used_ledger") / "keyledger-data"
     with keys_in(folder) as keys:
         key_id = keys.create("payments-api").key_id
         keys.opened.signer.sign()
@@ -33,13 +33,13 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def data_dir(lived: tuple[Path, str], tmp_path: Path) -> Path:
-    return fresh_copy(lived[0], tmp_path / "keyledger-data")
+def data_dir(used_ledger: tuple[Path, str], tmp_path: Path) -> Path:
+    return fresh_copy(used_ledger[0], tmp_path / "keyledger-data")
 
 
 @pytest.fixture
-def key_id(lived: tuple[Path, str]) -> str:
-    return lived[1]
+def key_id(used_ledger: tuple[Path, str]) -> str:
+    return used_ledger[1]
 
 
 @pytest.fixture

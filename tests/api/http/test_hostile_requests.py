@@ -293,9 +293,9 @@ def in_parts(length: int) -> Iterator[bytes]:
 class TestLongBodies:
     """A body of 1 MB is refused before it is read as anything."""
 
-    DOORS = ("/v1/keys", "/v1/verify", "/v1/verify/batch", "/v1/introspect")
+    PATHS = ("/v1/keys", "/v1/verify", "/v1/verify/batch", "/v1/introspect")
 
-    @pytest.mark.parametrize("path", DOORS)
+    @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("length", [LIMIT + 1, 1_000_000])
     def test_one_that_announces_its_length(self, world: World, path: str, length: int) -> None:
         before = world.api.position()
@@ -303,7 +303,7 @@ class TestLongBodies:
         problem = world.hold(answer, 413, "BODY_TOO_LARGE", before)
         assert str(LIMIT) in problem["detail"]
 
-    @pytest.mark.parametrize("path", DOORS)
+    @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("length", [LIMIT + 1, 1_000_000])
     def test_one_that_comes_in_parts(self, world: World, path: str, length: int) -> None:
         before = world.api.position()

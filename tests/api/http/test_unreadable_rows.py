@@ -25,7 +25,7 @@ from projections.integrity.schema_check import TABLES
 from projections.store.schema import events
 from projections.store.sqlite_driver import driver as sqlite3
 from tests.api.checkpoints import sign_a_checkpoint
-from tests.api.console.doors import DOORS
+from tests.api.console.console_routes import CONSOLE_ROUTES
 from tests.api.console.visits import Visit
 from tests.api.http.routes.test_every_route import Route, operations
 from tests.api.served import Api
@@ -147,11 +147,11 @@ def api_requests(
 
 def console_requests(api: Api, key_id: str) -> Iterator[tuple[str, Callable[[], Response]]]:
     visit = Visit.signed_in(api, api.root)
-    for door in DOORS:
-        if door.method != "GET" or not door.scopes:
+    for route in CONSOLE_ROUTES:
+        if route.method != "GET" or not route.scopes:
             continue
-        path = door.path.format(key_id=key_id, leaf_index=1)
-        yield str(door), lambda path=path: visit.get(path, params={"workspace": "acme"})  # type: ignore[misc]
+        path = route.path.format(key_id=key_id, leaf_index=1)
+        yield str(route), lambda path=path: visit.get(path, params={"workspace": "acme"})  # type: ignore[misc]
 
 
 @contextmanager

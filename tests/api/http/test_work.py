@@ -18,7 +18,7 @@ from api.http.work import Work, WorkRoute
 from api.settings import Settings
 from domain.errors import LedgerError, Overloaded, TooManyReads
 from projections.queries.feed import Place
-from tests.api.console.doors import DOORS
+from tests.api.console.console_routes import CONSOLE_ROUTES
 from tests.api.served import Api, Json, Key, refused
 
 DOCUMENT: Json = create_app(Settings()).openapi()
@@ -284,9 +284,11 @@ class TestLongQuery:
         method, path = route.split()
         refused(shared_api.send(method, path + self.LONG), 414, "TARGET_TOO_LONG")
 
-    @pytest.mark.parametrize("door", [each for each in DOORS if "{" not in each.path], ids=str)
-    def test_the_console_refuses_it_too(self, shared_api: Api, door: Any) -> None:  # noqa: ANN401
-        answer = shared_api.client.request(door.method, door.path + self.LONG)
+    @pytest.mark.parametrize(
+        "route", [each for each in CONSOLE_ROUTES if "{" not in each.path], ids=str
+    )
+    def test_the_console_refuses_it_too(self, shared_api: Api, route: Any) -> None:  # noqa: ANN401
+        answer = shared_api.client.request(route.method, route.path + self.LONG)
         assert answer.status_code == 414
 
     def test_the_longest_one_is_read(self, shared_api: Api) -> None:

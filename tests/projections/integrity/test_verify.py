@@ -82,11 +82,11 @@ def live_a_little(keys: Keys) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def lived(
+def used_ledger(
     engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[str], list[str]]:
     """A sound ledger, the ids of its keys, and its checkpoints of half and of all of it."""
-    data_dir = engine.new_place(tmp_path_factory.mktemp("lived") / "keyledger-data")
+    data_dir = engine.new_place(tmp_path_factory.mktemp("used_ledger") / "keyledger-data")
     with keys_in(data_dir) as keys:
         key_ids = live_a_little(keys)
         half = signed(keys)
@@ -96,28 +96,28 @@ def lived(
 
 
 @pytest.fixture
-def place(lived: tuple[Path, list[str], list[str]], tmp_path: Path) -> Path:
+def place(used_ledger: tuple[Path, list[str], list[str]], tmp_path: Path) -> Path:
     """The database of a copy, to be tampered with."""
-    return fresh_copy(lived[0], tmp_path / "copy")
+    return fresh_copy(used_ledger[0], tmp_path / "copy")
 
 
 @pytest.fixture
-def key_ids(lived: tuple[Path, list[str], list[str]]) -> list[str]:
-    return lived[1]
+def key_ids(used_ledger: tuple[Path, list[str], list[str]]) -> list[str]:
+    return used_ledger[1]
 
 
 @pytest.fixture
-def outside(lived: tuple[Path, list[str], list[str]]) -> list[str]:
-    return lived[2]
+def outside(used_ledger: tuple[Path, list[str], list[str]]) -> list[str]:
+    return used_ledger[2]
 
 
-def attested(place: Path, notes: list[str] | None = None) -> IntegrityReport:
+def checked(place: Path, notes: list[str] | None = None) -> IntegrityReport:
     with closing_database(place) as database:
         return check_integrity(database, notes=notes or [], keys=[signing_key(place).verifier_key])
 
 
-def named(attestation: IntegrityReport, about: About) -> list[str]:
-    return [finding.name for finding in attestation.findings if finding.about == about]
+def named(report: IntegrityReport, about: About) -> list[str]:
+    return [finding.name for finding in report.findings if finding.about == about]
 
 
 def edit(place: Path, row: str, column: str, change: Callable[..., object]) -> None:
@@ -148,35 +148,35 @@ def test_ordinary_commands_cause_no_findings(empty_ledger: Path, commands: list[
             keys.opened.signer.sign()
             history.play(commands[half:])
             keys.opened.signer.sign()
-            attestation = check_integrity(
+            report = check_integrity(
                 keys.database,
                 notes=notes_in(keys.opened.signer.path),
                 keys=[keys.opened.signer.key.verifier_key],
             )
-        assert attestation.findings == ()
-        assert attestation.events == attestation.entries == count_events(keys.address)
+        assert report.findings == ()
+        assert report.events == report.entries == count_events(keys.address)
 
 
 class TestSoundLedgers:
     def test_it_reports_the_numbers_of_events_and_entries(
         self, place: Path, outside: list[str]
     ) -> None:
-        attestation = attested(place, outside)
-        assert attestation.findings == ()
-        assert (attestation.found, attestation.not_listed) == (0, 0)
-        assert (attestation.position, attestation.events, attestation.entries) == (10, 10, 10)
-        assert (attestation.keys, attestation.checkpoints) == (5, 4)
-        assert attestation.root is not None
+        report = checked(place, outside)
+        assert report.findings == ()
+        assert (report.found, report.not_listed) == (0, 0)
+        assert (report.position, report.events, report.entries) == (10, 10, 10)
+        assert (report.keys, report.checkpoints) == (5, 4)
+        assert report.root is not None
         text, _, _ = outside[-1].partition("\n\n")
-        assert Checkpoint.from_text(f"{text}\n").root == attestation.root
+        assert Checkpoint.from_text(f"{text}\n").root == report.root
 
     def test_an_empty_ledger_is_sound(self, empty_ledger: Path, tmp_path: Path) -> None:
-        attestation = attested(fresh_copy(empty_ledger, tmp_path / "copy"))
-        assert (attestation.found, attestation.events, attestation.checkpoints) == (0, 0, 0)
+        report = checked(fresh_copy(empty_ledger, tmp_path / "copy"))
+        assert (report.found, report.events, report.checkpoints) == (0, 0, 0)
 
     def test_it_leaves_nothing_behind(self, place: Path) -> None:
         before = tables_of(address_of(place))
-        attested(place)
+        checked(place)
         assert tables_of(address_of(place)) == before
 
     def test_concurrent_changes_are_not_findings(self, keys: Keys) -> None:
@@ -186,13 +186,13 @@ class TestSoundLedgers:
         def write_on() -> None:
             nonlocal writes
             writes += 1
-            # It would fail if the attestation held a transaction while it pauses.
+            # It would fail if the report held a transaction while it pauses.
             keys.rename(keys.create().key_id, "meanwhile")
 
-        attestation = check_integrity(keys.database, notes=[], keys=[], pause=write_on)
-        assert attestation.findings == ()
+        report = check_integrity(keys.database, notes=[], keys=[], pause=write_on)
+        assert report.findings == ()
         assert writes >= 5
-        assert attestation.events == 9
+        assert report.events == 9
         assert count_events(keys.address) == 9 + 2 * writes
 
     def test_a_pause_can_abort_the_check(self, keys: Keys) -> None:
@@ -217,10 +217,10 @@ class TestForks:
             keys.create("after it")
             keys.opened.signer.sign()
             new = list(notes_in(keys.opened.signer.path))
-        attestation = attested(place, new)
-        assert (attestation.findings, attestation.entries, attestation.keys) == ((), 12, 6)
-        assert attestation.checkpoints == 2
-        assert attested(place, [*outside, *new]).found == 2
+        report = checked(place, new)
+        assert (report.findings, report.entries, report.keys) == ((), 12, 6)
+        assert report.checkpoints == 2
+        assert checked(place, [*outside, *new]).found == 2
 
 
 class TestEvents:
@@ -261,25 +261,25 @@ class TestEvents:
         self, place: Path, column: str, change: Callable[..., object]
     ) -> None:
         edit(place, "events id = 8", column, change)
-        attestation = attested(place)
-        assert {each.position for each in attestation.findings} & {8, 77, -1}
+        report = checked(place)
+        assert {each.position for each in report.findings} & {8, 77, -1}
 
     @pytest.mark.only_on("sqlite")
     @pytest.mark.parametrize("column", ["originator_id", "topic", "state"])
     def test_text_that_is_not_utf_8_is_named(self, place: Path, column: str) -> None:
         text = f"UPDATE events SET {column} = CAST({column} || x'ff' AS TEXT) WHERE id = 8"  # noqa: S608
         sql(address_of(place), text)
-        assert 8 in {each.position for each in attested(place).findings}
+        assert 8 in {each.position for each in checked(place).findings}
 
     @pytest.mark.only_on("sqlite")
     def test_keys_that_are_named_by_texts_alone_are_found(self, place: Path) -> None:
         sql(address_of(place), "UPDATE events SET originator_id = hex(originator_id)")
-        attestation = attested(place)
-        assert {each.position for each in attestation.findings} >= set(range(1, 11))
+        report = checked(place)
+        assert {each.position for each in report.findings} >= set(range(1, 11))
 
     def test_a_finding_names_the_event_and_the_remedy(self, place: Path) -> None:
         edit(place, "events id = 3", "state", lambda state: state.replace(b"renamed", b"changed"))
-        seal, finding, *_ = attested(place).findings
+        seal, finding, *_ = checked(place).findings
         assert (seal.about, seal.position) == ("event", 3)
         assert (finding.about, finding.leaf_index, finding.position) == ("entry", 2, 3)
         assert "not what the event at position 3 says" in finding.wrong
@@ -287,44 +287,44 @@ class TestEvents:
 
     def test_one_deleted_in_the_middle_leaves_its_entry(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id = 4")
-        attestation = attested(place)
-        assert "entry 3" in named(attestation, "entry")
-        assert "its event, at position 4, is not there" in attestation.findings[0].wrong
+        report = checked(place)
+        assert "entry 3" in named(report, "entry")
+        assert "its event, at position 4, is not there" in report.findings[0].wrong
 
     def test_one_deleted_with_its_entry_leaves_a_gap(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id = 4")
         sql(address_of(place), "DELETE FROM entries WHERE position = 4")
-        attestation = attested(place)
-        assert attestation.findings[0].name == "entry 4"
-        assert attestation.findings[0].wrong == "entries 3 to 3 are missing before it"
-        assert attestation.root is None
+        report = checked(place)
+        assert report.findings[0].name == "entry 4"
+        assert report.findings[0].wrong == "entries 3 to 3 are missing before it"
+        assert report.root is None
 
     def test_deleted_last_events_are_missed_by_their_entries(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id > 7")
-        assert named(attested(place), "entry")[:3] == ["entry 7", "entry 8", "entry 9"]
+        assert named(checked(place), "entry")[:3] == ["entry 7", "entry 8", "entry 9"]
 
     def test_last_events_deleted_everywhere_are_missed_by_checkpoints(self, place: Path) -> None:
         delete_tail_everywhere(place, after=8)
-        attestation = attested(place)
-        assert named(attestation, "checkpoint") == ["the database's checkpoint at 9 entries"]
-        assert "entries 8 to 8 are gone" in attestation.findings[0].wrong
+        report = checked(place)
+        assert named(report, "checkpoint") == ["the database's checkpoint at 9 entries"]
+        assert "entries 8 to 8 are gone" in report.findings[0].wrong
 
     def test_everything_deleted_is_missed_by_a_checkpoint_outside(
         self, place: Path, outside: list[str]
     ) -> None:
         for table in ("events", "checkpoints", *(view.name for view in VIEWS)):
             sql(address_of(place), f"DELETE FROM {table}")  # noqa: S608 - names from here
-        attestation = attested(place, outside)
-        assert named(attestation, "checkpoint")[0] == "checkpoint 1 kept outside"
-        assert "there are 0" in attestation.findings[0].wrong
+        report = checked(place, outside)
+        assert named(report, "checkpoint")[0] == "checkpoint 1 kept outside"
+        assert "there are 0" in report.findings[0].wrong
         # Nothing else can know that there was anything.
-        assert attested(place).found == 0
+        assert checked(place).found == 0
 
     def test_two_swapped_events_are_both_named(self, place: Path) -> None:
         sql(address_of(place), "UPDATE events SET id = -id WHERE id IN (3, 8)")
         sql(address_of(place), "UPDATE events SET id = 11 + id WHERE id < 0")
-        attestation = attested(place)
-        assert {"entry 2", "entry 7"} <= set(named(attestation, "entry"))
+        report = checked(place)
+        assert {"entry 2", "entry 7"} <= set(named(report, "entry"))
 
     def test_an_inserted_event_has_no_entry(self, place: Path) -> None:
         sql(
@@ -332,9 +332,9 @@ class TestEvents:
             "INSERT INTO events (originator_id, originator_version, topic, state)"
             " SELECT originator_id, 9, topic, state FROM events WHERE id = 3",
         )
-        attestation = attested(place)
-        assert named(attestation, "event")[0] == "the event at position 11"
-        assert attestation.findings[0].wrong == "it has no entry in the audit trail"
+        report = checked(place)
+        assert named(report, "event")[0] == "the event at position 11"
+        assert report.findings[0].wrong == "it has no entry in the audit trail"
 
     def test_a_replaced_verifier_is_found_in_event_and_lookup(
         self, place: Path, key_ids: list[str]
@@ -345,10 +345,10 @@ class TestEvents:
         sql(address_of(place), "UPDATE auth_lookup SET verifier = ? WHERE position = 1", planted)
         # As somebody writes it who has the pepper, too.
         seal_events(place)
-        attestation = attested(place)
-        assert "entry 1" in named(attestation, "entry")
-        assert f"the row of {key_ids[0]} in auth_lookup" in named(attestation, "projection")
-        assert "argon2" not in str(attestation)
+        report = checked(place)
+        assert "entry 1" in named(report, "entry")
+        assert f"the row of {key_ids[0]} in auth_lookup" in named(report, "projection")
+        assert "argon2" not in str(report)
 
     def test_an_event_that_the_rules_forbid_is_found_though_all_else_agrees(
         self, place: Path, key_ids: list[str]
@@ -362,9 +362,9 @@ class TestEvents:
         )
         seal_events(place)
         make_views_anew(place)
-        attestation = attested(place)
-        assert [each.key_id for each in attestation.findings] == [key_ids[0]]
-        assert "comes after version" in attestation.findings[0].wrong
+        report = checked(place)
+        assert [each.key_id for each in report.findings] == [key_ids[0]]
+        assert "comes after version" in report.findings[0].wrong
 
     def test_versions_recorded_in_another_order_are_found(
         self, place: Path, key_ids: list[str]
@@ -373,7 +373,7 @@ class TestEvents:
         sql(address_of(place), "UPDATE events SET id = 7 + id WHERE id < 0")
         seal_events(place)
         make_views_anew(place)
-        lives = [each for each in attested(place).findings if each.about == "key"]
+        lives = [each for each in checked(place).findings if each.about == "key"]
         assert [each.key_id for each in lives] == [key_ids[0]]
         assert "recorded before the one that precedes it" in lives[0].wrong
 
@@ -384,23 +384,23 @@ class TestEvents:
         sql(address_of(place), "DELETE FROM events WHERE id = ?", position)
         seal_events(place)
         make_views_anew(place)
-        attestation = attested(place)
-        assert any("only one of its two events" in each.wrong for each in attestation.findings)
+        report = checked(place)
+        assert any("only one of its two events" in each.wrong for each in report.findings)
 
     def test_findings_beyond_the_limit_are_only_counted(self, keys: Keys) -> None:
         for number in range(MAX_FINDINGS + 5):
             keys.create(f"{number}")
         rewrite(keys.address, "entries", "entry", lambda line: line + b" ")
-        attestation = check_integrity(keys.database, notes=[], keys=[])
-        assert len(attestation.findings) == MAX_FINDINGS
-        assert attestation.not_listed == 5
-        assert attestation.found == MAX_FINDINGS + 5
+        report = check_integrity(keys.database, notes=[], keys=[])
+        assert len(report.findings) == MAX_FINDINGS
+        assert report.not_listed == 5
+        assert report.found == MAX_FINDINGS + 5
 
 
 class TestEntries:
     def test_an_edited_entry_is_distinguished_from_an_edited_event(self, place: Path) -> None:
         edit(place, "entries leaf_index = 2", "entry", flip(40))
-        (finding,) = attested(place).findings
+        (finding,) = checked(place).findings
         assert (finding.name, finding.position) == ("entry 2", 3)
         assert "the entry was changed" in finding.wrong
         assert finding.remedy.endswith("keyledger projections rebuild entries")
@@ -416,30 +416,30 @@ class TestEntries:
             forged,
             leaf_hash(forged) + hashes[32:],
         )
-        attestation = attested(place)
-        assert attestation.findings[0].name == "entry 4"
-        assert "together with its hash" in attestation.findings[0].wrong
+        report = checked(place)
+        assert report.findings[0].name == "entry 4"
+        assert "together with its hash" in report.findings[0].wrong
 
     @pytest.mark.parametrize("at", [0, 31, 32, 95])
     def test_an_edited_hash_is_found(self, place: Path, at: int) -> None:
         # With leaf 7 are stored the hashes of four nodes.
         edit(place, "entries leaf_index = 7", "hashes", flip(at))
-        first, *_ = attested(place).findings
+        first, *_ = checked(place).findings
         assert first.name == "entry 7"
         assert "what the entries up to it give" in first.wrong
 
     @pytest.mark.parametrize("column", ["type", "key_id", "workspace", "actor_id", "occurred_at"])
     def test_an_edited_column_is_found(self, place: Path, column: str) -> None:
         edit(place, "entries leaf_index = 5", column, lambda value: f"{value[:-1]}~")
-        (finding,) = attested(place).findings
+        (finding,) = checked(place).findings
         assert finding.about == "projection"
         assert finding.name.endswith(" in entries")
         assert column in finding.wrong
 
     def test_a_deleted_entry_is_missed_by_its_event(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM entries WHERE leaf_index = 6")
-        attestation = attested(place)
-        assert "the event at position 7" in named(attestation, "event")
+        report = checked(place)
+        assert "the event at position 7" in named(report, "event")
 
     def test_swapped_entries_are_found(self, place: Path) -> None:
         sql(
@@ -449,13 +449,13 @@ class TestEntries:
         sql(
             address_of(place), "UPDATE entries SET leaf_index = 9 + leaf_index WHERE leaf_index < 0"
         )
-        assert {"entry 2", "entry 6"} <= set(named(attested(place), "entry"))
+        assert {"entry 2", "entry 6"} <= set(named(checked(place), "entry"))
 
 
 class TestProjections:
     def test_an_unrevoked_key_is_named(self, place: Path, key_ids: list[str]) -> None:
         sql(address_of(place), "UPDATE auth_lookup SET revoked = '0'")
-        (finding,) = attested(place).findings
+        (finding,) = checked(place).findings
         assert (finding.about, finding.key_id) == ("projection", key_ids[0])
         assert finding.name == f"the row of {key_ids[0]} in auth_lookup"
         assert finding.wrong == "revoked is False and should be True"
@@ -465,16 +465,16 @@ class TestProjections:
         planted = f"apikey_{'0' * 8}-0000-4000-8000-{'0' * 12}"
         named_so = {"position": 99, "key_id": planted, "lookup_id": "0" * 16}
         plant_row(address_of(place), "auth_lookup", **named_so)
-        (finding,) = attested(place).findings
+        (finding,) = checked(place).findings
         assert (finding.key_id, finding.wrong) == (planted, "no event made it")
 
 
 class TestCheckpoints:
     @pytest.mark.only_on("sqlite")
     def test_an_older_database_file_is_found_by_a_newer_checkpoint(
-        self, lived: tuple[Path, list[str], list[str]], tmp_path: Path
+        self, used_ledger: tuple[Path, list[str], list[str]], tmp_path: Path
     ) -> None:
-        data_dir = fresh_copy(lived[0], tmp_path / "copy")
+        data_dir = fresh_copy(used_ledger[0], tmp_path / "copy")
         yesterday = database_file(data_dir).read_bytes()
         with keys_in(data_dir) as keys:
             keys.create("today")
@@ -482,10 +482,10 @@ class TestCheckpoints:
         for rest in data_dir.glob("*-wal"):
             rest.unlink()
         database_file(data_dir).write_bytes(yesterday)
-        attestation = attested(data_dir, [today])
-        assert named(attestation, "checkpoint") == ["checkpoint 1 kept outside"]
-        assert "signed over 11 entries, and there are 10" in attestation.findings[0].wrong
-        assert attested(data_dir).found == 0
+        report = checked(data_dir, [today])
+        assert named(report, "checkpoint") == ["checkpoint 1 kept outside"]
+        assert "signed over 11 entries, and there are 10" in report.findings[0].wrong
+        assert checked(data_dir).found == 0
 
     def test_only_outside_checkpoints_reveal_a_completely_rewritten_log(
         self, place: Path, outside: list[str]
@@ -496,12 +496,12 @@ class TestCheckpoints:
         make_views_anew(place)
         sql(address_of(place), "DELETE FROM checkpoints")
         signed_by(place, signing_key(place), keep=True)
-        assert attested(place).found == 0
-        attestation = attested(place, outside)
-        first, others = named(attestation, "checkpoint")
+        assert checked(place).found == 0
+        report = checked(place, outside)
+        first, others = named(report, "checkpoint")
         assert first == "checkpoint 1 kept outside"
         assert others == "1 other checkpoint after the first that contradicts the log"
-        assert "at least one of entries 0 to 8 is not as it was" in attestation.findings[0].wrong
+        assert "at least one of entries 0 to 8 is not as it was" in report.findings[0].wrong
 
     def test_checkpoints_in_the_database_reveal_a_log_rewritten_without_the_key(
         self, place: Path
@@ -509,28 +509,28 @@ class TestCheckpoints:
         rewrite(address_of(place), "events", "state", lambda old: old.replace(b"fifth", b"sixth"))
         seal_events(place)
         make_views_anew(place)
-        attestation = attested(place)
-        assert named(attestation, "checkpoint") == ["the database's checkpoint at 10 entries"]
-        assert "at least one of entries 9 to 9 is not" in attestation.findings[0].wrong
+        report = checked(place)
+        assert named(report, "checkpoint") == ["the database's checkpoint at 10 entries"]
+        assert "at least one of entries 9 to 9 is not" in report.findings[0].wrong
 
     def test_a_changed_note_is_found(self, place: Path) -> None:
         sql(
             address_of(place),
             "UPDATE checkpoints SET note = replace(note, 'keyledger', 'keybadger')",
         )
-        attestation = attested(place)
-        assert len(named(attestation, "checkpoint")) == 2
+        report = checked(place)
+        assert len(named(report, "checkpoint")) == 2
 
     def test_a_note_under_another_size_is_found(self, place: Path) -> None:
         sql(address_of(place), "UPDATE checkpoints SET size = 3 WHERE size = 9")
-        (finding,) = attested(place).findings
+        (finding,) = checked(place).findings
         assert finding.name == "the database's checkpoint at 3 entries"
         assert finding.wrong == f"its note is of {signing_key(place).name} at 9 entries"
 
     def test_a_note_signed_with_another_key_is_found(self, place: Path) -> None:
         another = SigningKey(signing_key(place).name, bytes(32))
         note = signed_by(place, another, keep=False)
-        (finding,) = attested(place, [note]).findings
+        (finding,) = checked(place, [note]).findings
         assert finding.name == "checkpoint 1 kept outside"
         assert "is signed by" in finding.wrong
 
@@ -538,10 +538,10 @@ class TestCheckpoints:
     def test_a_note_that_is_not_text_is_found(self, place: Path) -> None:
         text = "UPDATE checkpoints SET note = CAST(note || x'ff' AS TEXT) WHERE size = 9"
         sql(address_of(place), text)
-        assert named(attested(place), "checkpoint") == ["the database's checkpoint at 9 entries"]
+        assert named(checked(place), "checkpoint") == ["the database's checkpoint at 9 entries"]
 
     def test_a_malformed_note_is_found(self, place: Path) -> None:
-        assert named(attested(place, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]
+        assert named(checked(place, ["nonsense"]), "checkpoint") == ["checkpoint 1 kept outside"]
 
 
 def delete_tail_everywhere(place: Path, *, after: int) -> None:

@@ -101,23 +101,23 @@ def test_a_copy_and_its_copy_back_have_every_row_that_the_ledger_has(
     target_engine: str,
     tmp_path: Path,
 ) -> None:
-    house, there, back = (
+    full_ledger, there, back = (
         engine_of(engine).new_place(tmp_path / name)
         for name, engine in (
-            ("house", source_engine),
+            ("full_ledger", source_engine),
             ("there", target_engine),
             ("back", source_engine),
         )
     )
     there.mkdir()
     back.mkdir()
-    live_in(house, 80)
-    lived = content_of(house)
+    live_in(full_ledger, 80)
+    lived = content_of(full_ledger)
     assert all(lived.values())
 
-    moved = copy(house, there)
+    moved = copy(full_ledger, there)
     assert content_of(there) == lived
-    move_in(house, there)
+    move_in(full_ledger, there)
     copy(there, back)
     assert content_of(back) == lived
 
@@ -144,7 +144,7 @@ def test_a_copy_can_be_used_like_the_source(
     move_in(source, target)
     with keys_in(target) as keys:
         assert {token: keys.verify(token) for token in tokens} == tokens
-        made = keys.create("in the new house")
+        made = keys.create("in the new database")
         keys.rename(made.key_id, "at home")
         keys.opened.signer.sign()
         opened = keys.opened
@@ -271,7 +271,7 @@ def test_a_target_that_is_ahead_is_left_unchanged(source: Path, target: Path) ->
     copy(source, target)
     move_in(source, target)
     with keys_in(target) as keys:
-        keys.create("in the new house")
+        keys.create("in the new database")
     refused(source, target, "is ahead: it goes to position 4, and .* to 3; it has been in use")
 
 

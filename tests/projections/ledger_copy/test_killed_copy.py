@@ -92,5 +92,5 @@ def test_a_copy_killed_at_any_statement_can_be_resumed(
     assert dump(address_of(source)) == before
     move_in(source, target)
     with keys_in(target) as keys:
-        keys.create("in the new house")
+        keys.create("in the new full_ledger")
         assert not differing_rows(keys)

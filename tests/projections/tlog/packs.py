@@ -25,7 +25,7 @@ SECOND_KEY = "apikey_00000000-0000-4000-8000-000000000002"
 
 
 def made_entries(count: int) -> list[bytes]:
-    """Entries of a made history, ended where no rotation is half told."""
+    """Entries of a made history, cut where no rotation is half recorded."""
     entries = [entry_of(event) for event in islice(MadeHistory().events(), count)]
     while b'"rotated_from":"' in entries[-1]:
         entries.pop()
@@ -99,7 +99,7 @@ def checked(pack: Path, *, public_key: str = PUBLIC_KEY, previous: str | None = 
     return verify_pack(pack, public_key=public_key, previous=previous)
 
 
-def told(report: Report) -> list[tuple[str, str]]:
+def findings_of(report: Report) -> list[tuple[str, str]]:
     """What a report says is wrong, and where."""
     return [(finding.where, finding.wrong) for finding in report.findings]
 

@@ -27,9 +27,9 @@ from tests.projections.tlog.packs import (
     a_pack,
     checked,
     checkpoint_notes,
+    findings_of,
     forged,
     made_entries,
-    told,
 )
 
 ENTRIES = [
@@ -101,14 +101,14 @@ class TestForm:
     def test_it_is_sound(self, small: Path) -> None:
         report = checked(small)
 
-        assert told(report) == []
+        assert findings_of(report) == []
         assert (report.origin, report.entries, report.keys) == (KEY.name, 4, 1)
         assert report.checkpoints == 2
 
     def test_an_empty_history_is_sound(self, tmp_path: Path) -> None:
         report = checked(a_pack(tmp_path, []))
 
-        assert told(report) == []
+        assert findings_of(report) == []
         assert report.root == hashlib.sha256(b"").digest()
 
     def test_a_large_history_is_sound(self, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ class TestForm:
 
         report = checked(a_pack(tmp_path, entries, sizes=[0, 1, 2, 777, 777, 2048]))
 
-        assert told(report) == []
+        assert findings_of(report) == []
         assert report.entries == len(entries)
         assert report.keys == sum(b"ApiKey.Created" in entry for entry in entries)
         assert report.checkpoints == 7
@@ -203,7 +203,7 @@ class TestTampering:
                 os.pwrite(file.fileno(), content[at : at + 1], at)
 
         assert unnoticed == []
-        assert told(checked(small)) == []
+        assert findings_of(checked(small)) == []
 
     def test_every_cut_is_found(self, small: Path, tmp_path: Path) -> None:
         content = small.read_bytes()
@@ -227,7 +227,7 @@ class TestTampering:
             changed = tmp_path / "changed.zip"
             changed.write_bytes(content[:at] + more + content[at:])
 
-            assert told(checked(changed))
+            assert findings_of(checked(changed))
 
     def test_an_archive_of_the_same_files_is_not_a_pack(self, small: Path, tmp_path: Path) -> None:
         again = tmp_path / "again.zip"
@@ -235,7 +235,7 @@ class TestTampering:
             for info in archive.infolist():
                 other.writestr(info, archive.read(info))
 
-        assert [where for where, _ in told(checked(again))] == ["the pack"]
+        assert [where for where, _ in findings_of(checked(again))] == ["the pack"]
 
     @pytest.mark.parametrize("compression", [ZIP_STORED, ZIP_DEFLATED])
     @pytest.mark.parametrize("into", ["a file", "a stream"])
@@ -252,7 +252,7 @@ class TestTampering:
                 for name in reversed(archive.namelist()):
                     other.writestr(name, archive.read(name))
 
-        ((where, wrong),) = told(checked(again))
+        ((where, wrong),) = findings_of(checked(again))
 
         assert where == "the pack"
         assert "another program packed its files again" in wrong
@@ -263,7 +263,7 @@ class TestTampering:
         copy = tmp_path / "copy.zip"
         copy.write_bytes(small.read_bytes())
 
-        wheres = [where for where, _ in told(checked(forged(copy, **{name: b"other\n"})))]
+        wheres = [where for where, _ in findings_of(checked(forged(copy, **{name: b"other\n"})))]
 
         assert len(wheres) == 2
         assert wheres[0].startswith(name)

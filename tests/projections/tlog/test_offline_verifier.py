@@ -42,10 +42,10 @@ from tests.projections.tlog.packs import (
     checked,
     checkpoint_notes,
     contents_of,
+    findings_of,
     forged,
     made_entries,
     repacked,
-    told,
 )
 
 ENTRIES = made_entries(40)
@@ -106,7 +106,7 @@ class TestForgery:
         pack = a_pack(tmp_path, ENTRIES)
         notes = "\n".join(checkpoint_notes(ENTRIES, [len(ENTRIES)], key=ANOTHER_KEY))
 
-        wrong = told(checked(forged(pack, checkpoints=notes.encode())))
+        wrong = findings_of(checked(forged(pack, checkpoints=notes.encode())))
 
         assert wrong[:2] == [
             ("checkpoint 1 in the pack", "it is not signed with the public key that you gave"),
@@ -140,21 +140,21 @@ class TestForgery:
     ) -> None:
         pack = forged(a_pack(tmp_path, ENTRIES), checkpoints="\n".join(notes).encode())
 
-        assert any(expected in wrong for _, wrong in told(checked(pack)))
+        assert any(expected in wrong for _, wrong in findings_of(checked(pack)))
 
     def test_a_pack_of_another_ledger_is_invalid_under_this_key(self, tmp_path: Path) -> None:
         pack = a_pack(tmp_path, ENTRIES, key=ANOTHER_KEY)
 
         report = checked(pack)
 
-        assert [where for where, _ in told(report)] == [
+        assert [where for where, _ in findings_of(report)] == [
             "checkpoint 1 in the pack",
             "checkpoints.txt",
             "public-key.txt",
             "manifest.txt",
         ]
         assert "source other than this pack" in report.findings[0].remedy
-        assert told(checked(pack, public_key=str(ANOTHER_KEY.verifier_key))) == []
+        assert findings_of(checked(pack, public_key=str(ANOTHER_KEY.verifier_key))) == []
 
     def test_the_key_in_the_pack_is_never_trusted(self, tmp_path: Path) -> None:
         pack = a_pack(tmp_path, ENTRIES, key=ANOTHER_KEY)
@@ -185,7 +185,7 @@ class TestForgery:
 
         report = checked(forged(a_pack(tmp_path, ENTRIES), checkpoints=note.encode()))
 
-        where, wrong = told(report)[0]
+        where, wrong = findings_of(report)[0]
         assert where == "checkpoint 1 in the pack"
         assert expected in wrong
 
@@ -198,7 +198,7 @@ class TestForgery:
 
         report = checked(forged(pack, manifest=f"{manifest[:-3]}{twin}=\n".encode()))
 
-        assert [where for where, _ in told(report)] == ["manifest.txt"]
+        assert [where for where, _ in findings_of(report)] == ["manifest.txt"]
         assert "not base64" in report.findings[0].wrong
 
     def test_another_signature_under_the_manifest_is_found(self, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ class TestForgery:
         manifest = contents_of(pack)["manifest.txt"]
         line = sign_note("x\n", ANOTHER_KEY).encode().rpartition(b"\n\n")[2]
 
-        assert told(checked(forged(pack, manifest=manifest + line))) == [
+        assert findings_of(checked(forged(pack, manifest=manifest + line))) == [
             ("manifest.txt", "it has more than one signature")
         ]
 
@@ -216,7 +216,7 @@ class TestForgery:
         *lines, last = manifest.partition("\n\n")[0].split("\n")
         text = "\n".join([*lines[:-1], last, lines[-1], ""])
 
-        assert told(checked(forged(pack, manifest=sign_note(text, KEY).encode()))) == [
+        assert findings_of(checked(forged(pack, manifest=sign_note(text, KEY).encode()))) == [
             ("manifest.txt", "its lines are in another order")
         ]
 
@@ -226,7 +226,7 @@ class TestForgery:
 
         report = checked(repacked(pack, contents.items(), crc_off_by=1))
 
-        assert told(report) == [
+        assert findings_of(report) == [
             (name, "its CRC-32 is not the one in the directory") for name in contents
         ]
 
@@ -250,7 +250,7 @@ class TestForgery:
 
         report = checked(repacked(pack, [(name, contents.get(name, b"")) for name in names]))
 
-        ((where, wrong),) = told(report)
+        ((where, wrong),) = findings_of(report)
         assert where == "the pack"
         assert "members" in wrong
 
@@ -261,7 +261,7 @@ class TestForgery:
 
         report = checked(forged(a_pack(tmp_path, ENTRIES), manifest=manifest))
 
-        assert {where for where, _ in told(report)} == {
+        assert {where for where, _ in findings_of(report)} == {
             "the pack",
             "entries.jsonl",
             "checkpoints.txt",
@@ -279,7 +279,7 @@ class TestRewriting:
             entries = ENTRIES[:size]
             while b'"rotated_from":"' in entries[-1]:
                 entries = ENTRIES[: len(entries) + 1]
-            assert told(checked(a_pack(tmp_path, entries), previous=self.KEPT)) == []
+            assert findings_of(checked(a_pack(tmp_path, entries), previous=self.KEPT)) == []
 
     @pytest.mark.parametrize("at", range(25))
     def test_one_entry_rewritten_is_found(self, tmp_path: Path, at: int) -> None:
@@ -289,7 +289,7 @@ class TestRewriting:
 
         report = checked(pack, previous=self.KEPT)
 
-        assert told(checked(pack)) == [], "nothing but the kept checkpoint tells it"
+        assert findings_of(checked(pack)) == [], "nothing but the kept checkpoint tells it"
         (finding,) = report.findings
         kept, first = (7, 0) if at < 7 else (25, 7)
         assert finding.where == f"your checkpoint at {kept} entries"
@@ -309,8 +309,8 @@ class TestRewriting:
 
         report = checked(a_pack(tmp_path, fork), previous=self.KEPT)
 
-        assert "your checkpoint at 25 entries" in {where for where, _ in told(report)}
-        assert "your checkpoint at 7 entries" not in {where for where, _ in told(report)}
+        assert "your checkpoint at 25 entries" in {where for where, _ in findings_of(report)}
+        assert "your checkpoint at 7 entries" not in {where for where, _ in findings_of(report)}
 
     @pytest.mark.parametrize(
         "previous", ["", "x", KEPT + "\n\n", KEPT.replace("7", "8"), KEPT[:-20] + "\n"]
@@ -319,7 +319,7 @@ class TestRewriting:
         self, tmp_path: Path, previous: str
     ) -> None:
         if previous == self.KEPT + "\n\n":
-            assert told(checked(a_pack(tmp_path, ENTRIES), previous=previous)) == []
+            assert findings_of(checked(a_pack(tmp_path, ENTRIES), previous=previous)) == []
         else:
             with pytest.raises(ValueError, match="previous checkpoint cannot be used"):
                 checked(a_pack(tmp_path, ENTRIES), previous=previous)
@@ -419,7 +419,7 @@ class TestForm:
     def test_a_line_without_end_is_not_read_into_memory(self, tmp_path: Path) -> None:
         pack = forged(a_pack(tmp_path, ENTRIES), entries=jsonl(ENTRIES) + b"x" * 3_000_000)
 
-        assert any("longer than 65535" in wrong for _, wrong in told(checked(pack)))
+        assert any("longer than 65535" in wrong for _, wrong in findings_of(checked(pack)))
 
     def test_a_long_list_of_findings_is_cut(self, tmp_path: Path) -> None:
         report = checked(a_pack(tmp_path, [b"{}"] * 1000))
@@ -610,7 +610,7 @@ class TestFork:
         pack = forged(a_pack(tmp_path, entries), checkpoints="\n".join(notes).encode())
 
         wrong = "it is not signed with the public key that you gave"
-        assert ("checkpoint 1 in the pack", wrong) in told(checked(pack))
+        assert ("checkpoint 1 in the pack", wrong) in findings_of(checked(pack))
 
     def test_a_check_reports_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         pack = a_pack(tmp_path, [created(), a_fork()])

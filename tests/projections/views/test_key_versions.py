@@ -60,7 +60,7 @@ def replayed(events: list[Recorded], at: datetime) -> dict[int, ApiKey]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def told(shown: ListedKey) -> tuple[Any, ...]:
+def fields_of(shown: ListedKey) -> tuple[Any, ...]:
     return (
         shown.key_id,
         shown.name,
@@ -113,7 +113,7 @@ def check_past(keys: Keys, at: datetime, limit: int) -> None:
         for status in (None, *get_args(Status)):
             found = list(pages(keys, workspace, Filters(status=status), at, limit))
             expected = [each for each in right.items() if status in (None, each[1][5])]
-            assert [(key.position, told(key)) for key in found] == expected, (at, status)
+            assert [(key.position, fields_of(key)) for key in found] == expected, (at, status)
             if status is None:
                 check_shown(keys, workspace, at, found)
 

@@ -1,4 +1,4 @@
-"""Every door is locked: the routes are those of the app's own document, so that none is forgotten.
+"""Every route is locked: the routes are those of the app's own document, so that none is forgotten.
 
 A guarded route is one whose operation has `security`; every other is in `PUBLIC`, or this fails.
 What a route's path and body need is taken from the document's own examples.
@@ -18,7 +18,7 @@ from api.app import create_app
 from api.settings import Settings
 from domain.tokens import Token, mint, parse
 from tests.api.checkpoints import sign_a_checkpoint
-from tests.api.console.doors import DOORS
+from tests.api.console.console_routes import CONSOLE_ROUTES
 from tests.api.served import Api, Json, Key, refused
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
@@ -218,7 +218,7 @@ def test_the_document_knows_every_route_of_the_app() -> None:
     app = create_app(Settings())
     known = {f"{method} {path}" for method, path, _ in operations()} | DOCUMENTATION
     # The console's are guarded by a session; `console/test_every_door.py` tries each of them.
-    known |= {str(door) for door in DOORS}
+    known |= {str(route) for route in CONSOLE_ROUTES}
     for route in flat(app.routes):
         for method in route.methods - {"HEAD"}:
             assert f"{method} {path_of(route)}" in known

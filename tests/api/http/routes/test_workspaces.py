@@ -5,8 +5,8 @@ import pytest
 from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, refused
 
 ASKED: Json = {"name": "a", "scopes": ["mcp:read"]}
-# Every door to one key: the method, the end of its path, and a body that it takes.
-DOORS: list[tuple[str, str, Json | None]] = [
+# Every endpoint of one key: method, end of the path, and a body that it takes.
+KEY_ENDPOINTS: list[tuple[str, str, Json | None]] = [
     ("GET", "", None),
     ("GET", "?as_of=2026-03-03T12:00:00Z", None),
     ("PATCH", "", {"name": "new"}),
@@ -21,7 +21,7 @@ def api(shared_api: Api) -> Api:
     return shared_api
 
 
-@pytest.mark.parametrize(("method", "end", "body"), DOORS, ids=str)
+@pytest.mark.parametrize(("method", "end", "body"), KEY_ENDPOINTS, ids=str)
 class TestKeysOfAnotherWorkspace:
     def test_another_workspaces_keys_look_like_missing_keys(
         self, api: Api, method: str, end: str, body: Json | None

@@ -133,7 +133,7 @@ class Watched:
 
 
 @dataclass
-class House:
+class ServedApp:
     """A ledger behind the protocol, and tokens of its keys."""
 
     app: FastAPI
@@ -214,28 +214,28 @@ class House:
 
 
 @contextmanager
-def house_of(
+def make_served_app(
     new_ledger: NewLedger,
     served_settings: Settings,
     clock: SettableClock,
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
-) -> Iterator[House]:
+) -> Iterator[ServedApp]:
     app = create_app(served_settings, clock=clock, argon2_profile=CHEAPEST)
-    yield House(app, new_ledger.root.token, loop_factory)
+    yield ServedApp(app, new_ledger.root.token, loop_factory)
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def house(
+def served_app(
     new_ledger: NewLedger,
     served_settings: Settings,
     clock: SettableClock,
     request: pytest.FixtureRequest,
-) -> Iterator[House]:
-    with house_of(new_ledger, served_settings, clock, request.param) as house:
-        yield house
+) -> Iterator[ServedApp]:
+    with make_served_app(new_ledger, served_settings, clock, request.param) as served_app:
+        yield served_app
 
 
-def one_by_one(house: House, requests: Callable[[], Sequence[bytes]]) -> list[Response]:
+def one_by_one(served_app: ServedApp, requests: Callable[[], Sequence[bytes]]) -> list[Response]:
     """Send each request on a connection of its own, whole; return the answers."""
 
     async def scene(connect: Callable[[], Wire]) -> list[Response]:
@@ -246,43 +246,48 @@ def one_by_one(house: House, requests: Callable[[], Sequence[bytes]]) -> list[Re
             answers += await wire.answers(1)
         return answers
 
-    return house.run(scene)
+    return served_app.run(scene)
 
 
 class TestWithoutTheApplication:
     """A usual check that arrives whole does not reach the application, and cannot be told apart."""
 
-    def test_a_forward_auth_request(self, house: House) -> None:
-        (answer,) = one_by_one(house, lambda: [house.get()])
+    def test_a_forward_auth_request(self, served_app: ServedApp) -> None:
+        (answer,) = one_by_one(served_app, lambda: [served_app.get()])
 
         assert answer.status == 204
-        assert (b"x-auth-key-id", house.key_ids["reader"].encode()) in answer.headers
+        assert (b"x-auth-key-id", served_app.key_ids["reader"].encode()) in answer.headers
         assert DATE in answer.headers
-        assert house.watched.paths == []
+        assert served_app.watched.paths == []
 
-    def test_a_forward_auth_request_with_a_bad_token(self, house: House) -> None:
+    def test_a_forward_auth_request_with_a_bad_token(self, served_app: ServedApp) -> None:
         answers = one_by_one(
-            house,
+            served_app,
             lambda: [
-                house.get("no token"),
-                house.get(house.tokens["reader"][:-1] + "!"),
-                house.get("verifier"),
+                served_app.get("no token"),
+                served_app.get(served_app.tokens["reader"][:-1] + "!"),
+                served_app.get("verifier"),
             ],
         )
 
         assert [answer.status for answer in answers] == [401, 401, 403]
-        assert house.watched.paths == []
+        assert served_app.watched.paths == []
 
-    def test_a_verify(self, house: House) -> None:
-        (answer,) = one_by_one(house, lambda: [house.post()])
+    def test_a_verify(self, served_app: ServedApp) -> None:
+        (answer,) = one_by_one(served_app, lambda: [served_app.post()])
 
         assert answer.status == 200
         assert b'"valid":true' in answer.body
-        assert house.watched.paths == []
+        assert served_app.watched.paths == []
 
-    def test_the_application_would_have_given_the_same_answer(self, house: House) -> None:
+    def test_the_application_would_have_given_the_same_answer(self, served_app: ServedApp) -> None:
         def requests() -> list[bytes]:
-            plain = [house.get(), house.post(), house.post("verifier"), house.get("verifier")]
+            plain = [
+                served_app.get(),
+                served_app.post(),
+                served_app.post("verifier"),
+                served_app.get("verifier"),
+            ]
             # Who says that the connection is to be closed is served by the application.
             return [
                 each
@@ -290,24 +295,24 @@ class TestWithoutTheApplication:
                 for each in (one, one.replace(b"host", b"connection: close\r\nhost", 1))
             ]
 
-        answers = one_by_one(house, requests)
+        answers = one_by_one(served_app, requests)
 
-        assert len(house.watched.paths) == 4
+        assert len(served_app.watched.paths) == 4
         for alone, by_app in zip(answers[::2], answers[1::2], strict=True):
             closing = (b"connection", b"close")
             by_app.headers.remove(closing)
             assert alone.without_id == by_app.without_id
 
-    def test_one_connection_serves_any_number_of_them(self, house: House) -> None:
+    def test_one_connection_serves_any_number_of_them(self, served_app: ServedApp) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wire = connect()
             for sent in range(20):
-                wire.receive(house.get() if sent % 2 else house.post())
+                wire.receive(served_app.get() if sent % 2 else served_app.post())
                 await wire.answers(sent + 1)
             return [answer.status for answer in wire.responses]
 
-        assert house.run(scene) == [200, 204] * 10
-        assert house.watched.paths == []
+        assert served_app.run(scene) == [200, 204] * 10
+        assert served_app.watched.paths == []
 
 
 class TestLeftToTheApplication:
@@ -323,124 +328,126 @@ class TestLeftToTheApplication:
         ],
     )
     def test_an_unusual_request_goes_to_the_application(
-        self, house: House, more: list[str], status: int
+        self, served_app: ServedApp, more: list[str], status: int
     ) -> None:
-        (answer,) = one_by_one(house, lambda: [house.post("reader", "verifier", *more)])
+        (answer,) = one_by_one(served_app, lambda: [served_app.post("reader", "verifier", *more)])
 
         assert answer.status == status
-        assert house.watched.paths == ["/v1/verify"]
+        assert served_app.watched.paths == ["/v1/verify"]
 
-    def test_refused_bodies(self, house: House) -> None:
+    def test_refused_bodies(self, served_app: ServedApp) -> None:
         answers = one_by_one(
-            house,
+            served_app,
             lambda: [
-                house.get("", "/v1/forward-auth"),
-                house.get("reader", "/v1/forward-auth?scoop=mcp:read"),
-                house.get("reader", "/v1/forward-auth/scopes/mcp:read/x"),
-                house.post("reader", "reader"),
-                house.post("reader", ""),
+                served_app.get("", "/v1/forward-auth"),
+                served_app.get("reader", "/v1/forward-auth?scoop=mcp:read"),
+                served_app.get("reader", "/v1/forward-auth/scopes/mcp:read/x"),
+                served_app.post("reader", "reader"),
+                served_app.post("reader", ""),
             ],
         )
 
         assert [answer.status for answer in answers] == [401, 403, 200, 403, 401]
-        assert len(house.watched.paths) == 5
+        assert len(served_app.watched.paths) == 5
 
-    def test_an_offer_of_another_protocol(self, house: House) -> None:
+    def test_an_offer_of_another_protocol(self, served_app: ServedApp) -> None:
         offer = b"connection: upgrade\r\nupgrade: h2c\r\nhost"
-        (answer,) = one_by_one(house, lambda: [house.get().replace(b"host", offer, 1)])
+        (answer,) = one_by_one(served_app, lambda: [served_app.get().replace(b"host", offer, 1)])
 
         # The offer is ignored (RFC 9110, section 7.8), so this is a request like any other.
         assert answer.status == 204
-        assert house.watched.paths == []
+        assert served_app.watched.paths == []
 
-    def test_http_1_0(self, house: House) -> None:
-        (answer,) = one_by_one(house, lambda: [house.get().replace(b"HTTP/1.1", b"HTTP/1.0")])
+    def test_http_1_0(self, served_app: ServedApp) -> None:
+        (answer,) = one_by_one(
+            served_app, lambda: [served_app.get().replace(b"HTTP/1.1", b"HTTP/1.0")]
+        )
 
         assert answer.status == 204
-        assert house.watched.paths == ["/v1/forward-auth"]
+        assert served_app.watched.paths == ["/v1/forward-auth"]
 
-    def test_an_unavailable_ledger(self, house: House) -> None:
+    def test_an_unavailable_ledger(self, served_app: ServedApp) -> None:
         with patch.object(Freshness, "check", side_effect=LedgerUnavailable("no")):
-            answers = one_by_one(house, lambda: [house.get(), house.post()])
+            answers = one_by_one(served_app, lambda: [served_app.get(), served_app.post()])
 
         assert [answer.status for answer in answers] == [503, 503]
-        assert house.watched.paths == ["/v1/forward-auth", "/v1/verify"]
+        assert served_app.watched.paths == ["/v1/forward-auth", "/v1/verify"]
 
-    def test_a_damaged_row_does_not_delay_other_keys(self, house: House) -> None:
+    def test_a_damaged_row_does_not_delay_other_keys(self, served_app: ServedApp) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             statement = "UPDATE auth_lookup SET scopes = 'no' WHERE name = 'reader'"
-            sql(house.ledger.database.url, statement)
+            sql(served_app.ledger.database.url, statement)
             wires = [connect() for _ in range(3)]
             # The damaged one comes first; the others arrive in the same turn.
             for wire, token in zip(wires, ("reader", "verifier", "verifier"), strict=True):
-                wire.receive(house.get(token, "/v1/forward-auth"))
+                wire.receive(served_app.get(token, "/v1/forward-auth"))
             return [(await wire.answers(1))[0].status for wire in wires]
 
-        assert house.run(scene) == [503, 204, 204]
+        assert served_app.run(scene) == [503, 204, 204]
 
     @pytest.mark.parametrize("long_target", [True, False])
     def test_an_error_of_one_connection_leaves_the_others_of_the_turn_alone(
-        self, house: House, *, long_target: bool
+        self, served_app: ServedApp, *, long_target: bool
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wires = [connect() for _ in range(3)]
             first, *others = wires
             if long_target:
-                first.receive(house.get("reader", "/v1/forward-auth?" + "a" * 65_536))
+                first.receive(served_app.get("reader", "/v1/forward-auth?" + "a" * 65_536))
             else:
-                first.receive(house.get())
+                first.receive(served_app.get())
             for wire in others:
-                wire.receive(house.get())
+                wire.receive(served_app.get())
             protocol = first._protocol  # noqa: SLF001 - the server's side of the wire
             with patch.object(protocol, "is_closing", side_effect=ValueError("planted")):
                 return [(await wire.answers(1))[0].status for wire in wires]
 
-        assert house.run(scene) == [414 if long_target else 500, 204, 204]
+        assert served_app.run(scene) == [414 if long_target else 500, 204, 204]
 
-    def test_a_forged_event_does_not_block_other_keys(self, house: House) -> None:
+    def test_a_forged_event_does_not_block_other_keys(self, served_app: ServedApp) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wire = connect()
-            wire.receive(house.get())
+            wire.receive(served_app.get())
             await wire.answers(1)
             statement = "INSERT INTO events VALUES (900, ?, 1, 'Nothing', ?, NULL)"
-            sql(house.ledger.database.url, statement, UUID(int=0), bytes(1))
-            wire.receive(house.get())
+            sql(served_app.ledger.database.url, statement, UUID(int=0), bytes(1))
+            wire.receive(served_app.get())
             return [answer.status for answer in await wire.answers(2)]
 
-        assert house.run(scene) == [204, 204]
-        assert house.watched.paths == []
+        assert served_app.run(scene) == [204, 204]
+        assert served_app.watched.paths == []
 
-    def test_a_body_in_chunks(self, house: House) -> None:
+    def test_a_body_in_chunks(self, served_app: ServedApp) -> None:
         def requests() -> list[bytes]:
-            head, _, body = house.post().partition(b"\r\n\r\n")
+            head, _, body = served_app.post().partition(b"\r\n\r\n")
             head = head.replace(b"content-length: %d" % len(body), b"transfer-encoding: chunked")
             chunks = b"%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (9, body[:9], len(body) - 9, body[9:])
             return [head + b"\r\n\r\n" + chunks]
 
-        (answer,) = one_by_one(house, requests)
+        (answer,) = one_by_one(served_app, requests)
 
         assert answer.status == 200
 
-    def test_a_connection_that_ends_before_it_is_answered(self, house: House) -> None:
+    def test_a_connection_that_ends_before_it_is_answered(self, served_app: ServedApp) -> None:
         async def scene(connect: Callable[[], Wire]) -> int:
             wire, other = connect(), connect()
-            wire.receive(house.get())
-            other.receive(house.get())
+            wire.receive(served_app.get())
+            other.receive(served_app.get())
             wire.close()
             wire._protocol.connection_lost(None)  # noqa: SLF001 - what a transport calls
             await other.answers(1)
             return len(wire.responses)
 
-        assert house.run(scene) == 0
+        assert served_app.run(scene) == 0
 
-    def test_a_stop_answers_every_request_in_progress(self, house: House) -> None:
+    def test_a_stop_answers_every_request_in_progress(self, served_app: ServedApp) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[Response]:
             wire = connect()
-            wire.receive(house.get())
+            wire.receive(served_app.get())
             wire._protocol.shutdown()  # noqa: SLF001 - what uvicorn calls
             return await wire.answers(1)
 
-        (answer,) = house.run(scene)
+        (answer,) = served_app.run(scene)
         assert answer.status == 204
         assert (b"connection", b"close") in answer.headers
 
@@ -457,7 +464,7 @@ KINDS = ["get", "post", "refused get", "refused post", "unusual post", "closing"
     manner=st.frozensets(st.sampled_from(["the last closes", "each piece in a turn of its own"])),
 )
 def test_requests_sent_in_one_breath_in_any_pieces_are_answered_in_their_order(
-    house: House, kinds: list[str], cuts: list[float], manner: frozenset[str]
+    served_app: ServedApp, kinds: list[str], cuts: list[float], manner: frozenset[str]
 ) -> None:
     expected = {
         "get": 204, "post": 200, "refused get": 403, "refused post": 403, "unusual post": 200,
@@ -467,13 +474,13 @@ def test_requests_sent_in_one_breath_in_any_pieces_are_answered_in_their_order(
 
     async def scene(connect: Callable[[], Wire]) -> list[Response]:
         forms = {
-            "get": house.get(),
-            "post": house.post(),
-            "refused get": house.get("verifier"),
-            "refused post": house.post("verifier", "reader"),
-            "unusual post": house.post("reader", "verifier", "x-one: 1", "x-one: 2"),
-            "closing": house.get().replace(b"host", b"connection: close\r\nhost", 1),
-            "probe": house.request("GET", "/healthz", ""),
+            "get": served_app.get(),
+            "post": served_app.post(),
+            "refused get": served_app.get("verifier"),
+            "refused post": served_app.post("verifier", "reader"),
+            "unusual post": served_app.post("reader", "verifier", "x-one: 1", "x-one: 2"),
+            "closing": served_app.get().replace(b"host", b"connection: close\r\nhost", 1),
+            "probe": served_app.request("GET", "/healthz", ""),
         }
         sent = b"".join(forms[kind] for kind in asked)
         pieces = sorted(int(cut * len(sent)) for cut in cuts)
@@ -484,7 +491,7 @@ def test_requests_sent_in_one_breath_in_any_pieces_are_answered_in_their_order(
                 await asyncio.sleep(0)
         return await wire.answers(len(asked))
 
-    answers = house.run(scene)
+    answers = served_app.run(scene)
     assert [answer.status for answer in answers] == [expected[kind] for kind in asked]
 
 
@@ -505,54 +512,56 @@ class TestOneFreshnessCheckForMany:
             yield begun
 
     def test_requests_that_arrive_together_share_one_check(
-        self, house: House, checks: list[int]
+        self, served_app: ServedApp, checks: list[int]
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wires = [connect() for _ in range(32)]
             for number, wire in enumerate(wires):
-                wire.receive(house.get() if number % 2 else house.post())
+                wire.receive(served_app.get() if number % 2 else served_app.post())
             return [(await wire.answers(1))[0].status for wire in wires]
 
-        assert house.run(scene) == [200, 204] * 16
+        assert served_app.run(scene) == [200, 204] * 16
         assert len(checks) == 1
 
     def test_requests_one_after_the_other_have_a_check_each(
-        self, house: House, checks: list[int]
+        self, served_app: ServedApp, checks: list[int]
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> None:
             wire = connect()
             for sent in range(5):
-                wire.receive(house.get())
+                wire.receive(served_app.get())
                 await wire.answers(sent + 1)
 
-        house.run(scene)
+        served_app.run(scene)
         assert len(checks) == 5
 
     def test_a_revocation_acknowledged_before_the_last_request_holds_for_all_of_them(
-        self, house: House
+        self, served_app: ServedApp
     ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             before, after = connect(), connect()
-            before.receive(house.get())
-            house.revoke("reader")
-            after.receive(house.get())
+            before.receive(served_app.get())
+            served_app.revoke("reader")
+            after.receive(served_app.get())
             return [(await wire.answers(1))[0].status for wire in (before, after)]
 
-        assert house.run(scene) == [401, 401]
+        assert served_app.run(scene) == [401, 401]
 
-    def test_a_second_request_in_one_breath_shares_no_older_answer(self, house: House) -> None:
+    def test_a_second_request_in_one_breath_shares_no_older_answer(
+        self, served_app: ServedApp
+    ) -> None:
         async def scene(connect: Callable[[], Wire]) -> list[int]:
             wire = connect()
-            wire.receive(house.get())
-            house.revoke("reader")
-            wire.receive(house.get())
+            wire.receive(served_app.get())
+            served_app.revoke("reader")
+            wire.receive(served_app.get())
             return [answer.status for answer in await wire.answers(2)]
 
-        assert house.run(scene) == [401, 401]
+        assert served_app.run(scene) == [401, 401]
 
     @pytest.mark.parametrize("callers", [1, 8])
     def test_under_load_no_check_that_begins_after_a_revoke_passes(
-        self, house: House, callers: int
+        self, served_app: ServedApp, callers: int
     ) -> None:
         revoked = threading.Event()
         begun = asyncio.Event()
@@ -561,7 +570,7 @@ class TestOneFreshnessCheckForMany:
             sent = begun_after = 0
             while not until.is_set() or begun_after < 20:
                 after = revoked.is_set()
-                wire.receive(house.get())
+                wire.receive(served_app.get())
                 sent += 1
                 status = (await wire.answers(sent))[-1].status
                 assert status == 401 or not after
@@ -576,7 +585,7 @@ class TestOneFreshnessCheckForMany:
             checking = [loop.create_task(keep_checking(connect(), until)) for _ in range(callers)]
 
             def revoke() -> None:
-                house.revoke("reader")
+                served_app.revoke("reader")
                 revoked.set()
 
             await asyncio.wait_for(begun.wait(), PATIENCE)
@@ -584,4 +593,4 @@ class TestOneFreshnessCheckForMany:
             until.set()
             return await asyncio.gather(*checking)
 
-        assert all(count >= 20 for count in house.run(scene))
+        assert all(count >= 20 for count in served_app.run(scene))

@@ -11,8 +11,8 @@ import pytest
 
 from tests.system.clients import Client, Json, answered
 from tests.system.ledgers import admin_token, make_keys
+from tests.system.live_streams import Tail
 from tests.system.processes import Server, Servers, eventually, run_json
-from tests.system.tails import Tail
 
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")

@@ -26,8 +26,8 @@ from projections.views.registry import VIEWS
 from tests.engines import address_of
 from tests.raw_sql import raw
 from tests.system.clients import Client, Json, answered
+from tests.system.live_streams import Tail
 from tests.system.processes import Ran, Server, Servers, eventually, run, run_many
-from tests.system.tails import Tail
 
 MISUSED = ("good", "revoked", "expired", "unknown", "wrong secret", "mistyped", "cut off")
 """Names of the tokens that go where no token belongs."""

@@ -1,6 +1,6 @@
-"""Every door of the console is locked: for who is not signed in, for forged forms, for other keys.
+"""Every route of the console is locked: for who is not signed in, for forged forms, for other keys.
 
-`doors.DOORS` has them all, which is held against the app's own routes.
+`console_routes.CONSOLE_ROUTES` has them all, which is held against the app's own routes.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from httpx2 import Response
 
 from api.app import create_app
 from api.settings import Settings
-from tests.api.console.doors import DOORS, Door
+from tests.api.console.console_routes import CONSOLE_ROUTES, ConsoleRoute
 from tests.api.console.visits import SIGN_IN, Visit, leads_to_sign_in, words_in
 from tests.api.http.routes.test_every_route import flat
 from tests.api.served import Api, Key
@@ -21,8 +21,8 @@ from tests.raw_sql import raw
 # None of these rules depends on where the ledger is kept.
 pytestmark = pytest.mark.only_on("sqlite")
 
-GUARDED = [door for door in DOORS if door.scopes is not None]
-CHANGES = [door for door in GUARDED if door.method == "POST"]
+GUARDED = [route for route in CONSOLE_ROUTES if route.scopes is not None]
+CHANGES = [route for route in GUARDED if route.method == "POST"]
 FORM = "application/x-www-form-urlencoded"
 EVERYTHING = (
     "api-keys:read",
@@ -31,9 +31,9 @@ EVERYTHING = (
     "projections:read",
     "projections:write",
 )
-for_every_door = pytest.mark.parametrize("door", DOORS, ids=str)
-for_every_guarded_door = pytest.mark.parametrize("door", GUARDED, ids=str)
-for_every_change = pytest.mark.parametrize("door", CHANGES, ids=str)
+for_every_route = pytest.mark.parametrize("route", CONSOLE_ROUTES, ids=str)
+for_every_guarded_route = pytest.mark.parametrize("route", GUARDED, ids=str)
+for_every_change = pytest.mark.parametrize("route", CHANGES, ids=str)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class World:
 
     def send(
         self,
-        door: Door,
+        route: ConsoleRoute,
         visit: Visit,
         *,
         csrf_token: str | None = None,
@@ -57,13 +57,13 @@ class World:
         headers: dict[str, str] | None = None,
     ) -> Response:
         """Send a request that lacks nothing but what it is told to lack."""
-        path = door.path.format(
+        path = route.path.format(
             key_id=self.key.key_id, leaf_index=self.leaf_index, name="key_list", version="x"
         )
         path += query
-        if door.method == "GET":
+        if route.method == "GET":
             return visit.get(path, headers=headers)
-        fields = {"more": "", **dict(door.fields)}
+        fields = {"more": "", **dict(route.fields)}
         if csrf_token is not None:
             fields["csrf_token"] = csrf_token
         return visit.post(path, fields, headers=headers or {})
@@ -113,7 +113,7 @@ def test_every_console_route_is_tested() -> None:
         for method in route.methods - {"HEAD"}
         if route.path == "/" or route.path.startswith("/console")
     }
-    assert there == {str(door) for door in DOORS}
+    assert there == {str(route) for route in CONSOLE_ROUTES}
 
 
 def test_no_page_is_in_the_document_of_the_http_api() -> None:
@@ -123,24 +123,24 @@ def test_no_page_is_in_the_document_of_the_http_api() -> None:
 
 @pytest.mark.usefixtures("unchanged")
 class TestNobodyPasses:
-    @for_every_guarded_door
-    def test_a_visitor_who_is_not_signed_in(self, door: Door, world: World) -> None:
-        assert leads_to_sign_in(self.send(door, world, Visit(world.api)))
+    @for_every_guarded_route
+    def test_a_visitor_who_is_not_signed_in(self, route: ConsoleRoute, world: World) -> None:
+        assert leads_to_sign_in(self.send(route, world, Visit(world.api)))
 
-    @for_every_guarded_door
+    @for_every_guarded_route
     @pytest.mark.parametrize("value", ["A" * 43, "x" * 5000], ids=len)
-    def test_an_invented_session(self, door: Door, value: str, world: World) -> None:
+    def test_an_invented_session(self, route: ConsoleRoute, value: str, world: World) -> None:
         visit = Visit(world.api)
         visit.client.cookies.set("keyledger", value)
-        assert leads_to_sign_in(self.send(door, world, visit))
+        assert leads_to_sign_in(self.send(route, world, visit))
 
-    @for_every_guarded_door
-    def test_a_token_in_a_header(self, door: Door, world: World) -> None:
+    @for_every_guarded_route
+    def test_a_token_in_a_header(self, route: ConsoleRoute, world: World) -> None:
         headers = {"Authorization": f"Bearer {world.admin.token}", "X-API-Key": world.admin.token}
-        assert leads_to_sign_in(self.send(door, world, Visit(world.api), headers=headers))
+        assert leads_to_sign_in(self.send(route, world, Visit(world.api), headers=headers))
 
-    def send(self, door: Door, world: World, visit: Visit, **more: Any) -> Response:  # noqa: ANN401
-        return world.send(door, visit, csrf_token="", **more)
+    def send(self, route: ConsoleRoute, world: World, visit: Visit, **more: Any) -> Response:  # noqa: ANN401
+        return world.send(route, visit, csrf_token="", **more)
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -148,7 +148,7 @@ class TestForgedForms:
     @for_every_change
     @pytest.mark.parametrize("forged", ["none", "empty", "wrong", "another session's"])
     def test_a_form_without_the_token_of_its_session(
-        self, door: Door, forged: str, world: World
+        self, route: ConsoleRoute, forged: str, world: World
     ) -> None:
         visit = Visit.signed_in(world.api, world.api.root)
         other = Visit.signed_in(world.api, world.api.root)
@@ -158,7 +158,7 @@ class TestForgedForms:
             "wrong": "é" + visit.csrf_token()[1:],
             "another session's": other.csrf_token(),
         }[forged]
-        is_page(world.send(door, visit, csrf_token=token, query="?workspace=acme"), 403)
+        is_page(world.send(route, visit, csrf_token=token, query="?workspace=acme"), 403)
         assert visit.is_signed_in()
 
     @for_every_change
@@ -172,12 +172,12 @@ class TestForgedForms:
         ids=str,
     )
     def test_a_form_that_another_site_sends(
-        self, door: Door, headers: dict[str, str], world: World
+        self, route: ConsoleRoute, headers: dict[str, str], world: World
     ) -> None:
         visit = Visit.signed_in(world.api, world.api.root)
         token = visit.csrf_token()
         is_page(
-            world.send(door, visit, csrf_token=token, query="?workspace=acme", headers=headers),
+            world.send(route, visit, csrf_token=token, query="?workspace=acme", headers=headers),
             403,
         )
         assert visit.is_signed_in()
@@ -224,13 +224,13 @@ class TestForgedForms:
 
 @pytest.mark.usefixtures("unchanged")
 class TestTooSmallAScope:
-    @for_every_guarded_door
-    def test_a_key_that_lacks_one_scope_is_refused(self, door: Door, world: World) -> None:
-        for lacking in door.scopes or ():
+    @for_every_guarded_route
+    def test_a_key_that_lacks_one_scope_is_refused(self, route: ConsoleRoute, world: World) -> None:
+        for lacking in route.scopes or ():
             held = [scope for scope in EVERYTHING if scope != lacking]
-            key = world.api.make(*held, workspace="root" if door.for_root else "acme")
+            key = world.api.make(*held, workspace="root" if route.for_root else "acme")
             visit = Visit.signed_in(world.api, key)
-            is_page(world.send(door, visit, csrf_token=visit.csrf_token()), 403)
+            is_page(world.send(route, visit, csrf_token=visit.csrf_token()), 403)
 
     @pytest.fixture
     def unchanged(self, world: World) -> Iterator[None]:
@@ -241,26 +241,28 @@ class TestTooSmallAScope:
 
 @pytest.mark.usefixtures("unchanged")
 class TestAnotherWorkspace:
-    @for_every_guarded_door
-    def test_its_key_does_not_exist_and_it_cannot_be_named(self, door: Door, world: World) -> None:
+    @for_every_guarded_route
+    def test_its_key_does_not_exist_and_it_cannot_be_named(
+        self, route: ConsoleRoute, world: World
+    ) -> None:
         visit = Visit.signed_in(world.api, world.elsewhere)
         token = visit.csrf_token()
-        if "{key_id}" in door.path or "{leaf_index}" in door.path:
-            is_page(world.send(door, visit, csrf_token=token), 404)
-        if door.for_root:
-            is_page(world.send(door, visit, csrf_token=token), 403)
-        if door.path != "/console/sign-out":
-            answer = world.send(door, visit, csrf_token=token, query="?workspace=acme")
+        if "{key_id}" in route.path or "{leaf_index}" in route.path:
+            is_page(world.send(route, visit, csrf_token=token), 404)
+        if route.for_root:
+            is_page(world.send(route, visit, csrf_token=token), 403)
+        if route.path != "/console/sign-out":
+            answer = world.send(route, visit, csrf_token=token, query="?workspace=acme")
             is_page(answer, 403)
 
 
-@for_every_door
+@for_every_route
 class TestEveryAnswer:
-    def test_it_has_the_security_headers(self, door: Door, world: World) -> None:
+    def test_it_has_the_security_headers(self, route: ConsoleRoute, world: World) -> None:
         visit = Visit.signed_in(world.api, world.admin)
-        if door.path == "/":
+        if route.path == "/":
             return
-        for answer in (world.send(door, visit), world.send(door, Visit(world.api))):
+        for answer in (world.send(route, visit), world.send(route, Visit(world.api))):
             policy = answer.headers["Content-Security-Policy"]
             directives = dict(each.strip().split(" ", 1) for each in policy.split(";"))
             assert directives["default-src"] == "'none'"
