@@ -1,7 +1,7 @@
 """Pages: rendered from templates, with what every one of them shows."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from api.console import words
 from api.console.visitors import Visitor
 from api.http.dependencies import ledger_of
 from api.scope_catalogue import Catalogue
+from projections.queries.key_summary import ListedKey
 
 ROOT = "/console"
 LONGEST_ADDRESS = 2_000
@@ -53,6 +54,10 @@ SECTIONS = (
 )
 
 
+_CHANGES = (("rename", "Rename"), ("scopes", "Change scopes"))
+_REVOKE = ("revoke", "Revoke")
+
+
 @dataclass(frozen=True, slots=True)
 class Pages:
     """The templates, and the files that the pages load.
@@ -84,7 +89,9 @@ def load_pages(catalogue: Catalogue) -> Pages:
         "day": words.day,
         "actor": words.actor,
         "counted": words.counted,
+        "fitting": words.fitting,
     }
+    templates.globals["actions"] = actions
     files = {
         path.name: path.read_bytes()
         for path in sorted(Path(__file__).with_name("static").iterdir())
@@ -92,6 +99,16 @@ def load_pages(catalogue: Catalogue) -> Pages:
     }
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()
     return Pages(templates, catalogue, files, digest[:12])
+
+
+def actions(key: ListedKey) -> Sequence[tuple[str, str]]:
+    """Return what can be done with a key: the last part of the page's path, and its name."""
+    if key.status == "revoked":
+        return ()
+    if key.status == "expired":
+        return (_REVOKE,)
+    rotate = () if key.rotated_to else (("rotate", "Rotate"),)
+    return (("expiration", "Update expiration"), *rotate, *_CHANGES, _REVOKE)
 
 
 def pages_of(request: Request) -> Pages:
@@ -120,7 +137,7 @@ def page(request: Request, template: str, status: int = 200, **shown: object) ->
             link=linker(visitor),
             files=f"{ROOT}/static/{pages_of(request).files_version}",
             now=now,
-            **{"workspaces": (), **shown},
+            **{"workspaces": (), "listing": {}, **shown},
         )
     )
     return HTMLResponse(content, status)
@@ -133,6 +150,8 @@ def linker(visitor: Visitor | None) -> Callable[..., str]:
 
     def link(path: str, **query: Any) -> str:  # noqa: ANN401 - whatever can be written
         given = where | {name: value for name, value in query.items() if value not in (None, "")}
+        if visitor is not None and given.get("workspace") == visitor.requester.workspace:
+            del given["workspace"]
         return f"{ROOT}{path}?{urlencode(given)}" if given else f"{ROOT}{path}"
 
     return link

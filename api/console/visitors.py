@@ -53,6 +53,11 @@ class Visitor:
         return self.requester.caller
 
     @property
+    def readable_workspace(self) -> str | None:
+        """The workspace whose keys the visitor may see; ``None`` for those of all."""
+        return None if self.requester.is_root else self.workspace
+
+    @property
     def is_elsewhere(self) -> bool:
         """Tell whether the workspace looked at is another than the key's own."""
         return self.workspace != self.requester.workspace

@@ -1,5 +1,6 @@
 """What the pages say about times, people and events, in words."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -28,6 +29,17 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: of the noun, where it takes more than an s.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def fitting(scopes: Sequence[str], width: int) -> Sequence[str]:
+    """Return as many of the first scopes as fit into a line of some characters, at least one."""
+    taken, used = 1, len(scopes[0])
+    for scope in scopes[1:]:
+        used += len(scope) + 1
+        if used > width:
+            break
+        taken += 1
+    return scopes[:taken]
 
 
 def relative(at: datetime, now: datetime) -> str:

@@ -1,6 +1,7 @@
-"""The names of keys, for pages that show several of them."""
+"""Names of keys, for pages that mention several of them."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
@@ -9,18 +10,33 @@ from projections.store.events import first_positions
 from projections.views.key_list import table
 
 
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    """The name of a key, and what tells it apart from others of that name."""
+
+    name: str
+    prefix: str
+    workspace: str
+
+
 def names_of_keys(
-    connection: Connection, workspace: str, key_ids: Collection[str]
-) -> dict[str, str]:
-    """Return the names of those of the keys that belong to a workspace, by id.
+    connection: Connection, workspace: str | None, key_ids: Collection[str]
+) -> dict[str, KeyName]:
+    """Return the names of keys, by their ids.
+
+    Args:
+        workspace: only keys of this one are returned; ``None`` returns those of all.
 
     Raises:
-        KeyNotFound: one of the ids does not have the form of a key id.
+        KeyNotFound: no key can have one of these ids.
     """
     positions = first_positions(connection, {to_uuid(key_id) for key_id in key_ids})
-    rows = connection.execute(
-        select(table.c.key_id, table.c.name).where(
-            table.c.workspace == workspace, table.c.position.in_(positions.values())
-        )
+    query = select(table.c.key_id, table.c.name, table.c.prefix, table.c.workspace).where(
+        table.c.position.in_(positions.values())
     )
-    return {row.key_id: row.name for row in rows}
+    if workspace is not None:
+        query = query.where(table.c.workspace == workspace)
+    return {
+        row.key_id: KeyName(row.name, row.prefix, row.workspace)
+        for row in connection.execute(query)
+    }

@@ -55,7 +55,7 @@ def list_keys_by(
         .where(
             table.c.workspace == workspace,
             *conditions(filters, table, last_uses),
-            *_status(filters, to_text(now)),
+            *status_now(filters, to_text(now)),
         )
         .order_by(*(each.desc() if descending else each.asc() for each in keys))
         .limit(limit)
@@ -71,7 +71,7 @@ def list_keys_by(
     return [listed(row, now) for row in connection.execute(query)]
 
 
-def _status(filters: Filters, now: str) -> list[ColumnElement[bool]]:
+def status_now(filters: Filters, now: str) -> list[ColumnElement[bool]]:
     """Return a condition on the current status; the stored status may lag behind the clock."""
     if filters.status is None:
         return []

@@ -129,7 +129,7 @@ def show_the_feed(
     run = _runs(request).state()
     with ledger.database.read() as connection:
         found = find_entries(connection, query, visitor.workspace)
-        names = names_of_keys(connection, visitor.workspace, keys_in(found.entries))
+        names = names_of_keys(connection, visitor.readable_workspace, keys_in(found.entries))
         genuineness = _genuineness(connection, ledger, run)
     return page(
         request,
@@ -163,7 +163,7 @@ def prove_the_entry(
         proof = prove_inclusion(connection, leaf_index, None)
         signed = _signed(connection, ledger)
         told = tell_entry(found)
-        names = names_of_keys(connection, visitor.workspace, keys_in([told]))
+        names = names_of_keys(connection, visitor.readable_workspace, keys_in([told]))
     leaf = leaf_hash(found.entry)
     steps = steps_to_root(leaf, leaf_index, proof.size, proof.hashes)
     covering = signed if signed is not None and signed.size == proof.size else None

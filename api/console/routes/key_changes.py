@@ -9,11 +9,12 @@ from starlette.responses import Response
 from api.console import expirations
 from api.console.forms import Form, read_own_form
 from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
-from api.console.pages import ROOT, page, pages_of, see
+from api.console.key_panels import listing_of, panel
+from api.console.pages import ROOT, pages_of, see
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import KeyId
-from api.http.work import Work, WorkRoute, does
+from api.http.work import WorkRoute
 from api.scope_catalogue import offered
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Changes
@@ -28,7 +29,6 @@ REASONS = ("Leaked", "No longer used", "Replaced by another key", "Its owner has
 
 
 @router.get("/keys/{key_id}/rename")
-@does(Work.READ)
 def show_rename_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new name."""
     return _form_page(request, visitor, key_id, "rename.html", KeyForm())
@@ -45,7 +45,6 @@ def rename_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
 
 
 @router.get("/keys/{key_id}/scopes")
-@does(Work.READ)
 def show_scopes_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for new scopes."""
     return _form_page(request, visitor, key_id, "scopes.html", KeyForm())
@@ -62,7 +61,6 @@ def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnFo
 
 
 @router.get("/keys/{key_id}/expiration")
-@does(Work.READ)
 def show_expiration_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new expiration, starting from the key's own."""
     filled = KeyForm(expiration=expirations.SAME)
@@ -86,7 +84,6 @@ def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: O
 
 
 @router.get("/keys/{key_id}/revoke")
-@does(Work.READ)
 def show_revoke_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Say what will stop working, and ask why."""
     return _form_page(request, visitor, key_id, "revoke.html", KeyForm())
@@ -111,7 +108,7 @@ def revoke_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
         )
     except LedgerError as error:
         return _form_page(request, visitor, key_id, "revoke.html", refill(form, error))
-    return see(visitor, f"/keys/{key_id}", done="revoked")
+    return see(visitor, f"/keys/{key_id}", done="revoked", **listing_of(request))
 
 
 def _change(
@@ -136,7 +133,7 @@ def _change(
         )
     except LedgerError as error:
         return _form_page(request, visitor, key_id, template, refill(form, error))
-    return see(visitor, f"/keys/{key_id}", done=done)
+    return see(visitor, f"/keys/{key_id}", done=done, **listing_of(request))
 
 
 def _form_page(
@@ -144,22 +141,24 @@ def _form_page(
 ) -> Response:
     ledger = ledger_of(request)
     now = ledger.clock()
+    catalogue = pages_of(request).catalogue
     with ledger.database.read() as connection:
         key = show_key(connection, visitor.workspace, key_id, now=now)
-    catalogue = pages_of(request).catalogue
-    return page(
-        request,
-        template,
-        filled.status,
-        key=key,
-        filled=filled,
-        catalogue=catalogue,
-        unlisted_scopes=[each for each in key.scopes if each not in offered(catalogue) | {"*"}],
-        choices=expirations.choices_from(
-            key.expires_at,
-            "No change",
-            now,
-            latest=key.expires_at if key.rotated_to else None,
-        ),
-        reasons=REASONS,
-    )
+        return panel(
+            request,
+            visitor,
+            connection,
+            template,
+            filled.status,
+            key=key,
+            filled=filled,
+            catalogue=catalogue,
+            unlisted_scopes=[each for each in key.scopes if each not in offered(catalogue) | {"*"}],
+            choices=expirations.choices_from(
+                key.expires_at,
+                "No change",
+                now,
+                latest=key.expires_at if key.rotated_to else None,
+            ),
+            reasons=REASONS,
+        )

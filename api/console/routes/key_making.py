@@ -11,12 +11,13 @@ from starlette.responses import Response
 from api.console import expirations
 from api.console.forms import Form, read_own_form
 from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
-from api.console.pages import ROOT, page, pages_of
+from api.console.key_panels import panel
+from api.console.pages import ROOT, pages_of
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.preconditions import idempotency
 from api.http.schemas.requests import KeyId
-from api.http.work import Work, WorkRoute, does
+from api.http.work import WorkRoute
 from domain.api_key import end_of_successor
 from domain.errors import Invalid, LedgerError
 from domain.key_ledger import Issued
@@ -57,10 +58,9 @@ class Successor(BaseModel):
 
 
 @router.get("/keys/new")
-@does(Work.READ)
-def show_new_key_form(request: Request, _visitor: Writing) -> Response:
+def show_new_key_form(request: Request, visitor: Writing) -> Response:
     """Ask what a new key is to be."""
-    return _new_key_page(request, KeyForm(_fresh_request(), expirations.DEFAULT))
+    return _new_key_page(request, visitor, KeyForm(_fresh_request(), expirations.DEFAULT))
 
 
 @router.post("/keys/new")
@@ -90,12 +90,11 @@ def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
         )
     except LedgerError as error:
         refilled = refill(form, error, _fresh_request())
-        return _new_key_page(request, refilled)
+        return _new_key_page(request, visitor, refilled)
     return _token_page(request, visitor, issued, rotated=None)
 
 
 @router.get("/keys/{key_id}/rotate")
-@does(Work.READ)
 def show_rotate_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask how long the key is to go on beside its successor."""
     filled = KeyForm(_fresh_request(), expirations.SAME)
@@ -145,16 +144,20 @@ def _fresh_request() -> str:
     return secrets.token_hex(16)
 
 
-def _new_key_page(request: Request, filled: KeyForm) -> Response:
-    return page(
-        request,
-        "new_key.html",
-        filled.status,
-        filled=filled,
-        catalogue=pages_of(request).catalogue,
-        choices=expirations.choices(ledger_of(request).clock()),
-        prefix=ledger_of(request).settings.token_prefix,
-    )
+def _new_key_page(request: Request, visitor: Visitor, filled: KeyForm) -> Response:
+    ledger = ledger_of(request)
+    with ledger.database.read() as connection:
+        return panel(
+            request,
+            visitor,
+            connection,
+            "new_key.html",
+            filled.status,
+            filled=filled,
+            catalogue=pages_of(request).catalogue,
+            choices=expirations.choices(ledger.clock()),
+            prefix=ledger.settings.token_prefix,
+        )
 
 
 def _rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyForm) -> Response:
@@ -162,16 +165,18 @@ def _rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyFor
     now = ledger.clock()
     with ledger.database.read() as connection:
         key = show_key(connection, visitor.workspace, key_id, now=now)
-    end = end_of_successor(key.created_at, key.expires_at, now)
-    return page(
-        request,
-        "rotate.html",
-        filled.status,
-        key=key,
-        filled=filled,
-        graces=GRACES,
-        choices=expirations.choices_from(end, "Like the old key", now),
-    )
+        end = end_of_successor(key.created_at, key.expires_at, now)
+        return panel(
+            request,
+            visitor,
+            connection,
+            "rotate.html",
+            filled.status,
+            key=key,
+            filled=filled,
+            graces=GRACES,
+            choices=expirations.choices_from(end, "Like the old key", now),
+        )
 
 
 def _token_page(
@@ -179,12 +184,18 @@ def _token_page(
 ) -> Response:
     ledger = ledger_of(request)
     now = ledger.clock()
-    with ledger.database.read() as connection:
-        key = show_key(connection, visitor.workspace, issued.key_id, now=now)
-        old = rotated and show_key(connection, visitor.workspace, rotated, now=now)
     token = None if issued.token is None else issued.token.reveal()
-    # Once more than elsewhere: no cache, of the browser or in between, keeps this page.
-    status = 200 if token is None else 201
-    answer = page(request, "token.html", status, key=key, old=old, token=token)
+    with ledger.database.read() as connection:
+        answer = panel(
+            request,
+            visitor,
+            connection,
+            "token.html",
+            200 if token is None else 201,
+            key=show_key(connection, visitor.workspace, issued.key_id, now=now),
+            old=rotated and show_key(connection, visitor.workspace, rotated, now=now),
+            token=token,
+        )
+    # All pages of the console have it; this one says so even if that changes.
     answer.headers["Cache-Control"] = "no-store"
     return answer

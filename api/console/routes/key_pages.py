@@ -1,20 +1,23 @@
-"""The list of keys, and the page of each: as they are, or as they were."""
+"""The list of keys, and the details of each: as they are, or as they were at a time."""
 
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Security
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from api.console.history import Happening, tell_history
+from api.console.key_panels import panel
 from api.console.key_queries import NEWEST_FIRST, KeyQuery, find_keys, read_past
 from api.console.pages import ROOT, page, pages_of
+from api.console.queries import read_query
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
-from api.http.schemas.requests import KeyId, Workspace
+from api.http.schemas.requests import KeyId
 from api.http.work import WorkRoute
 from api.scope_catalogue import offered
+from domain.errors import Invalid
 from projections.queries.key_names import names_of_keys
 from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import show_key_at
@@ -30,41 +33,41 @@ _WORKSPACES_SHOWN = 200
 _COLUMNS = (
     ("Name", "name"),
     ("Scopes", None),
-    ("Role", None),
     ("Created", "created"),
     ("Last used", "used"),
     ("Expires", "expires"),
     ("Status", None),
 )
 _DONE = {
-    "renamed": "The key has its new name.",
-    "expiration": "The key has its new end.",
-    "scopes": "The key has its new scopes.",
-    "revoked": "The key is revoked. Nothing can call with it any more.",
+    "renamed": "The name was changed.",
+    "expiration": "The expiration was changed.",
+    "scopes": "The scopes were changed.",
+    "revoked": "The key was revoked. Its token does not work any more.",
 }
 
 
-class DetailsQuery(BaseModel):
-    """What an address of a key asks for."""
+class DetailsQuery(KeyQuery):
+    """Query of the details of a key, beside that of the list that they were opened from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    workspace: Workspace | None = None
-    as_of: str | None = Field(default=None, max_length=40)
-    before: int | None = Field(default=None, ge=1, description="A version; older events follow.")
-    done: str | None = Field(default=None, description="What was just done to it.")
-    saved: str | None = Field(default=None, description="Its token was saved.")
+    before: int | None = Field(default=None, ge=1, description="Show events of older versions.")
+    done: str | None = Field(default=None, description="Change that was made just now.")
+    saved: str | None = Field(default=None, description="Confirms that the token was saved.")
 
 
 @router.get("/keys")
-def list_the_keys(
-    request: Request, visitor: Reading, query: Annotated[KeyQuery, Query()]
-) -> Response:
-    """List the workspace's keys."""
+def list_the_keys(request: Request, visitor: Reading) -> Response:
+    """List the keys of the workspace."""
     ledger = ledger_of(request)
     now = ledger.clock()
+    asked = read_query(KeyQuery, request.query_params)
+    past, found = None, None
     with ledger.database.read() as connection:
-        found = find_keys(connection, query, visitor.workspace, now=now)
+        try:
+            past = read_past(asked.query.as_of, now)
+            if not asked.wrong:
+                found = find_keys(connection, asked.query, visitor.workspace, now=now)
+        except Invalid as error:
+            asked = asked.refused(error)
         workspaces = (
             list_workspaces(connection, limit=_WORKSPACES_SHOWN)
             if visitor.requester.is_root
@@ -73,9 +76,12 @@ def list_the_keys(
     return page(
         request,
         "keys.html",
-        query=query,
+        422 if asked.wrong else 200,
+        asked=asked,
+        query=asked.query,
+        listing=asked.query.listing(),
         found=found,
-        past=read_past(query.as_of, now),
+        past=past,
         columns=_COLUMNS,
         newest_first=NEWEST_FIRST,
         workspaces=workspaces,
@@ -87,7 +93,7 @@ def list_the_keys(
 def show_the_key(
     request: Request, visitor: Reading, key_id: KeyId, query: Annotated[DetailsQuery, Query()]
 ) -> Response:
-    """Show a key with all that happened to it."""
+    """Show the details and the history of a key."""
     ledger = ledger_of(request)
     now = ledger.clock()
     past = read_past(query.as_of or None, now)
@@ -104,22 +110,22 @@ def show_the_key(
             and (query.before is None or each.version < query.before)
         ]
         shown = told[:_EVENTS_SHOWN]
-        names = names_of_keys(connection, visitor.workspace, _keys_in(key, shown))
-    return page(
-        request,
-        "key.html",
-        key=key,
-        names=names,
-        past=past,
-        as_of=query.as_of,
-        events=shown,
-        older=told[_EVENTS_SHOWN - 1].version if len(told) > _EVENTS_SHOWN else None,
-        done=_DONE.get(query.done or ""),
-    )
+        return panel(
+            request,
+            visitor,
+            connection,
+            "key.html",
+            key=key,
+            names=names_of_keys(connection, visitor.readable_workspace, _keys_in(key, shown)),
+            past=past,
+            events=shown,
+            older=told[_EVENTS_SHOWN - 1].version if len(told) > _EVENTS_SHOWN else None,
+            done=_DONE.get(query.done or ""),
+        )
 
 
 def _keys_in(key: ListedKey, events: Sequence[Happening]) -> set[str]:
-    """Return the ids of the keys that a page of a key speaks of."""
+    """Return the ids of the keys that the details of a key mention."""
     actors = [key.created_by, key.revoked_by, *(event.by for event in events)]
     others = [key.rotated_from, key.rotated_to]
     return {each.id for each in actors if each and each.type == "key"} | set(filter(None, others))

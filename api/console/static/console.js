@@ -10,8 +10,8 @@ function say(text) {
 // Times come in UTC; they are shown in the reader's zone, and stay in UTC in the title.
 const FORMS = {
   date: { day: "numeric", month: "short", year: "numeric" },
-  minute: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit" },
-  second: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" },
+  minute: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" },
+  second: { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" },
 };
 
 function localise(within) {
@@ -56,6 +56,25 @@ function readInLocalTime(within) {
   }
 }
 
+// An open menu closes when something else is clicked, or with Escape.
+function closeMenus() {
+  const close = (keeping) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (menu === keeping) continue;
+      if (menu.contains(document.activeElement)) menu.firstElementChild.focus();
+      menu.open = false;
+    }
+  };
+  document.addEventListener("click", (event) => close(event.target.closest("details.menu")));
+  document.addEventListener("keydown", (event) => event.key === "Escape" && close(null));
+}
+
+// The list beside a key begins at that key.
+function showCurrentRow() {
+  const row = document.querySelector(".list-rows [aria-current]");
+  if (row) row.closest(".list-rows").scrollTop = row.offsetTop - row.offsetHeight;
+}
+
 // While work goes on, its page is fetched again and again, and the part that changes is replaced.
 async function poll() {
   const shown = document.querySelector("[data-poll]");
@@ -82,4 +101,6 @@ localise(document);
 offerToCopy(document);
 selectOnFocus(document);
 readInLocalTime(document);
+closeMenus();
+showCurrentRow();
 poll();

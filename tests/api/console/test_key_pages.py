@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from httpx2 import Response
 
 from tests.api.console.visits import Visit, form_in, forms_in, shown_token, words_in
 from tests.api.served import Api, Key
@@ -26,6 +27,10 @@ def visit(api: Api, admin: Key) -> Visit:
 def names_in(visit: Visit, query: str = "") -> list[str]:
     page = visit.get(f"/console/keys{query}")
     assert page.status_code == 200, page.text
+    return names_in_page(page)
+
+
+def names_in_page(page: Response) -> list[str]:
     return re.findall(r'class="cell-name"><a href="[^"]*">([^<]*)</a>', page.text)
 
 
@@ -44,7 +49,6 @@ class TestTheList:
             f"payments-api {key.document['prefix']}",
             "mcp:read",
             "a:b",
-            "Member",
             "3 Mar 2026",
             "15 Mar 2026 in 12 days",
             "Never",
@@ -61,7 +65,7 @@ class TestTheList:
         page = visit.get("/console/keys?workspace=fresh")
         assert "No API keys yet" in words_in(page)
         assert page.text.count('href="/console/keys/new?workspace=fresh"') == 2
-        assert "No key fits" in words_in(visit.get("/console/keys?workspace=fresh&q=x"))
+        assert "No key matches" in words_in(visit.get("/console/keys?workspace=fresh&q=x"))
 
     def test_filters_narrow_it(self, api: Api, visit: Visit) -> None:
         api.make("mcp:read", name="soon", expires_at="2026-03-08T12:00:00Z")
@@ -102,12 +106,57 @@ class TestTheList:
             path = link[1].replace("&amp;", "&") if link else ""
         assert len(found) == 61
         assert len(set(found)) == 61
+        assert "Keys 51 to 61 of 61" in words_in(page)
+        link = re.search(r'rel="prev" href="([^"]*)"', page.text)
+        assert link is not None
+        first = visit.get(link[1].replace("&amp;", "&"))
+        assert "Keys 1 to 50 of 61" in words_in(first)
+        assert 'rel="prev"' not in first.text
 
-    def test_errors_in_the_address_are_reported(self, visit: Visit) -> None:
-        for query in ("?status=dead", "?nonsense=1", "?cursor=x", "?as_of=x", "?scope=a b"):
-            page = visit.get(f"/console/keys{query}")
-            assert page.status_code == 422
-            assert "not valid" in words_in(page)
+    def test_pages_lead_back_the_way_they_came(self, api: Api, visit: Visit) -> None:
+        for number in range(160):
+            api.make(name=f"row {number:03}")
+        seen, path = [], "/console/keys?sort=name&q=row"
+        for rel in ("next", "next", "next", "prev", "prev", "prev"):
+            page = visit.get(path)
+            found = re.search(r"Keys (\d+) to (\d+) of 160", words_in(page))
+            assert found is not None
+            seen.append(found[1])
+            link = re.search(rf'rel="{rel}" href="([^"]*)"', page.text)
+            assert link is not None
+            path = link[1].replace("&amp;", "&")
+        assert seen == ["1", "51", "101", "151", "101", "51"]
+
+    @pytest.mark.parametrize(
+        ("query", "field", "message"),
+        [
+            ("status=dead", "status", "Input should be"),
+            ("scope=a b", "scope", "is not a valid scope"),
+            ("as_of=x", "as_of", "date and a time"),
+            ("as_of=2027-01-01T00:00", "as_of", "in the past"),
+            ("unused=7", "unused", "Input should be"),
+        ],
+    )
+    def test_a_wrong_filter_is_shown_at_its_field_and_the_others_are_kept(
+        self, query: str, field: str, message: str, visit: Visit
+    ) -> None:
+        page = visit.get(f"/console/keys?q=keep&expires=30&sort=name&{query}")
+        assert page.status_code == 422
+        shown = re.search(rf'id="{field}-wrong">([^<]*)<', page.text)
+        assert shown is not None
+        assert message in shown[1]
+        assert page.text.count("aria-invalid") == 1
+        form = next(each for each in forms_in(page) if each.method == "get")
+        assert (form.fields["q"], form.fields["sort"]) == (["keep"], ["name"])
+        assert '<option value="30" selected>' in page.text
+        assert not names_in_page(page)
+
+    @pytest.mark.parametrize("query", ["nonsense=1", "cursor=x", "back=x"])
+    def test_errors_in_the_address_are_reported(self, query: str, visit: Visit) -> None:
+        page = visit.get(f"/console/keys?q=keep&{query}")
+        assert page.status_code == 422
+        assert f"{query.partition('=')[0]}:" in words_in(page)
+        assert 'value="keep"' in page.text
 
     def test_a_token_in_the_search_is_not_repeated(self, admin: Key, visit: Visit) -> None:
         page = visit.get("/console/keys", params={"q": admin.token})
@@ -137,7 +186,7 @@ class TestMaking:
         again = visit.post(form.action, fields)
         assert again.status_code == 200
         assert shown_token(again) is None
-        assert "made already" in words_in(again)
+        assert "created already" in words_in(again)
         assert made.key_id in again.text
         assert api.position() == before
         for page in ("/console/keys", f"/console/keys/{made.key_id}"):
@@ -223,7 +272,7 @@ class TestTheKeyItself:
             "before: Never → after: 10 March 2026, 12:01 UTC",
             "Revoked 3 March 2026, 12:01:00 UTC by admin from 192.0.2.7 “Leaked” a b",
             "Created 3 March 2026, 12:00:00 UTC by admin",
-            "The key is revoked",
+            "The key was revoked",
         ):
             assert said in words, said
         told = words.partition(" History ")[2]
@@ -348,7 +397,7 @@ class TestThePast:
             f"/console/keys/{key.key_id}?as_of=2026-03-03T12:05",
         ):
             page = visit.get(path)
-            assert "You are looking at the past" in words_in(page)
+            assert "This is the past" in words_in(page)
             assert "before" in words_in(page)
             assert "after" not in words_in(page)
             assert not re.search(r"/(new|revoke|rotate|rename|expiration|scopes)\b", page.text)

@@ -9,6 +9,7 @@ import pytest
 
 from api.composition import OpenLedger
 from projections.queries.filters import Filters
+from projections.queries.key_count import count_keys
 from projections.queries.key_names import names_of_keys
 from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys
@@ -102,10 +103,35 @@ def test_the_workspaces_that_have_keys_are_listed_once_each(keys: Keys) -> None:
         assert list_workspaces(connection, limit=2) == ["default", "other"]
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [Filters(), Filters(status="active"), Filters(status="expired"), Filters(text="a"),
+     Filters(never_used=True)],
+    ids=str,
+)  # fmt: skip
+def test_keys_are_counted_as_they_are_listed(keys: Keys, filters: Filters) -> None:
+    with keys.database.read() as connection:
+        listed = list_keys(connection, "default", filters, now=keys.now, limit=100)
+
+        def count(at_most: int, workspace: str | None = "default") -> int:
+            return count_keys(connection, workspace, filters, now=keys.now, at_most=at_most)
+
+        assert len(listed) > 3
+        assert count(100) == len(listed)
+        assert count(3) == 3
+        if filters == Filters():
+            assert count(100, None) == len(listed) + 1
+
+
 def test_keys_are_named_within_their_workspace(keys: Keys) -> None:
     own, other = keys.create("own"), keys.create("other", workspace="other")
+    ids = [own.key_id, other.key_id, f"apikey_{UUID(int=7)}"]
     with keys.database.read() as connection:
-        names = names_of_keys(
-            connection, "default", [own.key_id, other.key_id, f"apikey_{UUID(int=7)}"]
-        )
-    assert names == {own.key_id: "own"}
+        names = names_of_keys(connection, "default", ids)
+        all_names = names_of_keys(connection, None, ids)
+    own_name = names.pop(own.key_id)
+    assert (own_name.name, own_name.workspace) == ("own", "default")
+    assert names == {}
+    assert all_names.pop(own.key_id) == own_name
+    assert all_names.pop(other.key_id).workspace == "other"
+    assert all_names == {}
