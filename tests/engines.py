@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Protocol
@@ -20,7 +21,8 @@ from api.settings import Settings, read_settings
 from projections.auth.pepper_file import read_or_make_pepper
 from projections.store.database import Database, open_database
 from projections.store.seals import Seals
-from tests.postgresql import Server, create_database, databases, drop_databases, running_server
+from tests.database_copies import DatabaseCopies
+from tests.postgresql import Server, create_database, running_server
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
@@ -68,10 +70,10 @@ class PostgreSQL:
 
     @contextmanager
     def tidied(self) -> Iterator[None]:
-        server = self.server.url("postgres")
-        before = databases(server)
+        copies = _copies_on(self.server.url("postgres"))
+        before = copies.used()
         yield
-        drop_databases(server, but=before)
+        copies.release(before)
 
 
 @contextmanager
@@ -127,17 +129,17 @@ def fresh_copy(of: Path, to: Path) -> Path:
     shutil.copytree(of, to)
     source = address_of(of)
     if source.get_backend_name() == POSTGRESQL:
-        planned, made = _planned(to), _made(to)
-        if made.exists():
-            target = make_url(made.read_text())
-        elif planned.exists():
-            target = make_url(planned.read_text())
-        else:
-            target = source.set(database=f"ledger_{token_hex(6)}")
-        create_database(target, copied_from=source)
-        planned.unlink(missing_ok=True)
-        made.write_text(target.render_as_string(hide_password=False))
+        made = _made(to)
+        name = make_url(made.read_text()).database if made.exists() else None
+        copy = _copies_on(source.set(database="postgres")).make(str(source.database), name=name)
+        _planned(to).unlink(missing_ok=True)
+        made.write_text(source.set(database=copy).render_as_string(hide_password=False))
     return to
+
+
+@cache
+def _copies_on(server: URL) -> DatabaseCopies:
+    return DatabaseCopies(server)
 
 
 def empty_database(data_dir: Path) -> None:

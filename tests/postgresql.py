@@ -202,33 +202,36 @@ def administration(url: URL) -> Iterator[psycopg.Connection[tuple[object, ...]]]
         yield connection
 
 
-def create_database(url: URL, *, copied_from: URL | None = None) -> None:
-    """Create a database, in place of one of this name; the one copied has nobody connected."""
-    template = "template1" if copied_from is None else copied_from.database
+def create_database(url: URL) -> None:
+    """Create an empty database, in place of one of this name."""
+    copy_database(url, "template1")
+
+
+def copy_database(url: URL, original: str) -> None:
+    """Create a database from another that nobody has open, in place of one of this name."""
     with administration(url) as server:
-        server.execute(f'DROP DATABASE IF EXISTS "{url.database}" WITH (FORCE)'.encode())
+        _drop(server, url)
         # Files copied take half the time of pages written to the log.
         server.execute(
-            f'CREATE DATABASE "{url.database}" TEMPLATE "{template}" STRATEGY FILE_COPY'.encode()
+            f'CREATE DATABASE "{url.database}" TEMPLATE "{original}" STRATEGY FILE_COPY'.encode()
         )
 
 
-def databases(url: URL) -> set[str]:
+def drop_database(url: URL) -> None:
+    """Drop a database if it is there, whoever is connected."""
+    with administration(url) as server:
+        _drop(server, url)
+
+
+def database_names(url: URL) -> set[str]:
     """Return the names of all databases of a server that are the tests'."""
     with administration(url) as server:
-        return _databases(server)
+        rows = server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'ledger%'")
+        return {str(name) for (name,) in rows}
 
 
-def drop_databases(url: URL, *, but: set[str]) -> None:
-    """Drop all the tests' databases but some, whoever is connected."""
-    with administration(url) as server:
-        for name in sorted(_databases(server) - but):
-            server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
-
-
-def _databases(server: psycopg.Connection[tuple[object, ...]]) -> set[str]:
-    rows = server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'ledger%'")
-    return {str(name) for (name,) in rows}
+def _drop(server: psycopg.Connection[tuple[object, ...]], url: URL) -> None:
+    server.execute(f'DROP DATABASE IF EXISTS "{url.database}" WITH (FORCE)'.encode())
 
 
 def free_port() -> int:

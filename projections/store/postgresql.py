@@ -84,6 +84,8 @@ def open_engines(url: URL, limits: ConnectionLimits, known: ObservedState) -> tu
             max_overflow=limits.connections,
             pool_timeout=limits.lock_seconds,
             pool_pre_ping=True,
+            # Each new engine would look for a type that no table has.
+            use_native_hstore=False,
         )
         for patience_seconds in (limits.patience_seconds, None)
     )
