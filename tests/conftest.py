@@ -16,6 +16,7 @@ from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST
+from tests import markers
 from tests.engines import POSTGRESQL, SQLITE, Engine, engine_called, settings_of
 from tests.postgresql import initdb
 from tests.programs import needs
@@ -56,8 +57,10 @@ def clock() -> SettableClock:
     return SettableClock()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep what the tests write in memory where there is room: thousands of databases are made."""
+    for name, description in markers.DESCRIPTIONS.items():
+        config.addinivalue_line("markers", f"{name}: {description} (set by tests/markers.py)")
     chosen = "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK)
     if not chosen and shutil.disk_usage(MEMORY).free >= ROOM_WANTED:
         os.environ["TMPDIR"] = str(MEMORY)
@@ -73,6 +76,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what is marked as another engine's: a test, or one of its parameters."""
     items[:] = [item for item in items if _is_about_its_engine(item)]
+    for item in items:
+        markers.mark(item)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    markers.forbid_processes(item)
 
 
 def _is_about_its_engine(item: pytest.Item) -> bool:
