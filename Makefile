@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--generate-hashes --no-header --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format docs bench lock clean
+.PHONY: help run check test lint format docs bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,11 @@ run: $(RUNTIME) ## start the server (ARGS are the options of `keyledger serve`)
 	@exec $(BIN)/keyledger serve $(ARGS)
 
 test: lint ## check the code, then run the tests (ARGS are pytest's)
-	@$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+
+check: lint ## check the code, then run the tests that need no server, browser or PostgreSQL
+	@$(BIN)/pytest --numprocesses auto --dist worksteal \
+		-m 'not process and not browser and not postgresql' $(ARGS)
 
 lint: $(DEV) ## check style, types and the direction of imports
 	@$(BIN)/ruff check

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.verifiers import CHEAPEST
-from tests import markers
+from tests import markers, slowest
 from tests.engines import POSTGRESQL, SQLITE, Engine, engine_called, settings_of
 from tests.postgresql import initdb
 from tests.programs import needs
@@ -61,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep what the tests write in memory where there is room: thousands of databases are made."""
     for name, description in markers.DESCRIPTIONS.items():
         config.addinivalue_line("markers", f"{name}: {description} (set by tests/markers.py)")
+    hypothesis.settings.register_profile("developer", max_examples=25, deadline=None)
+    hypothesis.settings.register_profile("ci", max_examples=100, deadline=None)
+    hypothesis.settings.load_profile("ci" if "CI" in os.environ else "developer")
     chosen = "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK)
     if not chosen and shutil.disk_usage(MEMORY).free >= ROOM_WANTED:
         os.environ["TMPDIR"] = str(MEMORY)
@@ -78,6 +82,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if _is_about_its_engine(item)]
     for item in items:
         markers.mark(item)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    slowest.count(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    slowest.show(terminalreporter)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -186,25 +186,31 @@ def _module(name: str) -> _Module | None:
         return None
     module = _Module({}, {})
     for node in ast.parse(path.read_bytes()).body:
-        match node:
-            case ast.Import():
-                for each in node.names:
-                    module.imports[each.asname or each.name.partition(".")[0]] = (each.name, None)
-            case ast.ImportFrom(module=str(origin)):
-                for each in node.names:
-                    module.imports[each.asname or each.name] = (origin, each.name)
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                module.definitions.setdefault(node.name, []).append(node)
-            case ast.ClassDef():
-                module.definitions.setdefault(node.name, []).append(node)
-                for part in node.body:
-                    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
-                        qualified = f"{node.name}.{part.name}"
-                        module.definitions.setdefault(qualified, []).append(part)
-            case ast.Assign(targets=targets):
-                for target in targets:
-                    if isinstance(target, ast.Name):
-                        module.definitions.setdefault(target.id, []).append(node.value)
-            case ast.AnnAssign(target=ast.Name(id=name_), value=ast.AST() as value):
-                module.definitions.setdefault(name_, []).append(value)
+        module.imports.update(_imports(node))
+        for defined, definition in _definitions(node):
+            module.definitions.setdefault(defined, []).append(definition)
     return module
+
+
+def _imports(node: ast.stmt) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    if isinstance(node, ast.Import):
+        for each in node.names:
+            yield each.asname or each.name.partition(".")[0], (each.name, None)
+    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        for each in node.names:
+            yield each.asname or each.name, (node.module, each.name)
+
+
+def _definitions(node: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.name, node
+    elif isinstance(node, ast.ClassDef):
+        yield node.name, node
+        for part in node.body:
+            for name, definition in _definitions(part):
+                yield f"{node.name}.{name}", definition
+    elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                yield target.id, node.value

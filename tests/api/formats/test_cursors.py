@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tests.api.served import Api, invalid
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 ACME = {"workspace": "acme", "limit": "1"}
 
 

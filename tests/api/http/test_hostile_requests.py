@@ -14,6 +14,8 @@ from httpx2 import Response
 
 from tests.api.served import Api, Json, Key, refused
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 JSON = (b"Content-Type", b"application/json")
 LIMIT = 65_536
 

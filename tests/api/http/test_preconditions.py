@@ -7,6 +7,8 @@ from httpx2 import Response
 
 from tests.api.served import UNKNOWN_KEY_ID, Api, Key, refused
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 CHANGES = ["revoke", "rotate", "update"]
 ACME = {"workspace": "acme"}
 

@@ -10,6 +10,7 @@ from tests.conftest import NOON
 ASKED = {"name": "payments-api", "scopes": ["mcp:read", "mcp:write"]}
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -37,6 +38,7 @@ class TestUnauthorized:
         refused(api.post("/v1/keys", by=writer, json=asked), 403, "SCOPE_NOT_HELD")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:

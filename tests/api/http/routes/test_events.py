@@ -54,6 +54,7 @@ def told(shared_api: Api) -> Api:
     return shared_api
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.mark.parametrize(
         "query",

@@ -9,6 +9,7 @@ from tests.api.served import UNKNOWN_KEY_ID, Api, invalid, refused
 ACME = {"workspace": "acme"}
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -32,6 +33,7 @@ class TestNotFound:
         refused(api.get(f"/v1/keys/{key_id}/events"), 404, "KEY_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:

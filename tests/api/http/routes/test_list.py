@@ -16,6 +16,7 @@ def listed(api: Api, by: Key | None = None, **query: str) -> list[str]:
     return names(answer.json())
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -28,6 +29,7 @@ class TestUnauthorized:
         refused(api.get("/v1/keys", by=api.make("api-keys:write")), 403, "INSUFFICIENT_SCOPE")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:

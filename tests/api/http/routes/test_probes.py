@@ -12,6 +12,8 @@ from tests.api.served import Api, refused
 from tests.raw_sql import raw
 from tests.system.processes import eventually
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 ROOT = Path(__file__).parents[4]
 ROLES = {"keyledger_owner", "keyledger_server"}
 """Of PostgreSQL, whose names look like those of metrics."""

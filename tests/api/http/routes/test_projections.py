@@ -28,6 +28,7 @@ def state(api: Api, name: str) -> str:
     return state
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     def test_requests_without_a_credential_are_refused(self, shared_api: Api) -> None:
         refused(shared_api.get("/v1/projections", by=None), 401, "UNAUTHENTICATED")
@@ -54,6 +55,7 @@ class TestNotFound:
         refused(rebuild(shared_api, name), 404, "PROJECTION_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     def test_a_query(self, shared_api: Api) -> None:
         invalid(shared_api.get("/v1/projections?limit=1"), "limit")

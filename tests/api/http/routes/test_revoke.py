@@ -7,6 +7,7 @@ from tests.api.served import UNKNOWN_KEY_ID, Api, Key, invalid, refused
 ACME = {"workspace": "acme"}
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -31,6 +32,7 @@ class TestNotFound:
         refused(api.post(f"/v1/keys/{key_id}/revoke"), 404, "KEY_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:

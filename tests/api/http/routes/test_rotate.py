@@ -23,6 +23,7 @@ def code(api: Api, token: str) -> str:
     return verdict
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -52,6 +53,7 @@ class TestNotFound:
         refused(api.post(f"/v1/keys/{key_id}/rotate"), 404, "KEY_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.mark.parametrize(
         "grace", [-1, 1.5, 1.0, "60", True, None, 10**400, 10 * 365 * 86_400 + 1]

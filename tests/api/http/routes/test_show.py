@@ -5,6 +5,7 @@ import pytest
 from tests.api.served import KEY_FIELDS, UNKNOWN_KEY_ID, Api, invalid, refused
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -45,6 +46,7 @@ class TestNotFound:
         refused(api.get(key.path, params=query), 404, "KEY_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:

@@ -16,6 +16,7 @@ def update(api: Api, key: Key, by: Key | None = None, **changes: Any) -> Respons
     return api.patch(key.path, by=by or "root", params=params, json=changes)
 
 
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     @pytest.fixture
     def api(self, shared_api: Api) -> Api:
@@ -51,6 +52,7 @@ class TestNotFound:
         refused(answer, 404, "KEY_NOT_FOUND")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.mark.parametrize(
         ("change", "field"),

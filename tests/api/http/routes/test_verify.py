@@ -86,6 +86,7 @@ def world(api: Api) -> World:
 
 
 @pytest.mark.parametrize(("path", "body"), BODIES)
+@pytest.mark.only_on("sqlite")
 class TestUnauthorized:
     def test_nobody_verifies_without_a_credential(
         self, shared_api: Api, path: str, body: Json
@@ -102,6 +103,7 @@ class TestUnauthorized:
         invalid(shared_api.post(f"{path}?scope=x", **body), "scope")
 
 
+@pytest.mark.only_on("sqlite")
 class TestRefused:
     @pytest.mark.parametrize(
         ("asked", "field"),

@@ -24,6 +24,8 @@ from tests.api.served import Api, Json, invalid, refused
 from tests.domain.builders import a_random_source
 from tests.domain.tokens_in_text import WAYS, Way
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 TOKEN = mint("key", a_random_source(4711)).reveal()
 DOCUMENT: Json = create_app(Settings()).openapi()
 FOR_A_TOKEN = {"token", "client_secret"}

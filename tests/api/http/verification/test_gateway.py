@@ -9,6 +9,8 @@ from domain.errors import LedgerError, LedgerUnavailable, Overloaded, Projection
 from projections.auth.freshness import Freshness
 from tests.api.served import Api, Key, refused
 
+pytestmark = pytest.mark.only_on("sqlite")
+
 PATH = "/v1/forward-auth"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
 LOOSE = [
