@@ -195,7 +195,9 @@ class TestVerifyPack:
         command = ("audit", "verify-pack", str(pack), "--public-key", exported["public_key"])
         people, programs = keyledger(*command), keyledger(*command, "--json")
         assert (people.code, programs.code) == (1, 1)
-        assert "at least one of entries 2 to 2 is not as it was" in people.out
+        assert (
+            "at least one of entries 2 to 2 was changed or moved after it was signed" in people.out
+        )
         assert programs.json["sound"] is False
         assert programs.json["findings"][0]["where"] == "checkpoint 3 in the pack"
 

@@ -60,7 +60,7 @@ class TestRefused:
         "query",
         [
             "limit=0", "limit=101", "limit=x", "cursor=x", "after=-1", "after=x",
-            "after=99999999", "after=9223372036854775808", "from=2026-03-03", "until=noon",
+            "after=99999999", "after=9223372036854775808", "from=yesterday", "until=noon",
             "type=ApiKey.Deleted", "key_id=x", "as_of=x", "since=2026-03-03T00:00:00Z",
         ],
     )  # fmt: skip
