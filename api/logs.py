@@ -3,7 +3,7 @@
 import io
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
@@ -18,25 +18,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     # `None` if the process was started without standard error.
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     text = form == "text" or (form == "auto" and on_terminal)
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        without_tokens,
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        [
-            structlog.dev.ConsoleRenderer(
-                colors=on_terminal,
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ]
-        if text
-        else [structlog.processors.JSONRenderer()]
-    )
+    renderer = _as_text(on_terminal) if text else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_EACH_LINE, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -44,8 +28,8 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            foreign_pre_chain=_EACH_LINE,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
@@ -59,9 +43,17 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
 
 def log_to_stderr() -> None:
     """Write a command's log lines to standard error; standard output has its result."""
-    structlog.reset_defaults()
     structlog.configure(
-        logger_factory=lambda *_arguments: structlog.PrintLogger(sys.stderr or io.StringIO())
+        processors=[*_EACH_LINE, _as_text(sys.stderr is not None and sys.stderr.isatty())],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        logger_factory=lambda *_arguments: structlog.PrintLogger(sys.stderr or io.StringIO()),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _as_text(on_terminal: bool) -> structlog.typing.Processor:  # noqa: FBT001 - its only argument
+    return structlog.dev.ConsoleRenderer(
+        colors=on_terminal, exception_formatter=structlog.dev.plain_traceback
     )
 
 
@@ -76,3 +68,13 @@ def without_tokens(
         name: "\n".join(map(hide_tokens, value.split("\n"))) if isinstance(value, str) else value
         for name, value in line.items()
     }
+
+
+# A traceback becomes plain text before a renderer sees it: structlog's own shows local variables.
+_EACH_LINE: Final[list[structlog.typing.Processor]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    without_tokens,
+]

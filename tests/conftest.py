@@ -1,5 +1,6 @@
 """What tests of every room use: a clock to be set, and a real ledger on each engine."""
 
+import logging
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from api.composition import OpenLedger, opened_ledger
 from api.settings import Settings
@@ -65,10 +67,27 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("developer", max_examples=25, deadline=None)
     hypothesis.settings.register_profile("ci", max_examples=100, deadline=None)
     hypothesis.settings.load_profile("ci" if "CI" in os.environ else "developer")
+    log_as_tests_do()
     chosen = "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK)
     if not chosen and shutil.disk_usage(MEMORY).free >= ROOM_WANTED:
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None
+
+
+def log_as_tests_do() -> None:
+    """Write log lines to standard output, with tracebacks that take no time to lay out."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

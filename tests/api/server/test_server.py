@@ -8,9 +8,9 @@ from contextlib import closing, suppress
 
 import httpx
 import pytest
-import structlog
 
 from api.logs import configure_logs
+from tests.conftest import log_as_tests_do
 from tests.system.clients import Client, answered
 from tests.system.processes import Server, Servers, eventually, run, servers_in
 
@@ -312,7 +312,7 @@ def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
         configure_logs("info", "text")
         logging.getLogger("somebody").info("something happened")
     finally:
-        structlog.reset_defaults()
+        log_as_tests_do()
         logging.getLogger().handlers = handlers
         logging.getLogger().setLevel(level)
     line = capsys.readouterr().err
