@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -75,6 +76,14 @@ class Pages:
 
 def load_pages(catalogue: Catalogue) -> Pages:
     """Load all that pages are made of."""
+    files = _files()
+    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
+    return Pages(_templates(), catalogue, files, digest[:12])
+
+
+@cache
+def _templates() -> Environment:
+    # Compiled once in a process, whatever number of apps it has.
     templates = Environment(
         loader=PackageLoader("api.console"),
         autoescape=True,
@@ -92,13 +101,16 @@ def load_pages(catalogue: Catalogue) -> Pages:
         "fitting": words.fitting,
     }
     templates.globals["actions"] = actions
-    files = {
+    return templates
+
+
+@cache
+def _files() -> Mapping[str, bytes]:
+    return {
         path.name: path.read_bytes()
         for path in sorted(Path(__file__).with_name("static").iterdir())
         if path.suffix in MEDIA_TYPES
     }
-    digest = hashlib.sha256(b"".join(files.values())).hexdigest()
-    return Pages(templates, catalogue, files, digest[:12])
 
 
 def actions(key: ListedKey) -> Sequence[tuple[str, str]]:
