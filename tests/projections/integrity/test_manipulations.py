@@ -1,5 +1,6 @@
 """Whoever changes the database by SQL gains no access, and what was changed is found and named."""
 
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from secrets import token_bytes
 
 import pytest
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
+from httpx2 import ASGITransport, AsyncClient
 from structlog.testing import capture_logs
 
 from api.app import create_app
@@ -166,17 +167,24 @@ def sign_in(app: FastAPI, running: OpenLedger, victim: Victim, seen: Seen) -> No
     """Sign in to the console with each token, and visit it with the session that was planted."""
     app.state.ledger = running
     app.state.console_sessions = open_sessions(running, token_bytes)
-    tokens = {**victim.tokens, **forged(victim)}
+    asyncio.run(_sign_in(app, {**victim.tokens, **forged(victim)}, seen))
+
+
+async def _sign_in(app: FastAPI, tokens: dict[str, str], seen: Seen) -> None:
+    def client(**cookies: str) -> AsyncClient:
+        transport = ASGITransport(app, raise_app_exceptions=False)
+        return AsyncClient(transport=transport, base_url="http://testserver", cookies=cookies)
+
     for name, token in tokens.items():
-        client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
-        sent = {"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}
-        answer = client.post("/console/sign-in", data={"token": token}, headers=sent)
+        async with client() as visitor:
+            sent = {"Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"}
+            form = {"token": token}
+            answer = await visitor.post("/console/sign-in", data=form, headers=sent)
         assert answer.status_code in {303, 401, 503}, (name, answer.text)
         if answer.status_code == 303:
             seen.signed_in.add(name)
-    client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
-    client.cookies.set("keyledger", PLANTED)
-    answer = client.get("/console/keys")
+    async with client(keyledger=PLANTED) as visitor:
+        answer = await visitor.get("/console/keys")
     assert answer.status_code in {303, 503}, answer.text
 
 
