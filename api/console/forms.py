@@ -63,11 +63,14 @@ async def read_form(request: Request) -> Form:
     for name, value in pairs:
         # Browsers send the ends of lines as CR LF (HTML, "multipart form data").
         fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
-    return Form(fields)
+    request.state.form = form = Form(fields)
+    return form
 
 
 def read_own_form(
-    visitor: Annotated[Visitor, Depends(enter)], form: Annotated[Form, Depends(read_form)]
+    # The form comes first: if the session has ended, the sign-in page keeps what was typed.
+    form: Annotated[Form, Depends(read_form)],
+    visitor: Annotated[Visitor, Depends(enter)],
 ) -> Form:
     """Read a form that a page of the visitor's own session sent.
 

@@ -24,6 +24,8 @@ class KeyForm:
         fields: what was filled in.
         wrong: what is wrong with it, and in which field; of the whole form in none.
         status: of the page that shows it.
+        version: version of the key that the form was made for; ``None`` for the current one.
+        is_kept: whether the session had ended when the form was sent.
     """
 
     request: str = ""
@@ -32,6 +34,8 @@ class KeyForm:
     wrong: str | None = None
     wrong_field: str | None = None
     status: int = 200
+    version: str | None = None
+    is_kept: bool = False
 
     def text(self, name: str, otherwise: str = "") -> str:
         """Return what was filled in, or else what is there to begin with."""

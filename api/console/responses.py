@@ -8,7 +8,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from api.console.kept_forms import keep_form
 from api.console.pages import LONGEST_ADDRESS, ROOT, page
+from api.console.sign_in_page import ENDED, sign_in_page
 from api.console.visitors import forget_session, session_value
 from api.http.problems import CONTENT_TYPE
 from domain.token_text import hide_tokens
@@ -84,9 +86,13 @@ def _shown(request: Request, problem: dict[str, Any]) -> Response:
 
 
 def _way_to_sign_in(request: Request, code: str) -> Response:
+    if kept := keep_form(request):
+        answer: Response = sign_in_page(request, 401, said=ENDED[_reason(code)], kept=kept)
+        forget_session(request, answer)
+        return answer
     query = {}
     if session_value(request):
-        query["ended"] = {"REVOKED": "revoked", "EXPIRED": "expired"}.get(code, "session")
+        query["ended"] = _reason(code)
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     is_page = request.method == "GET" and request.url.path != ROOT
     # Somebody may have put a token into an address; it is not sent around any further.
@@ -96,6 +102,10 @@ def _way_to_sign_in(request: Request, code: str) -> Response:
     if session_value(request):
         forget_session(request, answer)
     return answer
+
+
+def _reason(code: str) -> str:
+    return {"REVOKED": "revoked", "EXPIRED": "expired"}.get(code, "session")
 
 
 async def _send(start: "Message", answer: Response, send: "Send") -> None:

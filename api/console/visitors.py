@@ -7,6 +7,7 @@ session ends in the moment in which its key does.
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +22,7 @@ from domain.caller import Actor, Caller
 from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScope, NoCredential
 from domain.scopes import cover
 from domain.tokens import display_prefix
-from domain.verdict import Code, Verified
+from domain.verdict import AuthRow, Code, Verified
 from projections.store.console_sessions import ConsoleSessions
 
 # A browser takes a __Host- cookie over TLS alone, for this host alone (RFC 6265bis, 4.1.3.2).
@@ -86,7 +87,22 @@ def enter(request: Request, scopes: SecurityScopes) -> Visitor:
     verdict = ledger.authentication.verify_again(session.key_id, session.lookup_id, now=now).verdict
     if not isinstance(verdict, Verified):
         raise _ended(verdict.code)
-    key = verdict.key
+    return admit(request, verdict.key, value, scopes.scopes)
+
+
+def admit(request: Request, key: AuthRow, value: str, scopes: Sequence[str]) -> Visitor:
+    """Return the visitor of a session, if its key has the scopes.
+
+    Args:
+        key: the key that is signed in.
+        value: the value of the session's cookie.
+        scopes: what the page needs.
+
+    Raises:
+        InsufficientScope: the key lacks a scope.
+        WorkspaceForbidden: the address names another workspace than the key may act in.
+        Invalid: the address names a workspace whose name is not valid.
+    """
     request.state.actor = key.key_id
     request.state.workspace = key.workspace
     source = request.client.host if request.client else None
@@ -101,7 +117,7 @@ def enter(request: Request, scopes: SecurityScopes) -> Visitor:
     )
     # Whatever is refused from here on is refused to somebody: the page that says so is theirs.
     request.state.visitor = visitor
-    for scope in scopes.scopes:
+    for scope in scopes:
         if not visitor.may(scope):
             raise InsufficientScope(scope)
     named = request.query_params.get("workspace") or None

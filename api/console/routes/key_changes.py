@@ -31,11 +31,11 @@ REASONS = ("Leaked", "No longer used", "Replaced by another key", "Its owner has
 @router.get("/keys/{key_id}/rename")
 def show_rename_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new name."""
-    return _form_page(request, visitor, key_id, "rename.html", KeyForm())
+    return form_page(request, visitor, key_id, "rename.html", KeyForm())
 
 
 @router.post("/keys/{key_id}/rename")
-def rename_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+def rename_key(request: Request, form: OwnForm, visitor: Writing, key_id: KeyId) -> Response:
     """Give a key another name."""
 
     def changes() -> Changes:
@@ -47,11 +47,11 @@ def rename_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
 @router.get("/keys/{key_id}/scopes")
 def show_scopes_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for new scopes."""
-    return _form_page(request, visitor, key_id, "scopes.html", KeyForm())
+    return form_page(request, visitor, key_id, "scopes.html", KeyForm())
 
 
 @router.post("/keys/{key_id}/scopes")
-def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+def change_scopes(request: Request, form: OwnForm, visitor: Writing, key_id: KeyId) -> Response:
     """Give a key other scopes."""
 
     def changes() -> Changes:
@@ -64,11 +64,11 @@ def change_scopes(request: Request, visitor: Writing, key_id: KeyId, form: OwnFo
 def show_expiration_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask for a new expiration, starting from the key's own."""
     filled = KeyForm(expiration=expirations.SAME)
-    return _form_page(request, visitor, key_id, "expiration.html", filled)
+    return form_page(request, visitor, key_id, "expiration.html", filled)
 
 
 @router.post("/keys/{key_id}/expiration")
-def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+def change_expiration(request: Request, form: OwnForm, visitor: Writing, key_id: KeyId) -> Response:
     """Change when a key expires."""
     now = ledger_of(request).clock()
 
@@ -86,11 +86,11 @@ def change_expiration(request: Request, visitor: Writing, key_id: KeyId, form: O
 @router.get("/keys/{key_id}/revoke")
 def show_revoke_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Say what will stop working, and ask why."""
-    return _form_page(request, visitor, key_id, "revoke.html", KeyForm())
+    return form_page(request, visitor, key_id, "revoke.html", KeyForm())
 
 
 @router.post("/keys/{key_id}/revoke")
-def revoke_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+def revoke_key(request: Request, form: OwnForm, visitor: Writing, key_id: KeyId) -> Response:
     """Disable a key at once and for ever."""
     ledger = ledger_of(request)
     try:
@@ -107,7 +107,7 @@ def revoke_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
             at=ledger.clock(),
         )
     except LedgerError as error:
-        return _form_page(request, visitor, key_id, "revoke.html", refill(form, error))
+        return form_page(request, visitor, key_id, "revoke.html", refill(form, error))
     return see(visitor, f"/keys/{key_id}", done="revoked", **listing_of(request))
 
 
@@ -132,13 +132,18 @@ def _change(
             expected_version=version_seen(form),
         )
     except LedgerError as error:
-        return _form_page(request, visitor, key_id, template, refill(form, error))
+        return form_page(request, visitor, key_id, template, refill(form, error))
     return see(visitor, f"/keys/{key_id}", done=done, **listing_of(request))
 
 
-def _form_page(
+def form_page(
     request: Request, visitor: Visitor, key_id: str, template: str, filled: KeyForm
 ) -> Response:
+    """Return the page of a form that changes a key.
+
+    Raises:
+        KeyNotFound: the workspace has no such key.
+    """
     ledger = ledger_of(request)
     now = ledger.clock()
     catalogue = pages_of(request).catalogue

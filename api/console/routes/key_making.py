@@ -60,11 +60,11 @@ class Successor(BaseModel):
 @router.get("/keys/new")
 def show_new_key_form(request: Request, visitor: Writing) -> Response:
     """Ask what a new key is to be."""
-    return _new_key_page(request, visitor, KeyForm(_fresh_request(), expirations.DEFAULT))
+    return new_key_page(request, visitor, KeyForm(fresh_request(), expirations.DEFAULT))
 
 
 @router.post("/keys/new")
-def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
+def create_key(request: Request, form: OwnForm, visitor: Writing) -> Response:
     """Make a key and show its token; the same form sent again makes none and shows none."""
     ledger = ledger_of(request)
     now = ledger.clock()
@@ -89,20 +89,20 @@ def create_key(request: Request, visitor: Writing, form: OwnForm) -> Response:
             ),
         )
     except LedgerError as error:
-        refilled = refill(form, error, _fresh_request())
-        return _new_key_page(request, visitor, refilled)
+        refilled = refill(form, error, fresh_request())
+        return new_key_page(request, visitor, refilled)
     return _token_page(request, visitor, issued, rotated=None)
 
 
 @router.get("/keys/{key_id}/rotate")
 def show_rotate_form(request: Request, visitor: Writing, key_id: KeyId) -> Response:
     """Ask how long the key is to go on beside its successor."""
-    filled = KeyForm(_fresh_request(), expirations.SAME)
-    return _rotate_page(request, visitor, key_id, filled)
+    filled = KeyForm(fresh_request(), expirations.SAME)
+    return rotate_page(request, visitor, key_id, filled)
 
 
 @router.post("/keys/{key_id}/rotate")
-def rotate_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm) -> Response:
+def rotate_key(request: Request, form: OwnForm, visitor: Writing, key_id: KeyId) -> Response:
     """Make a key's successor and show its token; the same form sent again makes none."""
     ledger = ledger_of(request)
     now = ledger.clock()
@@ -134,17 +134,18 @@ def rotate_key(request: Request, visitor: Writing, key_id: KeyId, form: OwnForm)
             ),
         )
     except LedgerError as error:
-        refilled = refill(form, error, _fresh_request())
-        return _rotate_page(request, visitor, key_id, refilled)
+        refilled = refill(form, error, fresh_request())
+        return rotate_page(request, visitor, key_id, refilled)
     return _token_page(request, visitor, issued, rotated=key_id)
 
 
-def _fresh_request() -> str:
-    """Return a name for a request, which the form carries so that it has its effect once."""
+def fresh_request() -> str:
+    """Return an idempotency key for a form, so that sending it twice has one effect."""
     return secrets.token_hex(16)
 
 
-def _new_key_page(request: Request, visitor: Visitor, filled: KeyForm) -> Response:
+def new_key_page(request: Request, visitor: Visitor, filled: KeyForm) -> Response:
+    """Return the page of the form for a new key."""
     ledger = ledger_of(request)
     with ledger.database.read() as connection:
         return panel(
@@ -160,7 +161,12 @@ def _new_key_page(request: Request, visitor: Visitor, filled: KeyForm) -> Respon
         )
 
 
-def _rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyForm) -> Response:
+def rotate_page(request: Request, visitor: Visitor, key_id: str, filled: KeyForm) -> Response:
+    """Return the page of the form that rotates a key.
+
+    Raises:
+        KeyNotFound: the workspace has no such key.
+    """
     ledger = ledger_of(request)
     now = ledger.clock()
     with ledger.database.read() as connection:

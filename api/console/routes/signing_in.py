@@ -1,13 +1,14 @@
 """Signing in and out, and where to go from there."""
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request, Security
 from starlette.responses import RedirectResponse, Response
 
 from api.console.forms import Form, read_form, read_own_form
-from api.console.pages import LONGEST_ADDRESS, ROOT, SECTIONS, page, see
+from api.console.pages import ROOT, SECTIONS, page, see
+from api.console.routes.kept_forms import show_kept_form
+from api.console.sign_in_page import ENDED, sign_in_page, wanted_page
 from api.console.visitors import (
     Visitor,
     enter,
@@ -18,7 +19,6 @@ from api.console.visitors import (
 )
 from api.http.dependencies import ledger_of
 from api.http.work import Work, WorkRoute, does
-from domain.token_text import hide_tokens
 from domain.verdict import Code, Verified
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
@@ -28,12 +28,6 @@ _REFUSALS = {
     Code.EXPIRED: "This key has expired. Sign in with another one.",
 }
 _UNKNOWN = "There is no such key here. Check that you pasted the whole token."
-_ENDED = {
-    "session": "Your session has ended. Sign in again.",
-    "revoked": "You were signed out: the key that you signed in with was revoked.",
-    "expired": "You were signed out: the key that you signed in with has expired.",
-    "out": "You are signed out.",
-}
 
 
 @router.get("")
@@ -50,7 +44,7 @@ def begin(visitor: Annotated[Visitor, Security(enter)], request: Request) -> Res
 @does(Work.READ)
 def show_sign_in(request: Request, ended: str = "") -> Response:
     """Ask for a token."""
-    return _sign_in_page(request, said=_ENDED.get(ended))
+    return sign_in_page(request, said=ENDED.get(ended))
 
 
 @router.post("/sign-in")
@@ -58,9 +52,9 @@ def show_sign_in(request: Request, ended: str = "") -> Response:
 def sign_in(request: Request, form: Annotated[Form, Depends(read_form)]) -> Response:
     """Begin a session of the key whose token was given; whatever session there was ends."""
     ledger, sessions = ledger_of(request), sessions_of(request)
-    token = form.text("token").strip()
+    token, kept = form.text("token").strip(), form.text("kept")
     if not token:
-        return _sign_in_page(request, 422, wrong="Paste the token of a key.")
+        return sign_in_page(request, 422, wrong="Paste the token of a key.", kept=kept)
     now = ledger.clock()
     source = request.client.host if request.client else None
     verdict = ledger.authentication.verify(token, (), now=now, source=source).verdict
@@ -68,11 +62,14 @@ def sign_in(request: Request, form: Annotated[Form, Depends(read_form)]) -> Resp
         request.state.actor = verdict.key.key_id
     if not isinstance(verdict, Verified):
         request.state.outcome = verdict.code
-        return _sign_in_page(request, 401, wrong=_REFUSALS.get(verdict.code, _UNKNOWN))
+        wrong = _REFUSALS.get(verdict.code, _UNKNOWN)
+        return sign_in_page(request, 401, wrong=wrong, kept=kept)
     if before := session_value(request):
         sessions.end(before)
-    response = RedirectResponse(_next(request), 303)
-    keep_session(request, response, sessions.begin(verdict.key, now=now))
+    value = sessions.begin(verdict.key, now=now)
+    response = kept and show_kept_form(request, verdict.key, value, kept)
+    response = response or RedirectResponse(wanted_page(request), 303)
+    keep_session(request, response, value)
     return response
 
 
@@ -83,25 +80,3 @@ def sign_out(request: Request) -> Response:
     response = see(None, "/sign-in", ended="out")
     forget_session(request, response)
     return response
-
-
-def _sign_in_page(
-    request: Request, status: int = 200, *, said: str | None = None, wrong: str | None = None
-) -> Response:
-    wanted = _next(request)
-    return page(request, "sign_in.html", status, said=said, wrong=wrong, wanted=wanted)
-
-
-def _next(request: Request) -> str:
-    """Return where the visitor wanted to go, if that is one of our own pages."""
-    wanted = request.query_params.get("next", "")
-    if len(wanted) > LONGEST_ADDRESS:
-        return ROOT
-    try:
-        parts = urlsplit(wanted)
-    except ValueError:
-        return ROOT
-    elsewhere = parts.scheme or parts.netloc or "\\" in wanted or not wanted.isprintable()
-    if elsewhere or not parts.path.startswith(f"{ROOT}/") or hide_tokens(wanted) != wanted:
-        return ROOT
-    return wanted

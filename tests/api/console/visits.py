@@ -116,6 +116,8 @@ class Visit:
 
 
 def leads_to_sign_in(answer: Response) -> bool:
+    if answer.status_code == 401:
+        return '<main id="content" class="sign-in">' in answer.text
     location = answer.headers.get("Location", "")
     return answer.status_code == 303 and urlsplit(location).path == SIGN_IN
 
