@@ -32,7 +32,7 @@ from api.formats.as_json import key_as_json
 from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.names import DEFAULT_WORKSPACE
-from projections.queries.key_summary import ListedKey
+from projections.views.key_fields import ListedKey
 
 
 def create(

@@ -14,8 +14,8 @@ from domain.audit_log import LedgerEvent
 from domain.caller import Actor
 from domain.public_event import public_event
 from domain.times import from_text
-from projections.queries.key_summary import ListedKey
 from projections.store.events import Recorded
+from projections.views.key_fields import FIELDS, ListedKey
 
 _STATUS_STYLES = {"active": "green", "revoked": "red", "expired": "yellow"}
 _KEY_COLUMNS = (
@@ -80,30 +80,22 @@ def write_history(console: Console, history: Sequence[Recorded]) -> None:
 
 
 def _fields(key: ListedKey, now: datetime) -> Iterator[tuple[str, Text]]:
-    yield "key id", Text(key.key_id, style="bold")
-    yield "workspace", _text(key.workspace)
-    yield "name", _text(key.name)
-    yield "prefix", _text(key.prefix)
-    yield "scopes", _scopes(key)
-    yield "role", _text(key.role)
-    yield "status", _status(key)
-    yield "expires", _end(key.expires_at, now, readable)
-    yield "created", _deed(key.created_at, key.created_by)
-    if key.last_used_at is not None:
-        yield (
-            "last used",
-            Text(f"{to_the_minute(key.last_used_at)} {from_now(key.last_used_at, now)}"),
-        )
-    elif now - key.created_at > _USES_ARE_KNOWN_AFTER:
-        yield "last used", Text("Never")
-    if key.revoked_at is not None and key.revoked_by is not None:
-        reason = f": {key.revoke_reason}" if key.revoke_reason else ""
-        yield "revoked", _deed(key.revoked_at, key.revoked_by).append(one_line(reason))
-    if key.rotated_from is not None:
-        yield "rotated from", _text(key.rotated_from)
-    if key.rotated_to is not None:
-        yield "rotated to", _text(key.rotated_to)
-    yield "version", Text(str(key.version))
+    """Yield the label and the text of each field that the key has."""
+    for name, field in FIELDS.items():
+        shown = _WRITERS[name](key, now) if name in _WRITERS else _value(getattr(key, name))
+        if shown is not None:
+            yield field.about.label.lower(), shown
+
+
+def _value(value: object) -> Text | None:
+    """Write a value by its type."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return Text(readable(value))
+    if isinstance(value, Actor):
+        return _text(f"{value.type}:{value.id}")
+    return _text(", ".join(value) if isinstance(value, tuple) else str(value))
 
 
 def _text(text: str) -> Text:
@@ -120,6 +112,42 @@ def _status(key: ListedKey) -> Text:
 
 def _end(at: datetime | None, now: datetime, write: Callable[[datetime], str]) -> Text:
     return Text("Never" if at is None else f"{write(at)} {from_now(at, now)}")
+
+
+def _created(key: ListedKey, _now: datetime) -> Text:
+    return _deed(key.created_at, key.created_by)
+
+
+def _last_used(key: ListedKey, now: datetime) -> Text | None:
+    at = key.last_used_at
+    if at is not None:
+        return Text(f"{to_the_minute(at)} {from_now(at, now)}")
+    return Text("Never") if now - key.created_at > _USES_ARE_KNOWN_AFTER else None
+
+
+def _revoked(key: ListedKey, _now: datetime) -> Text | None:
+    if key.revoked_at is None or key.revoked_by is None:
+        return None
+    reason = f": {key.revoke_reason}" if key.revoke_reason else ""
+    return _deed(key.revoked_at, key.revoked_by).append(one_line(reason))
+
+
+def _with_another(_key: ListedKey, _now: datetime) -> None:
+    """Write nothing: the field is shown together with another."""
+
+
+_WRITERS: dict[str, Callable[[ListedKey, datetime], Text | None]] = {
+    "key_id": lambda key, _now: Text(key.key_id, style="bold"),
+    "status": lambda key, _now: _status(key),
+    "expires_at": lambda key, now: _end(key.expires_at, now, readable),
+    "created_at": _created,
+    "created_by": _with_another,
+    "revoked_at": _revoked,
+    "revoked_by": _with_another,
+    "revoke_reason": _with_another,
+    "last_used_at": _last_used,
+}
+"""The fields that are not written by the type of their value."""
 
 
 def _deed(at: datetime, actor: Actor) -> Text:

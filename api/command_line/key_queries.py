@@ -16,9 +16,9 @@ from domain import scopes
 from domain.api_key import Status
 from domain.names import DEFAULT_WORKSPACE
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys, show_key
 from projections.store.events import Recorded, read_history
+from projections.views.key_fields import ListedKey
 
 _HISTORY_BATCH = 500
 

@@ -17,10 +17,10 @@ from domain.errors import Invalid
 from domain.times import to_text
 from projections.queries.filters import Filters
 from projections.queries.key_count import count_keys
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at
 from projections.queries.keys_now import list_keys
 from projections.queries.keys_sorted import Order, list_keys_by
+from projections.views.key_fields import ListedKey
 
 Sort = Literal[
     "-created", "created", "name", "-name", "used", "-used", "expires", "-expires"

@@ -16,7 +16,7 @@ from api.console import words
 from api.console.visitors import Visitor
 from api.http.dependencies import ledger_of
 from api.scope_catalogue import Catalogue
-from projections.queries.key_summary import ListedKey
+from projections.views.key_fields import ListedKey
 
 ROOT = "/console"
 LONGEST_ADDRESS = 2_000

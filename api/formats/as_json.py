@@ -14,36 +14,18 @@ from projections.audit_log.proofs import ConsistencyProof, InclusionProof
 from projections.auth.authentication import Answer
 from projections.integrity.verify import IntegrityReport
 from projections.queries.access_report import Access
-from projections.queries.key_summary import ListedKey
 from projections.rebuild.comparison import Difference
 from projections.rebuild.rebuild import ReplayReport
 from projections.rebuild.status import ProjectionStatus
 from projections.store.events import Recorded
+from projections.views.key_fields import FIELDS, ListedKey
 
 JsonObject = dict[str, Any]
 
 
 def key_as_json(key: ListedKey) -> JsonObject:
     """Return a key; what it does not have is ``None``."""
-    return {
-        "key_id": key.key_id,
-        "workspace": key.workspace,
-        "name": key.name,
-        "prefix": key.prefix,
-        "scopes": list(key.scopes),
-        "role": key.role,
-        "status": key.status,
-        "expires_at": _time(key.expires_at),
-        "created_at": to_text(key.created_at),
-        "created_by": key.created_by.as_json(),
-        "revoked_at": _time(key.revoked_at),
-        "revoked_by": _actor(key.revoked_by),
-        "revoke_reason": key.revoke_reason,
-        "rotated_from": key.rotated_from,
-        "rotated_to": key.rotated_to,
-        "last_used_at": _time(key.last_used_at),
-        "version": key.version,
-    }
+    return {name: _field(getattr(key, name)) for name in FIELDS}
 
 
 def event_as_json(recorded: Recorded) -> JsonObject:
@@ -163,9 +145,14 @@ def _base64(value: bytes) -> str:
     return b64encode(value).decode()
 
 
+def _field(value: object) -> object:
+    """Return the value of a field of a key in JSON's own types."""
+    if isinstance(value, datetime):
+        return to_text(value)
+    if isinstance(value, Actor):
+        return value.as_json()
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _time(at: datetime | None) -> str | None:
     return None if at is None else to_text(at)
-
-
-def _actor(actor: Actor | None) -> dict[str, str] | None:
-    return None if actor is None else actor.as_json()

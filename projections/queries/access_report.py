@@ -15,12 +15,12 @@ from domain.caller import Actor
 from domain.errors import DamagedHistory, Invalid
 from domain.key_ids import to_key_id, to_uuid
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at
 from projections.queries.keys_now import list_keys
 from projections.queries.workspaces import list_workspaces
 from projections.store.events import decode_rows
 from projections.store.schema import events
+from projections.views.key_fields import ListedKey
 
 Review = Literal["no-expiry", "expiring", "unused", "never-used", "full-access", "rotated-late"]
 

@@ -13,9 +13,10 @@ from domain.errors import DamagedHistory, Invalid, ProjectionInconsistent
 from domain.key_ids import to_key_id, to_uuid
 from domain.serialization import EVENT_CLASSES
 from domain.times import from_text
-from projections.queries.key_summary import ListedKey, listed
+from projections.queries.key_summary import listed
 from projections.store.events import Recorded
 from projections.tlog.offline_verifier import MAX_ENTRY_LENGTH
+from projections.views.key_fields import ListedKey
 from projections.views.key_list import HANDLERS
 from projections.views.view import Values
 
@@ -40,7 +41,7 @@ def replayed(history: Iterable[Recorded]) -> Iterator[ReplayStep]:
             values = HANDLERS[type(event)](event)
             if type(event) is ApiKey.Created:
                 key_id = to_key_id(event.originator_id)
-                row = {"position": position, "key_id": key_id, "used_at": None, **values}
+                row = {"position": position, "key_id": key_id, "last_used_at": None, **values}
             elif row is not None:
                 row |= values
             key = listed(SimpleNamespace(**row or {}), event.timestamp)

@@ -33,11 +33,12 @@ from sqlalchemy import (
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections.queries.filters import Filters, conditions
-from projections.queries.key_summary import ListedKey, listed
+from projections.queries.key_summary import listed
 from projections.queries.overdue_keys import due_positions, read_due
 from projections.store.column_types import big_integer
 from projections.store.events import first_position
 from projections.views import key_list
+from projections.views.key_fields import ListedKey
 from projections.views.key_versions import (
     CREATED_IN_ONE_LOOK,
     ENDED_IN_ONE_LOOK,
@@ -50,8 +51,8 @@ from projections.views.key_versions import (
 )
 
 # Only the last use is known, and it may have been after the time.
-_USED_AT: ColumnElement[Any] = null()
-_SHOWN = select(table, _USED_AT.label("used_at"))
+_LAST_USED_AT: ColumnElement[Any] = null()
+_SHOWN = select(table, _LAST_USED_AT.label("last_used_at"))
 _WORKSPACE = bindparam("workspace", type_=String())
 _TIME = bindparam("time", type_=String())
 _LAST = bindparam("last", type_=big_integer)

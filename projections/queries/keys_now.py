@@ -9,15 +9,16 @@ from domain.api_key import Status
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections.queries.filters import Filters, conditions, unused
-from projections.queries.key_summary import ListedKey, listed
+from projections.queries.key_summary import listed
 from projections.queries.overdue_keys import due_positions, read_due
 from projections.store.events import first_position
 from projections.store.schema import last_uses
+from projections.views.key_fields import ListedKey
 from projections.views.key_list import age, table
 
 _TESTED_ONE_BY_ONE = 5_000
 
-_SHOWN = select(table, last_uses.c.used_at).outerjoin(
+_SHOWN = select(table, last_uses.c.used_at.label("last_used_at")).outerjoin(
     last_uses, last_uses.c.position == table.c.position
 )
 

@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple
 
 from domain.times import to_text
 from projections.queries.filters import Filters, conditions
-from projections.queries.key_summary import ListedKey, listed
+from projections.queries.key_summary import listed
 from projections.store.schema import last_uses
+from projections.views.key_fields import ListedKey
 from projections.views.key_list import table
 
 Order = Literal["name", "created", "used", "expires"]
@@ -50,7 +51,7 @@ def list_keys_by(
     column = _COLUMNS[order]
     keys = (column, table.c.position)
     query = (
-        select(table, last_uses.c.used_at)
+        select(table, last_uses.c.used_at.label("last_used_at"))
         .select_from(_JOINED)
         .where(
             table.c.workspace == workspace,

@@ -37,6 +37,7 @@ from projections.store.column_types import big_integer
 from projections.store.events import Recorded, first_positions
 from projections.store.seals import Seals
 from projections.views import key_list
+from projections.views.key_fields import TIME
 from projections.views.view import (
     Prepared,
     Values,
@@ -64,8 +65,8 @@ table = Table(
         )
         for column in _COLUMNS
     ),
-    Column("held_from", key_list.TIME, nullable=False),
-    Column("held_until", key_list.TIME),
+    Column("held_from", TIME, nullable=False),
+    Column("held_until", TIME),
 )
 
 

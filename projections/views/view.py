@@ -41,7 +41,8 @@ _WORTH_COPYING = 100
 """Rows, from which on PostgreSQL's COPY takes less time than inserting them."""
 
 Values = dict[str, Any]
-Handlers = Mapping[type[LedgerEvent], Callable[[Any], Values]]
+Handler = Callable[[Any], Values]
+Handlers = Mapping[type[LedgerEvent], Handler]
 """For each kind of event, the values that it sets. A view names all kinds, so that none is
 forgotten."""
 

@@ -16,11 +16,11 @@ from domain.key_ledger import Changes, Issued
 from domain.verdict import Code
 from domain.verifiers import CHEAPEST, OnChange, ignore_change
 from projections.expirer import expire_due_keys
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import show_key
 from projections.rebuild.rebuild import Clock, check
 from projections.store.database import Database
 from projections.views import auth_lookup, key_list
+from projections.views.key_fields import ListedKey
 from projections.views.registry import VIEWS
 from tests.conftest import NOON
 from tests.engines import settings_of

@@ -19,10 +19,10 @@ from api.http.work import WorkRoute
 from api.scope_catalogue import offered
 from domain.errors import Invalid
 from projections.queries.key_names import names_of_keys
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import show_key_at
 from projections.queries.keys_now import show_key
 from projections.queries.workspaces import list_workspaces
+from projections.views.key_fields import ListedKey
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 

@@ -31,10 +31,10 @@ from domain.errors import Invalid
 from domain.key_ledger import Changes, Issued
 from domain.times import checked, to_text
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at, show_key_at
 from projections.queries.keys_now import list_keys, show_key
 from projections.store.events import read_history
+from projections.views.key_fields import ListedKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 

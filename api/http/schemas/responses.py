@@ -1,13 +1,16 @@
 """Answers, as the OpenAPI document describes them; only `IssuedKeyAnswer` can carry a token."""
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
-from api.http.schemas.requests import KEY_ID, Status, Time
+from api.http.schemas.requests import KEY_ID, Time
+from domain.caller import Actor
+from projections.views.key_fields import FIELDS
+from projections.views.key_fields import Field as KeyField
 
 _HASH = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
-_SUCCESSOR_ID = "apikey_9b1f8f0e-3c57-8d6a-a1f4-52c0d9e7a310"
 
 NextCursor = Annotated[
     str | None, Field(description="`cursor` of the next page; null on the last page.")
@@ -41,35 +44,26 @@ class ActorAnswer(BaseModel):
 EventActor = Annotated[ActorAnswer, Field(description="The actor of the event.")]
 
 
-class KeyAnswer(BaseModel):
-    """A key; it contains no secret."""
+_JSON_TYPES: dict[Any, Any] = {datetime: Time, Actor: ActorAnswer, tuple[str, ...]: list[str]}
 
-    key_id: str = Field(description="Id of the key.", examples=[KEY_ID])
-    workspace: str = Field(description="Workspace of the key.", examples=["default"])
-    name: str = Field(description="Name of the key.", examples=["payments-api"])
-    prefix: str = Field(description="First characters of the token.", examples=["key_7Rk2mQx9..."])
-    scopes: list[str] = Field(
-        description="Scopes of the key.", examples=[["mcp:read", "mcp:write"]]
+
+def _declared(field: KeyField) -> tuple[Any, Any]:
+    """Return a field of a key as pydantic takes it."""
+    about = field.about
+    kind = _JSON_TYPES.get(field.kind, field.kind)
+    return kind | None if field.optional else kind, Field(
+        description=about.description,
+        examples=None if about.example is ... else [about.example],
+        ge=about.minimum,
     )
-    role: str = Field(description="Role of the key.", examples=["Member"])
-    status: Status = Field(description="Status of the key.")
-    expires_at: Time | None = Field(description="Expiry time; null: the key never expires.")
-    created_at: Time = Field(description="Time of creation.")
-    created_by: ActorAnswer = Field(description="The actor that created the key.")
-    revoked_at: Time | None = Field(description="Time of revocation; null: not revoked.")
-    revoked_by: ActorAnswer | None = Field(description="The actor that revoked the key.")
-    revoke_reason: str | None = Field(description="Reason of the revocation.")
-    rotated_from: str | None = Field(
-        description="Id of the key that this key replaces.", examples=[None]
-    )
-    rotated_to: str | None = Field(
-        description="Id of the key that replaces this key.", examples=[_SUCCESSOR_ID]
-    )
-    last_used_at: Time | None = Field(
-        description="Minute of the last use, recorded within a minute; null: never used, or not"
-        " known because `as_of` was given."
-    )
-    version: int = Field(ge=1, description="Number of the key's events.", examples=[1])
+
+
+_DECLARED: dict[str, Any] = {field.name: _declared(field) for field in FIELDS.values()}
+_KeyFields = create_model("_KeyFields", **_DECLARED)
+
+
+class KeyAnswer(_KeyFields):
+    """A key; it contains no secret."""
 
 
 class IssuedKeyAnswer(KeyAnswer):

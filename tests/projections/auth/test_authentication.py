@@ -21,9 +21,9 @@ from projections.auth.authentication import Authentication
 from projections.auth.freshness_postgresql import PostgresqlFreshness
 from projections.auth.freshness_sqlite import SqliteFreshness
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys
 from projections.rebuild.rebuild import rebuild
+from projections.views.key_fields import ListedKey
 from projections.views.registry import VIEWS, view_named
 from tests.conftest import SettableClock
 from tests.projections.ledgers import HOUR, Keys, Made, keys_in

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys
 from projections.store.last_uses import minute_of
+from projections.views.key_fields import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import HOUR, Keys
 from tests.projections.views.test_key_list import LAST_USE, plans

@@ -18,10 +18,10 @@ from domain.errors import KeyNotFound, LedgerError
 from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at, show_key_at
 from projections.queries.keys_now import list_keys, show_key
 from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.key_fields import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.ledgers import Keys, keys_in

@@ -11,10 +11,10 @@ from api.composition import OpenLedger
 from projections.queries.filters import Filters
 from projections.queries.key_count import count_keys
 from projections.queries.key_names import names_of_keys
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_now import list_keys
 from projections.queries.keys_sorted import Order, list_keys_by
 from projections.queries.workspaces import list_workspaces
+from projections.views.key_fields import ListedKey
 from tests.conftest import SettableClock
 from tests.projections.ledgers import HOUR, Keys
 

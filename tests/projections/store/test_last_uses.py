@@ -14,13 +14,13 @@ from domain.errors import LedgerUnavailable
 from domain.times import to_text
 from domain.verdict import Code
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at, show_key_at
 from projections.queries.keys_now import list_keys
 from projections.rebuild.rebuild import check, rebuild
 from projections.store.last_uses import LastUses
 from projections.store.schema import HEAD
 from projections.views import auth_lookup
+from projections.views.key_fields import ListedKey
 from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import address_of, database_file

@@ -30,13 +30,13 @@ from domain.times import from_text, to_text
 from domain.verdict import Code
 from domain.verifiers import CHEAPEST
 from projections.integrity.verify import check_integrity
-from projections.queries.key_summary import ListedKey
 from projections.rebuild.rebuild import check, rebuild
 from projections.recorder import LedgerRecorder
 from projections.sealing.ledger_secret import LedgerNotSealed
 from projections.store.database import open_database
 from projections.store.schema import HEAD, upgrade_schema
 from projections.store.sqlite_driver import driver as sqlite3
+from projections.views.key_fields import ListedKey
 from projections.views.registry import VIEWS
 from tests.conftest import NOON, SettableClock
 from tests.engines import database_file, file_address

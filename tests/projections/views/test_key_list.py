@@ -15,10 +15,10 @@ from domain.key_ids import to_key_id
 from domain.key_ledger import Changes
 from domain.scopes import cover
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at
 from projections.queries.keys_now import list_keys, show_key
 from projections.queries.overdue_keys import keys_due
+from projections.views.key_fields import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.projections.ledgers import ADA, HOUR, Keys
 from tests.raw_sql import rows_of, sql

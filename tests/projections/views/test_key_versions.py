@@ -16,9 +16,9 @@ from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
 from domain.times import from_text
 from projections.queries.filters import Filters
-from projections.queries.key_summary import ListedKey
 from projections.queries.keys_as_of import list_keys_at, show_key_at
 from projections.store.events import Recorded, decode_rows, read_rows
+from projections.views.key_fields import ListedKey
 from tests.conftest import NOON, SettableClock
 from tests.engines import fresh_copy
 from tests.projections.histories import History, Step, steps
