@@ -1,1 +1,1 @@
-"""What is claimed about speed: each claim is a module, and one command measures them all."""
+"""Benchmarks of the project's claims about speed: one module each, and one command for all."""

@@ -1,4 +1,4 @@
-"""Measures what the project claims about its speed: ``make bench``, or one by its name."""
+"""Run the benchmarks of the claims about speed: ``make bench``, or one by name."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ def main(
     ] = None,
     quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: a smoke test.")] = False,
 ) -> None:
-    """Run benchmarks and print their figures beside what is claimed."""
+    """Run benchmarks and print their results beside the claims."""
     console = Console(width=170)
     console.print(
         f"{os.cpu_count()} cores, Python {platform.python_version()},"

@@ -1,12 +1,12 @@
-"""Appends: what making and revoking a key takes, against one bare row with the same durability.
+"""Appends: creating and revoking a key, compared with one bare row of the same durability.
 
-The floor is SQLite's own driver on a connection set up as the ledger's writer is, which inserts an
-event of a made history into the same table and commits. What a command does beside it: load and
-decide, hash the secret (as cheaply as Argon2id goes, since that is no part of an append), keep the
-views and the digest up to date, in the same transaction.
+The baseline uses SQLite's driver on a connection configured like the ledger's writer. It inserts an
+event of a generated history into the same table and commits. A command does more: it loads the key
+and decides, hashes the secret (with the cheapest Argon2id, which is no part of an append), and
+updates the views and the digest in the same transaction.
 
-What the audit trail costs of it, the entry and its leaf, is told by the same command on a copy of
-the ledger whose recorder keeps all views but that one.
+The share of the audit log, the entry and its leaf, is measured with the same command on a copy of
+the ledger whose recorder maintains all other views.
 """
 
 import secrets
@@ -56,7 +56,7 @@ Append = Callable[[], object]
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the floor and both commands in turn, with one writer and with several."""
+    """Measure the baseline and both commands in turn, with one writer and with several."""
     rounds, appends = (2, 40) if quick else (_ROUNDS, _APPENDS)
     stored = _STORED_BEFORE // 10 if quick else _STORED_BEFORE
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
@@ -91,14 +91,14 @@ def _without_entries(opened: OpenLedger) -> KeyLedger:
 
 
 def _entry_and_leaf(commands: "_Commands", without: "_Commands", rounds: int, appends: int) -> Row:
-    """Compare making keys with making them where no entry is written and no leaf is hashed."""
+    """Compare creating keys with and without writing an entry and hashing its leaf."""
     with ThreadPoolExecutor(1) as pool:
         pairs = [
             (
                 rate(pool, commands.create_key, 1, appends),
                 rate(pool, without.create_key, 1, appends),
             )
-            # The first round warms up.
+            # The first round is a warm-up.
             for _ in range(1 + rounds)
         ][1:]
     told, untold = (1e3 / median(each) for each in zip(*pairs, strict=True))
@@ -112,7 +112,7 @@ def _entry_and_leaf(commands: "_Commands", without: "_Commands", rounds: int, ap
 
 
 class _Bare:
-    """Appends rows to an event store that has nothing else to keep."""
+    """Appends bare rows to an event store."""
 
     def __init__(self, database: Database, rows: list[dict[str, Any]]) -> None:
         self._pooled = database.writer.raw_connection()
@@ -121,27 +121,27 @@ class _Bare:
         self._lock = threading.Lock()
 
     def append(self) -> None:
-        """Append one."""
-        # A connection is one thread's at a time, and SQLite has one writer at a time in any case.
+        """Append a row."""
+        # A connection belongs to one thread at a time, and SQLite has one writer at a time anyway.
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(_INSERT, self._rows.pop())
             self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Return the connection."""
         self._pooled.close()
 
 
 class _Commands:
-    """Gives commands to a ledger."""
+    """Runs commands on a ledger."""
 
     def __init__(self, ledger: OpenLedger) -> None:
         self._ledger = ledger
         self._living: list[str] = []
 
     def create_key(self) -> None:
-        """Make a key."""
+        """Create a key."""
         issued = self._ledger.ledger.create_key(
             workspace=DEFAULT_WORKSPACE,
             name="bench",
@@ -154,7 +154,7 @@ class _Commands:
         self._living.append(issued.key_id)
 
     def revoke_key(self) -> None:
-        """Revoke a key that was made before, each only once."""
+        """Revoke a key that was created before; each only once."""
         self._ledger.ledger.revoke_key(
             self._living.pop(),
             workspace=DEFAULT_WORKSPACE,
@@ -175,7 +175,7 @@ def _against_floor(
     }
     rates: dict[str, list[float]] = {name: [] for name in measured}
     with ThreadPoolExecutor(threads) as pool:
-        # The first round warms up.
+        # The first round is a warm-up.
         for turn in range(1 + rounds):
             for name, append in measured.items():
                 found = rate(pool, append, threads, appends)
@@ -189,13 +189,13 @@ def _against_floor(
         floor_figure = f"{median(bare):,.0f} events/s of bare rows"
         ratio = median(one / other for one, other in zip(ours, bare, strict=True))
         row = at_least(what, figure, floor_figure, ratio, _LEAST)
-        # Several writers take turns, in both: how they do is shown, and what one does is claimed.
+        # With several writers both only take turns: that is shown, and one writer is the claim.
         rows.append(row if threads == 1 else Row(what, figure, floor_figure, ratio))
     return rows
 
 
 def rate(pool: ThreadPoolExecutor, append: Append, threads: int, appends: int) -> float:
-    """Return how many appends to a second the threads of a pool get done together."""
+    """Return the appends per second of all threads of a pool together."""
 
     def share() -> None:
         for _ in range(appends // threads):

@@ -1,4 +1,4 @@
-"""The floor of the HTTP benchmarks: an application that answers, and does nothing else."""
+"""The baseline of the HTTP benchmarks: an application that only answers."""
 
 from starlette.types import Receive, Scope, Send
 
@@ -9,7 +9,7 @@ _ANSWERS = {
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as Keyledger's routes do, without asking anybody."""
+    """Answer like Keyledger's routes, without any work."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})

@@ -1,4 +1,4 @@
-"""What a benchmark says: rows of measurements, some of them claims."""
+"""Results of benchmarks: rows of measurements, some of which are claims."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement.
+    """A measurement.
 
     Args:
         what: what was measured.
-        measured: the figure, with its unit.
-        floor: what it is held against, measured in the same run.
-        ratio: of the two, where that is the claim.
-        claim: what the ratio or the figure must be, in words; empty where nothing is claimed.
-        met: whether it is.
+        measured: the result, with its unit.
+        floor: the baseline of the same run.
+        ratio: ratio of the two, if it is the claim.
+        claim: the required ratio or result, as text; empty if nothing is claimed.
+        met: whether the claim holds.
     """
 
     what: str
@@ -28,17 +28,17 @@ class Row:
 
 
 def at_least(what: str, measured: str, floor: str, ratio: float, least: float) -> Row:
-    """Return a claim that a ratio is not smaller than it should be."""
+    """Return a claim that a ratio is not below a minimum."""
     return Row(what, measured, floor, ratio, f"at least {least:.2f}", ratio >= least)
 
 
 def at_most(what: str, measured: str, floor: str, ratio: float, most: float) -> Row:
-    """Return a claim that a ratio is not greater than it should be."""
+    """Return a claim that a ratio is not above a maximum."""
     return Row(what, measured, floor, ratio, f"at most {most:.2f}", ratio <= most)
 
 
 def show(console: Console, title: str, rows: list[Row]) -> None:
-    """Print the rows of one benchmark."""
+    """Print the rows of a benchmark."""
     table = Table("what", "measured", "floor", "ratio", "claim", "met", title=title)
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

@@ -1,6 +1,6 @@
-"""Pages of the console: what a list costs the server, against the same list of few keys.
+"""Console pages: the cost of a list of many keys, compared with the same list of few keys.
 
-The time is that of a whole request inside the process: session, verdict, query and template.
+The time is that of a whole request within the process: session, verdict, query and template.
 """
 
 import time
@@ -33,7 +33,7 @@ _PAGES = {
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure each page for a workspace of many keys and one of few in turn."""
+    """Measure each page in turn for a workspace of many keys and one of few."""
     keys, rounds = (_KEYS // 10, _ROUNDS // 10) if quick else (_KEYS, _ROUNDS)
     configure_logs("error", "json")
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:

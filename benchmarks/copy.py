@@ -1,7 +1,8 @@
-"""Copies of a ledger: against reading the same events once, and nothing else.
+"""Copying a ledger, compared with only reading the same events once.
 
-A copy reads all events and writes them with their index; then it makes the views at the target, as
-a rebuild does (whose benchmark has them), and reads all events on both sides to compare each byte.
+A copy reads all events and writes them with their index. Then it builds the views in the target,
+like a rebuild (which has its own benchmark), and reads all events on both sides to compare them
+byte for byte.
 """
 
 import time
@@ -34,7 +35,7 @@ NewTarget = Callable[[], AbstractContextManager[Database]]
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Copy a ledger in a file to another file, and to PostgreSQL and back."""
+    """Copy a ledger from a file to another file, and to PostgreSQL and back."""
     events, rounds = (_EVENTS // 10, 1) if quick else (_EVENTS, _ROUNDS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder, ExitStack() as opened:
         new_file = partial(_new_file, Path(folder))
@@ -55,7 +56,7 @@ def run(*, quick: bool) -> list[Row]:
 def _copies(
     what: str, source: Database, new_target: NewTarget, events: int, rounds: int
 ) -> list[Row]:
-    """Measure the reading and the copying in turn; return the whole and its first part."""
+    """Measure reading and copying in turn; return the whole copy and its first part."""
     read, copied, whole = [], [], []
     for _ in range(rounds):
         read.append(_read(source))
@@ -76,7 +77,7 @@ def _copies(
 
 
 class _Watch:
-    """Takes the time from when a copy begins to copy events to when it begins the next thing."""
+    """Measures the time from the start of copying events to the start of the next step."""
 
     def __init__(self) -> None:
         self._begun = 0.0

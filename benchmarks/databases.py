@@ -1,4 +1,4 @@
-"""Databases of PostgreSQL to be measured, as durable as people run them."""
+"""PostgreSQL databases for benchmarks, with the durability of a production server."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from sqlalchemy import URL, make_url
 from tests.postgresql import administration, running_server
 
 SERVER = "BENCHMARK_DATABASE_URL"
-"""Names a PostgreSQL server for the time it takes, and a user who may make databases there."""
+"""Names a PostgreSQL server and a user who may create databases."""
 
 _DURABLE = {
     "fsync": "on",
@@ -22,7 +22,7 @@ _DURABLE = {
 
 @contextmanager
 def server() -> Iterator[URL]:
-    """Give the server that is named, or a new one of this machine's programs."""
+    """Yield the server that is named, or a new one from the programs of this machine."""
     if SERVER in os.environ:
         yield make_url(os.environ[SERVER])
         return
@@ -32,7 +32,7 @@ def server() -> Iterator[URL]:
 
 @contextmanager
 def new_database(on: URL) -> Iterator[URL]:
-    """Give an empty database of a server, which is dropped at the end."""
+    """Yield an empty database of a server, and drop it at the end."""
     url = on.set(database=f"keyledger_benchmark_{uuid4().hex}")
     with administration(on) as connection:
         connection.execute(f'CREATE DATABASE "{url.database}" TEMPLATE template0'.encode())

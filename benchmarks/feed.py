@@ -1,4 +1,4 @@
-"""The audit trail's doors: a whole history as a stream, and proofs out of trees of two sizes."""
+"""Audit endpoints: the export of a whole history, and proofs from trees of two sizes."""
 
 import time
 import urllib.request
@@ -45,7 +45,7 @@ def run(*, quick: bool) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A ledger's folder, and the token of a key that may read all of its events."""
+    """The folder of a ledger, and the token of a key that may read all its events."""
 
     data_dir: Path
     token: str
@@ -53,7 +53,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export took; ``peak`` is the most memory that the server ever had, in bytes."""
+    """The cost of an export; ``peak`` is the maximum memory of the server, in bytes."""
 
     lines: int
     seconds: float
@@ -80,7 +80,7 @@ def _made(data_dir: Path, events: int) -> Made:
 
 
 def _from_now_on(made: Iterator[ApiKey.Event]) -> Iterator[ApiKey.Event]:
-    """Move a history to where no key is due, so that the server does not append while measured."""
+    """Shift a history so that no key is due and the server does not append while measured."""
     later = datetime.now(UTC) - START
     for event in made:
         values = vars(event)
@@ -123,7 +123,7 @@ def _export(made: Made) -> Exported:
 
 
 def _peak(process_id: int) -> int:
-    """Return the most memory that a process ever had, in bytes."""
+    """Return the maximum memory of a process, in bytes."""
     status = Path(f"/proc/{process_id}/status").read_text()
     (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(kilobytes) * 1024

@@ -1,6 +1,6 @@
 """The cost of clients without a credential: long heads, and connections that send nothing.
 
-Costs are CPU time of the server, so the load of the machine changes them little.
+Costs are CPU times of the server, which depend little on the load of the machine.
 """
 
 import os
@@ -32,7 +32,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the refusal of long heads, then checks beside idle connections."""
+    """Measure refusals of long heads, then verifications beside idle connections."""
     raise_descriptor_limit()
     rounds, refusals = (1, _REFUSALS // 4) if quick else (_ROUNDS, _REFUSALS)
     idle = min(_IDLE // 10 if quick else _IDLE, _most_connections())
@@ -53,7 +53,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _refusals(port: int, process: int, rounds: int, count: int) -> list[Row]:
-    """Hold the refusal of a long head against a body of the same length that is accepted."""
+    """Compare refusing a long head with accepting a body of the same length."""
     start = b"GET /healthz HTTP/1.1\r\nhost: a\r\n"
     one_line = start + b"a: " + b"b" * _HEAD_BYTES
     short_lines = start + b"a: b\r\n" * (_HEAD_BYTES // 6 + 1)
@@ -94,11 +94,11 @@ def _refusals(port: int, process: int, rounds: int, count: int) -> list[Row]:
 
 
 def _beside_idle(port: int, process: int, token: str, idle: int, seconds: float) -> list[Row]:
-    """Hold checks beside idle connections against the same checks without them."""
+    """Compare verifications with and without idle connections."""
     calm = _checks(port, token, seconds)
     memory = _resident(process)
     with _connected(port, idle):
-        # The server answers this after it has accepted all the connections before it.
+        # The server answers this after it has accepted all connections before it.
         _ask(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", b"200")
         grown = _resident(process) - memory
         beside = _checks(port, token, seconds)
@@ -126,11 +126,11 @@ def _cost(process: int, count: int, once: Callable[[], None]) -> float:
 
 
 def _ask(port: int, sent: bytes, status: bytes) -> None:
-    """Send bytes on a new connection, and read the answer to its end."""
+    """Send bytes on a new connection, and read the complete answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         answer = b""
         with suppress(ConnectionError):
-            # The server ends the connection while some of the bytes are on their way.
+            # The server may close the connection before it has received all bytes.
             connection.sendall(sent)
         with suppress(ConnectionError):
             while received := connection.recv(65_536):
@@ -141,7 +141,7 @@ def _ask(port: int, sent: bytes, status: bytes) -> None:
 
 @contextmanager
 def _connected(port: int, count: int) -> Iterator[None]:
-    """Hold connections open that send nothing."""
+    """Hold idle connections open."""
     opened: list[socket.socket] = []
     try:
         opened += (socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(count))

@@ -1,8 +1,8 @@
-"""Last uses: what noting and writing them costs the checks, held against the noise of the machine.
+"""Last uses: the cost of recording and storing them, compared with the machine's noise.
 
-Two servers that write last uses rarely are equal, so that whatever differs between them is noise.
-A third writes them each second: all its keys are in use, and each writing goes over all of them.
-It changes their rows once a minute, which is as precisely as a use is kept.
+Two servers that rarely store last uses are equal, so their difference is noise. A third one stores
+them every second: all its keys are in use, and each flush covers all of them. It changes their rows
+once a minute, because uses are stored to the minute.
 """
 
 import time
@@ -36,7 +36,7 @@ _CALLS = 100
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the servers in turn, each round in another order, and then the noting alone."""
+    """Measure the servers in turn, in another order each round, and then only the recording."""
     rounds, seconds = (3, 0.5) if quick else (_ROUNDS, _SECONDS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder, ExitStack() as servers:
         measured = []
@@ -62,7 +62,7 @@ class _Server:
     loads: list[Load] = field(default_factory=list)
 
     def measure(self, seconds: float) -> None:
-        """Check all the keys in turn, for so long."""
+        """Verify all keys in turn, for this many seconds."""
         self.loads.append(answered(Demand(self.port, self.requests, 204, _CONNECTIONS, seconds)))
 
 
@@ -84,7 +84,7 @@ def _compared(rarely: _Server, rarely_too: _Server, often: _Server) -> list[Row]
 
 
 def _pairs(one: _Server, other: _Server) -> list[tuple[Load, Load]]:
-    """Return what two servers did in each round, by the ratio of their rates."""
+    """Return the results of two servers in each round, sorted by the ratio of their rates."""
     return sorted(zip(one.loads, other.loads, strict=True), key=_rates)
 
 
@@ -97,7 +97,7 @@ def _p99s(pair: tuple[Load, Load]) -> float:
 
 
 def _noting(rounds: int) -> Row:
-    """Time the noting of a use beside the whole check that it is a part of."""
+    """Compare recording a use with the whole verification that includes it."""
     noted: list[tuple[Any, ...]] = []
 
     def note(*use: object) -> None:
@@ -128,7 +128,7 @@ def _noting(rounds: int) -> Row:
 
 
 def _each(call: Callable[..., None], arguments: Iterator[tuple[Any, ...]]) -> float:
-    """Return the nanoseconds that a call takes, the mean of some."""
+    """Return the mean duration of a call, in nanoseconds."""
     some = list(islice(arguments, _CALLS))
     started = time.perf_counter_ns()
     for each in some:

@@ -1,11 +1,11 @@
-"""Pages of the key list, as it is and as it was: of a million keys, against those of a thousand.
+"""Pages of the key list, now and in the past: with a million keys, compared with a thousand.
 
-On SQLite, and on PostgreSQL.
+Measured on SQLite and on PostgreSQL.
 
-Both workspaces have keys of every status in like shares, and every second key was used, so that a
-page holds the same at both sizes. The past is asked for as of the end of the history, when hardly
-anything has changed since, and as of times when most of the keys, or of those revoked or expired
-by now, were still to come.
+Both workspaces have the same shares of each status, and every second key was used, so a page has
+the same contents at both sizes. Past pages are read as of the end of the history, when hardly
+anything has changed since, and as of times before most of the keys were created, or revoked, or had
+expired.
 """
 
 import time
@@ -37,7 +37,7 @@ _MANY, _FEW = 1_000_000, 1_000
 _CALLS = 300
 _CALLS_OF_SCANS = 5
 _PAGE = 100
-# Of a thousand keys, fewer were revoked by the middle of the history than fit on a larger one.
+# In a small ledger, fewer keys were revoked by mid-history than fit on a larger page.
 _PAST_PAGE = 50
 _MOST = 2.0
 _WORKSPACE = WORKSPACES[0]
@@ -46,7 +46,7 @@ _EARLY, _MIDDLE, _LATE = 0.2, 0.6, 0.98
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Ask for each kind of page at both sizes in turn."""
+    """Read each kind of page at both sizes in turn."""
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         large, small = (file_address(Path(folder) / size) for size in ("large", "small"))
         rows = pages(large, small, quick=quick)
@@ -61,7 +61,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def pages(at_large: URL, at_small: URL, *, quick: bool) -> list[Row]:
-    """Make a ledger of many keys and one of few in new databases, and compare their pages."""
+    """Create a large and a small ledger in new databases, and compare their pages."""
     many, calls = (_MANY // 50, 30) if quick else (_MANY, _CALLS)
     large, small = made(at_large, many), made(at_small, _FEW)
     rows = [_compared(what, ask, small, large, calls, claimed=True) for what, ask in PAGES.items()]
@@ -76,12 +76,12 @@ def pages(at_large: URL, at_small: URL, *, quick: bool) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A ledger of one workspace, to be listed.
+    """A ledger with one workspace, to be listed.
 
     Args:
-        keys: how many there are.
-        last: the position of the newest key.
-        now: the time when that was made, which is the end of the history.
+        keys: number of keys.
+        last: position of the newest key.
+        now: time of its creation, which is the end of the history.
     """
 
     database: Database
@@ -91,7 +91,7 @@ class Listed:
 
 
 Ask = Callable[[Listed, Random], float]
-"""Asks for a page, and tells which share of it was full; by chance, where there are many such."""
+"""Reads a page, and returns which share of it was full; a random page if there are many."""
 
 
 def _page(filters: Filters, *, middle: bool = False) -> Ask:
@@ -107,7 +107,7 @@ def _page(filters: Filters, *, middle: bool = False) -> Ask:
 
 
 def _past_page(filters: Filters, *, share: float) -> Ask:
-    """Ask for the first page as of when a share of the history had happened."""
+    """Read the first page as of the time when a share of the history had happened."""
 
     def ask(ledger: Listed, _chance: Random) -> float:
         at = START + share * (ledger.now - START)
@@ -138,7 +138,7 @@ PAGES: dict[str, Ask] = {
     "as of the middle, expired keys": _past_page(Filters(status="expired"), share=_MIDDLE),
 }
 SCANS: dict[str, Ask] = {"a text that fits none, for which all are read": _page(Filters(text="#"))}
-"""Pages that cannot take the same time at both sizes; for them nothing is claimed."""
+"""Pages whose time must depend on the size; nothing is claimed for them."""
 
 
 def _compared(
@@ -162,7 +162,7 @@ def _compared(
 
 
 def made(address: URL, keys: int) -> Listed:
-    """Make a ledger in a new database, with the views that pages are read from."""
+    """Create a ledger in a new database, with the views that pages are read from."""
     uses = LastUses()
     history = MadeHistory(created_share=0.6, workspaces=[_WORKSPACE], step=_SPAN / keys)
     database = store_at(address, _used(keys_of(history, keys), uses))
@@ -176,7 +176,7 @@ def made(address: URL, keys: int) -> Listed:
 
 
 def keys_of(history: MadeHistory, keys: int) -> Iterator[ApiKey.Event]:
-    """Take events of a history until so many keys were made."""
+    """Yield events of a history until this many keys are created."""
     for event in history.events():
         yield event
         keys -= isinstance(event, ApiKey.Created)
@@ -185,9 +185,9 @@ def keys_of(history: MadeHistory, keys: int) -> Iterator[ApiKey.Event]:
 
 
 def _used(made: Iterator[ApiKey.Event], uses: LastUses) -> Iterator[ApiKey.Event]:
-    """Note a use of every second key."""
+    """Record a use of every second key."""
     used = False
-    # In a new store the positions are counted from 1.
+    # In a new store, positions count from 1.
     for position, event in enumerate(made, 1):
         yield event
         if isinstance(event, ApiKey.Created):

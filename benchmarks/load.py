@@ -1,7 +1,7 @@
-"""A load generator: so many connections, each sending its next request when it has its answer.
+"""A load generator: each of its connections sends the next request when it has an answer.
 
-It runs as a process of its own (``python -m benchmarks.load``), on uvloop and without parsing more
-of an answer than its status and its length, so that it costs less than the server that it measures.
+It runs as a process of its own (``python -m benchmarks.load``), on uvloop, and parses only the
+status and the length of an answer, so that it costs less than the server that it measures.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ import uvloop
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load was answered with.
+    """The result of a load.
 
     Args:
-        requests: how many answers there were.
-        seconds: how long it went on.
-        wrong: answers of another status than the expected one.
-        p50: the median time of an answer, in seconds.
-        p99: the time that 99 of 100 answers did not exceed, in seconds.
+        requests: number of answers.
+        seconds: duration.
+        wrong: number of answers with an unexpected status.
+        p50: median response time, in seconds.
+        p99: 99th percentile of the response times, in seconds.
     """
 
     requests: int
@@ -39,22 +39,22 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Answers to a second."""
+        """Answers per second."""
         return self.requests / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A load to be made.
+    """A load to generate.
 
     Args:
-        port: where, on this machine.
-        requests: what to send, in turn, each as it goes over the wire.
-        status: what each is to be answered with.
-        connections: how many at a time.
-        seconds: for how long.
-        rate: how many to a second at most, over all connections; 0 for as many as are answered.
-        once: send each request once, by whichever connection is free, and be done.
+        port: port on this machine.
+        requests: requests to send in turn, as bytes on the wire.
+        status: expected status of every answer.
+        connections: number of concurrent connections.
+        seconds: duration.
+        rate: maximum requests per second over all connections; 0 for no limit.
+        once: send each request only once, on any free connection, and stop.
     """
 
     port: int
@@ -69,7 +69,7 @@ class Demand:
 def http_request(
     method: str, target: str, token: str | None, body: str = "", **headers: str
 ) -> str:
-    """Return a request as it goes over the wire."""
+    """Return a request as bytes on the wire."""
     lines = [f"{method} {target} HTTP/1.1", "host: 127.0.0.1"]
     if token is not None:
         lines.append(f"authorization: Bearer {token}")
@@ -80,7 +80,7 @@ def http_request(
 
 
 def start(demand: Demand) -> subprocess.Popen[str]:
-    """Begin to make a load, in a process of its own."""
+    """Start generating a load, in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.load"],
         stdin=subprocess.PIPE,
@@ -94,7 +94,7 @@ def start(demand: Demand) -> subprocess.Popen[str]:
 
 
 def result(process: subprocess.Popen[str]) -> Load:
-    """Wait for a load to end, and return what it was answered with."""
+    """Wait for the end of a load, and return its result."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe, as asked for
     said = process.stdout.read()
     if process.wait() != 0:
@@ -103,7 +103,7 @@ def result(process: subprocess.Popen[str]) -> Load:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection."""
+    """A connection."""
 
     def __init__(self, demand: Demand, requests: Iterator[bytes], ends: float) -> None:
         self._requests = requests
@@ -118,7 +118,7 @@ class _Caller(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is no subclass of asyncio's, and behaves as one.
+        # uvloop's transport does not inherit from asyncio's, but behaves the same.
         self._transport = cast("asyncio.Transport", transport)
         self._send()
 

@@ -1,8 +1,8 @@
-"""A made history: as many events as wanted, the same at every run, each as it could have happened.
+"""A generated history: any number of events, the same in every run, and possible in a real ledger.
 
-The keys of many workspaces live side by side, so that the events of one key are spread over the
-whole store. Some four events in ten make a key; the others change keys picked at random, and a key
-with an end expires when the made clock passes it.
+The keys of many workspaces exist at the same time, so the events of a key are spread over the whole
+store. About four events in ten create a key; the others change random keys, and a key with an end
+expires when the history's clock passes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ _SCOPES = ("mcp:read", "mcp:write", "mcp:*", "billing:read", "billing:write", "h
 
 @dataclass(slots=True, eq=False)
 class _Key:
-    """As much of a living key as its next events depend on."""
+    """The state of an active key that its next events depend on."""
 
     uuid: UUID
     workspace: str
@@ -44,7 +44,7 @@ class _Key:
 
 
 class MadeHistory:
-    """Makes events, one after the other."""
+    """Generates events, one after the other."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class MadeHistory:
         """Begin a history; equal arguments give equal events.
 
         Args:
-            created_share: which part of what is done is making a key.
-            workspaces: where keys are made, some of `WORKSPACES`.
-            step: how much time passes before each thing that is done.
-            seed: of the chance that decides.
+            created_share: share of actions that create a key.
+            workspaces: workspaces of the keys, some of `WORKSPACES`.
+            step: time between two actions.
+            seed: seed of the random generator.
         """
         self._random = Random(seed)
         self._created_share = created_share
@@ -72,7 +72,7 @@ class MadeHistory:
         self._ends: list[tuple[datetime, UUID, _Key]] = []
 
     def events(self) -> Iterator[ApiKey.Event]:
-        """Make events without end."""
+        """Generate events without end."""
         changes = [getattr(self, f"_{name}") for name in _CHANGES]
         while True:
             self._now += self._step
@@ -168,7 +168,7 @@ class MadeHistory:
             heappush(self._ends, (key.expires_at, key.uuid, key))
 
     def _bury(self, key: _Key) -> None:
-        """Forget a key: the last of the living takes its place."""
+        """Remove a key; the last active key takes its place."""
         place, last = self._places.pop(key), self._living.pop()
         if last is not key:
             self._living[place] = last

@@ -1,4 +1,4 @@
-"""Many real keys, made in few transactions: with their tokens, and verifiers of any cost."""
+"""Many real keys in few transactions: with their tokens, and verifiers of any cost."""
 
 import secrets
 from datetime import UTC, datetime
@@ -26,12 +26,12 @@ def make_keys(
     profile: Argon2Profile = CHEAPEST,
     pepper: Pepper | None = None,
 ) -> list[str]:
-    """Make keys in the ledger of a data folder, which is made where there is none.
+    """Create keys in the ledger of a data folder, which is created if it does not exist.
 
     Args:
-        profile: what one Argon2id call for a verifier costs.
-        pepper: what the digests are made under, in place of the ledger's own; then the ledger does
-            not know the secrets by their digests, as after its pepper was changed.
+        profile: cost of an Argon2id call for a verifier.
+        pepper: pepper of the digests instead of the ledger's own; the ledger then does not find the
+            secrets by their digests, as after a change of its pepper.
 
     Returns:
         Their tokens.

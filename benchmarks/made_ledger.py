@@ -1,4 +1,4 @@
-"""A ledger on disk with a made history, ready to be measured."""
+"""A ledger on disk with a generated history, for benchmarks."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,21 +18,21 @@ from projections.store.seals import Seals
 
 _AT_ONCE = 10_000
 SEALS = Seals(Pepper(bytes(range(PEPPER_LENGTH))))
-"""Of all made ledgers, which are opened by no other program."""
+"""Seals of all generated ledgers, which no other program opens."""
 
 
 def make_ledger(folder: Path, history: MadeHistory, count: int) -> Database:
-    """Store the next ``count`` events of a history in a new database; views are not built."""
+    """Store the next ``count`` events of a history in a new database, without building views."""
     return store(folder, islice(history.events(), count))
 
 
 def store(folder: Path, made: Iterable[ApiKey.Event]) -> Database:
-    """Store events in a new database file; views are not built."""
+    """Store events in a new database file, without building views."""
     return store_at(f"sqlite:///{folder / 'ledger.sqlite3'}", made)
 
 
 def store_at(url: str | URL, made: Iterable[ApiKey.Event]) -> Database:
-    """Store events in a new database; views are not built."""
+    """Store events in a new database, without building views."""
     database = open_database(url).sealed_by(SEALS)
     upgrade_schema(database)
     with database.write() as connection:
@@ -45,7 +45,7 @@ def store_at(url: str | URL, made: Iterable[ApiKey.Event]) -> Database:
 
 
 def to_rows(made: Iterable[ApiKey.Event]) -> Iterator[dict[str, Any]]:
-    """Return events as the rows that the event store keeps, without their positions."""
+    """Yield events as rows of the event store, without positions."""
     mapper = EventMapper()
     for event in made:
         stored = mapper.to_stored_event(event)

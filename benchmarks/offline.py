@@ -1,4 +1,4 @@
-"""Audit packs: how long a whole history takes to be checked offline, and how much memory."""
+"""Audit packs: time and memory for verifying a whole history offline."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ _KEY = SigningKey("ledger.example/audit", bytes(range(32)))
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the rows that concern audit packs, each step in a process of its own."""
+    """Measure audit packs, each step in a process of its own."""
     entries, rounds = (_ENTRIES // 20, 1) if quick else (_ENTRIES, _ROUNDS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         large, small = Path(folder) / "large", Path(folder) / "small"
@@ -64,7 +64,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def _make_history(place: Path, count: int) -> None:
-    """Write entries, and a last one more where a rotation is only half told."""
+    """Write entries; write one more at the end if a rotation lacks its second entry."""
     with (place / "entries.jsonl").open("wb") as file:
         last = b""
         events = MadeHistory().events()
@@ -122,9 +122,9 @@ def _check(place: Path) -> dict[str, int]:
 
 
 def _peak() -> int:
-    """Return the most memory that this process ever had, in bytes.
+    """Return the maximum memory of this process, in bytes.
 
-    `resource.getrusage` would count what the process that started this one had.
+    `resource.getrusage` would include the memory of the parent process.
     """
     status = Path("/proc/self/status").read_text()
     (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]

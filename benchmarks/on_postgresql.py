@@ -1,4 +1,4 @@
-"""The same on PostgreSQL: checks, appends by many writers, and rebuilds while keys are checked."""
+"""PostgreSQL: verifications, appends by many writers, and rebuilds during verifications."""
 
 import threading
 from collections import deque
@@ -44,7 +44,7 @@ _INSERT = (
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure what is claimed of PostgreSQL, and what is only told."""
+    """Measure the claims about PostgreSQL, and some further values."""
     rounds, seconds = (1, 0.5) if quick else (_ROUNDS, _SECONDS)
     events = _EVENTS // 50 if quick else _EVENTS
     with server() as on:
@@ -96,7 +96,7 @@ def _appends(on: URL, rounds: int, appends: int) -> list[Row]:
                             rate(pool, floor.append, writers, appends),
                             rate(pool, renaming.append, writers, appends),
                         )
-                        # The first round warms up.
+                        # The first round is a warm-up.
                         for _ in range(1 + rounds)
                     ][1:]
                 floor.close()
@@ -112,18 +112,18 @@ def _appends(on: URL, rounds: int, appends: int) -> list[Row]:
 
 
 class _BareRows:
-    """Appends rows, each committed, over as many connections as there are writers."""
+    """Appends rows, each with its own commit, on as many connections as there are writers."""
 
     def __init__(self, url: URL, writers: int, needed: int) -> None:
         plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._connections = [psycopg.connect(plain, autocommit=True) for _ in range(writers)]
-        # Positions are given out by the database, and histories may be stored only once.
+        # The database assigns the positions, and a history may be stored only once.
         made = to_rows(islice(MadeHistory(seed=writers).events(), needed))
         self._rows = [tuple(row.values()) for row in made]
         self._lock = threading.Lock()
 
     def append(self) -> None:
-        """Append one."""
+        """Append a row."""
         with self._lock:
             connection, row = self._connections.pop(), self._rows.pop()
         key, *rest = row
@@ -131,13 +131,13 @@ class _BareRows:
         self._connections.append(connection)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Return the connections."""
         for connection in self._connections:
             connection.close()
 
 
 class _Renaming:
-    """Renames one key after the other: of one alone, more and more events would have to be read."""
+    """Renames the keys in turn: with a single key, ever more events would have to be read."""
 
     def __init__(self, ledger: OpenLedger, keys: int) -> None:
         self._ledger = ledger
@@ -145,7 +145,7 @@ class _Renaming:
         self._free = deque(_make_key(ledger).key_id for _ in range(keys))
 
     def append(self) -> None:
-        """Rename the next one."""
+        """Rename the next key."""
         key_id = self._free.popleft()
         self._names += 1
         self._ledger.ledger.update_key(
@@ -185,7 +185,7 @@ def _rebuilds(on: URL, events: int, rounds: int) -> list[Row]:
 
 
 class _Checker:
-    """Checks a key that is good and one that was revoked, again and again."""
+    """Verifies a valid key and a revoked one, again and again."""
 
     def __init__(self, ledger: OpenLedger) -> None:
         self._ledger = ledger

@@ -1,7 +1,7 @@
 """Revocations while another tenant floods the slowest read.
 
-One key with ``api-keys:read`` asks on 48 connections for the past of 60,000 keys, with a text that
-no key has, so that all of them are read. Another tenant revokes keys meanwhile, one at a time.
+One key with ``api-keys:read`` requests the past of 60,000 keys on 48 connections, with a search
+text that no key has, so that all keys are read. Meanwhile another tenant revokes keys one by one.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _KEYS = 60_000
 _REVOCATIONS = 400
 _CONNECTIONS = 48
 _RATE = 25.0
-"""Revocations a second: with and without the flood the same, far below what a server can do."""
+"""Revocations per second, with and without the flood; far below the server's maximum."""
 _MOST = 3.0
 _FLOODER, _REVOKER = WORKSPACES[0], "elsewhere"
 _MAKER = Caller(Actor("cli", "bench"), holds=("*",))
@@ -60,7 +60,7 @@ def _pages_a_second(reads: Load) -> float:
 
 @contextmanager
 def _ledger(keys: int, revocations: int) -> Iterator[tuple[Path, str, list[str]]]:
-    """Make a ledger; yield its folder, the token of the flood, and the requests that revoke."""
+    """Create a ledger; yield its folder, the flood's token, and the requests that revoke."""
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         data_dir = Path(folder) / "data"
         settings = read_settings(data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""Rebuilding: against reading and decoding the same events, and nothing else."""
+"""Rebuilding views, compared with only reading and decoding the same events."""
 
 import json
 import re
@@ -30,7 +30,7 @@ _CLAIMED = frozenset({key_list.VIEW.name, auth_lookup.VIEW.name})
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the rows that concern rebuilding."""
+    """Measure rebuilding."""
     events, rounds = (_EVENTS // 20, 1) if quick else (_EVENTS, _ROUNDS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         large, small = Path(folder) / "large", Path(folder) / "small"
@@ -46,7 +46,7 @@ def run(*, quick: bool) -> list[Row]:
 
 
 def speed(database: Database, events: int, rounds: int) -> list[Row]:
-    """Rebuild each view of a ledger of so many events, while somebody else appends."""
+    """Rebuild each view of a ledger of this many events while another thread appends."""
     pairs: dict[str, list[tuple[float, ReplayReport]]] = {view.name: [] for view in VIEWS}
     with _Writer(database) as writer:
         for _ in range(rounds):
@@ -61,7 +61,7 @@ def speed(database: Database, events: int, rounds: int) -> list[Row]:
         measured = f"{seconds:.2f} s, {events / seconds:,.0f} events/s"
         read = f"{floor:.2f} s, {events / floor:,.0f} events/s read and decoded"
         row = at_least(f"{name}, {events:,} events", measured, read, ratio, 0.50)
-        # The others write a row for each event, and hash it besides.
+        # The other views also write and hash a row for each event.
         rows.append(row if name in _CLAIMED else Row(row.what, measured, read, ratio))
     locked = max(report.locked_seconds for made in pairs.values() for _, report in made)
     rows.append(at_most("cutover pause", f"{locked * 1e3:.0f} ms", "250 ms", locked / 0.25, 1.0))
@@ -70,10 +70,10 @@ def speed(database: Database, events: int, rounds: int) -> list[Row]:
 
 
 class _Writer:
-    """Takes the append lock every few milliseconds, and remembers the longest wait for it."""
+    """Takes the append lock every few milliseconds, and keeps the longest wait for it."""
 
     def __init__(self, database: Database) -> None:
-        # As another process would: it does not queue for this one's connection.
+        # Like another process: it does not queue for this process's connection.
         self._database = open_database(database.url).sealed_by(SEALS)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -96,7 +96,7 @@ class _Writer:
 
 
 def memory(large: URL, small: URL, events: int) -> Row:
-    """Rebuild each view of a ledger of so many events, and of one of a tenth of them."""
+    """Rebuild each view of a ledger of this many events, and of one a tenth of the size."""
     most, least = _peak(large), _peak(small)
     what = f"peak memory of a process that rebuilds {events:,} events"
     return at_most(what, f"{most:.0f} MiB", f"{least:.0f} MiB for a tenth", most / least, 1.2)
@@ -114,7 +114,7 @@ def _peak(url: URL) -> float:
 
 
 def _read_and_decode(database: Database) -> float:
-    """Keep no event: the collector of garbage would walk through them, for as long as all else."""
+    """Keep no events: traversing them would take the garbage collector as long as the rest."""
     started, position, count = time.perf_counter(), 0, _READ_AT_ONCE
     while count == _READ_AT_ONCE:
         with database.read() as connection:
@@ -137,6 +137,6 @@ if __name__ == "__main__":
     opened = open_database(sys.stdin.read()).sealed_by(SEALS)
     for each in VIEWS:
         rebuild(opened, each, clock=_now)
-    # What getrusage says of a child begins with what its parent had.
+    # The values of getrusage for a child include those of its parent.
     status = Path("/proc/self/status").read_text()
     print(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0])

@@ -1,7 +1,7 @@
-"""After a restart: how soon a server answers, and what the first check of each key costs.
+"""Restarts: time until a server answers, and cost of the first verification of each key.
 
-The second checks, by the same connections, are the floor: by then each key is in memory. The
-files are in the machine's cache all the time, as they are when only the process was restarted.
+The second verifications on the same connections are the baseline: each key is then in memory. The
+files stay in the machine's page cache, as they do when only the process restarts.
 """
 
 import time
@@ -31,7 +31,7 @@ _MOST_OF_ARGON2 = 1.5
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Restart servers of many keys and of few in turn, and check each key twice."""
+    """Restart servers of many and of few keys in turn, and verify each key twice."""
     keys, rounds, starts = (_KEYS // 20, 1, 1) if quick else (_KEYS, _ROUNDS, _STARTS)
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         many, few = Path(folder) / "many", Path(folder) / "few"
@@ -75,7 +75,7 @@ def _first_checks(data_dir: Path, tokens: list[str], rounds: int) -> list[Row]:
 
 
 def _forgotten(data_dir: Path) -> list[Row]:
-    """Check keys whose digests are under another pepper, one at a time, beside Argon2id alone."""
+    """Verify keys whose digests use another pepper, one by one, compared with Argon2id alone."""
     lost = Pepper(b"\x07" * PEPPER_LENGTH)
     tokens = make_keys(data_dir, _FORGOTTEN, profile=OWASP_MINIMUM, pepper=lost)
     requests = [forward_auth(token) for token in tokens]
@@ -97,7 +97,7 @@ def _forgotten(data_dir: Path) -> list[Row]:
 
 
 def _argon2_seconds() -> list[float]:
-    """Return what proving a secret takes in a process that does nothing else, some times."""
+    """Return some durations of verifying a secret in an otherwise idle process."""
     gate = Argon2Gate(at_once=1, waiting=0)
     secret = mint("key", Random(7).randbytes).secret
     verifier = gate.make(secret)

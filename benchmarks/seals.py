@@ -1,4 +1,4 @@
-"""The cost of seals in a rebuild: with them, and with neither checking nor making them."""
+"""The cost of seals in a rebuild, compared with a rebuild without seals."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,8 +57,8 @@ def _row(name: str, made: list[tuple[float, float]]) -> Row:
 
 
 def _pair(database: Database, view: View, *, turn: int) -> tuple[float, float]:
-    """Measure a rebuild with seals and one without; each comes first in every second turn."""
-    # A rebuild leaves a larger write-ahead log and free pages behind, which the next one meets.
+    """Measure a rebuild with seals and one without, in alternating order."""
+    # A rebuild leaves a larger write-ahead log and free pages, which affect the next one.
     if turn % 2:
         without = _seconds(database, view, _WITHOUT)
         return _seconds(database, view, SEALS), without

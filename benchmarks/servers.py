@@ -1,4 +1,4 @@
-"""Servers to be measured, as processes of their own."""
+"""Servers for benchmarks, as processes of their own."""
 
 import os
 import re
@@ -30,7 +30,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A Keyledger server on a ledger that was there before, and what its start took."""
+    """A Keyledger server on an existing ledger, with its startup time."""
 
     port: int
     seconds: float
@@ -47,7 +47,7 @@ def keyledger(**settings: object) -> Iterator[Served]:
 
 
 def root_token_of(data_dir: Path) -> str:
-    """Return the token that a server has printed when it made a new ledger."""
+    """Return the token that a server printed when it created a new ledger."""
     said = _said(data_dir).read_text()
     token = re.search(r"[a-z]+_[0-9A-Za-z]{65}", said)
     if token is None:
@@ -57,7 +57,7 @@ def root_token_of(data_dir: Path) -> str:
 
 @contextmanager
 def keyledger_on(data_dir: Path, **settings: object) -> Iterator[Started]:
-    """Run a server on a ledger; its log goes beside the data folder."""
+    """Run a server on a ledger; its log is written beside the data folder."""
     port = _free_port()
     command = [str(Path(sys.executable).with_name("keyledger")), "serve", "--port", str(port)]
     command += ["--data-dir", str(data_dir)]
@@ -71,7 +71,7 @@ def keyledger_on(data_dir: Path, **settings: object) -> Iterator[Started]:
 
 @contextmanager
 def bare_app() -> Iterator[int]:
-    """Run the floor: uvicorn with the same options, serving an application that does nothing."""
+    """Run the baseline: uvicorn with the same options and a bare application."""
     port = _free_port()
     command = [sys.executable, "-m", "uvicorn", "benchmarks.bare_app:app", "--port", str(port)]
     command += ["--no-access-log", "--log-level", "error", "--no-server-header"]
@@ -87,7 +87,7 @@ def _said(data_dir: Path) -> Path:
 def _running(
     command: list[str], port: int, given: Mapping[str, str] = _NOTHING, **options: object
 ) -> Iterator[Started]:
-    """Run a server; what its start took is from the start of its process to its first answer."""
+    """Run a server; its startup time is from the process start to the first answer."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("KEYLEDGER_")}
     environment |= given
     started = time.perf_counter()

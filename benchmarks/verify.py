@@ -1,4 +1,4 @@
-"""Checks of tokens over HTTP: against a bare application, by several workers, under attack."""
+"""Token verification over HTTP: compared with a bare application, with workers, under attack."""
 
 import json
 import random
@@ -17,7 +17,7 @@ _FLOOD_RATE = 1200.0
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the rows that concern verifying."""
+    """Measure token verification."""
     rounds, seconds = (1, 0.5) if quick else (_ROUNDS, _SECONDS)
     with bare_app() as floor, keyledger() as served:
         rows = against_floor(floor, served, rounds, seconds)
@@ -31,11 +31,11 @@ def run(*, quick: bool) -> list[Row]:
 def against_floor(
     floor: int, served: Served, rounds: int, seconds: float, *, least: float = 0.70
 ) -> list[Row]:
-    """Hold checks against a bare application.
+    """Compare token verification with a bare application.
 
     Args:
-        floor: the port of that.
-        least: the ratio claimed for a gateway's question.
+        floor: port of the bare application.
+        least: claimed ratio of forward-auth.
     """
     verify = http_request("POST", "/v1/verify", served.root, json.dumps({"token": served.root}))
     measured = (
@@ -61,7 +61,7 @@ def against_floor(
 
 
 def floods(served: Served, seconds: float) -> list[Row]:
-    """Hold honest callers' p99 during a flood against the same total load without one."""
+    """Compare honest callers' p99 during a flood with that of the same load without one."""
     chance = random.Random(7)
     lookup_id = served.root.partition("_")[2][:16]
     wrong = [mint("key", chance.randbytes).reveal() for _ in range(500)]
@@ -94,5 +94,5 @@ def _together(port: int, honest: str, others: list[str], status: int, seconds: f
 
 def _with_lookup_id(token: str, lookup_id: str) -> str:
 
-    # With its own checksum; else the token would be refused for its form alone.
+    # With a valid checksum; otherwise the token would be refused by its form alone.
     return Token("key", lookup_id, token[-49:-6]).reveal()

@@ -1,4 +1,4 @@
-"""Time of a check inside the process: what it takes, and that it does not tell what it must not."""
+"""Time of a verification inside the process, and whether it reveals what it must not."""
 
 import random
 import time
@@ -17,7 +17,7 @@ _CALLS = 10_000
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Measure the verdicts in turn, so that what disturbs one disturbs all."""
+    """Measure the verdicts in turn, so that a disturbance affects all of them."""
     calls = _CALLS // 10 if quick else _CALLS
     with TemporaryDirectory(prefix="keyledger-bench-") as folder:
         settings = read_settings(data_dir=Path(folder))
