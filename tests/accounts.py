@@ -21,7 +21,7 @@ NOBODY = pwd.getpwnam("nobody")
 
 @contextmanager
 def folder_for_all() -> Iterator[Path]:
-    """Make a folder that every account can reach; pytest's own are closed to others."""
+    """Yield a folder that every account can reach; pytest's own folders are closed to others."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:
@@ -31,7 +31,7 @@ def folder_for_all() -> Iterator[Path]:
 
 
 def owned_by_nobody(folder: Path) -> Path:
-    """Make a private folder; where root runs the tests, it belongs to another account."""
+    """Create a private folder; if root runs the tests, it belongs to another account."""
     folder.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
@@ -70,10 +70,10 @@ main()
 
 
 def as_nobody(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process that is the other account's when it opens the ledger.
+    """Run a command in a process of the other account.
 
     Args:
-        folder: for a ledger that nobody needs.
+        folder: folder for a temporary ledger.
     """
     return subprocess.run(
         [sys.executable, "-c", _AS_NOBODY, folder, *map(str, NOBODY[2:4]), *arguments],

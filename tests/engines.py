@@ -1,8 +1,8 @@
-"""The engines that keep ledgers, and which of them keeps the ledger of a folder.
+"""The database engines, and which of them stores the ledger of a folder.
 
-A folder whose ledger is in PostgreSQL has a file beside it that says in which database. Whoever is
-told the folder finds the database by it, in another process too, so that a test says nothing of
-engines unless it is about one.
+For a ledger in PostgreSQL, a file beside its folder names the database. Code that gets the folder
+finds the database through it, also in another process. So a test mentions no engine unless it is
+about one.
 """
 
 import fcntl
@@ -29,21 +29,21 @@ POSTGRESQL = "postgresql"
 
 
 class Engine(Protocol):
-    """What keeps ledgers."""
+    """A database engine for ledgers."""
 
     @property
     def name(self) -> str: ...
 
     def new_place(self, data_dir: Path) -> Path:
-        """Let the ledger that will be in a folder be kept by this engine; return the folder."""
+        """Choose this engine for the ledger of a folder; return the folder."""
 
     @contextmanager
     def tidied(self) -> Iterator[None]:
-        """Remove what was made meanwhile, except for files, which are removed with their folder."""
+        """Remove databases created meanwhile; files are removed with their folder."""
 
 
 class SQLite:
-    """Keeps a ledger in a file of its folder."""
+    """Stores a ledger in a file of its folder."""
 
     name = SQLITE
 
@@ -57,7 +57,7 @@ class SQLite:
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """Keeps each ledger in a database of its own."""
+    """Stores each ledger in a database of its own."""
 
     server: Server
 
@@ -78,7 +78,7 @@ class PostgreSQL:
 
 @contextmanager
 def engine_called(name: str) -> Iterator[Engine]:
-    """Run an engine, as far as it has to be run."""
+    """Start an engine, if it needs that."""
     if name == SQLITE:
         yield SQLite()
     else:
@@ -87,10 +87,10 @@ def engine_called(name: str) -> Iterator[Engine]:
 
 
 def address_of(data_dir: Path) -> URL:
-    """Return where the database of a folder is; one of PostgreSQL is made by the first to ask."""
+    """Return the URL of a folder's database; the first call creates one on PostgreSQL."""
     planned, made = _planned(data_dir), _made(data_dir)
     with suppress(FileNotFoundError), planned.open() as plan:
-        # Processes that open a ledger at once ask at once, too.
+        # Processes that open a ledger at the same time call this at the same time, too.
         fcntl.flock(plan, fcntl.LOCK_EX)
         if planned.exists():
             create_database(make_url(plan.read()))
@@ -101,7 +101,7 @@ def address_of(data_dir: Path) -> URL:
 
 
 def file_address(file: Path) -> URL:
-    """Return where the database is that is a file."""
+    """Return the URL of a database file."""
     return URL.create("sqlite", database=str(file))
 
 
@@ -111,12 +111,12 @@ def database_file(data_dir: Path) -> Path:
 
 
 def settings_of(data_dir: Path, **given: object) -> Settings:
-    """Return the settings for the ledger of a folder, wherever its database is."""
+    """Return the settings for the ledger of a folder on its engine."""
     return read_settings(data_dir=data_dir, database_url=url_to_set(data_dir), **given)
 
 
 def url_to_set(data_dir: Path) -> str | None:
-    """Return what ``database_url`` is to be set to for a folder, if to anything."""
+    """Return the value of ``database_url`` for a folder; ``None`` if it is not set."""
     address = address_of(data_dir)
     if address.get_backend_name() == SQLITE:
         return None
@@ -124,7 +124,7 @@ def url_to_set(data_dir: Path) -> str | None:
 
 
 def fresh_copy(of: Path, to: Path) -> Path:
-    """Copy the ledger of a folder that nobody has open, in place of whatever is there."""
+    """Copy the ledger of a folder that nobody has open; replace an existing one."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(of, to)
     source = address_of(of)
@@ -143,7 +143,7 @@ def _copies_on(server: URL) -> DatabaseCopies:
 
 
 def empty_database(data_dir: Path) -> None:
-    """Let the database be as if it had never been made."""
+    """Reset the database to its state before it was created."""
     address = address_of(data_dir)
     if address.get_backend_name() == POSTGRESQL:
         create_database(address)
@@ -164,7 +164,7 @@ def sealed_database(data_dir: Path, url: URL | None = None) -> Database:
 
     Args:
         data_dir: the folder.
-        url: of another database than the folder's.
+        url: another database than the folder's.
     """
     seals = Seals(read_or_make_pepper(data_dir / "pepper", token_bytes))
     return open_database(url or address_of(data_dir)).sealed_by(seals)

@@ -1,4 +1,4 @@
-"""Programs that tests drive, as a user's machine may not have them."""
+"""Programs that tests need and that may not be installed."""
 
 import os
 
@@ -6,11 +6,11 @@ import pytest
 
 
 def needs(program: str | None, package: str) -> pytest.MarkDecorator:
-    """Skip tests where a program is missing; in CI, which installs it, they are to fail instead.
+    """Skip tests if a program is missing; fail instead in CI, which installs it.
 
     Args:
-        program: where it was found; ``None`` if it was not.
-        package: Debian's, which has it.
+        program: its path; ``None`` if it was not found.
+        package: Debian package that contains it.
     """
     missing = program is None and "CI" not in os.environ
     return pytest.mark.skipif(

@@ -8,7 +8,7 @@ from tests.system.processes import eventually
 
 
 def sign_a_checkpoint(api: Api) -> Checkpoint:
-    """Have the tree signed as it is, by this call or by the app; return the checkpoint."""
+    """Have the tree signed, here or by the app; return the checkpoint."""
     ledger = api.app.state.ledger
     signed: list[Checkpoint] = []
 

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP doors use: an app on a new ledger that has a root key."""
+"""Fixtures of the HTTP tests: an app on a new ledger with a root key."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ def new_ledger(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> NewL
 def served_settings(
     new_ledger: NewLedger, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
-    """The settings of a new ledger whose expirer looks once and then not again in this test."""
+    """Settings of a new ledger whose expirer runs once and then not again in the test."""
     for name in ("KEYLEDGER_DATA_DIR", "KEYLEDGER_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     return settings_of(new_ledger.copied_to(data_dir), expirer_seconds=HOUR)
@@ -38,7 +38,7 @@ def api(served_settings: Settings, new_ledger: NewLedger, clock: SettableClock) 
 
 @pytest.fixture(scope="module")
 def shared_api(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An app for many tests, which leave its clock alone; their keys stay until the last."""
+    """An app shared by tests that do not set its clock; their keys stay until the end."""
     folder = new_ledger.copied_to(tmp_path_factory.mktemp("shared") / "keyledger-data")
     settings = settings_of(folder, expirer_seconds=HOUR)
     with served(settings, new_ledger.root, SettableClock()) as api:

@@ -1,4 +1,4 @@
-"""Merkle trees as RFC 9162 defines them in section 2.1, term by term; nothing of ours is used."""
+"""Merkle trees by the definitions of RFC 9162, section 2.1, without any of our code."""
 
 from collections.abc import Sequence
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""The app, served inside the test's process: a ledger of its own, a clock to be set, a root key."""
+"""The app in the test's process: with its own ledger, a settable clock and a root key."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -27,20 +27,20 @@ KEY_FIELDS = [
     "created_at", "created_by", "revoked_at", "revoked_by", "revoke_reason", "rotated_from",
     "rotated_to", "last_used_at", "version",
 ]  # fmt: skip
-"""What a key says in an answer, in this order; a missing value is null."""
+"""Fields of a key in an answer, in this order; a missing value is null."""
 
 SOURCE = "192.0.2.7"
-"""Where all the requests of the tests come from."""
+"""Client address of all requests in the tests."""
 
 UNKNOWN_KEY_ID = "apikey_00000000-0000-8000-8000-000000000000"
-"""A key id of the right form that no key has."""
+"""A valid key id that no key has."""
 
 _MAKER = Caller(Actor("cli", "ada"), holds=("*",))
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that a test made, and its token."""
+    """A key that a test created, and its token."""
 
     key_id: str
     token: str
@@ -53,7 +53,7 @@ class Key:
 
 @dataclass(frozen=True)
 class NewLedger:
-    """A data folder with a new ledger that has a root key: copied, it costs no migration."""
+    """A data folder with a new ledger and root key; copying it avoids migrations."""
 
     folder: Path
     root: Key
@@ -83,7 +83,7 @@ class NewLedger:
 
 
 class Api:
-    """A client of an app; what it sends without a word about the credential is sent by root."""
+    """A client of an app; requests without another credential are sent with root's token."""
 
     def __init__(self, app: FastAPI, client: TestClient, clock: SettableClock, root: Key) -> None:
         self.app = app
@@ -98,7 +98,7 @@ class Api:
 
     @property
     def address(self) -> URL:
-        """Where the database is, for what is done past all that the program does."""
+        """URL of the database, for changes outside the program."""
         url: URL = self.app.state.ledger.database.url
         return url
 
@@ -140,7 +140,7 @@ class Api:
         by: Key | None = None,
         **more: object,
     ) -> Key:
-        """Make a key, ``mcp:read`` of the workspace ``acme`` unless told otherwise."""
+        """Create a key; by default with ``mcp:read`` in the workspace ``acme``."""
         asked = {"name": name, "scopes": scopes or ["mcp:read"], **more}
         if by is None:
             asked["workspace"] = workspace
@@ -150,7 +150,7 @@ class Api:
         return Key(document["key_id"], document["token"], document)
 
     def admin(self, workspace: str = "acme") -> Key:
-        """Make a key that may do everything in one workspace."""
+        """Create a key with all scopes in one workspace."""
         return self.make("*", name="admin", workspace=workspace)
 
     def revoked(self, *scopes: str, workspace: str = "acme") -> Key:
@@ -188,7 +188,7 @@ class Api:
         return position
 
     def metrics(self) -> dict[str, float]:
-        """Return each series of the metrics, as it is written, and its value."""
+        """Return the value of each series of the metrics."""
         lines = self.get("/metrics", by=None).text.splitlines()
         series = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in series}
@@ -203,7 +203,7 @@ def served(
     seed: int = 2,
     argon2_profile: Argon2Profile = CHEAPEST,
 ) -> Iterator[Api]:
-    """Serve an app; an error that it does not handle is answered by it, not raised in the test."""
+    """Serve an app; it answers unexpected errors itself instead of raising them in the test."""
     app = create_app(
         settings, clock=clock, random=random.Random(seed).randbytes, argon2_profile=argon2_profile
     )
@@ -215,7 +215,7 @@ def served(
 
 
 def refused(response: Response, status: int, code: str) -> Json:
-    """Hold a refusal to its form, status and code; return the document."""
+    """Assert the form, status and code of a refusal; return the document."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     problem: Json = response.json()
@@ -241,7 +241,7 @@ def refused(response: Response, status: int, code: str) -> Json:
 
 
 def invalid(response: Response, *fields: str) -> Json:
-    """Hold a refusal to be 422 for exactly these fields; return the document."""
+    """Assert a 422 for exactly these fields; return the document."""
     problem = refused(response, 422, "INVALID")
     assert [error["field"] for error in problem["errors"]] == list(fields), problem
     return problem

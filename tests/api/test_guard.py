@@ -1,4 +1,4 @@
-"""The example of a guard, in front of somebody else's application, with a real Keyledger behind."""
+"""The example guard in front of an application, with a real Keyledger behind it."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ LiveKey = Annotated[Key, Security(key_of_request)]
 
 
 def by_dependency(guard: Guard) -> FastAPI:
-    """Return an application whose routes say which scopes they need."""
+    """Return an application whose routes state their scopes."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +61,7 @@ def by_dependency(guard: Guard) -> FastAPI:
 
 
 def by_middleware(guard: Guard) -> FastAPI:
-    """Return an application that is wrapped, and says the same."""
+    """Return a wrapped application with the same scopes."""
     scopes: dict[tuple[str, str], list[str] | None] = {
         ("GET", "/tools"): ["mcp:read"],
         ("POST", "/tools"): ["mcp:read", "mcp:write"],
@@ -99,7 +99,7 @@ def by_middleware(guard: Guard) -> FastAPI:
 
 @dataclass(frozen=True)
 class Ledger:
-    """A real server, and who may do everything in it."""
+    """A real server, and a client with all scopes."""
 
     server: Server
     root: Client
@@ -214,7 +214,7 @@ def test_a_websocket_is_refused(ledger: Ledger) -> None:
 
 
 class TestUnavailable:
-    """Whatever is no clear answer lets nobody pass."""
+    """Without a clear answer, no request passes."""
 
     def refusing(self, guard: Guard, token: str = "key_x") -> Refused:
         async def check() -> None:
@@ -326,7 +326,7 @@ def test_connections_are_kept_and_are_not_without_bound(ledger: Ledger) -> None:
 
 
 def connections_of(guard: Guard) -> int:
-    """Count the connections of the guard's pool, by what httpx itself says of the pool."""
+    """Return the number of connections in the guard's pool, as httpx reports it."""
     transport: Any = guard._client._transport  # noqa: SLF001 - httpx has no other way to tell
     return len(transport._pool.connections)  # noqa: SLF001 - as above
 

@@ -1,4 +1,4 @@
-"""The catalogue of scopes is a file that can be exchanged, and is refused where it is none."""
+"""The scope catalogue is a replaceable file, and is refused if it is invalid."""
 
 from pathlib import Path
 

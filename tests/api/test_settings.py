@@ -1,4 +1,4 @@
-"""Settings come from the environment and from options, are checked as a whole, and stay."""
+"""Settings come from the environment and from options, and are validated together."""
 
 import os
 from pathlib import Path
@@ -50,7 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "log_level": "info",
     "log_format": "auto",
 }
-# For each variable another value, as it is written and as it is read.
+# Another value for each variable, as text and as parsed.
 OTHERS: dict[str, tuple[str, Any]] = {
     "data_dir": ("/srv/keys", Path("/srv/keys")),
     "database_url": ("sqlite:////srv/keys.db", "sqlite:////srv/keys.db"),
@@ -310,7 +310,7 @@ class TestRefused:
             assert variable == PREFIX + name.upper(), value
             assert reason
             assert "Value error" not in reason
-            # A URL has a password in it, at times.
+            # A URL may contain a password.
             assert "lovelace" not in line
 
     @pytest.mark.parametrize("password", ["hunter@2", "hun@ter/2", "h@u@nter2"])

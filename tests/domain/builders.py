@@ -1,4 +1,4 @@
-"""Named things to begin a test with, and a look at what just happened to a key."""
+"""Builders of keys and callers, and a way to see the newest events of a key."""
 
 import random
 from dataclasses import replace
@@ -29,11 +29,11 @@ VERIFIER = (
 )
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For properties: a busy machine is no counterexample."""
+"""For property tests: a slow machine is not a counterexample."""
 
 
 def a_caller(*holds: str, named: str = "apikey_00000000-0000-4000-8000-00000000000a") -> Caller:
-    """Somebody who holds these scopes and no others."""
+    """A caller that holds exactly these scopes."""
     return Caller(Actor("key", named), holds=holds)
 
 
@@ -42,7 +42,7 @@ def a_random_source(seed: int = 7) -> RandomSource:
 
 
 def a_credential(token_prefix: str = "key", *, seed: int = 7) -> Credential:
-    """A credential whose verifier cost nothing to make."""
+    """A credential with a verifier that costs nothing."""
     token = mint(token_prefix, a_random_source(seed))
     return Credential(token.prefix, token.lookup_id, VERIFIER, digest_of(token, PEPPER))
 
@@ -59,7 +59,7 @@ def a_new_key(
     at: datetime = NOON,
     request_sha256: str | None = None,
 ) -> ApiKey:
-    """A key whose creation is its news."""
+    """A key whose creation is still pending."""
     return ApiKey.create(
         credential or a_credential(),
         key_id=key_id,
@@ -80,7 +80,7 @@ def a_key(
     expires_at: datetime | None = None,
     workspace: str = "default",
 ) -> ApiKey:
-    """A key created at noon by Ada, who may do anything; that is no news any more."""
+    """A key created at noon by Ada, who may do anything; without pending events."""
     return settled(a_new_key(name=name, scopes=scopes, expires_at=expires_at, workspace=workspace))
 
 
@@ -92,12 +92,12 @@ def a_revoked_key() -> ApiKey:
 
 
 def a_key_past_its_end() -> ApiKey:
-    """A key whose time passed a day after noon, which nobody has recorded yet."""
+    """A key that expired a day after noon, without an `Expired` event."""
     return a_key(expires_at=NOON + DAY)
 
 
 def an_expired_key() -> ApiKey:
-    """A key whose time passed a day after noon, and of which that is recorded."""
+    """A key that expired a day after noon, with an `Expired` event."""
     key = a_key_past_its_end()
     key.expire(by=ADA, at=NOON + DAY)
     return settled(key)
@@ -113,13 +113,13 @@ def a_rotated_key(
 
 
 def settled(key: ApiKey) -> ApiKey:
-    """The same key without news."""
+    """The same key without pending events."""
     key.collect_events()
     return key
 
 
 def news(key: ApiKey) -> list[tuple[str, dict[str, Any]]]:
-    """What just happened to a key: of each event its name, and what only it says."""
+    """Return the pending events of a key: type and own fields of each."""
     return [
         (
             type(event).__name__,
@@ -164,5 +164,5 @@ def a_row(
     revoked: bool = False,
     expired: bool = False,
 ) -> AuthRow:
-    """What the auth lookup knows of a key."""
+    """A row of the auth lookup for a key."""
     return replace(_A_ROW, scopes=scopes, expires_at=expires_at, revoked=revoked, expired=expired)

@@ -1,4 +1,4 @@
-"""A real ledger on a recorder in memory, which can be watched, interrupted and made to fail."""
+"""A real ledger on a recorder in memory, which can be observed, interrupted and made to fail."""
 
 import threading
 from collections import deque
@@ -28,12 +28,12 @@ Deed = Callable[[], object]
 
 
 class WatchedRecorder(POPOApplicationRecorder):
-    """The library's recorder in memory, and what may happen around it.
+    """The library's in-memory recorder with hooks.
 
-    ``before_read`` and ``before_append`` are what others do just before the next reads and
-    appends; each deed is done once, ahead of one call. ``appends`` are the topics of each append
-    that succeeded, and ``digests`` what came with them. While ``failing`` is set, nothing works.
-    ``meeting`` is where each thread waits before its first append.
+    ``before_read`` and ``before_append`` run before the next reads and appends; each is called
+    once. ``appends`` has the topics of each successful append, and ``digests`` the digests stored
+    with them. While ``failing`` is set, every call fails. ``meeting`` is a barrier where each
+    thread waits before its first append.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class WatchedRecorder(POPOApplicationRecorder):
         return super().select_events(originator_id, **kwargs)
 
     def meet(self, parties: int) -> None:
-        """From now on, let so many threads wait for each other before they append."""
+        """Make this many threads wait for each other before they append."""
         self._met.clear()
         self.meeting = threading.Barrier(parties) if parties else None
 
@@ -83,7 +83,7 @@ class WatchedRecorder(POPOApplicationRecorder):
 
 
 class Desk:
-    """Where commands are given: all that a test does not care about is filled in."""
+    """Runs commands with defaults for arguments that a test does not care about."""
 
     def __init__(self, issue_credential: Issue | None = None) -> None:
         self.recorder = WatchedRecorder()
@@ -176,28 +176,28 @@ class Desk:
         return self.ledger.expire_keys(key_ids, by=ADA, at=at)
 
     def key(self, key_id: str) -> ApiKey:
-        """The key as its stored events tell it."""
+        """Return the key from its stored events."""
         return cast("ApiKey", self.ledger.repository.get(to_uuid(key_id)))
 
     def history(self, key_id: str) -> list[str]:
-        """The names of the key's events."""
+        """Return the types of the key's events."""
         stored = self.recorder.select_events(to_uuid(key_id))
         return [event.topic.removeprefix("ApiKey.") for event in stored]
 
     def everything(self) -> list[str]:
-        """The names of all the events there are, in their order."""
+        """Return the types of all events, in order."""
         stored = self.recorder.select_notifications(1, 10_000)
         return [event.topic.removeprefix("ApiKey.") for event in stored]
 
 
 def an_issue(seed: int = 7) -> Issue:
-    """A way to issue real tokens, repeatable and cheap."""
+    """Return a function that issues real tokens, repeatable and cheap."""
     random = a_random_source(seed)
     return lambda prefix: issue(prefix, random=random, gate=GATE, pepper=PEPPER)
 
 
 def at_once(desk: Desk, *deeds: Deed) -> list[object]:
-    """Do all of them in threads that meet before each appends; what each gave or how it refused."""
+    """Run all in threads that meet before they append; return each result or refusal."""
     desk.recorder.meet(len(deeds))
     try:
         with ThreadPoolExecutor(len(deeds)) as pool:

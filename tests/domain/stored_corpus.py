@@ -1,4 +1,4 @@
-"""Every event as it was ever stored, read from the files of the corpus."""
+"""Every stored event of every version, from the files of the corpus."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent / "corpus"
 
 
 def stored_events() -> list[StoredEvent]:
-    """Return all of them, in the order of the store: first those of v1, then those of v2, …."""
+    """Return all stored events in order: first those of v1, then those of v2, and so on."""
     files = sorted(FOLDER.glob("v*.jsonl"), key=lambda file: int(file.stem.removeprefix("v")))
     return [stored for file in files for stored in _read(file)]
 

@@ -1,4 +1,4 @@
-"""Creation, the end of a life, and what every event says."""
+"""Creation, revocation and expiry of a key, and the fields of every event."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone

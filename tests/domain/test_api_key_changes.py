@@ -1,4 +1,4 @@
-"""Another name, other scopes, another end."""
+"""Changes of name, scopes and end."""
 
 from datetime import datetime, timedelta
 
@@ -17,7 +17,7 @@ from tests.domain.builders import (
 )
 
 WRITER = a_caller("api-keys:write")
-"""Somebody who may change keys and may do nothing that keys are for."""
+"""A caller that may change keys and holds no other scope."""
 
 
 class TestRename:

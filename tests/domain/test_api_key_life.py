@@ -1,4 +1,4 @@
-"""Whatever is commanded in whatever order, a life has the same few laws."""
+"""Invariants of a key under any sequence of commands."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -28,7 +28,7 @@ MAPPER = EventMapper()
 
 
 class LifeOfAKey(RuleBasedStateMachine):
-    """Gives random commands at random times and stores what happens, as the ledger does."""
+    """Runs random commands at random times, and stores the events as the ledger does."""
 
     def __init__(self) -> None:
         super().__init__()

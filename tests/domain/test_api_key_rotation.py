@@ -1,4 +1,4 @@
-"""Rotation: a successor with a secret of its own, and a shorter life for the old key."""
+"""Rotation: a successor with its own secret, and an earlier end of the old key."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Who gives a command."""
+"""Callers of commands."""
 
 from domain.caller import Actor, system
 from domain.scopes import cover

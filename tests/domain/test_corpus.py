@@ -1,4 +1,4 @@
-"""What was ever stored still loads and means the same, down to the byte."""
+"""Stored events of every version still load with the same meaning, byte for byte."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from tests.domain.stored_corpus import FOLDER, stored_events
 
 MAPPER = EventMapper()
 CORPUS = stored_events()
-# The bytes of each file. A file whose bytes have changed was edited, which must never be.
+# SHA-256 of each file's bytes. If one differs, the file was edited, which is not allowed.
 FROZEN = {
     "v1.jsonl": "d82d43353480bf562ec42822895f7ba8486bea2258aceca0494bb71ac3eb84d0",
     "v2.jsonl": "148eb8371f61795c277ee77ba404dc97955d1ffab188b5317b6dce61389cf690",
@@ -46,7 +46,7 @@ def decoded(stored: StoredEvent) -> LedgerEvent:
 
 
 def replayed(number: int) -> ApiKey:
-    """The key with this number, as all its stored events make it."""
+    """Return the key with this number, from all its stored events."""
     uuid = UUID(f"00000000-0000-8000-8000-{number:012x}")
     key: ApiKey | None = None
     for stored in CORPUS:

@@ -1,4 +1,4 @@
-"""A fresh credential, and what the ledger keeps of it."""
+"""Issuing a credential, and its stored part."""
 
 import pytest
 

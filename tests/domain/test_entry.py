@@ -1,4 +1,4 @@
-"""The line of an event in the audit trail."""
+"""The entry of an event in the audit log."""
 
 import hashlib
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from tests.domain.builders import DAY, HOUR, NOON, PATIENT, a_caller, a_credenti
 from tests.domain.stored_corpus import stored_events
 
 MAPPER = EventMapper()
-# Of the 13 events of the corpus's v1 and the 2 of its v2. Entries are hashed: none may change.
+# Of the 13 events of the corpus's v1 and the 2 of its v2. Entries are hashed and never change.
 FROZEN = (
     "1f382e702259aed8a7e41b41206f66d9975cce030a2023df9f4cf91a1e4c91c1",
     "66c28fa94232b98f101214c9af6ed25d3dcc9bcf3f570c549c026de2173b93eb",
 )
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-"""More than the rules for names let in: what is stored is never too strange to be written."""
+"""More than names may contain: every stored text must be serializable."""
 perhaps = st.one_of(st.none(), words)
 moments = st.datetimes(timezones=st.just(UTC))
 envelopes = st.fixed_dictionaries(
@@ -166,7 +166,7 @@ def test_a_text_that_has_no_bytes_has_no_entry() -> None:
         entry_of(a_renaming("\ud800"))
 
 
-WIDEST = "\U0001f469"  # four bytes, of which no character has more
+WIDEST = "\U0001f469"  # four bytes, the most of any character
 LONGEST_ID = "r" * 128
 BIG_CALLER = replace(
     a_caller("*", named="n" * 255), request_id=LONGEST_ID, source_ip="fe80::1%" + "e" * 247

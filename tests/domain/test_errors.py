@@ -1,4 +1,4 @@
-"""The refusals: each has one code, which programs branch on and which never changes."""
+"""Refusals: each has one code, which programs use and which never changes."""
 
 from domain import errors
 from domain.errors import Invalid, LedgerError, Overloaded, PoisonEvent
@@ -50,7 +50,7 @@ def test_every_refusal_has_a_code_of_its_own() -> None:
     own = [refusal.code for refusal in refusals.values() if "code" in vars(refusal)]
 
     assert len(own) == len(set(own))
-    # Only "no credential" is told like its parent: programs need not tell the two apart.
+    # Only "no credential" has its parent's code: programs need not distinguish the two.
     assert len(refusals) - len(own) == 1
 
 

@@ -1,4 +1,4 @@
-"""Texts that look the same are the same: what shows nothing is refused where it is not needed."""
+"""Texts that look the same are the same: unneeded invisible characters are refused."""
 # ruff: noqa: RUF001 - the letters of other scripts are meant
 
 import sys
@@ -96,7 +96,7 @@ def test_no_invisible_character_makes_a_second_name_of_a_word(character: str) ->
 
 
 def test_the_table_has_every_format_character_that_shows_nothing() -> None:
-    """`unicodedata` knows the category Cf, most of the property; the visible ones are listed."""
+    """`unicodedata` has the category Cf, most of the property; visible ones are listed here."""
     shown = {
         *range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD,
         *range(0x13430, 0x13440),

@@ -1,4 +1,4 @@
-"""Key ids: one spelling, and one id for one request."""
+"""Key ids: one form, and one id for one request."""
 
 import hashlib
 from uuid import RFC_4122, UUID
@@ -62,8 +62,8 @@ def test_a_refusal_quotes_only_the_beginning_of_the_input() -> None:
 
 class TestDerivedUuid:
     def test_it_is_the_same_for_ever(self) -> None:
-        # Ids in stores follow from this: it is the SHA-256 of the spelled-out parts, cut to a
-        # UUID of version 8.
+        # Ids in existing ledgers depend on this: the SHA-256 of the encoded parts, cut to a UUID of
+        # version 8.
         digest = hashlib.sha256(b"7:request7:default").digest()
 
         derived = derived_uuid("request", "default")

@@ -1,4 +1,4 @@
-"""The commands: each all or nothing, in one append."""
+"""Commands: each is all or nothing, in one append."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which key a command is about: one of the caller's workspace, at the version it expects."""
+"""Commands address a key of the caller's workspace, at the expected version."""
 
 from collections.abc import Callable
 

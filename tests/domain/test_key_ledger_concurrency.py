@@ -1,4 +1,4 @@
-"""Commands on one key at the same time: one wins, and the others say why they did not."""
+"""Concurrent commands on one key: one wins, and the others are refused with the reason."""
 
 import pytest
 
@@ -169,7 +169,7 @@ class TestExpire:
         desk.recorder.before_append.extend(
             [
                 lambda: desk.update(due[0], Changes(name="first")),
-                lambda: None,  # before that change itself
+                lambda: None,  # immediately before that change
                 lambda: desk.update(due[0], Changes(name="second")),
             ]
         )

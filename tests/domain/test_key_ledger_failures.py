@@ -1,4 +1,4 @@
-"""What the ledger says when its store is damaged, gone, or set up from outside."""
+"""Errors when the store is damaged or unavailable, or configured from outside."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -236,7 +236,7 @@ class TestEnvironment:
 
 
 def a_creation() -> tuple[str, bytes]:
-    """A sound key's id, and the state of its first event."""
+    """Return the id of a valid key, and the state of its first event."""
     desk = Desk()
     key_id = desk.create().key_id
     (stored,) = desk.recorder.select_events(to_uuid(key_id))
@@ -251,14 +251,14 @@ def a_short_story(desk: Desk) -> list[StoredEvent]:
 
 
 def plain(stored: StoredEvent) -> tuple[UUID | str, int, str, bytes]:
-    """A stored event but for its verifier, whose salt is random."""
+    """Return a stored event without its verifier, whose salt is random."""
     head, found, rest = stored.state.partition(b'"verifier":"')
     state = head + found + rest.partition(b'"')[2] if found else stored.state
     return stored.originator_id, stored.originator_version, stored.topic, state
 
 
 def plant(desk: Desk, key_id: str, version: int, topic: str, state: bytes) -> None:
-    """Write into the store as only a hand at the database can."""
+    """Write a row into the store, as someone with access to the database could."""
     desk.recorder.insert_events(
         [
             StoredEvent(

@@ -1,4 +1,4 @@
-"""A request that comes twice has the effect of one."""
+"""Idempotent requests: a repeated request has the effect of one."""
 
 from collections.abc import Callable
 
@@ -223,7 +223,7 @@ class TestRotate:
         if moment == "before it appends":
             desk.recorder.before_append.append(twin)
         else:
-            # The first read looks for the successor, which is not there yet.
+            # The first read looks for the successor, which does not exist yet.
             desk.recorder.before_read.extend([nothing, twin])
 
         late = rotate()

@@ -1,4 +1,4 @@
-"""What people type: what is kept, and what could do harm where it is shown."""
+"""Text from people: what is accepted, and what could do harm where it is shown."""
 
 import unicodedata
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class TestText:
             check(f"pay{hostile}roll")
 
         assert refusal.value.field == FIELDS[check]
-        # The refusal is itself fit to be shown.
+        # The refusal itself can be shown safely.
         str(refusal.value).encode()
 
     def test_the_longest_is_as_long_as_it_says(self, check: Check) -> None:

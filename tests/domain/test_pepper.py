@@ -1,4 +1,4 @@
-"""Peppers, and the digests under them."""
+"""Peppers and digests."""
 
 import hmac
 
@@ -64,7 +64,7 @@ def test_the_id_of_a_pepper_is_the_same_for_ever() -> None:
 
 
 def test_digests_without_a_lookup_id_are_under_another_id() -> None:
-    # As the ids were when a digest covered the secret alone.
+    # These are ids from when a digest covered only the secret.
     assert PEPPER.pepper_id != "281da1a938475416"
 
 
@@ -75,7 +75,7 @@ def test_the_id_and_the_repr_reveal_nothing_of_the_pepper() -> None:
 
     assert "0123456789abcdef" not in shown
     assert pepper.value.hex()[:16] not in shown
-    # Who knows the digest of an empty text knows nothing of the id either.
+    # The digest of an empty text does not reveal the id either.
     assert pepper.digest("", "").hex()[:16] != pepper.pepper_id
 
 

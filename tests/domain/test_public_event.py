@@ -1,4 +1,4 @@
-"""Events as they leave the ledger."""
+"""The public form of events."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Scopes: their grammar, and what allows what."""
+"""Scopes: their grammar, and which scope includes which."""
 
 import string
 from itertools import product
@@ -49,7 +49,7 @@ class TestGrammar:
             checked(["mcp:read", no_scope], field="wanted")
 
         assert refusal.value.field == "wanted"
-        # The refusal is itself fit to be shown.
+        # The refusal itself can be shown safely.
         assert str(refusal.value).isprintable()
 
     def test_none_at_all_is_refused(self) -> None:
@@ -74,8 +74,8 @@ class TestGrammar:
         assert len(str(refusal.value)) < 400
 
 
-# Two resources and two actions that rules speak of. `fresh` is a name that no scope spells out:
-# it stands for all the others, of which there is always one more.
+# Two resources and two actions that rules name. `fresh` is not named by any scope: it stands for
+# all other names, of which there are unlimited ones.
 NAMED_RESOURCES, NAMED_ACTIONS = ["a", "b"], ["r", "w"]
 WORLD = [*product([*NAMED_RESOURCES, "fresh"], [*NAMED_ACTIONS, "fresh"])]
 SMALL_SCOPES = sampled_from(

@@ -1,4 +1,4 @@
-"""Events as they are stored: for ever readable, byte for byte, and never code to load."""
+"""Serialization of events: readable for ever, byte for byte, and never code to load."""
 
 import sys
 from typing import cast
@@ -30,7 +30,7 @@ def decoded(stored: StoredEvent) -> LedgerEvent:
 
 
 class TestWhatIsPlanted:
-    """A row that somebody else wrote into the store names no code to load."""
+    """A forged row in the store cannot make the program load code."""
 
     @pytest.fixture(autouse=True)
     def no_such_module_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:

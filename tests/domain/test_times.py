@@ -1,4 +1,4 @@
-"""Times, and the one way to write them."""
+"""Times and their text form."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Tokens in free text are found in each form in which they are usually pasted."""
+"""Tokens in free text are found in every form in which they are usually pasted."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Tokens: minted, shown once, read back, and never confused with one another."""
+"""Tokens: minted, shown once, parsed, and never confused with one another."""
 
 import string
 import zlib
@@ -12,7 +12,7 @@ from hypothesis.strategies import binary, builds, from_regex, text
 from domain.tokens import ALPHABET, RandomSource, Token, hide_secrets, mint, parse, split
 from tests.domain.builders import PATIENT, a_random_source
 
-# The rules once more, spelled out: 16 + 43 + 6 characters of base62.
+# The format once more, as numbers: 16 + 43 + 6 characters of base62.
 TAIL = 16 + 43 + 6
 TYPED = string.ascii_letters + string.digits + "_-. \n\0é\N{FULLWIDTH DIGIT ONE}\ud800"
 
@@ -32,7 +32,7 @@ CLOTHES: dict[str, Callable[[str], str]] = {
 
 
 def bytes_first(drawn: bytes) -> RandomSource:
-    """Give what was drawn, and as many zeros as it takes when all of that was not fair."""
+    """Return the drawn bytes first, then zeros."""
     rest = [drawn]
     return lambda count: rest.pop().ljust(count, b"\0")[:count] if rest else bytes(count)
 
@@ -78,11 +78,11 @@ class TestForm:
     def test_every_fair_byte_gives_each_character_equally_often(self) -> None:
         counts = dict.fromkeys(ALPHABET, 0)
         for byte in range(256):
-            # After a byte that is not fair, this source's next one decides; that one is 61: "z".
+            # After a rejected byte the source's next byte decides; that one is 61: "z".
             first = mint("key", _first_byte(byte, then=61)).lookup_id[0]
             counts[first] += 1
 
-        # 248 fair bytes make 62 characters, four for each; the other eight are thrown away.
+        # 248 accepted bytes make 62 characters, four bytes for each; the other eight are rejected.
         assert counts.pop("z") == 4 + 8
         assert set(counts.values()) == {4}
 
@@ -101,7 +101,7 @@ def _first_byte(byte: int, *, then: int) -> RandomSource:
 
 
 class TestMistakes:
-    """A mistyped token is refused, or is a token of another prefix, which is compared later."""
+    """A mistyped token is refused, or has another prefix, which is compared later."""
 
     @given(tokens)
     @settings(PATIENT, max_examples=50)
@@ -157,7 +157,7 @@ class TestParse:
         assert parse(change(a_token().reveal())) is None
 
     def test_the_prefix_is_not_under_the_checksum(self) -> None:
-        # Which is why the prefix that is presented is compared with the key's own.
+        # This is why the presented prefix is compared with the key's own.
         token = a_token()
 
         assert parse("other" + token.reveal()[3:]) == Token("other", token.lookup_id, token.secret)

@@ -1,4 +1,4 @@
-"""The verdict on a key whose secret has been proved."""
+"""The verdict on a key whose secret was proved."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Verifiers, and the gate that lets only so many of them be computed at once."""
+"""Verifiers, and the limit on concurrent Argon2id calls."""
 
 import threading
 import time
@@ -81,7 +81,7 @@ class TestVerifier:
 
 
 class HeldHasher(PasswordHasher):
-    """The real hasher, which can be held up and counts how many are at work at once."""
+    """The real hasher, which can be paused and counts its concurrent calls."""
 
     free = threading.Event()
     lock = threading.Lock()
@@ -120,7 +120,7 @@ def hasher(monkeypatch: pytest.MonkeyPatch) -> type[HeldHasher]:
 
 
 class Attendance:
-    """Counts who is inside a gate, running or waiting, as the gate tells of it."""
+    """Counts the calls inside a gate, from its notifications."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -218,7 +218,7 @@ class TestGate:
 
 
 def until(so: Callable[[], bool]) -> None:
-    """Wait for other threads, however busy the machine is."""
+    """Wait for other threads, also on a busy machine."""
     deadline = time.monotonic() + PATIENCE
     while not so():
         assert time.monotonic() < deadline, "the other threads never got there"

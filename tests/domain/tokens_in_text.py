@@ -1,4 +1,4 @@
-"""The ways in which a token gets into a text."""
+"""The forms in which a token may occur in a text."""
 
 import base64
 import html
@@ -35,4 +35,4 @@ WAYS: dict[str, Way] = {
     "with hyphens in it": lambda token: "-".join((token[:20], token[20:40], token[40:])),
     "in full-width letters": lambda token: "".join(chr(ord(each) + 0xFEE0) for each in token),
 }
-"""What is done to a token of the prefix ``key`` on its way."""
+"""Transformations of a token with the prefix ``key``."""

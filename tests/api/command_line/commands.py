@@ -1,4 +1,4 @@
-"""A command that has ended, and the ways to run one."""
+"""Finished commands, and ways to run one."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ COMMAND = str(Path(sys.executable).with_name("keyledger"))
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind."""
+    """The output and exit status of a command."""
 
     code: int
     out: str

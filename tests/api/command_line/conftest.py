@@ -31,7 +31,7 @@ def _environment(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def keyledger(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process; a start of its own would take half a second each."""
+    """Run a command in this process; starting a new one would take half a second each."""
 
     def call(*arguments: str) -> Ended:
         capsys.readouterr()
@@ -44,7 +44,7 @@ def keyledger(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def process() -> Run:
-    """Run a command as people do: a process, here with its output piped."""
+    """Run a command as a process, with its output piped."""
 
     def call(*arguments: str, **environment: str) -> Ended:
         ended = subprocess.run(
@@ -62,7 +62,7 @@ def process() -> Run:
 
 @pytest.fixture
 def terminal() -> Run:
-    """Run a command at a terminal; ``answer`` is typed when it asks. ``out`` is all it shows."""
+    """Run a command at a terminal; ``answer`` is typed at its prompt. ``out`` is all output."""
 
     def call(*arguments: str, answer: str = "", columns: int = 80) -> Ended:
         ours, theirs = pty.openpty()
@@ -95,7 +95,7 @@ def _read(screen: RawIOBase) -> bytes:
     try:
         return screen.read(65_536) or b""
     except OSError:
-        # How Linux says that nobody holds the other end any more.
+        # On Linux this error means that the other end was closed.
         return b""
 
 

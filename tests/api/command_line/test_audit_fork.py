@@ -1,4 +1,4 @@
-"""A ledger whose log is not the one that was signed, at the command line; and the way on."""
+"""``keyledger audit fork``: a ledger whose log differs from the signed one, and its repair."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ each_damage = pytest.mark.parametrize(
         pytest.param(
             lost_the_checkpoints,
             "the file of the checkpoints is gone or empty",
-            # On a server, another machine may have signed what is not in this one's file.
+            # On a server, another machine may have signed what this one's file does not have.
             marks=pytest.mark.only_on("sqlite"),
         ),
         (lost_the_key, "was not signed by the key of keyledger/"),

@@ -52,7 +52,7 @@ def exported(keyledger: Run, pack: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An auditor's machine, on which there is no ledger."""
+    """An auditor's machine without a ledger."""
     folder = tmp_path / "auditor"
     folder.mkdir()
     monkeypatch.chdir(folder)

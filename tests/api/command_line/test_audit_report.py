@@ -15,7 +15,7 @@ from tests.raw_sql import sql
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A ledger that is only read, and one of its keys: two in one workspace, one in another."""
+    """A ledger that is only read, and one of its keys; it has two keys in one workspace."""
     folder = tmp_path_factory.mktemp("reported") / "keyledger-data"
     now = datetime.now(UTC)
     with keys_in(folder, now=now) as keys:

@@ -1,4 +1,4 @@
-"""A ledger whose pepper was lost, sealed again at the command line."""
+"""``keyledger audit seal``: sealing a ledger again after its pepper was lost."""
 
 from pathlib import Path
 from secrets import token_bytes

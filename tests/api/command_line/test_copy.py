@@ -1,4 +1,4 @@
-"""``keyledger copy``: what people and programs are told, and what is refused at the door."""
+"""``keyledger copy``: its output, and the errors that are found before it copies."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.api.command_line.commands import Run
 from tests.engines import SQLITE, database_file
 
 pytestmark = pytest.mark.only_on(SQLITE)
-"""Between engines is tested where the copying is."""
+"""Copies between engines are tested with the copying code."""
 
 
 @pytest.fixture

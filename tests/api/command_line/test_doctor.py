@@ -1,4 +1,4 @@
-"""``keyledger doctor``: it finds what is wrong, says what to do, and changes nothing."""
+"""``keyledger doctor`` finds problems, says what to do, and changes nothing."""
 
 import os
 from contextlib import closing
@@ -165,7 +165,7 @@ def test_a_signing_key_or_checkpoints_that_are_lost_or_something_else_fail(
         path.write_bytes(content)
     found = checks(keyledger, code=1)
     failed = [check for check in found.values() if check["result"] == "fail"]
-    # Without the key nobody can tell whether it is the log that was signed.
+    # Without the key it is unknown whether this is the log that was signed.
     in_doubt = ["history"] if name == "checkpoints.txt" else []
     assert [check["name"] for check in failed] == [FILES[name], *in_doubt]
     assert str(path) in failed[0]["found"]
@@ -199,7 +199,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_fails(
     with_one_key = database.read_bytes()
     keyledger("keys", "revoke", key_id, "--yes")
     assert "log of 2 entries" in checks(keyledger, code=0)["history"]["found"]
-    # An older backup: the key that was revoked would live again.
+    # An older backup, in which the revoked key is active again.
     database.write_bytes(with_one_key)
     history = checks(keyledger, code=1)["history"]
     assert history["result"] == "fail"

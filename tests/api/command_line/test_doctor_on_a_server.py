@@ -1,4 +1,4 @@
-"""``keyledger doctor`` about a ledger that is kept on a PostgreSQL server."""
+"""``keyledger doctor`` for a ledger on a PostgreSQL server."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.only_on("postgresql")
 
 def test_doctor_reports_server_role_and_tables(keyledger: Run, key_id: str) -> None:
     assert key_id
-    # The server of the tests may lose commits when the power fails, and says so.
+    # The tests' server may lose commits in a power failure, and doctor says so.
     found = checks(keyledger, code=1)
     assert found["database"]["result"] == "ok"
     assert "PostgreSQL" in found["database"]["found"]

@@ -1,4 +1,4 @@
-"""Every command makes files for the owner of the ledger, and closed to all other accounts."""
+"""Every command creates private files that belong to the owner of the ledger."""
 
 import os
 import stat
@@ -48,7 +48,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 def closed_files_of(folder: Path) -> set[str]:
-    """Return the names of all files; each has to be the folder's owner's, and closed to others."""
+    """Return the names of all files; each must belong to the folder's owner and be private."""
     owner = folder.stat()
     names = set()
     for path in folder.iterdir():

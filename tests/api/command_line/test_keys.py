@@ -1,4 +1,4 @@
-"""``keyledger keys``: what each command does, and what it says when it cannot."""
+"""``keyledger keys``: the effect of each command, and its errors."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Lists for people, at terminals of every width and without one."""
+"""Key lists as tables, at terminals of every width and without a terminal."""
 
 import io
 
@@ -20,7 +20,7 @@ ROWS = [
 
 
 def written(*, width: int | None, rows: list[list[str]] = ROWS) -> list[str]:
-    """Write the rows to a terminal of a width, or to what is none."""
+    """Write the rows to a terminal of a given width, or to something else."""
     file = io.StringIO()
     console = Console(
         file=file, width=width, force_terminal=width is not None, color_system=None, markup=False

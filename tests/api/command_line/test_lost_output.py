@@ -1,4 +1,4 @@
-"""A command whose output is lost says so, and never ends with 0; a lost token names its key."""
+"""A command whose output is lost reports it and fails; it names the key of a lost token."""
 
 import os
 import platform
@@ -45,13 +45,13 @@ def closed_pipe() -> Iterator[IO[bytes] | None]:
 
 @contextmanager
 def closed() -> Iterator[IO[bytes] | None]:
-    """Give nothing: the descriptor is closed before the command starts."""
+    """Yield nothing: the descriptor is closed before the command starts."""
     yield None
 
 
 @contextmanager
 def full_pipe() -> Iterator[IO[bytes] | None]:
-    """Give a pipe that is full, and whose writers do not wait."""
+    """Yield a full pipe whose writers do not block."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with os.fdopen(reading), os.fdopen(writing, "wb", buffering=0) as sink:
@@ -70,7 +70,7 @@ every_sink = pytest.mark.parametrize("sink", SINKS.values(), ids=SINKS)
 
 
 def run_into(sink: Sink, data_dir: Path, *arguments: str, stream: int = 1) -> tuple[int, str]:
-    """Run a command with one stream going to a sink; return its exit status, and the other."""
+    """Run a command with one stream connected to a sink; return exit status and other stream."""
     with sink() as taken:
         redirected = "" if taken is not None else f" {stream}>&-"
         streams = (taken, subprocess.PIPE) if stream == 1 else (subprocess.PIPE, taken)
@@ -109,7 +109,7 @@ def test_a_token_that_could_not_be_shown_names_its_key_and_what_to_do(
         assert code == 1
         assert not TOKEN.search(said)
         if sink is closed:
-            # That is known beforehand, so that no key is made.
+            # This is known before, so no key is created.
             assert made == set()
             assert "cannot write to standard output: it is closed" in said
             continue
@@ -159,7 +159,7 @@ def test_an_interrupted_command_names_the_key_whose_token_nobody_read(
 
 
 def writes_to_stdout(process: int) -> bool:
-    """Tell whether a process waits in a write to its standard output."""
+    """Return whether a process is waiting in a write to its standard output."""
     call, *arguments = Path(f"/proc/{process}/syscall").read_text().split()
     return call in WRITES and arguments[0] == "0x1"
 
@@ -178,7 +178,7 @@ def test_a_command_whose_output_is_lost_fails_with_one_clear_line(
     ):
         code, said = run_into(sink, data_dir, *command)
         assert code == 1
-        # Who stops reading, as head does, knows it.
+        # A reader that stops early, such as head, does so on purpose.
         assert ("cannot write to standard output: " in said) == (sink is not closed_pipe)
         assert "Traceback" not in said
         assert "Exception ignored" not in said
@@ -196,7 +196,7 @@ def test_a_ledger_whose_first_token_could_not_be_shown_gets_no_first_key(
 
 
 def test_one_function_of_the_command_line_shows_tokens() -> None:
-    """A command that shows a token in another way has to name the key of a lost one, too."""
+    """A command that shows a token in another way would also have to name the key of a lost one."""
     showing = {
         str(path.relative_to(ROOT)): path.read_text().count("reveal()")
         for path in [*(ROOT / "api/command_line").rglob("*.py"), ROOT / "api/server/server.py"]
@@ -209,7 +209,7 @@ def test_one_function_of_the_command_line_shows_tokens() -> None:
 def test_a_log_line_is_not_mixed_into_the_output_of_a_command(data_dir: Path, process: Run) -> None:
     create = ("keys", "create", "--name", "a", "--scopes", "a:b", "--json")
     assert process(*create).code == 0
-    # As on a second machine; then the file is begun with what the database has.
+    # As on a second machine: the file then begins with the database's checkpoint.
     (data_dir / "checkpoints.txt").unlink()
 
     ended = process(*create)

@@ -1,4 +1,4 @@
-"""Times and durations as people write and read them."""
+"""Times and durations in the form in which people type and read them."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The command as a process: what people and scripts get from it, from the first key on."""
+"""The command as a process: exit statuses, streams and signals, from the first key on."""
 
 import os
 import re
@@ -218,7 +218,7 @@ def test_names_in_any_script_are_shown_where_the_locale_knows_ascii_alone(proces
 
 @pytest.mark.parametrize("command", [["keys", "list"], ["audit", "report", "--format", "csv"]])
 def test_a_reader_that_stops_early_gets_no_error(data_dir: Path, command: list[str]) -> None:
-    # More than a pipe takes.
+    # More than fits into a pipe.
     make_keys(data_dir, [f"a name of several words {number}" for number in range(600)])
     with subprocess.Popen(
         [COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE

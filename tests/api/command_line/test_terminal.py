@@ -1,4 +1,4 @@
-"""At a terminal: colours and words, questions, and lines that stay whole at any width."""
+"""Output at a terminal: colours, words, prompts, and lines that are not broken at any width."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A data folder with any name: it is used under this name, or refused before anything is made."""
+"""A data folder of any name is used under that name, or refused before anything is created."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""All the doors of the console, and what each demands of the key that is signed in."""
+"""All routes of the console, and what each requires of the key that is signed in."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class ConsoleRoute:
     """A route of the console.
 
     Args:
-        scopes: what it demands; ``None`` of a route that is open to everybody.
-        fields: what a form says that lacks nothing, beside its session's token.
-        for_root: whether it is for keys of the root workspace alone.
+        scopes: required scopes; ``None`` for a route that is open to everybody.
+        fields: fields of a valid form, except the session's CSRF token.
+        for_root: whether only keys of the root workspace may use it.
     """
 
     method: str
@@ -68,4 +68,4 @@ CONSOLE_ROUTES = (
         for_root=True,
     ),
 )
-"""A route that is not among them, or one that is not there, makes a test fail."""
+"""A test fails if a route is missing here, or if one here does not exist."""

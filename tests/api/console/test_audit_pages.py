@@ -1,4 +1,4 @@
-"""The audit page shows what happened, whether it is still what was written, and each proof."""
+"""The audit page shows the events, whether they are still as written, and their proofs."""
 
 import csv
 import html
@@ -126,7 +126,7 @@ class TestTheFeed:
         auditor = Visit.signed_in(api, api.make("audit:read", name="auditor"))
         page = auditor.follow(auditor.get("/console"))
         assert "auditor" in page.text
-        # What they may not see, they are not sent to.
+        # No links to pages that they may not see.
         assert 'href="/console/keys/' not in page.text
 
     def test_a_damaged_entry_is_marked_and_the_page_is_still_shown(
@@ -242,7 +242,7 @@ class TestWhetherItIsGenuine:
         self, api: Api, root: Visit
     ) -> None:
         form = form_in(root.get(AUDIT), "/audit/verify")
-        # The comparison of the projections waits for who writes.
+        # The comparison of the projections waits for the writer.
         with appends_locked(api.address):
             for _ in range(2):
                 root.post(form.action, form.fields)

@@ -1,6 +1,6 @@
-"""Every route of the console is locked: for who is not signed in, for forged forms, for other keys.
+"""Every console route refuses visitors who are not signed in, forged forms, and other keys.
 
-`console_routes.CONSOLE_ROUTES` has them all, which is held against the app's own routes.
+`console_routes.CONSOLE_ROUTES` has all routes, which is compared with the app's own table.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class World:
     admin: Key
     elsewhere: Key
     leaf_index: int
-    """Of the entry that tells of the key's making."""
+    """Leaf index of the entry of the key's creation."""
 
     def send(
         self,
@@ -56,7 +56,7 @@ class World:
         query: str = "",
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Send a request that lacks nothing but what it is told to lack."""
+        """Send a request that is valid except for what the arguments leave out."""
         path = route.path.format(
             key_id=self.key.key_id, leaf_index=self.leaf_index, name="key_list", version="x"
         )
@@ -83,7 +83,7 @@ def world(shared_api: Api) -> World:
 
 @pytest.fixture
 def unchanged(world: World) -> Iterator[None]:
-    """Hold the test to have no effect on the ledger."""
+    """Assert that the test does not change the ledger."""
     before = world.api.position()
     yield
     assert world.api.position() == before
@@ -91,14 +91,14 @@ def unchanged(world: World) -> Iterator[None]:
 
 
 def leaf_index_of(api: Api, key: Key) -> int:
-    """Return the place of a key's first entry."""
+    """Return the leaf index of a key's first entry."""
     answer = api.get("/v1/events", params={"workspace": "*", "key_id": key.key_id})
     index: int = answer.json()["data"][0]["leaf_index"]
     return index
 
 
 def is_page(answer: Response, status: int) -> None:
-    """Hold an answer to be a page in the console's layout."""
+    """Assert that an answer is a page in the console's layout."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert '<main id="content"' in answer.text
@@ -191,7 +191,7 @@ class TestForgedForms:
         for path in ("/console/sign-out", SIGN_IN):
             answer = visit.client.post(path, data=fields, headers={"Origin": origin})
             is_page(answer, 403)
-            # A proxy that changes Host looks the same from here.
+            # A proxy that changes Host looks the same to the server.
             assert "proxy_set_header Host $http_host" in words_in(answer)
             assert origin not in answer.text
         assert visit.is_signed_in()
@@ -234,7 +234,7 @@ class TestTooSmallAScope:
 
     @pytest.fixture
     def unchanged(self, world: World) -> Iterator[None]:
-        """Allow for the keys that the test makes."""
+        """Allow for the keys that the test creates."""
         yield
         assert world.api.history(world.key)[1:] == []
 
@@ -278,7 +278,7 @@ class TestEveryAnswer:
 
 
 class TestWhatGoesWrong:
-    """Whatever happens, somebody who looks at the console sees a page."""
+    """Every error in the console is shown as a page."""
 
     def test_a_missing_page(self, world: World) -> None:
         visit = Visit.signed_in(world.api, world.admin)
@@ -299,7 +299,7 @@ class TestWhatGoesWrong:
 
     def test_a_bug(self, api: Api) -> None:
         visit = Visit.signed_in(api, api.root)
-        # What no code of ours does: the app's own state is taken away while it runs.
+        # No code of ours does this: remove the app's state while it runs.
         rebuilds, api.app.state.rebuilds = api.app.state.rebuilds, None
         answer = visit.get("/console/projections")
         api.app.state.rebuilds = rebuilds

@@ -1,4 +1,4 @@
-"""Keys are listed, shown and changed by pages, by the same rules as over HTTP."""
+"""Console pages list, show and change keys by the same rules as the HTTP API."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Signing in takes a token; a session lives no longer than it should, or than its key."""
+"""Signing in requires a token; a session never outlives its limits or its key."""
 
 from http.cookies import Morsel, SimpleCookie
 
@@ -56,7 +56,7 @@ class TestSigningIn:
         assert cookie.key.startswith("__Host-")
         visit = Visit.signed_in(api, admin, base_url=BEHIND_TLS)
         assert visit.is_signed_in()
-        # Whoever can write a plain cookie into a browser does not choose its session.
+        # Someone who can set a plain cookie in a browser must not choose its session.
         visit.client.cookies = {"keyledger": visit.cookie}
         assert not visit.is_signed_in()
 

@@ -1,4 +1,4 @@
-"""Visits to the console: a browser's cookies and forms, without the browser."""
+"""Visits to the console with a browser's cookies and forms, but without a browser."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Fields = dict[str, list[str]]
 
 @dataclass
 class SeenForm:
-    """A form of a page: where it is sent, and what it says as it stands."""
+    """A form of a page: its target and its current values."""
 
     action: str
     method: str
@@ -51,13 +51,13 @@ def forms_in(answer: Response) -> list[SeenForm]:
 
 
 def form_in(answer: Response, ending: str) -> SeenForm:
-    """Return the form that is sent to an address with this end."""
+    """Return the form whose target ends in this text."""
     (form,) = [each for each in forms_in(answer) if urlsplit(each.action).path.endswith(ending)]
     return form
 
 
 class Visit:
-    """Somebody's browser; each has cookies of its own."""
+    """A browser with cookies of its own."""
 
     def __init__(self, api: Api, *, base_url: str = HERE) -> None:
         self.client = TestClient(
@@ -85,7 +85,7 @@ class Visit:
         return self.client.get(path, **request)
 
     def post(self, path: str, fields: Mapping[str, str | list[str]], **request: Any) -> Response:  # noqa: ANN401
-        """Send a form as a page of ours would."""
+        """Send a form as one of our pages would."""
         headers = {"Sec-Fetch-Site": "same-origin", "Origin": self.base_url}
         headers |= request.pop("headers", {})
         return self.client.post(path, data=fields, headers=headers, **request)
@@ -104,7 +104,7 @@ class Visit:
         return self.post(form.action, form.fields | given)
 
     def csrf_token(self) -> str:
-        """Return what the session's forms carry."""
+        """Return the CSRF token of the session's forms."""
         return form_in(self.get("/console/keys"), "/sign-out").fields["csrf_token"][0]
 
     def follow(self, answer: Response) -> Response:
@@ -123,7 +123,7 @@ def leads_to_sign_in(answer: Response) -> bool:
 
 
 def words_in(answer: Response) -> str:
-    """Return what a page says, without its tags."""
+    """Return the text of a page without its tags."""
     text = re.sub(r"<[^>]*>", " ", answer.text)
     return re.sub(r"\s+", " ", text).strip()
 

@@ -1,4 +1,4 @@
-"""Cursors are good for the query that they came from, and harmless in anybody else's hands."""
+"""Cursors are valid for the query that they come from, and reveal nothing to others."""
 
 import base64
 import json
@@ -70,7 +70,7 @@ class TestOneQueryOnly:
 
 
 def spelled(*content: object) -> str:
-    """Spell anything as a cursor is spelled."""
+    """Encode any content as a cursor."""
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
 
 

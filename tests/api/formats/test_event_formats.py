@@ -1,4 +1,4 @@
-"""Records of CSV survive whatever a spreadsheet would do to them."""
+"""CSV records are not executed by spreadsheets."""
 
 import csv
 import io

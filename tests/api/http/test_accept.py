@@ -1,4 +1,4 @@
-"""The header ``Accept``: what a client would rather have, by RFC 9110, section 12.5.1."""
+"""Content negotiation with ``Accept`` (RFC 9110, section 12.5.1)."""
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -22,7 +22,7 @@ OFFERED = ("application/json", "text/csv", "text/event-stream")
         (["text/csv;q=0.1, application/json;q=0.2"], "application/json"),
         (["text/csv;q=0.001, image/png"], "text/csv"),
         (["*/*;q=0.1, text/csv;q=0.2"], "text/csv"),
-        # The most specific range decides, whatever a wider one says (section 12.5.1).
+        # The most specific range decides (section 12.5.1).
         (["*/*, application/json;q=0"], "text/csv"),
         (["text/*;q=0.3, text/event-stream;q=0.5, */*;q=0.1"], "text/event-stream"),
         (["text/*, text/csv;q=0.1, application/*;q=0.9"], "text/event-stream"),

@@ -1,4 +1,4 @@
-"""The rules of RFC 6749, OAuth 2.0, that concern how a client authenticates and what it is told."""
+"""RFC 6749, OAuth 2.0: how clients authenticate, and the errors that they get."""
 
 import re
 from base64 import b64encode
@@ -21,7 +21,7 @@ DESCRIPTION = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+")
 
 
 class Sent(NamedTuple):
-    """What a request authenticates with: header fields, and fields of the form."""
+    """The authentication of a request: headers and form fields."""
 
     headers: list[tuple[str, str]]
     fields: list[tuple[str, str]]
@@ -51,7 +51,7 @@ EACH_METHOD = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 @pytest.fixture
 def client(shared_api: Api) -> Key:
-    """What an OAuth client of the workspace acme authenticates with."""
+    """An OAuth client of the workspace acme."""
     return shared_api.make("api-keys:verify")
 
 
@@ -70,7 +70,7 @@ def both(*parts: Sent) -> Sent:
 
 
 def oauth_error(answer: Response, status: int, error: str) -> Json:
-    """Hold an error to section 5.2; return the document."""
+    """Assert an error of section 5.2; return the document."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""A server whose log is not the one that was signed: no change, and everything else goes on."""
+"""A server whose log is not the signed one refuses changes and continues to read and verify."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +22,7 @@ IN_DOUBT = "HISTORY_IN_DOUBT"
 class TestApp:
     @pytest.fixture
     def key(self, served_settings: Settings, new_ledger: NewLedger, clock: SettableClock) -> Key:
-        """A key of a ledger that lost what came after it."""
+        """A key of a ledger that lost its later events."""
         with served(served_settings, new_ledger.root, clock) as before:
             key = before.make("mcp:read")
             before.make("mcp:read", name="lost")
@@ -163,7 +163,7 @@ class TestServer:
         copy(tmp_path / "yesterday", live)
         eventually(lambda: readiness(server).status_code == 503, "it is noticed")
         eventually(lambda: bool(lines_of(server, "no_checkpoint_signed")), "by the signer, too")
-        # The process has seen what is gone: a key that was revoked since would be valid.
+        # The process has seen the lost events: a key revoked in them would be valid again.
         assert answered(client.create("c"), 503)["code"] == "LEDGER_UNAVAILABLE"
         verified = client.http.post("/v1/verify", json={"token": root.token})
         assert answered(verified, 503)["code"] == "LEDGER_UNAVAILABLE"
@@ -195,7 +195,7 @@ class TestServer:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database by SQLite's own means, while others have it open."""
+    """Copy a database with SQLite's own means while others have it open."""
     with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
         one.backup(other)
 

@@ -1,4 +1,4 @@
-"""Whatever is written in an address, it is answered with what is wrong, and nothing fails."""
+"""Any query string is answered with what is wrong in it, and causes no failure."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ UNKNOWN = "apikey_00000000-0000-8000-8000-000000000000"
 
 
 def asked_in_addresses(api: Api) -> list[tuple[str, str]]:
-    """Return all the parameters that the application's own document has, with their paths."""
+    """Return all parameters of the application's document, with their paths."""
     document: dict[str, Any] = api.get("/openapi.json").json()
     return [
         (path.replace("{key_id}", UNKNOWN).replace("{tile}", "0/000"), parameter["name"])

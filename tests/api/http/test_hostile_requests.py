@@ -1,7 +1,7 @@
-"""Requests that nobody means well with.
+"""Malicious requests.
 
-Whatever is sent, the answer is a problem document and no 5xx, nothing is appended, and a token
-that was put in a wrong place does not come back.
+Every one is answered with a problem document and no 5xx, appends nothing, and never gets a
+misplaced token sent back.
 """
 
 import json
@@ -22,14 +22,14 @@ LIMIT = 65_536
 
 @dataclass(frozen=True)
 class World:
-    """An app, and two good tokens to be misused."""
+    """An app, and two valid tokens to misuse."""
 
     api: Api
     admin: Key
     other: Key
 
     def fill(self, text: bytes) -> bytes:
-        """Put the good tokens where the table says so."""
+        """Insert the valid tokens where the table has placeholders."""
         return text.replace(b"<token>", self.admin.token.encode()).replace(
             b"<other>", self.other.token.encode()
         )
@@ -51,7 +51,7 @@ def world(shared_api: Api) -> World:
 
 @dataclass(frozen=True)
 class Case:
-    """Headers, and what they are refused with."""
+    """Headers, and the expected refusal."""
 
     headers: list[tuple[bytes, bytes]]
     status: int = 401
@@ -59,11 +59,11 @@ class Case:
 
 
 UNUSUAL_CREDENTIALS = {
-    # An empty header presents nothing that could be known, but it does present something.
+    # An empty header is a credential that cannot be valid.
     "empty Authorization": Case([(b"Authorization", b"")]),
     "empty X-API-Key": Case([(b"X-API-Key", b"")]),
     "Bearer and nothing": Case([(b"Authorization", b"Bearer ")]),
-    # Other schemes carry other credentials; a token in their place is not taken out of them.
+    # Other schemes carry other credentials; a token in them is not extracted.
     "Basic": Case([(b"Authorization", b"Basic <token>")]),
     "Digest": Case([(b"Authorization", b'Digest username="<token>"')]),
     "no scheme": Case([(b"Authorization", b"<token>")]),
@@ -71,7 +71,7 @@ UNUSUAL_CREDENTIALS = {
     "Basic beside a good key": Case(
         [(b"Authorization", b"Basic YTpi"), (b"X-API-Key", b"<token>")]
     ),
-    # What stands before and after a token is no part of it, and nothing is repaired.
+    # Characters around a token are not part of it, and nothing is repaired.
     "two tokens in one header": Case([(b"Authorization", b"Bearer <token> <other>")]),
     "a list of tokens": Case([(b"X-API-Key", b"<token>, <token>")]),
     "quoted": Case([(b"Authorization", b'Bearer "<token>"')]),
@@ -80,12 +80,12 @@ UNUSUAL_CREDENTIALS = {
     "NUL within": Case([(b"Authorization", b"Bearer key_\x00<token>")]),
     "another line": Case([(b"X-API-Key", b"<token>\r\nX-Evil: 1")]),
     "a bell": Case([(b"X-API-Key", b"\x07<token>")]),
-    # Header bytes are Latin-1 on the wire; UTF-8 and stray bytes are just unknown tokens.
+    # Header bytes are Latin-1 on the wire; UTF-8 and stray bytes are unknown tokens.
     "UTF-8": Case([(b"X-API-Key", "κλειδί".encode())]),
     "high bytes": Case([(b"Authorization", b"Bearer \xff\xfe<token>")]),
     "a soft hyphen": Case([(b"X-API-Key", b"<token>\xad")]),
     "very long": Case([(b"X-API-Key", b"<token>" * 1000)]),
-    # Which of two is meant is not guessed (and a proxy may have checked the other).
+    # With two tokens, neither is chosen (a proxy may have checked the other one).
     "two Authorization headers": Case(
         [(b"Authorization", b"Bearer <token>"), (b"Authorization", b"Bearer <other>")]
     ),
@@ -127,7 +127,7 @@ class TestCredentials:
             [(b"AUTHORIZATION", b"BEARER   <token>  ")],
             [(b"X-API-Key", b"  <token> ")],
             [(b"X-Blnk-Key", b"<token>")],
-            # The same credential twice is still one.
+            # The same credential twice counts as one.
             [(b"Authorization", b"Bearer <token>"), (b"Authorization", b"Bearer <token>")],
             [(b"Authorization", b"Bearer <token>"), (b"X-API-Key", b"<token>")],
             [(b"X-API-Key", b"<token>"), (b"X-Blnk-Key", b"<token>")],
@@ -142,11 +142,11 @@ class TestCredentials:
 
 
 def until(end: str) -> bytes:
-    """Return a body for a key with an end, as it is spelled in JSON."""
+    """Return a body for a key with this JSON text as its end."""
     return f'{{"name": "a", "scopes": ["a:b"], "expires_at": {end}}}'.encode()
 
 
-# Bodies for POST /v1/keys that mean nothing, more than one thing, or more than is good.
+# Bodies for POST /v1/keys that are invalid, ambiguous or too large.
 MEANINGLESS_BODIES = {
     "nothing": b"",
     "blanks": b" \n",
@@ -158,17 +158,17 @@ MEANINGLESS_BODIES = {
     "a list": b'["<token>"]',
     "null": b"null",
     "a number": b"7",
-    # Python would take the last of them, and another reader the first.
+    # Python would take the last value, and another parser the first.
     "a name twice": b'{"name": "a", "name": "b", "scopes": ["a:b"]}',
     "an unknown name twice": b'{"name": "a", "scopes": ["a:b"], "x": 1, "x": 1}',
-    # Python reads these; they are no JSON.
+    # Python accepts these, although they are not JSON.
     "NaN": b'{"name": NaN, "scopes": ["a:b"]}',
     "Infinity": until("Infinity"),
     "minus Infinity": b'{"name": "a", "scopes": [-Infinity]}',
     "a comment": b'{"name": "a", /* why not */ "scopes": ["a:b"]}',
     "single quotes": b"{'name': 'a', 'scopes': ['a:b']}",
     "a trailing comma": b'{"name": "a", "scopes": ["a:b"],}',
-    # As deep as the limit of a body allows; far beyond what Python's own stack does.
+    # As deep as the body limit allows; far deeper than Python's stack.
     "30,000 brackets": b"[" * 30_000,
     "30,000 brackets, closed": b"[" * 30_000 + b"]" * 30_000,
     "10,000 objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
@@ -184,7 +184,7 @@ MEANINGLESS_BODIES = {
     "Latin-1": b'{"name": "caf\xe9", "scopes": ["a:b"]}',
     "overlong UTF-8": b'{"name": "\xc0\xaf", "scopes": ["a:b"]}',
     "a surrogate in UTF-8": b'{"name": "\xed\xa0\x80", "scopes": ["a:b"]}',
-    # Escapes can spell what no text has.
+    # Escapes that encode no valid text.
     "a lone surrogate": b'{"name": "\\ud800", "scopes": ["a:b"]}',
     "surrogates the wrong way round": b'{"name": "\\udc00\\ud800", "scopes": ["a:b"]}',
     "a lone surrogate in a scope": b'{"name": "a", "scopes": ["\\ud800:x"]}',
@@ -201,7 +201,7 @@ MEANINGLESS_BODIES = {
     "escape sequence": b'{"name": "\\u001b[31mred", "scopes": ["a:b"]}',
     "delete": b'{"name": "a\x7f", "scopes": ["a:b"]}',
     "a line": b'{"name": "a\\nb", "scopes": ["a:b"]}',
-    # Types are what they are; none is turned into another.
+    # Types are strict; no value is converted.
     "a number for a name": b'{"name": 7, "scopes": ["a:b"]}',
     "true for a name": b'{"name": true, "scopes": ["a:b"]}',
     "an object for a name": b'{"name": {"a": "<token>"}, "scopes": ["a:b"]}',
@@ -225,11 +225,11 @@ MEANINGLESS_BODIES = {
     "25 o'clock": until('"2027-01-01T25:00:00Z"'),
     "an offset of 99 hours": until('"2027-01-01T00:00:00+99:00"'),
     "another script's digits": until('"٢٠٢٧-01-01T00:00:00Z"'),
-    # In UTC it is the year 10000, which no time of ours can be.
+    # In UTC this is the year 10000, which is out of range.
     "year 9999 and later": until('"9999-12-31T23:59:59-01:00"'),
     "year 0": until('"0000-01-01T00:00:00Z"'),
     "before year 1": until('"0001-01-01T00:00:00+01:00"'),
-    # What is unknown is refused, never ignored, and its name is not trusted either.
+    # Unknown fields are refused, and their names are not trusted either.
     "an unknown field": b'{"name": "a", "scopes": ["a:b"], "admin": true}',
     "a token as a field": b'{"name": "a", "scopes": ["a:b"], "<token>": 1}',
     "a token in an unknown field": b'{"name": "a", "scopes": ["a:b"], "token": "<token>"}',
@@ -293,7 +293,7 @@ def in_parts(length: int) -> Iterator[bytes]:
 
 
 class TestLongBodies:
-    """A body of 1 MB is refused before it is read as anything."""
+    """A body of 1 MB is refused before it is parsed."""
 
     PATHS = ("/v1/keys", "/v1/verify", "/v1/verify/batch", "/v1/introspect")
 
@@ -340,7 +340,7 @@ class TestLongBodies:
 
 
 class TestTokensInPaths:
-    """Somebody pastes a token where a key id or a name belongs."""
+    """A token in place of a key id or a name."""
 
     @pytest.mark.parametrize(
         ("method", "path", "code"),

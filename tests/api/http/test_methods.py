@@ -1,4 +1,4 @@
-"""HEAD answers as GET without a body, wherever GET is; ``Allow`` names what a path takes."""
+"""HEAD is answered like GET without a body; ``Allow`` names the methods of a path."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from tests.api.http.test_work import QUERIES, routes_of
 from tests.api.served import Api, refused
 
 SKIPPED = frozenset({"date", "x-request-id"})
-"""Headers that differ between any two requests."""
+"""Headers that differ between all requests."""
 
 OF_METRICS = frozenset({"content-length"})
 
@@ -30,7 +30,7 @@ READ = [path for path, methods in PATHS.items() if "GET" in methods]
 
 
 def asked(api: Api, path: str) -> str:
-    """Return a path with values in it; those of keys name root's."""
+    """Return a path with its parameters filled in, with root's key."""
     values = {
         "{key_id}": api.root.key_id,
         "{tile:path}": "0/000.p/1",

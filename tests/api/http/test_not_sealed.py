@@ -1,4 +1,4 @@
-"""What HTTP answers where a row or an event has no right seal."""
+"""HTTP answers if a row or an event has no valid seal."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def count(api: Api, code: str) -> float:
 
 
 def forget_rows(api: Api) -> None:
-    """Let the server read each row again, as after a rebuild."""
+    """Make the server read each row again, as after a rebuild."""
     sql(api.address, "UPDATE projection_states SET generation = generation + 1")
 
 
@@ -65,7 +65,7 @@ def test_a_wrong_secret_for_a_row_without_a_right_seal_is_not_told_that_it_is_wr
 @pytest.mark.parametrize("change", ["revoke", "rotate", "rename"])
 def test_a_forged_event_blocks_changes_of_its_key_with_its_own_code(api: Api, change: str) -> None:
     key = api.make("api-keys:read")
-    # Without the newest event that a server has seen it answers nothing at all.
+    # A server that misses the newest event that it has seen answers nothing at all.
     api.make("api-keys:read")
     ((state,),) = sql(api.address, "SELECT state FROM events WHERE id = 2")
     planted = with_field("scopes", ["*"])(state)

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: a client made from it gets along with the app."""
+"""The OpenAPI document is correct: a generated client works with the app."""
 
 import re
 from collections.abc import Iterator
@@ -233,7 +233,7 @@ class TestEveryOperation:
 
 
 def resolve(schema: Json) -> Json:
-    """Return a schema with what it refers to in its place, one level deep."""
+    """Return a schema with its references resolved, one level deep."""
     return {
         "schema": schema,
         "items": [
@@ -246,12 +246,12 @@ def resolve(schema: Json) -> Json:
 
 @for_every_operation
 class TestAnswers:
-    """Requests made from the document, as it allows them and as it does not."""
+    """Requests generated from the document, valid and invalid ones."""
 
     def hold(
         self, api: Api, method: str, path: str, mode: GenerationMode, *, known: bool
     ) -> set[int]:
-        """Send some twenty requests, check each answer, and return the statuses that came up."""
+        """Send about twenty requests, check each answer, and return the statuses."""
         described = schemathesis.openapi.from_asgi("/openapi.json", api.app)[path][method]
         sign_a_checkpoint(api)
         bearer = {"Authorization": f"Bearer {api.root.token}"}
@@ -267,7 +267,7 @@ class TestAnswers:
         @given(described.as_strategy(generation_mode=mode))
         def hold(case: schemathesis.Case[Any]) -> None:
             for name in [name for name in case.headers if name.lower() in CREDENTIALS]:
-                # A second credential beside root's would only be refused.
+                # Root's credential plus a second one would always be refused.
                 del case.headers[name]
             if known:
                 aim(case, api)
@@ -294,7 +294,7 @@ class TestAnswers:
 
 
 def aim(case: schemathesis.Case[Any], api: Api) -> None:
-    """Aim a request at something that is there, as nobody could by chance."""
+    """Point a generated request at existing objects, which random values would never hit."""
     if "key_id" in case.path_parameters:
         case.path_parameters["key_id"] = api.make(workspace="root").key_id
         case.query.pop("workspace", None)

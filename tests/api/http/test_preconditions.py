@@ -1,4 +1,4 @@
-"""``If-Match``: a change is made only to the version that its sender has seen."""
+"""``If-Match``: a change is made only to the version that the client has seen."""
 
 from typing import Any
 
@@ -55,12 +55,12 @@ class TestHonoured:
             [b'"3"'],
             [b'"999999999999999999"'],
             [b'"9999999999999999999999999"'],
-            # A weak tag names a version too: a proxy that compresses makes it so.
+            # A weak tag names a version too: proxies that compress make tags weak.
             [b'W/"3"'],
-            # Of several it is not said which one was decided upon.
+            # With several tags it is unclear which version was seen.
             [b'"1", "2"'],
             [b'"1"', b'"2"'],
-            # None of these is a tag that the ledger gives.
+            # The ledger gives out none of these tags.
             [b"2"],
             [b"'2'"],
             [b'"2'],

@@ -1,4 +1,4 @@
-"""Every error is a problem document, whoever finds it, and every answer has its request's id."""
+"""Every error is a problem document, and every answer has its request id."""
 
 import json
 import re
@@ -144,7 +144,7 @@ class TestRequestIds:
 
 
 class TestBugs:
-    """What nobody foresaw is answered too, and the log can be found by the answer."""
+    """Bugs are answered too, and the log line can be found from the answer."""
 
     SECRET = "what-nobody-is-to-see"
 

@@ -1,4 +1,4 @@
-"""The rules of RFC 6750, bearer token usage, that concern whoever is called with a token."""
+"""RFC 6750, bearer token usage: the rules for the server."""
 
 import re
 
@@ -39,7 +39,7 @@ def call(api: Api, endpoint: Endpoint, *headers: tuple[str, str]) -> Response:
 
 
 def challenge(answer: Response) -> dict[str, str]:
-    """Return the parameters of an answer's one challenge."""
+    """Return the parameters of an answer's challenge."""
     (text,) = answer.headers.get_list("WWW-Authenticate")
     assert CHALLENGE.fullmatch(text), text
     found = re.findall(PARAMETER, text)
@@ -79,7 +79,7 @@ class TestSection2:
         ):
             for order in (headers, headers[::-1]):
                 answer = call(api, endpoint, *order)
-                # 401, where section 3.1 has 400: a gateway takes no other status for a refusal.
+                # 401, where section 3.1 has 400: gateways accept only that status as a refusal.
                 assert answer.status_code == 401
                 assert challenge(answer)["error"] == "invalid_token"
 
@@ -203,7 +203,7 @@ class TestSection31:
 
 
 class TestSection53:
-    """Recommendations: tokens are kept where nobody else reads them."""
+    """Recommendations: tokens are not stored where others can read them."""
 
     @EACH_ENDPOINT
     def test_a_refusal_is_not_cached(self, api: Api, endpoint: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""TLS by the server itself: real handshakes, and a certificate that is renewed while it serves."""
+"""TLS in the server itself: real handshakes, and a certificate that is renewed while it runs."""
 
 import re
 import signal
@@ -33,7 +33,7 @@ URL = re.compile(r"Uvicorn running on https://127\.0\.0\.1:(\d+)")
 def write_certificate(
     folder: Path, name: str, encryption: KeySerializationEncryption | None = None
 ) -> None:
-    """Write a new certificate for a name, and its key, over those that are there."""
+    """Write a new certificate for a name and its key, over existing ones."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -70,7 +70,7 @@ def name_in(certificate: bytes | None) -> str:
 
 
 def shaken(tls: RenewableTls, name: str | None = None) -> str:
-    """Shake hands with a server's context, and return whose certificate it showed."""
+    """Complete a handshake with a server's context, and return the name in its certificate."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = tls.context.wrap_bio(to_server, to_client, server_side=True)
     client = client_context().wrap_bio(to_client, to_server, server_hostname=name)
@@ -136,7 +136,7 @@ class TestRefused:
         key.chmod(mode)
         with pytest.raises(NoTls, match=rf"other accounts can open .*; run: chmod 6.0 {key}"):
             RenewableTls(tmp_path / CERTIFICATE, key)
-        # It belongs to somebody else's program, such as certbot.
+        # It belongs to another program, such as certbot.
         assert key.stat().st_mode & 0o777 == mode
 
     @pytest.mark.parametrize("missing", [CERTIFICATE, KEY])

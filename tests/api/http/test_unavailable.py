@@ -1,4 +1,4 @@
-"""When the ledger cannot be asked, or has too much to do: 503, and never a guess."""
+"""An unavailable or overloaded ledger is answered with 503, never with a guess."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from tests.conftest import SettableClock
 from tests.raw_sql import appends_locked, raw, sql
 from tests.system.processes import eventually
 
-# So many passes over little memory that a call takes a second or more, and holds its place.
+# Many passes over little memory: a call takes a second or more, and occupies its place.
 SLOW = Argon2Profile(memory_kib=1024, passes=1500, lanes=1)
 ACME = {"workspace": "acme"}
 ASKED = {"name": "a", "scopes": ["a:b"]}
@@ -25,7 +25,7 @@ ASKED = {"name": "a", "scopes": ["a:b"]}
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Without a server's own set-up, each 503 would print a traceback of pages."""
+    """Without a server's log configuration, each 503 would print a long traceback."""
     with structlog.testing.capture_logs():
         yield
 
@@ -36,7 +36,7 @@ def database_files(api: Api) -> list[Path]:
 
 
 def changes(api: Api, keys: list[Key]) -> list[Callable[[], Response]]:
-    """Return one change of every kind, each of another key."""
+    """Return one change of every kind, each for another key."""
     revoked, rotated, renamed = keys
     return [
         lambda: api.post("/v1/keys", json=ASKED),
@@ -47,7 +47,7 @@ def changes(api: Api, keys: list[Key]) -> list[Callable[[], Response]]:
 
 
 class TestLocked:
-    """Somebody else holds the append lock for longer than a change waits for it."""
+    """Another process holds the append lock longer than a change waits for it."""
 
     def test_changes_are_refused_and_reads_and_verifications_go_on(self, api: Api) -> None:
         keys = [api.make() for _ in range(3)]
@@ -97,12 +97,12 @@ def verdict(api: Api, key: Key) -> str:
 
 
 def as_client(key: Key) -> dict[str, str]:
-    """Return the form by which an OAuth client asks about its own token."""
+    """Return the form with which an OAuth client introspects its own token."""
     return {"client_id": key.key_id, "client_secret": key.token, "token": key.token}
 
 
 def overwrite(api: Api) -> None:
-    """Overwrite the database's files where they are, as a bad disk or a bad script does."""
+    """Overwrite the database's files in place, like a failing disk or a faulty script."""
     for path in database_files(api):
         size = path.stat().st_size
         with path.open("r+b") as file:
@@ -117,7 +117,7 @@ def drop_events(api: Api) -> None:
     "destroy", [pytest.param(overwrite, marks=pytest.mark.only_on("sqlite")), drop_events]
 )
 class TestDestroyed:
-    """The database cannot be read any more, not even by what was read from it before."""
+    """The database can no longer be read, not even from what was cached before."""
 
     def test_nothing_that_needs_the_ledger_is_answered(
         self, api: Api, destroy: Callable[[Api], None]
@@ -149,7 +149,7 @@ class TestDestroyed:
 
 
 class TestDamaged:
-    """Rows that somebody has changed are not believed further than they reach."""
+    """Damaged rows affect only the answers that need them."""
 
     @contextmanager
     def damaged(self, api: Api, statement: str) -> Iterator[None]:
@@ -159,7 +159,7 @@ class TestDamaged:
 
     def test_an_event_that_cannot_be_read_stops_what_needs_it(self, api: Api) -> None:
         key = api.make()
-        # The newest event that a process has seen has to stay as it is.
+        # The newest event that a process has seen must stay unchanged.
         api.make()
         with self.damaged(api, "UPDATE events SET state = '{' WHERE id = 2"):
             refused(api.get(f"{key.path}/events", params=ACME), 503, "POISON_EVENT")
@@ -178,14 +178,14 @@ class TestDamaged:
 
 
 class TestOverload:
-    """More secrets are to be hashed than there are places for."""
+    """More secrets must be hashed than there are places."""
 
     @pytest.fixture
     def slow(
         self, served_settings: Settings, new_ledger: NewLedger, clock: SettableClock
     ) -> Iterator[Api]:
-        """An app for which one secret is hashed at a time, slowly, and one other may wait."""
-        # So many workers share the cores that each has one.
+        """An app that hashes one secret at a time, slowly, while one other may wait."""
+        # With so many workers, each has one core.
         limits = {"argon2_waiting": 1, "workers": 64}
         settings = served_settings.model_copy(update=limits)
         with served(settings, new_ledger.root, clock, argon2_profile=SLOW) as api:
@@ -204,7 +204,7 @@ class TestOverload:
             eventually(lambda: calls() == 2, "one call runs and one waits")
             problem = refused(slow.post("/v1/keys", json=ASKED), 503, "OVERLOADED")
             assert "try again" in problem["detail"]
-            # Whoever is known needs no Argon2id call, and passes those that wait for one.
+            # A cached key needs no Argon2id call, and is not delayed by those that wait for one.
             asked = {"token": slow.root.token, "workspace": "root"}
             assert slow.post("/v1/verify", json=asked).json()["code"] == "VALID"
             assert slow.get("/v1/forward-auth").status_code == 204

@@ -1,8 +1,7 @@
 """A row that cannot be decoded is answered with 503 and a documented code, never with 500.
 
-Every column of every table is damaged in every way that the engine allows, and after each damage
-every reading route that reads the table is asked. Which tables a route reads is observed, and not
-written down.
+Every column of every table is damaged in every way that the engine allows. After each damage, every
+reading route that reads the table is called. Which tables a route reads is observed, not listed.
 """
 
 import re
@@ -38,11 +37,11 @@ CODES = set(re.findall(r"^\| `(?!KEYLEDGER_)([A-Z_]+)` \|", OPERATIONS.read_text
 
 VERIFYING = {"/v1/verify", "/v1/verify/batch", "/v1/introspect", "/v1/forward-auth"}
 FRESHNESS = {"auth_lookup", "key_digests", "events", "projection_states"}
-"""Read by verification, by the driver's own connection."""
+"""Read by verification, on the driver's own connection."""
 
 NAMED = re.compile(rf"\b({'|'.join(table.name for table in TABLES)})\b")
 _MOST = 14
-"""Questions after one damage; the next damage of the same table is followed by the others."""
+"""Maximum number of requests after one damage; the next damage of the table gets the others."""
 
 QUERIES = {
     "/v1/keys": (
@@ -61,12 +60,12 @@ QUERIES = {
     ),
     "/v1/proofs/consistency": ("from=1",),
 }
-"""What the routes are asked, where more than one query reads different rows."""
+"""Further requests of routes that read different rows with different queries."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request that changes nothing, and the tables that its answer is made of."""
+    """A reading request, and the tables that its answer depends on."""
 
     name: str
     ask: Callable[[], Response]
@@ -75,11 +74,11 @@ class Question:
 
 @dataclass(frozen=True)
 class World:
-    """A ledger with a row in every table, and all that can be asked of it."""
+    """A ledger with a row in every table, and every reading request."""
 
     api: Api
     position: int
-    """Of the first event of a key whose rows are damaged; the caller has another key."""
+    """Position of the first event of a key whose rows are damaged; the caller has another key."""
 
     questions: tuple[Question, ...]
 
@@ -87,7 +86,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(shared_api: Api) -> Iterator[World]:
     with capture_logs():
-        # To write a traceback takes longer than the request.
+        # Writing a traceback takes longer than the request.
         yield made_in(shared_api)
 
 
@@ -99,7 +98,7 @@ def made_in(api: Api) -> World:
     api.post(f"{rotated.path}/rotate", params={"workspace": "acme"}, json=later)
     api.patch(subject.path, params={"workspace": "acme"}, json={"name": "renamed"})
     api.post(f"{rotated.path}/revoke", params={"workspace": "acme"})
-    # The newest event is that of another key: without it the whole database would be refused.
+    # The newest event belongs to another key: without it the whole database would be refused.
     api.make("mcp:read")
     sign_a_checkpoint(api)
     check_ledger(api.app.state.ledger)
@@ -156,7 +155,7 @@ def console_requests(api: Api, key_id: str) -> Iterator[tuple[str, Callable[[], 
 
 @contextmanager
 def tables_read() -> Iterator[set[str]]:
-    """Note which tables of the ledger this process asks about."""
+    """Record which tables of the ledger this process queries."""
     read: set[str] = set()
 
     def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
@@ -170,7 +169,7 @@ def tables_read() -> Iterator[set[str]]:
 
 
 def damages(column: Column[Any], backend: str) -> Iterator[str]:
-    """Yield values as SQL; SQLite takes each type in each column."""
+    """Yield values as SQL; SQLite accepts each type in each column."""
     on_sqlite = backend == SQLITE
     if on_sqlite:
         yield "CAST(x'ff22' AS TEXT)"
@@ -189,7 +188,7 @@ def damages(column: Column[Any], backend: str) -> Iterator[str]:
 
 @contextmanager
 def damaged(world: World, table: str, column: str, value: str) -> Iterator[bool]:
-    """Damage one value, and put it back; yield whether the database has taken it."""
+    """Damage a value, and restore it later; yield whether the database accepted it."""
     address = world.api.address
     backend = address.get_backend_name()
     place = "rowid" if backend == SQLITE else "ctid"
@@ -207,7 +206,7 @@ def damaged(world: World, table: str, column: str, value: str) -> Iterator[bool]
     if column == "originator_id":
         before = UUID(bytes=before)
     if table in FRESHNESS and column != "generation":
-        # What is in memory is read again where the table was made anew.
+        # A rebuilt table is read again, so the cache does not hide the damage.
         more = "UPDATE projection_states SET generation = generation + 1"
         sql(address, f"{more} WHERE table_name = 'auth_lookup'")
     try:
@@ -217,7 +216,7 @@ def damaged(world: World, table: str, column: str, value: str) -> Iterator[bool]
             try:
                 sql(address, update.format("?"), before, moved)
             except (sqlite3.IntegrityError, psycopg.IntegrityError):
-                # The program has written the row again.
+                # The program has written the row since.
                 sql(address, f"DELETE FROM {table} WHERE {place} = ?", moved)  # noqa: S608
 
 
@@ -251,7 +250,7 @@ def test_each_code_of_a_503_is_documented() -> None:
 
 
 def is_documented(answer: Response) -> bool:
-    """Tell whether an answer is an ordinary one, or a 503 with a documented code."""
+    """Return whether an answer is ordinary, or a 503 with a documented code."""
     if answer.status_code != 503:
         return answer.status_code < 500
     if answer.headers["Content-Type"] == "application/problem+json":

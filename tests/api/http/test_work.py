@@ -1,4 +1,4 @@
-"""Each kind of work has threads of its own, and costly reads are limited for each credential."""
+"""Each kind of work has its own threads, and costly reads are limited per credential."""
 
 import asyncio
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ EXPECTED = {
     "POST /v1/verify": Work.VERIFY,
     "POST /v1/verify/batch": Work.VERIFY,
 }  # fmt: skip
-"""The kind of each route; a new route is named here, after a thought about what it costs."""
+"""The kind of each route; a new route must be added here with its cost in mind."""
 
 LIMITED = [each for each, work in EXPECTED.items() if work in (COSTLY, STREAM)]
 FORMS = [
@@ -138,7 +138,7 @@ def test_a_limited_route_documents_its_refusal(route: str) -> None:
 
 @contextmanager
 def taken(api: Api, limits: ReadLimits, key: Key, workspace: str, count: int) -> Iterator[None]:
-    """Let a credential have so many reads under way."""
+    """Occupy this many reads of a credential."""
     request = Request({"type": "http", "state": {"actor": key.key_id, "workspace": workspace}})
     portal = api.client.portal
     assert portal is not None

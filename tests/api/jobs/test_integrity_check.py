@@ -1,4 +1,4 @@
-"""Attesting in the background: by one process, slowly, and for all to see."""
+"""Integrity checks in the background: in one process, slowly, with a result for all processes."""
 
 import threading
 import time
@@ -90,7 +90,7 @@ def test_only_one_process_checks_integrity_at_a_time(opened: OpenLedger) -> None
     with task_lock(opened.database, "attestation") as alone:
         assert alone
         with checking_integrity(replace(opened, clock=later)):
-            # It was due, and left to the other; and once more.
+            # It was due, and left to the other process; and once more.
             assert asked.acquire(timeout=30)
             assert asked.acquire(timeout=30)
         assert read_last_result(opened.database, opened.clock()) == before

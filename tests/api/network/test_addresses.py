@@ -1,4 +1,4 @@
-"""Who a request came from: an IP address, from a trusted proxy or from the connection itself."""
+"""The client of a request: an IP address, from a trusted proxy or from the connection."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def client_of(
     trusted: str = "192.0.2.1,10.0.0.0/8,fd00::/8",
     protocol: str | None = None,
 ) -> tuple[str | None, str]:
-    """Return the client and the scheme that a request is taken to have."""
+    """Return the client and the scheme of a request."""
     headers = [(b"x-forwarded-for", each.encode("latin-1")) for each in forwarded]
     if protocol is not None:
         headers.append((b"x-forwarded-proto", protocol.encode()))

@@ -1,4 +1,4 @@
-"""Limits on connections: counted by IPv4 address, by IPv6 /64, and in all."""
+"""Connection limits: per IPv4 address, per IPv6 /64 network, and in total."""
 
 import resource
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where a server listens, and that SIGHUP stops it as SIGTERM does."""
+"""Listening addresses of a server; SIGHUP stops it like SIGTERM."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""What only a process shows: its first start, its log, its port, and the bytes on the wire."""
+"""Properties of a process: its first start, its log, its port, and the bytes on the wire."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that the tests of this file share; it believes what this machine forwards."""
+    """A server shared by the tests of this file; it trusts proxies on this machine."""
     with servers_in(tmp_path_factory.mktemp("server")) as servers:
         yield servers.start(trusted_proxies="127.0.0.1")
 
@@ -31,7 +31,7 @@ def root(server: Server) -> Client:
 
 
 def last_request(server: Server, request_id: str) -> dict[str, object]:
-    """Return the log line of a request, once it is there."""
+    """Return the log line of a request, waiting for it."""
 
     def lines() -> list[dict[str, object]]:
         return [line for line in server.log_lines if line.get("request_id") == request_id]
@@ -186,14 +186,14 @@ class TestLog:
     def test_probes_leave_no_line(self, server: Server, root: Client) -> None:
         probes = ("/healthz", "/readyz", "/metrics")
         ids = [root.http.get(path).headers["X-Request-Id"] for path in probes]
-        # What is logged in order: after this one, the lines of the others would be there.
+        # Log lines are in order: once this one is there, the others would be too.
         last_request(server, root.http.get("/v1/keys").headers["X-Request-Id"])
         assert not any(request_id in server.log for request_id in ids)
 
     def test_the_level_can_be_set(self, servers: Servers) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        # It does not say where it listens, either.
+        # The address is not logged either.
         quiet = servers.begin("--port", str(port), log_level="error")
         eventually(lambda: self.answers(f"http://127.0.0.1:{port}/v1/keys"), "it answers")
         quiet.stop()
@@ -207,7 +207,7 @@ class TestLog:
 
 
 class TestSource:
-    """Where a request comes from is told by proxies that are trusted, and by no one else."""
+    """Only trusted proxies may state the source of a request."""
 
     def source(self, client: Client, **headers: str) -> object:
         made = client.http.post(
@@ -220,7 +220,7 @@ class TestSource:
         assert self.source(root) == "127.0.0.1"
         forwarded = {"X-Forwarded-For": "203.0.113.9"}
         assert self.source(root, **forwarded) == "203.0.113.9"
-        # What the client itself claims stands before what the proxy has seen.
+        # What the client claims comes before what the proxy has seen.
         forwarded = {"X-Forwarded-For": "10.9.9.9, 203.0.113.9"}
         assert self.source(root, **forwarded) == "203.0.113.9"
 
@@ -233,7 +233,7 @@ class TestWire:
     """Bytes that no HTTP library would send."""
 
     def send(self, server: Server, *parts: bytes) -> bytes:
-        """Send bytes as they are, and return all that comes back until the server hangs up."""
+        """Send bytes unchanged, and return everything until the server closes the connection."""
         address = httpx.URL(server.url)
         assert address.port is not None
         with socket.create_connection((address.host, address.port), timeout=20) as wire:
@@ -282,7 +282,7 @@ class TestWire:
         answer = root.http.post("/v1/keys", headers=headers, content=content)
         assert answered(answer, 413)["code"] == "BODY_TOO_LARGE"
         assert answer.headers["Content-Type"] == "application/problem+json"
-        # The rest of the body does not spoil the connection for the next request.
+        # The rest of the body must not break the next request on the connection.
         assert root.http.get("/v1/keys").status_code == 200
 
     def test_it_does_not_say_what_it_is_made_of(self, root: Client) -> None:
@@ -306,7 +306,7 @@ class TestWorkers:
 
 
 def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """The form is a setting; what `auto` makes of a terminal is tried at the command line."""
+    """The format is a setting; ``auto`` at a terminal is tested with the command line."""
     handlers, level = logging.getLogger().handlers, logging.getLogger().level
     try:
         configure_logs("info", "text")

@@ -110,7 +110,7 @@ def test_a_request_with_the_last_message_of_the_handshake_is_answered(port: int)
                     asked = True
                 answer += client.read()
                 continue
-            # The request and the last message of the handshake leave together.
+            # The request and the last handshake message are sent together.
             connection.sendall(to_server.read())
             received = connection.recv(65_536)
             assert received, "the server ended the connection without an answer"

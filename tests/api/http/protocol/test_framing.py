@@ -1,4 +1,4 @@
-"""One message in, one answer out: however its bytes are divided, and whatever follows it."""
+"""HTTP framing: one message in, one answer out, however the bytes are split."""
 
 from itertools import pairwise
 
@@ -31,7 +31,7 @@ OFFERS = {
     "like curl": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AA\r\n",
 }
 
-# Each is one message with a body that looks like a request.
+# Each is one message whose body looks like a request.
 WHOLE = (
     {
         f"{name}, length": POST + offer + LENGTH + b"\r\n" + SMUGGLED
@@ -52,7 +52,7 @@ WHOLE = (
     }
 )  # fmt: skip
 
-# Each is refused with this status, and nothing behind it is read.
+# Each is refused with this status, and nothing after it is read.
 REFUSED = {
     "CONNECT": (501, b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n"),
     "HTTP/2 preface": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -104,7 +104,7 @@ LONG = {
 
 
 def read(parts: list[bytes], limits: HttpLimits = LIMITS) -> list[object]:
-    """Return the target and body of each message, and the status of a refusal at the end."""
+    """Return target and body of each message, and the status of a refusal at the end."""
     reader = MessageReader(limits)
     found: list[object] = []
     for part in parts:
@@ -119,7 +119,7 @@ def read(parts: list[bytes], limits: HttpLimits = LIMITS) -> list[object]:
 
 
 def divided(sent: bytes) -> list[list[bytes]]:
-    """Return the bytes whole, in two parts at each place, and one by one."""
+    """Return the bytes unsplit, split in two at each place, and one by one."""
     return [
         [sent],
         *([sent[:at], sent[at:]] for at in range(1, len(sent))),

@@ -1,4 +1,4 @@
-"""The tree's doors: checkpoint, proofs and tiles, held against RFC 9162 and C2SP by other code."""
+"""Audit endpoints: checkpoint, proofs and tiles, verified by code that is not ours."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ HOUR = 3600
 
 @pytest.fixture(scope="module")
 def grown(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An app whose tree fills one tile and begins another."""
+    """An app whose tree fills one tile and starts another."""
     folder = new_ledger.copied_to(tmp_path_factory.mktemp("grown") / "keyledger-data")
     make_keys(folder, [f"key {number}" for number in range(100)], renamings=2)
     settings = settings_of(folder, expirer_seconds=HOUR)
@@ -71,7 +71,7 @@ class TestCheckpoint:
         sign_a_checkpoint(api)
         database = api.app.state.ledger.database
         with ExitStack() as unsigned:
-            # The app would sign one right away.
+            # The app would sign a checkpoint immediately.
             eventually(
                 lambda: unsigned.enter_context(task_lock(database, "signing")),
                 "nobody signs",

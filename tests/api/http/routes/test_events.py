@@ -1,4 +1,4 @@
-"""``GET /v1/events``: pages of JSON, NDJSON and CSV; live tails have tests of the whole."""
+"""``GET /v1/events``: pages of JSON, NDJSON and CSV; live streams have system tests."""
 
 import csv
 import hashlib
@@ -45,7 +45,7 @@ def streamed(api: Api, accept: str, **query: Any) -> Any:  # noqa: ANN401 - a Re
 
 @pytest.fixture(scope="module")
 def told(shared_api: Api) -> Api:
-    """An app in two of whose workspaces something happened."""
+    """An app with events in two workspaces."""
     for workspace in ("acme", "other"):
         key = shared_api.make(workspace=workspace, name=f"of {workspace}")
         where = {"workspace": workspace}

@@ -1,7 +1,7 @@
-"""Every route is locked: the routes are those of the app's own document, so that none is forgotten.
+"""Every route requires a credential; the routes come from the app's document, so none is missed.
 
-A guarded route is one whose operation has `security`; every other is in `PUBLIC`, or this fails.
-What a route's path and body need is taken from the document's own examples.
+A guarded route is one whose operation has `security`; every other route must be in `PUBLIC`. The
+path and body of a request are made from the document's own examples.
 """
 
 import random
@@ -22,11 +22,11 @@ from tests.api.console.console_routes import CONSOLE_ROUTES
 from tests.api.served import Api, Json, Key, refused
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
-# Not in the document that they show.
+# Not in the OpenAPI document that these routes show.
 DOCUMENTATION = {"GET /docs", "GET /docs/{name}", "GET /openapi.json"}
-# It answers about whoever presents the key: its workspace, its scopes. A gateway demands those.
+# It answers about the presented key: its workspace and scopes. Gateways require them.
 ABOUT_THE_CALLER = "GET /v1/forward-auth"
-# They answer everybody the same, with hashes and sizes.
+# They give everybody the same answer, with hashes and sizes.
 ABOUT_THE_WHOLE_TREE = {"GET /v1/checkpoint", "GET /v1/proofs/consistency"}
 
 REALM = 'Bearer realm="keyledger"'
@@ -37,7 +37,7 @@ DOCUMENT: Json = create_app(Settings()).openapi()
 
 @dataclass(frozen=True)
 class Route:
-    """A guarded operation of the document, and the method by which callers authenticate there."""
+    """A guarded operation of the document, and how callers authenticate there."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ class Route:
 
     @property
     def scope(self) -> str:
-        """The scope that it needs, which the document says of each way to present a token."""
+        """The scope that it requires; the document has it for each way to present a token."""
         demanded = [*(each for way in self.operation["security"] for each in way.values())]
         assert demanded.count(demanded[0]) == len(demanded) == (3 if self.is_for_clients else 2)
         return " ".join(demanded[0])
@@ -62,14 +62,14 @@ class Route:
 
     @property
     def demanded(self) -> str:
-        """A query of what the route cannot do without."""
+        """A query with the route's required parameters."""
         if self.path == "/v1/proofs/inclusion":
             return "?leaf_index=0"
         return "?from=0" if self.path == "/v1/proofs/consistency" else ""
 
     @property
     def narrower(self) -> str:
-        """A demand for a scope, where the request itself makes it."""
+        """A scope that the request itself requires, if the route allows that."""
         return "?scope=api-keys:read" if str(self) == ABOUT_THE_CALLER else ""
 
     def send(
@@ -82,7 +82,7 @@ class Route:
         headers: dict[str, str] | None = None,
         **body: object,
     ) -> Response:
-        """Send a request that lacks nothing but, perhaps, a good credential."""
+        """Send a request that is valid except, perhaps, for its credential."""
         values = {"key_id": key_id, "name": "key_list", "tile": "0/000.p/1"}
         path = self.path.format(**values) + (query or self.demanded)
         if by is not None and self.authentication != "Bearer":
@@ -92,16 +92,16 @@ class Route:
         return api.send(self.method, path, by=by, headers=headers, **self._body(body))
 
     def _client(self, client: Key) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the headers and the fields of a form by which a client authenticates."""
+        """Return the headers and form fields with which a client authenticates."""
         if self.authentication == "form":
             return {}, {"client_id": client.key_id, "client_secret": client.token}
         encoded = b64encode(f"{client.key_id}:{client.token}".encode()).decode()
         return {"Authorization": f"Basic {encoded}"}, {}
 
     def refused(self, answer: Response, status: int, code: str, challenge: str = "") -> None:
-        """Hold a refusal of somebody who presented a credential to its form.
+        """Assert the form of a refusal of a presented credential.
 
-        An OAuth client is told by RFC 6749, section 5.2; everybody else by a problem document.
+        An OAuth client gets an error of RFC 6749, section 5.2; others get a problem document.
         """
         if self.authentication == "Bearer":
             refused(answer, status, code)
@@ -123,7 +123,7 @@ class Route:
         return {}
 
     def takes_workspace(self) -> str | None:
-        """Say where a workspace can be named: in the body, in the query, or nowhere."""
+        """Return where a workspace can be named: in the body, in the query, or nowhere."""
         for described in self.operation.get("requestBody", {}).get("content", {}).values():
             if "workspace" in resolved(described["schema"])["properties"]:
                 return "body"
@@ -132,7 +132,7 @@ class Route:
 
 
 def resolved(schema: Json) -> Json:
-    """Return a schema itself, whatever points to it; of several, the first."""
+    """Resolve references and alternatives of a schema; take the first alternative."""
     schema = schema.get("anyOf", [schema])[0]
     if "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
@@ -140,7 +140,7 @@ def resolved(schema: Json) -> Json:
 
 
 def example_of(schema: Json) -> Any:  # noqa: ANN401 - any JSON
-    """Return an example of what a schema demands, made of the document's own examples."""
+    """Return an example value of a schema, from the document's own examples."""
     schema = resolved(schema)
     if schema.get("examples"):
         return schema["examples"][0]
@@ -179,7 +179,7 @@ class World:
     elsewhere: Key
 
     def wrong_secret(self) -> str:
-        """Return a token that finds a key, and has another's secret."""
+        """Return a token with the lookup id of one key and the secret of another."""
         right, other = parse(self.admin.token), parse(self.root.token)
         assert right is not None
         assert other is not None
@@ -214,10 +214,10 @@ def test_every_route_is_either_guarded_or_public_on_purpose() -> None:
 
 
 def test_the_document_knows_every_route_of_the_app() -> None:
-    """FastAPI's own table of routes, where a route could stand that the document leaves out."""
+    """Compare with FastAPI's route table, which may have routes that the document lacks."""
     app = create_app(Settings())
     known = {f"{method} {path}" for method, path, _ in operations()} | DOCUMENTATION
-    # The console's are guarded by a session; `console/test_every_door.py` tries each of them.
+    # Console routes are guarded by sessions; `console/test_every_console_route.py` tests each.
     known |= {str(route) for route in CONSOLE_ROUTES}
     for route in flat(app.routes):
         for method in route.methods - {"HEAD"}:
@@ -225,7 +225,7 @@ def test_the_document_knows_every_route_of_the_app() -> None:
 
 
 def path_of(route: Any) -> str:  # noqa: ANN401 - of any kind
-    """Return the path as the document spells it."""
+    """Return a path in the document's notation."""
     path: str = getattr(route, "path_format", route.path)
     return path
 
@@ -241,7 +241,7 @@ def flat(routes: list[Any]) -> Iterator[Any]:
 
 @for_every_guarded_route
 class TestNobodyPasses:
-    """No request without a good credential does anything, or learns more than that it has none."""
+    """A request without a valid credential does nothing, and learns only that it has none."""
 
     def refused(self, world: World, answer: Response) -> str:
         problem = refused(answer, 401, "UNAUTHENTICATED")
@@ -257,7 +257,7 @@ class TestNobodyPasses:
 
     def test_no_credential(self, world: World, route: Route) -> None:
         answer = route.send(world.api, None, key_id=world.key.key_id)
-        # RFC 6750, section 3.1: who presented nothing gets no error code.
+        # RFC 6750, section 3.1: a request without a credential gets no error code.
         assert self.refused(world, answer) == REALM
 
     @pytest.mark.parametrize(
@@ -325,19 +325,19 @@ class TestTooSmallAScope:
     ) -> None:
         wanted = route.scope or "api-keys:read"
         resource, _, action = wanted.partition(":")
-        # What the key is used for takes the scopes that it grants, too.
+        # Using a key for something also requires the scopes that this grants.
         scopes = {held.format(wanted, resource=resource, action=action), "mcp:read", "mcp:write"}
         root = route.path.startswith(("/v1/projections", "/v1/log/"))
         workspace = "root" if root else "acme"
         holder = world.api.make(*sorted(scopes), workspace=workspace)
         used_on = world.api.make("mcp:read", workspace=workspace)
         answer = route.send(world.api, holder, key_id=used_on.key_id, query=route.narrower)
-        # Several rebuilds of one projection in a row may meet.
+        # Repeated rebuilds of one projection may overlap.
         assert answer.is_success or answer.json()["code"] == "REBUILD_RUNNING", answer.text
 
 
 def answers_to_the_same_log(world: World, route: Route) -> tuple[Response, Response]:
-    """Send a request as another workspace and as the root, with nothing signed in between."""
+    """Send a request as another workspace and as root, with nothing signed in between."""
     while True:
         before, answer, after = (
             route.send(world.api, by, key_id="") for by in (world.root, world.elsewhere, world.root)

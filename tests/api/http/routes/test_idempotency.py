@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: however often a request is sent, it has the effect of one."""
+"""``Idempotency-Key``: a request that is sent several times has the effect of one."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -23,7 +23,7 @@ def rotate(api: Api, key: Key, **body: int | str | None) -> Response:
 
 
 def is_repetition_of(first: Response, again: Response) -> bool:
-    """Tell whether an answer is that of a request that came before: all of it but the token."""
+    """Return whether an answer repeats an earlier one, apart from the token."""
     assert first.json()["token"] is not None
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.headers["Location"] == first.headers["Location"]
@@ -114,7 +114,7 @@ class TestRotate:
         key = api.make()
         rotate(api, key, grace_seconds=60)
         refused(rotate(api, key, grace_seconds=61), 422, "IDEMPOTENCY_KEY_REUSED")
-        # Without an end the successor has the default one, with null it has none.
+        # Without an end the successor gets the default one; with null it gets none.
         never = rotate(api, key, grace_seconds=60, expires_at=None)
         refused(never, 422, "IDEMPOTENCY_KEY_REUSED")
 

@@ -1,4 +1,4 @@
-"""``last_used_at`` in answers, the filters by it, and the thread that writes it down."""
+"""``last_used_at`` in answers, filters on it, and the thread that stores it."""
 
 import re
 import signal
@@ -34,7 +34,7 @@ def flush(api: Api) -> None:
 
 
 def check(api: Api, key: Key, *scopes: str) -> str:
-    """Check a token as a service does that is called with it."""
+    """Verify a token as a service does."""
     asked = {"token": key.token, "scopes": scopes, "workspace": "acme"}
     code: str = api.post("/v1/verify", json=asked).json()["code"]
     return code
@@ -258,7 +258,7 @@ def test_the_command_line_shows_and_filters_by_the_last_use(servers: Servers) ->
     shown = {name: _shown(servers.data_dir, key_id) for name, key_id in key_ids.items()}
     assert "last used" in shown["used"]
     assert " ago\n" in shown["used"]
-    # Of a key this young nobody knows yet that it was not used.
+    # For such a young key it is not yet known that it was not used.
     assert "last used" not in shown["idle"]
 
 

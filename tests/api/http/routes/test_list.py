@@ -10,7 +10,7 @@ def names(document: Json) -> list[str]:
 
 
 def listed(api: Api, by: Key | None = None, **query: str) -> list[str]:
-    """Return the names of the keys that a query finds, the newest first."""
+    """Return the names of the keys that match a query, newest first."""
     answer = api.get("/v1/keys", by=by or "root", params=query)
     assert answer.status_code == 200, answer.text
     return names(answer.json())

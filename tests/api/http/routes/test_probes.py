@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz``, ``/metrics`` and ``/docs``: for anybody, and without a secret."""
+"""``/healthz``, ``/readyz``, ``/metrics`` and ``/docs`` need no credential and show no secret."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.only_on("sqlite")
 
 ROOT = Path(__file__).parents[4]
 ROLES = {"keyledger_owner", "keyledger_server"}
-"""Of PostgreSQL, whose names look like those of metrics."""
+"""PostgreSQL roles, whose names look like names of metrics."""
 
 
 class TestHealth:

@@ -1,4 +1,4 @@
-"""The rules of RFC 7662, token introspection."""
+"""RFC 7662, token introspection."""
 
 from urllib.parse import urlencode
 
@@ -18,7 +18,7 @@ MEMBERS = {"active", "scope", "client_id", "sub", "token_type"}
 
 @pytest.fixture
 def resource(api: Api) -> Key:
-    """What a protected resource of the workspace acme calls with."""
+    """The client of a protected resource in the workspace acme."""
     return api.make("api-keys:verify")
 
 
@@ -152,7 +152,7 @@ class TestSection22:
 
 
 class TestSection23:
-    """Error response: about the caller alone."""
+    """Error response: only about the caller."""
 
     def test_bad_credentials_of_the_caller(self, api: Api) -> None:
         token = api.make().token

@@ -1,4 +1,4 @@
-"""``POST /v1/verify``, and what it has in common with the other doors of verification."""
+"""``POST /v1/verify``, and what it shares with the other verification endpoints."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class World:
         return parts
 
     def tokens(self) -> dict[str, str]:
-        """Return for each kind a token that is presented."""
+        """Return a token of each kind."""
         parts, other = self.parts(), parse(self.limited.token)
         assert other is not None
         return {
@@ -66,7 +66,7 @@ class World:
         return self.api.post("/v1/verify", by=self.gateway, json=asked)
 
     def verify_by_framework(self, token: str, *scopes: str) -> Response:
-        """Ask in a way that is unusual, and means the same."""
+        """Send an unusual request with the same meaning."""
         asked = {"token": token, "scopes": scopes, "workspace": "acme"}
         return self.api.post("/v1/verify", by=self.gateway, json=asked)
 

@@ -1,4 +1,4 @@
-"""Workspaces: what is in another one does not exist."""
+"""Workspaces: keys of another workspace do not exist for a credential."""
 
 import pytest
 

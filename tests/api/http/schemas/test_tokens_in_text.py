@@ -1,7 +1,7 @@
-"""A token in any text of a request is refused or replaced, and is never kept or sent back.
+"""A token in any text of a request is refused or replaced, and is never stored or sent back.
 
-The fields are those of the application's own document and of the console's query models, so that a
-new one cannot be forgotten.
+The fields come from the application's own document and the console's query models, so that no new
+field is missed.
 """
 
 from collections.abc import Iterator
@@ -29,19 +29,19 @@ pytestmark = pytest.mark.only_on("sqlite")
 TOKEN = mint("key", a_random_source(4711)).reveal()
 DOCUMENT: Json = create_app(Settings()).openapi()
 FOR_A_TOKEN = {"token", "client_secret"}
-"""Names of the fields that are meant for one."""
+"""Names of fields that are meant for a token."""
 ANSWERED_WITHOUT_BEING_KEPT = {
     "header If-Match": 412,
     "body token_type_hint": 200,
     "body client_id": 200,
     "GET /v1/forward-auth query scope": 403,
 }
-"""Texts that are only compared or not read; the status of the answer to one with a token."""
+"""Texts that are only compared or not read, with the status of an answer to a token in them."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A text that a request can bring."""
+    """A text field of a request."""
 
     method: str
     path: str
@@ -53,7 +53,7 @@ class Field:
 
 
 def resolved(schema: Json) -> Json:
-    """Return a schema itself; of several, the first."""
+    """Resolve references and alternatives of a schema; take the first alternative."""
     schema = schema.get("anyOf", [schema])[0]
     if "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
@@ -61,7 +61,7 @@ def resolved(schema: Json) -> Json:
 
 
 def text_schemas(schema: Json) -> Iterator[Json]:
-    """Yield the schema of each text that a value may be or contain, other than a nested model's."""
+    """Yield the schema of each text in a value, except those of nested models."""
     for each in schema.get("anyOf", []):
         yield from text_schemas(each)
     if schema.get("type") == "string":
@@ -93,7 +93,7 @@ FIELDS = [each for each in fields() if each.place != "path"]
 
 
 def sent(api: Api, field: Field, text: str) -> Response:
-    """Send a request whose only fault is what a field says."""
+    """Send a request that is valid except for one field."""
     key = api.make("mcp:read")
     path = field.path.format(key_id=key.key_id, name="key_list", tile="0/000")
     form = "introspect" in path
@@ -156,7 +156,7 @@ MODELS = sorted({*models_below(Body), *models_below(Query), KeyQuery, FeedQuery}
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_text_of_every_model_is_searched_for_a_token(model: type[BaseModel]) -> None:
-    """Those as well that no route of the document has, such as the console's."""
+    """Includes models of no documented route, such as the console's."""
     for name, field in model.model_fields.items():
         for value in (TOKEN, [TOKEN]):
             if HOLDS_TOKEN in field.metadata:

@@ -1,4 +1,4 @@
-"""The fast path answers as the application does, or leaves the request to it."""
+"""The fast path answers like the application, or leaves the request to it."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ FORWARD_AUTH = "/v1/forward-auth"
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it comes from the network, in one or more parts."""
+    """A request as bytes from the network, in one or more parts."""
 
     chunks: tuple[bytes, ...]
     headers: Headers = ()
@@ -59,7 +59,7 @@ class Asked:
 
 
 class Answered(NamedTuple):
-    """An answer as it goes to the network."""
+    """An answer as bytes to the network."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -68,7 +68,7 @@ class Answered(NamedTuple):
 
 @dataclass
 class Exchange:
-    """Gives an application a request, and takes its answer."""
+    """Passes a request to an application, and receives its answer."""
 
     asked: Asked
     started: list[Message] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Exchange:
             self.body += message.get("body", b"")
 
     def answered(self) -> Answered:
-        """Return the answer; an id that the server made up is not compared."""
+        """Return the answer without an id that the server generated."""
         (start,) = self.started
         headers = [(name, REQUEST_ID.sub(b"req", value)) for name, value in start["headers"]]
         return Answered(start["status"], sorted(headers), REQUEST_ID.sub(b"req", self.body))
@@ -155,14 +155,14 @@ def on_the_loop(api: Api, function: Callable[..., Any], *arguments: object) -> A
 
 
 def both_answer(api: Api, asked: Asked) -> Answered:
-    """Assert that the fast path answers as the application does or not at all; return that."""
+    """Assert that the fast path answers like the application, or not at all; return the answer."""
     slow: Answered = on_the_loop(api, through_the_app, api.app, asked)
     assert through_the_fast_path(api, asked) in (None, slow), asked
     return slow
 
 
 def the_fast_path_answers(api: Api, asked: Asked) -> Answered:
-    """Assert that the fast path answers, and as the application does; return the answer."""
+    """Assert that the fast path answers, and like the application; return the answer."""
     answer = both_answer(api, asked)
     assert through_the_fast_path(api, asked) == answer
     return answer
@@ -179,7 +179,7 @@ def bearer(key: Key | str) -> Headers:
 
 @dataclass(frozen=True)
 class World:
-    """A ledger with a key of every kind; nothing about it changes any more."""
+    """A ledger with a key of every kind, which no test changes."""
 
     api: Api
     verifier: Key
@@ -323,7 +323,7 @@ class TestUsual:
         with patch.object(Freshness, "check", side_effect=error), capture_logs() as logs:
             assert both_answer(world.api, asked).status == 503
             assert through_the_fast_path(world.api, asked) is None
-        # An overload, which whoever floods the server causes at will, is a line and no traceback.
+        # Clients can cause overloads at will, so these are one line without a traceback.
         level = "warning" if isinstance(error, Overloaded) else "error"
         assert [log["code"] for log in logs if log["log_level"] == level] == [error.code]
         assert all(("exc_info" in log) == (level == "error") for log in logs if "code" in log)
@@ -337,7 +337,7 @@ class TestUsual:
 
 
 class TestUnusual:
-    """Requests that the fast path leaves to the framework, or must not take for usual ones."""
+    """Requests that the fast path leaves to the framework, or must not mistake for usual ones."""
 
     @pytest.mark.parametrize(
         "form",
@@ -506,7 +506,7 @@ def test_a_request_without_a_client_address(world: World) -> None:
 
 
 def spelled(draw: st.DrawFn, value: object) -> str:
-    """Write a value as JSON, in one of the many ways."""
+    """Write a value as JSON, in one of many equivalent forms."""
     blank = draw(st.sampled_from(["", "", "", " ", "\n", "\t ", "\r\n"]))
     if isinstance(value, str):
         text = json.dumps(value, ensure_ascii=draw(st.booleans()))
@@ -525,7 +525,7 @@ def spelled(draw: st.DrawFn, value: object) -> str:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Sequence[str], bytes, tuple[int, ...], Headers]:
-    """Draw a request in which ``<kind>`` stands for the token of that kind."""
+    """Draw a request in which ``<kind>`` is a placeholder for the token of that kind."""
     kinds = st.sampled_from([f"<{kind}>" for kind in TOKENS])
     tokens = st.one_of(kinds, kinds, kinds, st.text(max_size=90), st.none(), st.integers())
     scope = st.one_of(
@@ -593,7 +593,7 @@ def test_any_request_is_answered_the_same_in_both_ways(
 
 
 class TestRevokedElsewhere:
-    """A check over HTTP that begins after a revoke was acknowledged is refused."""
+    """A verification that begins after a revocation was acknowledged is refused."""
 
     def refused_after(self, api: Api, key: Key, revoke: Callable[[], object]) -> None:
         verify = Asked((body(key.token),), (*bearer(api.admin()), *JSON))

@@ -1,4 +1,4 @@
-"""A real server under floods of bad tokens: whoever brings a good one gets the right answer."""
+"""A real server under floods of bad tokens: callers with good tokens get right answers."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ from tests.system.processes import Server, Servers
 
 SECONDS = 1.5
 PATIENCE = 60.0
-"""A busy machine is given longer until enough was asked."""
+"""Time limit for enough requests, also on a busy machine."""
 
 ATTACKERS = 8
 ADDRESSES = 4
@@ -36,7 +36,7 @@ Tokens = Iterator[str]
 
 
 class Caller:
-    """Somebody with one connection and one address."""
+    """A client with one connection and one address."""
 
     def __init__(self, server: Server, source: str) -> None:
         self._connection = HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=30)
@@ -62,7 +62,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Attacked:
-    """A server that has lost its digests, so that all its keys but the admin's are cold."""
+    """A server that has lost its digests, so only the admin's key is cached."""
 
     server: Server
     admin: str
@@ -77,19 +77,19 @@ class Attacked:
 
 @pytest.fixture
 def attacked(servers: Servers) -> Iterator[Attacked]:
-    # With verifiers that take as long as they really do.
+    # With verifiers of the real cost.
     with opened_ledger(settings_of(servers.data_dir)) as opened:
         cold = [Keys(opened).create(f"cold {number}") for number in range(COLD)]
     sql(address_of(servers.data_dir), "DELETE FROM key_digests")
     admin = admin_token(servers.data_dir)
-    # Each flood and each caller comes from where its X-Forwarded-For says.
+    # The X-Forwarded-For of each flood and each caller is its address.
     server = servers.start(trusted_proxies="127.0.0.1")
     with ExitStack() as at_the_end:
         yield Attacked(server, admin, cold, at_the_end)
 
 
 def wrong_secrets(token: str) -> Tokens:
-    """Give random wrong secrets of a key."""
+    """Yield random wrong secrets of a key."""
     parsed = parse(token)
     assert parsed is not None
     while True:
@@ -98,7 +98,7 @@ def wrong_secrets(token: str) -> Tokens:
 
 
 def repeated_secrets(token: str) -> Tokens:
-    """Give each wrong secret so often that many come at once."""
+    """Yield each wrong secret so often that many arrive at once."""
     for wrong in wrong_secrets(token):
         yield from [wrong] * 4 * ATTACKERS
 
@@ -117,7 +117,7 @@ Flood = Callable[[str], Tokens]
 
 @contextmanager
 def flooded(attacked: Attacked, tokens: Tokens) -> Iterator[Counter[int]]:
-    """Present tokens from several addresses, without a pause; count the statuses."""
+    """Present tokens from several addresses without a pause; count the statuses."""
     counted: Counter[int] = Counter()
     over = threading.Event()
     one_at_a_time = threading.Lock()
@@ -193,7 +193,7 @@ def test_each_holder_of_a_cold_key_gets_in_while_it_is_flooded(attacked: Attacke
             while (status := holder.passes(key.token)) != 204:
                 assert status == 503
                 refused[key.key_id] += 1
-                # Each address of the flood has one first secret; from then on it is in doubt.
+                # Each address of the flood gets one attempt, and is limited from then on.
                 assert refused[key.key_id] <= ADDRESSES + 1, counted
                 time.sleep(0.5)
         assert counted[503], "there was no crowd"

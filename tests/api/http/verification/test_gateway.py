@@ -1,4 +1,4 @@
-"""The door for gateways: they look at the status, and pass the headers on."""
+"""Forward auth: gateways use the status, and pass on the headers."""
 
 from unittest.mock import patch
 
@@ -78,7 +78,7 @@ class TestAllowed:
     def test_envoys_form(self, api: Api, path: str) -> None:
         key = api.make("mcp:read", "mcp:write")
         answer = api.post(path, by=key, content=b"the body")
-        # ext_authz takes no other status for a yes.
+        # ext_authz accepts no other status.
         assert answer.status_code == 200
         assert answer.content == b""
         assert answer.headers["Content-Length"] == "0"

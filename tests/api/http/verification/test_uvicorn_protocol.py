@@ -1,4 +1,4 @@
-"""The protocol in front of the application: checks that arrive whole are answered without it."""
+"""The protocol in front of the application: complete verifications are answered without it."""
 
 import asyncio
 import threading
@@ -42,7 +42,7 @@ DATE = (b"date", b"Tue, 03 Mar 2026 12:00:00 GMT")
 
 @dataclass
 class Response:
-    """An answer as it came over the wire."""
+    """An answer as bytes on the wire."""
 
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Response:
 
 
 class Wire(asyncio.Transport):
-    """The server's end of a connection whose other end is the test."""
+    """The server's end of a connection; the test is the other end."""
 
     def __init__(self, protocol: CheckProtocol) -> None:
         super().__init__({"peername": ("192.0.2.7", 50_000), "sockname": ("192.0.2.1", 80)})
@@ -67,11 +67,11 @@ class Wire(asyncio.Transport):
         protocol.connection_made(self)
 
     def receive(self, data: bytes) -> None:
-        """Let the server receive something, in this turn of its loop."""
+        """Pass bytes to the server, in this turn of its event loop."""
         self._protocol.data_received(data)
 
     async def answers(self, count: int) -> list[Response]:
-        """Wait until so many answers have come in all."""
+        """Wait until this many answers have arrived in total."""
         async with asyncio.timeout(PATIENCE):
             while len(self.responses) < count and not self.closed:
                 self._more.clear()
@@ -121,7 +121,7 @@ class Wire(asyncio.Transport):
 
 
 class Watched:
-    """An application that tells which requests reached it."""
+    """An application that records the requests that reach it."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -144,7 +144,7 @@ class ServedApp:
     key_ids: dict[str, str] = field(default_factory=dict)
 
     def run(self, scene: Callable[[Callable[[], Wire]], Awaitable[T]]) -> T:
-        """Play a scene on a loop of its own; it gets a way to open connections."""
+        """Run a coroutine on its own event loop; it gets a function that opens connections."""
 
         async def play() -> T:
             self.watched = Watched(self.app)
@@ -236,7 +236,7 @@ def served_app(
 
 
 def one_by_one(served_app: ServedApp, requests: Callable[[], Sequence[bytes]]) -> list[Response]:
-    """Send each request on a connection of its own, whole; return the answers."""
+    """Send each complete request on its own connection; return the answers."""
 
     async def scene(connect: Callable[[], Wire]) -> list[Response]:
         answers = []
@@ -250,7 +250,7 @@ def one_by_one(served_app: ServedApp, requests: Callable[[], Sequence[bytes]]) -
 
 
 class TestWithoutTheApplication:
-    """A usual check that arrives whole does not reach the application, and cannot be told apart."""
+    """A usual, complete verification does not reach the application, with the same answer."""
 
     def test_a_forward_auth_request(self, served_app: ServedApp) -> None:
         (answer,) = one_by_one(served_app, lambda: [served_app.get()])
@@ -288,7 +288,7 @@ class TestWithoutTheApplication:
                 served_app.post("verifier"),
                 served_app.get("verifier"),
             ]
-            # Who says that the connection is to be closed is served by the application.
+            # A request that asks to close the connection is answered by the application.
             return [
                 each
                 for one in plain
@@ -316,7 +316,7 @@ class TestWithoutTheApplication:
 
 
 class TestLeftToTheApplication:
-    """What is refused, unusual or incomplete reaches the application, once, and whole."""
+    """Refused, unusual and incomplete requests reach the application once, and complete."""
 
     @pytest.mark.parametrize(
         ("more", "status"),
@@ -500,7 +500,7 @@ class TestOneFreshnessCheckForMany:
 
     @pytest.fixture
     def checks(self) -> Iterator[list[int]]:
-        """One for each freshness check."""
+        """Count the freshness checks."""
         begun: list[int] = []
         check = Freshness.check
 
