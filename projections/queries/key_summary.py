@@ -1,4 +1,4 @@
-"""How a key is read from a row of the key list."""
+"""Read a key from a row of the key list."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from projections.views.key_fields import ListedKey, read_fields
 
 
 def listed(row: Any, now: datetime) -> ListedKey:  # noqa: ANN401 - a row, or its like
-    """Return a row of the key list, with ``last_used_at`` beside it, as it is shown at a time.
+    """Return a row of the key list, joined with its ``last_used_at``, as a key at a time.
 
     Raises:
         ProjectionInconsistent: the row cannot be read.

@@ -1,1 +1,1 @@
-"""The views: a file for each, with its table and the code that maintains it."""
+"""The views: one module each, with its table and the code that maintains it."""

@@ -1,8 +1,8 @@
-"""The auth lookup: the row behind a lookup id, with all that a verdict needs.
+"""The auth lookup: the row of a lookup id, with everything that a verdict needs.
 
 Each row has a seal over all its columns, and the version of its key's last event. A row is used
-only if its seal is right and its version is that of the last event in the store: neither a row
-that somebody wrote nor an old row put back grants anything.
+only if its seal is valid and its version is that of the last event in the store: neither a forged
+row nor an old row that was put back grants anything.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ table = Table(
     Column("seal", LargeBinary(32)),
 )
 SEALED = [column.name for column in table.c if column.name != "seal"]
-"""The columns that the seal of a row covers, in their order."""
+"""The columns that a row's seal covers, in order."""
 
 _TRUTHS = [SEALED.index(name) for name in ("revoked", "expired")]
 _sealed_values = itemgetter(*SEALED)
@@ -109,7 +109,7 @@ def _scopes_changed(event: ApiKey.ScopesChanged) -> Values:
 
 
 def _versioned(handler: Callable[[Any], Values]) -> Callable[[Any], Values]:
-    """Let a handler also set the version; every event of a key moves it."""
+    """Make a handler also set the version, which every event of a key changes."""
 
     def handle(event: ApiKey.Event) -> Values:
         values = handler(event)
@@ -145,12 +145,12 @@ def _write(connection: Connection, written: Table, folded: Folded, seals: Seals)
 def _sealed_changes(
     connection: Connection, written: Table, folded: Folded, seals: Seals
 ) -> list[Values]:
-    """Return the changes with the seals of the rows after them.
+    """Return the changes with the seals of the resulting rows.
 
-    A row whose seal is wrong is changed all the same, so that a revocation always succeeds, and
-    loses its seal: what somebody wrote into it must not be sealed. So does an old row that was put
-    back with its seal, or the row of another key in this key's place: with the version of the next
-    change it would be a current row that says what no event said.
+    A row with an invalid seal is changed nevertheless, so that a revocation always succeeds, but it
+    loses its seal, so that forged values are never sealed. The same holds for an old row that was
+    put back with its seal, and for another key's row in this key's place: with the next version it
+    would be a current row with values of no event.
     """
     _, changed, before = folded
     positions = first_positions(connection, changed)
@@ -193,7 +193,7 @@ _key = (
     .correlate(table)
     .scalar_subquery()
 )
-# The newest event of the key whose first event is at the row's position.
+# The newest event of the key whose first event has the row's position.
 _VERSION = (
     select(func.max(events.c.originator_version))
     .where(events.c.originator_id == _key)
@@ -229,10 +229,10 @@ Found = tuple[AuthRow, bytes | None]
 def find_in_sqlite(
     read: Callable[..., list[tuple[Any, ...]]], lookup_id: str, pepper_id: str, seals: Seals
 ) -> Found | None:
-    """Return what is behind a lookup id, by a function that runs SQL on SQLite's own driver.
+    """Look up a lookup id, with a function that runs SQL on SQLite's driver.
 
     Raises:
-        RowNotSealed: the row, or its digest, has no right seal, or is not the newest.
+        RowNotSealed: the row or its digest has no valid seal, or the row is not the newest.
     """
     return _found(read(_FIND_IN_SQLITE, pepper_id, lookup_id), lookup_id, seals)
 
@@ -240,7 +240,7 @@ def find_in_sqlite(
 def find_in_postgresql(
     read: Callable[..., list[tuple[Any, ...]]], lookup_id: str, pepper_id: str, seals: Seals
 ) -> Found | None:
-    """Return what is behind a lookup id, by a function that runs SQL on PostgreSQL's own driver.
+    """Look up a lookup id, with a function that runs SQL on PostgreSQL's driver.
 
     Raises:
         RowNotSealed: as for `find_in_sqlite`.
@@ -249,7 +249,7 @@ def find_in_postgresql(
 
 
 _WIDTH = len(table.c)
-# In place of a row that is not there: its seal is checked as well, so that the time does not tell
+# Dummy row for an unknown lookup id: its seal is verified as well, so that the time does not reveal
 # whether a lookup id is known.
 _NOBODY = [0, "-" * 43, "-" * 16, "default", "-", "member", "key", '["-"]', None, 0, 0, "-" * 97, 1]
 _NO_SEAL = bytes(32)
@@ -289,14 +289,14 @@ def _found(rows: Sequence[Sequence[Any]], lookup_id: str, seals: Seals) -> Found
 
 
 def _as_sealed(values: list[Any]) -> list[Any]:
-    """Return the values of a row as they are sealed: SQLite has numbers in place of truths."""
+    """Return a row's values as they are sealed: SQLite stores booleans as numbers."""
     for place in _TRUTHS:
         values[place] = bool(values[place])
     return values
 
 
 def not_sealed(lookup_id: str) -> RowNotSealed:
-    """Return what is raised where a row that would grant access is not as the ledger wrote it."""
+    """Return the error for a row that would grant access and has no valid seal."""
     return RowNotSealed(
         f"the row of the lookup id {lookup_id} is not as the ledger wrote it, and grants nothing;"
         " find out who can write to the database, and run: keyledger audit verify"

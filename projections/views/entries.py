@@ -1,8 +1,8 @@
-"""The entries of the audit trail: each event's canonical line, and its place in the Merkle tree.
+"""The entries of the audit log: each event's canonical line, and its place in the Merkle tree.
 
-Entry and leaf are written in the transaction that appends the event, so that what the tree says
-has happened has happened. The tree needs no table of its own: with each leaf are stored the hashes
-of the nodes that it completes (`projections.tlog.merkle`).
+Entry and leaf are written in the transaction that appends the event, so they never disagree with
+it. The tree needs no table of its own: each leaf is stored with the hashes of the nodes that it
+completes (`projections.tlog.merkle`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,7 +66,7 @@ Index("by_time", table.c.occurred_at, table.c.leaf_index)
 
 
 class _Line(NamedTuple):
-    """An entry that has no place in the tree yet."""
+    """An entry that is not in the tree yet."""
 
     position: int
     key: bytes
@@ -74,7 +74,7 @@ class _Line(NamedTuple):
     entry: bytes
     type: str
     workspace: str | None
-    """What `Created` says; the later events of a key leave it out."""
+    """Workspace from `Created`; later events of the key do not have it."""
 
     actor_type: str
     actor_id: str
@@ -142,7 +142,7 @@ def _write(connection: Connection, entries: Table, lines: list[_Line], _seals: S
 
 
 def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> dict[bytes, str]:
-    """Return the workspaces of the lines' keys, asking the entries for those made before."""
+    """Return the workspaces of the lines' keys, from earlier entries if necessary."""
     named = {line.key: line.workspace for line in lines if line.workspace is not None}
     older = list({line.key for line in lines} - named.keys())
     for start in range(0, len(older), _AT_ONCE):
@@ -160,16 +160,16 @@ VIEW = View(version=1, table=table, fold=_fold, write=_write, in_order=True)
 
 
 def size_of(connection: Connection, entries: Table = table) -> int:
-    """Return how many entries there are, which is the size of the tree."""
+    """Return the number of entries, which is the size of the tree."""
     last = connection.scalar(_queries(entries).last_index)
     return 0 if last is None else last + 1
 
 
 def last_fork(connection: Connection) -> Forked | None:
-    """Return the event that gave the log its present name; ``None`` if it was never forked.
+    """Return the event that gave the log its current name; ``None`` if it was never forked.
 
     Raises:
-        PoisonEvent, ProjectionInconsistent: the entries have one, and the events have not.
+        PoisonEvent, ProjectionInconsistent: the entries have such an event, and the store does not.
     """
     position = connection.scalar(
         select(table.c.position)
@@ -187,9 +187,9 @@ def last_fork(connection: Connection) -> Forked | None:
 
 
 def reader(connection: Connection, entries: Table = table) -> Read:
-    """Return what reads nodes of the tree, as many as are wanted by one query.
+    """Return a function that reads nodes of the tree, all of a call with one query.
 
-    It raises `ProjectionInconsistent` if an entry is missing or its hashes are none.
+    It raises `ProjectionInconsistent` if an entry is missing or its hashes are malformed.
     """
 
     def read(nodes: Sequence[Node]) -> list[bytes]:
@@ -202,7 +202,7 @@ def reader(connection: Connection, entries: Table = table) -> Read:
 
 
 def _hash_of(node: Node, hashes: object) -> bytes:
-    # Whoever can change the table can put into it what is no hash, and no bytes.
+    # Someone who can change the table may have stored values that are not hashes, or not bytes.
     of_node = hash_at(node[0], hashes) if isinstance(hashes, bytes) else b""
     if len(of_node) != HASH_LENGTH:
         message = f"entry {leaf_that_completes(node)} is missing from the tree, or damaged"
@@ -211,7 +211,7 @@ def _hash_of(node: Node, hashes: object) -> bytes:
 
 
 class _Queries(NamedTuple):
-    """What is asked of the entries; to build a query takes longer than to run it."""
+    """Queries of the entries, built once: building a query takes longer than running it."""
 
     last_index: Select[tuple[int]]
     hashes: Select[tuple[int, bytes]]

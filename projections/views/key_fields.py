@@ -28,15 +28,15 @@ _EXAMPLE = "apikey_5f0c3a52-7d0e-8b4e-9d2b-1c7a4f8e6b21"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a field is beside its name and its type.
+    """Properties of a field besides name and type.
 
     Args:
-        label: the name of the field for people.
+        label: name of the field for people.
         description: one sentence for the OpenAPI document.
-        column: the type of its column; ``None`` for the usual one of its type.
+        column: type of its column; ``None`` for the default of its type.
         stored: whether the key list has a column for it.
-        example: for the OpenAPI document; ``...`` for none.
-        minimum: the smallest number.
+        example: example for the OpenAPI document; ``...`` for none.
+        minimum: smallest number.
     """
 
     label: str
@@ -49,7 +49,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """A key as people and programs see it: nothing here can be used to call with the key.
+    """A key as people and programs see it; nothing in it can be used to call with the key.
 
     A field is a text, a time, an actor, a list of texts or a number; ``None`` is a missing value.
     ``position`` is that of the key's first event, and is not shown.
@@ -119,7 +119,7 @@ class Field(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of its columns: an actor has one for the type and one for the id."""
+        """Names of its columns: an actor has one for the type and one for the id."""
         return (f"{self.name}_type", f"{self.name}_id") if self.kind is Actor else (self.name,)
 
 
@@ -132,14 +132,14 @@ def _declared() -> Iterator[Field]:
 
 
 FIELDS = {field.name: field for field in _declared()}
-"""The fields that are shown, by their names, in the order of the JSON."""
+"""The fields that are shown, by name, in the order of the JSON."""
 
 _LIST = tuple[str, ...]
 _COLUMN_TYPES: dict[Any, TypeEngine[Any]] = {datetime: TIME, int: Integer()}
 
 
 def columns() -> Iterator[Column[Any]]:
-    """Make the columns of the fields that are stored."""
+    """Create the columns of the stored fields."""
     for field in FIELDS.values():
         if field.about.stored:
             types = [field.about.column or _COLUMN_TYPES.get(field.kind, text())]
@@ -150,7 +150,7 @@ def columns() -> Iterator[Column[Any]]:
 
 
 def to_column(value: Any) -> Any:  # noqa: ANN401 - of the type of any field
-    """Return a value that an event has as it is stored."""
+    """Return a value of an event in its stored form."""
     if isinstance(value, datetime):
         return to_text(value)
     return orjson.dumps(value).decode() if isinstance(value, list) else value
@@ -163,7 +163,7 @@ def read_fields(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row, or its lik
         row: has the columns as attributes, and the fields that the key list does not store.
 
     Raises:
-        TypeError, ValueError: a value is not as the program writes it.
+        TypeError, ValueError: a value is not in the form that the program writes.
     """
     return {field.name: _read(field, row) for field in FIELDS.values()}
 

@@ -1,4 +1,4 @@
-"""The key list: what people and programs see of the keys."""
+"""The key list: the fields of keys that people and programs see."""
 
 from dataclasses import fields
 from sys import intern
@@ -24,13 +24,13 @@ table = Table(
 
 
 def age(keys: FromClause) -> ColumnElement[int]:
-    """Return what is the smaller the newer a key is: the order of pages, and of their indexes.
+    """Return an expression that is smaller the newer a key is: the order of pages and indexes.
 
-    PostgreSQL answers a query that has an order and a limit along any index in that order, and
-    passes over what does not fit, for it believes that what fits is spread evenly. It is not: the
-    newest keys are hardly ever expired, and a workspace may have had no new ones for years. The
-    positions themselves are the primary key, which is in the order of all workspaces' keys; of
-    this expression, only the indexes are that are meant.
+    For a query with an order and a limit, PostgreSQL may use any index in that order and skip rows
+    that do not match, because it assumes that matches are spread evenly. They are not: the newest
+    keys are hardly ever expired, and a workspace may have no new keys for years. The position
+    itself is the primary key, in the order of all workspaces' keys. This expression is only in the
+    intended indexes.
     """
     return Grouping(-keys.c.position)
 
@@ -41,13 +41,13 @@ will_expire = and_(table.c.status == "active", table.c.expires_at.is_not(None))
 Index("by_end", table.c.expires_at, sqlite_where=will_expire, postgresql_where=will_expire)
 
 
-# Plain strings: the names of SQLAlchemy's columns are slower keys.
+# Plain strings: SQLAlchemy's column names are slower as dictionary keys.
 _EMPTY_ROW: Values = dict.fromkeys(intern(str.__str__(column.name)) for column in table.c)
 _OF_CREATED = [field.name for field in fields(ApiKey.Created) if field.name in FIELDS]
 
 
 def _created(event: ApiKey.Created) -> Values:
-    # To fill a copy is faster than to make a dictionary grow.
+    # Filling a copy is faster than growing a dictionary.
     values = _EMPTY_ROW.copy()
     for name in _OF_CREATED:
         values[name] = to_column(getattr(event, name))
@@ -84,7 +84,7 @@ def _rotated(event: ApiKey.Rotated) -> Values:
 
 
 def _sets(name: str) -> Handler:
-    """Return a handler for events that have the new value of a field under the field's name."""
+    """Return a handler for events that have a field's new value under the field's name."""
 
     def handle(event: Any) -> Values:  # noqa: ANN401 - of any kind that has the field
         return {name: to_column(getattr(event, name)), "version": event.originator_version}

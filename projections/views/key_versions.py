@@ -1,9 +1,9 @@
-"""The versions of keys: what each key was after each of its events, and from when until when.
+"""The versions of keys: each key's state after each of its events, and when it was valid.
 
-Versions of a key follow on each other without a gap, so that at each time one of them holds, or
-none before the key was made. One holds from the latest of the event times up to its own: where the
-clock has gone back between two events, the earlier version does not hold at all, instead of two
-holding at once.
+A key's versions follow each other without gaps: at any time exactly one of them is valid, or none
+before the key was created. A version is valid from the latest time of the key's events up to its
+own. So if a clock was set back between two events, the earlier version is never valid, and never
+are two valid at once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -72,41 +72,41 @@ table = Table(
 
 CREATED_IN_ONE_LOOK = 16_384
 ENDED_IN_ONE_LOOK = 1_024
-"""How many positions are in a portion: many where only the newest key of a portion is looked for,
-fewer where each key that fits is looked at."""
+"""Size of the buckets of positions: large if only the newest key of a bucket is needed, smaller if
+each matching key is read."""
 
-# What is in an index is spelled out in the queries too: SQLite takes a parameter for another thing.
+# Indexed expressions are literal in queries too: SQLite does not match a parameter with them.
 _ACTIVE = literal_column("'active'", String())
 _REVOKED = literal_column("'revoked'", String())
 
 
 def portion(keys: FromClause, size: int) -> ColumnElement[int]:
-    """Return which portion of the positions, of that size, a row lies in.
+    """Return the bucket of positions, of this size, that a row belongs to.
 
-    An index with the portion before a time tells at one look whether any row of the portion is of
-    that time or before, whichever way the clock has gone; so whole portions are passed over.
+    An index on bucket and time shows with one lookup whether any row of the bucket has that time or
+    an earlier one, even if clocks were set back. So whole buckets can be skipped.
     """
     return keys.c.position.op("/", return_type=big_integer)(literal_column(str(size)))
 
 
 def is_first(keys: FromClause) -> ColumnElement[bool]:
-    """Tell whether a version is the first of its key."""
+    """Return whether a version is the first of its key."""
     return keys.c.version == literal_column("1")
 
 
 def has_ended(keys: FromClause) -> ColumnElement[bool]:
-    """Tell whether a version is one of a revoked key, or of one that expired while it held."""
+    """Return whether a version is of a revoked key, or of one that expired while it was valid."""
     return or_(keys.c.status != _ACTIVE, keys.c.held_until > keys.c.expires_at)
 
 
 def is_revoked(keys: FromClause) -> ColumnElement[int]:
-    """Return 1 for a version of a revoked key, and 0 for another."""
-    # No truth value: SQLite's is a number, and PostgreSQL's is none.
+    """Return 1 for a version of a revoked key, and 0 otherwise."""
+    # Not a boolean: SQLite's is a number, and PostgreSQL's is not.
     return case((keys.c.status == _REVOKED, literal_column("1")), else_=literal_column("0"))
 
 
 def ended_at(keys: FromClause) -> ColumnElement[str]:
-    """Return since when a version that `has_ended` was one of a revoked or an expired key."""
+    """Return since when a version that `has_ended` is of a revoked or expired key."""
     return case((keys.c.status == _ACTIVE, keys.c.expires_at), else_=keys.c.held_from)
 
 
@@ -132,7 +132,7 @@ Index(
 
 
 class _Folded(NamedTuple):
-    """Versions of keys that are new, and what events set on keys that are there, by key."""
+    """New versions of keys, and changes of existing keys, by key."""
 
     made: dict[int, list[Values]]
     changed: dict[UUID, list[Values]]
@@ -177,10 +177,10 @@ def _write(connection: Connection, table: Table, folded: _Folded, _seals: Seals)
 def _follow(
     connection: Connection, table: Table, changed: Mapping[UUID, Sequence[Values]]
 ) -> tuple[list[Values], list[Values]]:
-    """Return the versions that end, and those that follow on them.
+    """Return the versions that end, and their successors.
 
     Raises:
-        ProjectionInconsistent: a key has no version to follow on.
+        ProjectionInconsistent: a key has no current version.
     """
     positions = first_positions(connection, changed)
     statement, in_order = _find(table, connection.dialect)

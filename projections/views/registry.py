@@ -1,4 +1,4 @@
-"""All the views; adding one here and its file is all that it takes to have it."""
+"""All views; a new view needs only its own file and a line here."""
 
 from domain.errors import ProjectionNotFound
 from projections.views import auth_lookup, entries, key_list, key_versions
@@ -8,10 +8,10 @@ VIEWS = (key_list.VIEW, auth_lookup.VIEW, entries.VIEW, key_versions.VIEW)
 
 
 def view_named(name: str) -> View:
-    """Return a view by its name.
+    """Return a view by name.
 
     Raises:
-        ProjectionNotFound: there is none of that name.
+        ProjectionNotFound: there is no view of this name.
     """
     for view in VIEWS:
         if view.name == name:

@@ -1,10 +1,10 @@
-"""What a view is, and how events change its table, one event or a million.
+"""Views, and how events change their tables, one event or a million.
 
-A view of keys has one row for each key, named by ``position``: that of the key's first event,
-which never changes and orders the keys by their age. (`projections.views.key_versions` has a row
-for each version of a key.) Each kind of event turns into values of columns that follow from the
-event alone, so that a batch of events folds in memory into one insert or update for each key, and
-live projection and replay are the same code.
+A view of keys has one row for each key, named by ``position``: the position of the key's first
+event, which never changes and sorts the keys by age. (`projections.views.key_versions` has a row
+for each version of a key.) Each type of event gives values of columns that depend only on the
+event. So a batch of events folds in memory into one insert or update for each key, and live
+projection and replay use the same code.
 """
 
 from collections import defaultdict
@@ -38,17 +38,16 @@ from projections.store.postgresql_tables import copy_rows
 from projections.store.seals import Seals
 
 _WORTH_COPYING = 100
-"""Rows, from which on PostgreSQL's COPY takes less time than inserting them."""
+"""COPY is faster than INSERT from this many rows on."""
 
 Values = dict[str, Any]
 Handler = Callable[[Any], Values]
 Handlers = Mapping[type[LedgerEvent], Handler]
-"""For each kind of event, the values that it sets. A view names all kinds, so that none is
-forgotten."""
+"""The values that each type of event sets. A view names all types, so that none is forgotten."""
 
 
 def changes_nothing(_event: LedgerEvent) -> Values:
-    """Handle a kind of event that a view has nothing to do with."""
+    """Handle a type of event that does not affect a view."""
     return {}
 
 
@@ -57,15 +56,15 @@ class View:
     """A projection of the events onto a table.
 
     Args:
-        version: counts up whenever the table or what is written into it changes, which makes every
-            database rebuild the view when the program is next started.
+        version: increases with every change of the table or of the values written into it; every
+            database then rebuilds the view when the program starts.
         table: has the columns ``key_id`` and ``position``.
-        fold: turns events, all those of a key in their order, into what is to be written; it asks
-            no database. Raises `PoisonEvent` if it fails on an event.
-        write: writes what was folded into the table or a copy of it, with the seals that its rows
-            have. Raises `ProjectionInconsistent` if an event changes a key that has no row.
-        in_order: whether its rows depend on the order of all events, and not only on the events
-            of their own keys, so that a new table has to be filled in that order.
+        fold: turns events, in the order of each key, into the changes to write, without using the
+            database. Raises `PoisonEvent` for an event that it cannot handle.
+        write: applies the folded changes to the table or a copy of it, with the seals of its rows.
+            Raises `ProjectionInconsistent` if an event changes a key without a row.
+        in_order: whether rows depend on the order of all events, and not only on those of their own
+            keys, so that a new table must be filled in that order.
     """
 
     version: int
@@ -76,7 +75,7 @@ class View:
 
     @property
     def name(self) -> str:
-        """The view's name, which is its table's too."""
+        """The name of the view and of its table."""
         return self.table.name
 
     def project(
@@ -85,7 +84,7 @@ class View:
         """Apply events to the view's table or to a copy of it.
 
         Raises:
-            PoisonEvent, ProjectionInconsistent: as `fold` and `write` do.
+            PoisonEvent, ProjectionInconsistent: as for `fold` and `write`.
         """
         self.write(connection, table, self.fold(recorded), seals)
 
@@ -102,8 +101,8 @@ def view_of_keys(
     Args:
         version: as in `View`.
         table: its primary key is ``position``.
-        handlers: for each kind of event, the values that it sets.
-        write: as in `View`; without it, rows are inserted and updated as they were folded.
+        handlers: values that each type of event sets.
+        write: as in `View`; by default, rows are inserted and updated as folded.
     """
     fold = partial(_fold, table.name, handlers)
     return View(version, table, fold, write or partial(_write, table.name))
@@ -116,14 +115,14 @@ def copy_of(table: Table, name: str) -> Table:
 
 
 def values_of(name: str, handlers: Handlers, position: int, event: LedgerEvent) -> Values:
-    """Return what an event sets; the first one of a key sets what names its row, too.
+    """Return the values that an event sets; a key's first event also sets its row's identity.
 
     Args:
-        name: of the view whose handlers these are.
-        position: of the event.
+        name: name of the view, for the error.
+        position: position of the event.
 
     Raises:
-        PoisonEvent: the event's handler fails on it.
+        PoisonEvent: the handler fails for the event.
     """
     try:
         values = handlers[type(event)](event)
@@ -136,10 +135,10 @@ def values_of(name: str, handlers: Handlers, position: int, event: LedgerEvent) 
 
 
 def insert_rows(connection: Connection, table: Table, rows: Collection[Values]) -> None:
-    """Insert whole rows into a table, in their order.
+    """Insert complete rows into a table, in order.
 
-    They go to the driver in the form that it takes: to have a million dictionaries turned into it
-    costs as much as writing them.
+    They are passed to the driver in its own form: converting a million dictionaries would cost as
+    much as writing them.
     """
     if rows:
         _, in_order = _insert(table, connection.dialect)
@@ -147,7 +146,7 @@ def insert_rows(connection: Connection, table: Table, rows: Collection[Values]) 
 
 
 def insert_in_order(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert rows whose values are in the order of the table's columns."""
+    """Insert rows whose values are in table order."""
     if connection.dialect.name == POSTGRESQL and len(rows) >= _WORTH_COPYING:
         copy_rows(connection, table, rows)
     elif rows:
@@ -156,7 +155,7 @@ def insert_in_order(connection: Connection, table: Table, rows: Sequence[Sequenc
 
 
 def rows_missing(name: str, table: Table, missing: int, keys: int) -> ProjectionInconsistent:
-    """Return what is raised where events change keys that have no row in a view's table."""
+    """Return the error for events that change keys without a row in a view's table."""
     return ProjectionInconsistent(
         f"{missing} of {keys} keys have no row in {table.name}; run:"
         f" keyledger projections rebuild {name}"
@@ -164,12 +163,12 @@ def rows_missing(name: str, table: Table, missing: int, keys: int) -> Projection
 
 
 class Folded(NamedTuple):
-    """What events make of the rows of a view.
+    """The changes that events make to the rows of a view.
 
     Args:
-        made: rows to insert, by the number behind the key's UUID.
-        changed: changes to rows that are there, by key.
-        before: for each key in ``changed``, its version before these changes.
+        made: rows to insert, by the number of the key's UUID.
+        changed: changes to existing rows, by key.
+        before: version of each key in ``changed`` before these changes.
     """
 
     made: dict[int, Values]
@@ -187,14 +186,14 @@ def _write(name: str, connection: Connection, table: Table, folded: Folded, _sea
 
 
 def update_rows(name: str, connection: Connection, table: Table, changes: Iterable[Values]) -> None:
-    """Change rows of a view's table.
+    """Update rows of a view's table.
 
     Args:
-        name: of the view.
-        changes: the new values of each row, and its place as ``_position``.
+        name: name of the view, for the error.
+        changes: new values of each row, with its position as ``_position``.
 
     Raises:
-        ProjectionInconsistent: a row is not there.
+        ProjectionInconsistent: a row does not exist.
     """
     by_columns: dict[tuple[str, ...], list[Values]] = defaultdict(list)
     for values in changes:
@@ -211,7 +210,7 @@ def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded
     changed: dict[UUID, Values] = {}
     before: dict[UUID, int] = {}
     for position, event in recorded:
-        # The number behind a UUID, for hashing a UUID takes longer than all else here.
+        # Keyed by the UUID's number: hashing a UUID takes longer than everything else here.
         number = event.originator_id.int
         values = values_of(name, handlers, position, event)
         if type(event) is ApiKey.Created:
@@ -225,11 +224,11 @@ def _fold(name: str, handlers: Handlers, recorded: Iterable[Recorded]) -> Folded
 
 
 Prepared = tuple[str, Callable[[Values], Any]]
-"""A statement for the driver, and what puts a row's values into its order."""
+"""A statement for the driver, and a function that orders a row's values for it."""
 
 
 def prepared(statement: ClauseElement, dialect: Dialect) -> Prepared:
-    """Return a statement in the form that the driver takes, for where each millisecond counts."""
+    """Return a statement in the driver's form, for code where each millisecond counts."""
     compiled = cast("SQLCompiler", statement.compile(dialect=_positional(dialect)))
     assert compiled.positiontup is not None  # noqa: S101 - true of a positional dialect
     return str(compiled), itemgetter(*compiled.positiontup)
