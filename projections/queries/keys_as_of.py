@@ -40,19 +40,19 @@ from projections.store.events import first_position
 from projections.views import key_list
 from projections.views.key_fields import ListedKey
 from projections.views.key_versions import (
-    CREATED_IN_ONE_LOOK,
-    ENDED_IN_ONE_LOOK,
+    CREATED_BUCKET,
+    ENDED_BUCKET,
+    bucket,
     ended_at,
     has_ended,
     is_first,
     is_revoked,
-    portion,
     table,
 )
 
 # Only the last use is known, and it may have been after the time.
 _LAST_USED_AT: ColumnElement[Any] = null()
-_SHOWN = select(table, _LAST_USED_AT.label("last_used_at"))
+_SELECTED = select(table, _LAST_USED_AT.label("last_used_at"))
 _WORKSPACE = bindparam("workspace", type_=String())
 _TIME = bindparam("time", type_=String())
 _LAST = bindparam("last", type_=big_integer)
@@ -74,7 +74,7 @@ def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: date
         KeyNotFound: the workspace had no such key then.
     """
     row = connection.execute(
-        _SHOWN.where(
+        _SELECTED.where(
             table.c.position == first_position(key_id),
             table.c.held_from <= to_text(at),
             table.c.workspace == workspace,
@@ -107,7 +107,7 @@ def list_keys_at(
         limit: maximum number of keys.
     """
     asked = {"workspace": workspace, "time": to_text(at), "limit": limit}
-    newest = _newest(CREATED_IN_ONE_LOOK)
+    newest = _newest(CREATED_BUCKET)
     last = connection.scalar(newest, asked) if before is None else before - 1
     if last is None:
         return []
@@ -125,10 +125,10 @@ def list_keys_at(
             still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
             rows = _walk(connection, and_(wanted, table.c.status == "active", still), asked, limit)
         case "revoked":
-            query = _ended_then(wanted, ENDED_IN_ONE_LOOK, revoked=True)
+            query = _ended_then(wanted, ENDED_BUCKET, revoked=True)
             rows = connection.execute(query.limit(_LIMIT), asked).all()
         case "expired":
-            query = _ended_then(wanted, ENDED_IN_ONE_LOOK, revoked=False)
+            query = _ended_then(wanted, ENDED_BUCKET, revoked=False)
             due = due_positions(connection, at, last + 1)
             rows = [
                 *connection.execute(query.limit(_LIMIT), asked),
@@ -151,15 +151,15 @@ def _newest(size: int) -> Select[tuple[int]]:
     """
     first = and_(table.c.workspace == _WORKSPACE, is_first(table))
     by_then = and_(first, table.c.held_from <= _TIME)
-    looked_at = select(_highest(first, size).label("portion")).cte("looked_at", recursive=True)
-    has_one = select(table.c.position).where(by_then, portion(table, size) == looked_at.c.portion)
-    looked_at = looked_at.union_all(
-        select(_highest(and_(first, portion(table, size) < looked_at.c.portion), size)).where(
-            looked_at.c.portion.is_not(None), ~has_one.correlate(looked_at).exists()
+    searched = select(_highest(first, size).label("bucket")).cte("searched", recursive=True)
+    has_one = select(table.c.position).where(by_then, bucket(table, size) == searched.c.bucket)
+    searched = searched.union_all(
+        select(_highest(and_(first, bucket(table, size) < searched.c.bucket), size)).where(
+            searched.c.bucket.is_not(None), ~has_one.correlate(searched).exists()
         )
     )
-    lowest = select(func.min(looked_at.c.portion)).scalar_subquery()
-    return select(func.max(table.c.position)).where(by_then, portion(table, size) == lowest)
+    lowest = select(func.min(searched.c.bucket)).scalar_subquery()
+    return select(func.max(table.c.position)).where(by_then, bucket(table, size) == lowest)
 
 
 def _walk(
@@ -196,7 +196,7 @@ def _valid_then(wanted: Condition) -> Select[Any]:
         .scalar_subquery()
     )
     return (
-        _SHOWN.select_from(keys)
+        _SELECTED.select_from(keys)
         .join(table, and_(table.c.position == keys.c.position, table.c.version == held))
         .where(wanted)
     )
@@ -210,7 +210,7 @@ def _ended_then(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
             page is full.
         revoked: whether to return revoked keys, or expired ones.
     """
-    here = portion(table, size)
+    here = bucket(table, size)
     kind = and_(
         table.c.workspace == _WORKSPACE,
         has_ended(table),
@@ -223,27 +223,27 @@ def _ended_then(wanted: Condition, size: int, *, revoked: bool) -> Select[Any]:
         wanted,
     )
     highest = _highest(and_(kind, here <= _LAST.op("/")(literal_column(str(size)))), size)
-    looked_at = select(highest.label("portion"), literal(0, big_integer).label("found")).cte(
-        "looked_at", recursive=True
+    searched = select(highest.label("bucket"), literal(0, big_integer).label("found")).cte(
+        "searched", recursive=True
     )
-    found_here = select(func.count()).where(held, here == looked_at.c.portion)
-    looked_at = looked_at.union_all(
+    found_here = select(func.count()).where(held, here == searched.c.bucket)
+    searched = searched.union_all(
         select(
-            _highest(and_(kind, here < looked_at.c.portion), size),
-            looked_at.c.found + found_here.correlate(looked_at).scalar_subquery(),
-        ).where(looked_at.c.portion.is_not(None), looked_at.c.found < _LIMIT)
+            _highest(and_(kind, here < searched.c.bucket), size),
+            searched.c.found + found_here.correlate(searched).scalar_subquery(),
+        ).where(searched.c.bucket.is_not(None), searched.c.found < _LIMIT)
     )
     # Include the bucket that filled the page: before it, too few keys had been found.
-    needed = select(looked_at.c.portion).where(looked_at.c.found < _LIMIT)
-    return _SHOWN.where(held, here.in_(needed)).order_by(table.c.position.desc())
+    needed = select(searched.c.bucket).where(searched.c.found < _LIMIT)
+    return _SELECTED.where(held, here.in_(needed)).order_by(table.c.position.desc())
 
 
 def _due_then(wanted: Condition) -> Select[Any]:
     """Return the versions valid at a time of keys that had expired without an `Expired` event."""
-    return _SHOWN.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
+    return _SELECTED.where(wanted, table.c.held_until.is_(None)).order_by(table.c.position.desc())
 
 
 def _highest(among: Condition, size: int) -> ScalarSelect[int]:
     """Return the highest bucket of positions that contains matching versions."""
-    here = portion(table, size)
+    here = bucket(table, size)
     return select(here).where(among).order_by(here.desc()).limit(1).scalar_subquery()

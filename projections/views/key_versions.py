@@ -70,8 +70,8 @@ table = Table(
 )
 
 
-CREATED_IN_ONE_LOOK = 16_384
-ENDED_IN_ONE_LOOK = 1_024
+CREATED_BUCKET = 16_384
+ENDED_BUCKET = 1_024
 """Size of the buckets of positions: large if only the newest key of a bucket is needed, smaller if
 each matching key is read."""
 
@@ -80,7 +80,7 @@ _ACTIVE = literal_column("'active'", String())
 _REVOKED = literal_column("'revoked'", String())
 
 
-def portion(keys: FromClause, size: int) -> ColumnElement[int]:
+def bucket(keys: FromClause, size: int) -> ColumnElement[int]:
     """Return the bucket of positions, of this size, that a row belongs to.
 
     An index on bucket and time shows with one lookup whether any row of the bucket has that time or
@@ -114,7 +114,7 @@ Index("by_time", table.c.position, table.c.held_from, table.c.version)
 Index(
     "by_creation",
     table.c.workspace,
-    portion(table, CREATED_IN_ONE_LOOK),
+    bucket(table, CREATED_BUCKET),
     table.c.held_from,
     table.c.position,
     sqlite_where=is_first(table),
@@ -124,7 +124,7 @@ Index(
     "by_end",
     table.c.workspace,
     Grouping(is_revoked(table)),
-    portion(table, ENDED_IN_ONE_LOOK),
+    bucket(table, ENDED_BUCKET),
     Grouping(ended_at(table)),
     sqlite_where=has_ended(table),
     postgresql_where=has_ended(table),

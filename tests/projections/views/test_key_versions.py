@@ -145,8 +145,8 @@ def check_versions(keys: Keys) -> None:
         assert (numbers[-1], from_text(begins[0])) == (key.version, key.created_on)
 
 
-def use_portions_of(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
-    for name in ("CREATED_IN_ONE_LOOK", "ENDED_IN_ONE_LOOK"):
+def use_buckets_of(monkeypatch: pytest.MonkeyPatch, positions: int) -> None:
+    for name in ("CREATED_BUCKET", "ENDED_BUCKET"):
         monkeypatch.setattr(f"projections.queries.keys_as_of.{name}", positions)
 
 
@@ -178,7 +178,7 @@ def test_as_of_equals_a_replay_up_to_that_time(
     empty_ledger: Path, commands: list[Step], size: int, limit: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        use_portions_of(patch, size)
+        use_buckets_of(patch, size)
         data_dir = fresh_copy(empty_ledger, Path(folder) / "data")
         clock = SettableClock(NOON)
         with keys_in(data_dir, clock=clock) as keys:
