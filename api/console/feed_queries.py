@@ -1,30 +1,28 @@
-"""Which events the audit page lists: what its address asks for, and how they are told."""
+"""The events of the audit page: the filters and the page that its address names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from sqlalchemy import Connection
 
 from api.console.history import what_happened
+from api.console.paging import BACK, LONGEST_BACK, PAGE_LENGTH, Place
 from api.console.times import read_time
-from api.formats.cursors import from_cursor, to_cursor
 from api.http.schemas.free_text import refuse_token
 from api.http.schemas.requests import Workspace
 from domain.caller import Actor
-from domain.errors import KeyNotFound
+from domain.errors import Invalid, KeyNotFound
 from domain.key_ids import to_uuid
-from domain.times import from_text
+from domain.times import from_text, to_text
 from projections.queries.feed import FeedEntry, FeedFilters, read_feed, span_of
-
-PAGE_LENGTH = 50
 
 
 class FeedQuery(BaseModel):
-    """What an address asks for; a field that is empty, as in a form, is not there."""
+    """Query of the audit page; an empty parameter, as forms send it, counts as missing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +33,7 @@ class FeedQuery(BaseModel):
     since: str | None = Field(default=None, alias="from", max_length=40)
     until: str | None = Field(default=None, max_length=40)
     cursor: str | None = None
+    back: str | None = Field(default=None, max_length=LONGEST_BACK, pattern=BACK)
 
     _without_token = field_validator("*", mode="before")(refuse_token)
 
@@ -43,29 +42,41 @@ class FeedQuery(BaseModel):
     def _given(cls, value: object) -> object:
         if isinstance(value, str):
             if "\0" in value:
-                raise ValueError("leave out the character U+0000")
+                raise ValueError("remove the character U+0000")
             value = value.strip()
         return value or None
 
+    @field_validator("since", "until")
+    @classmethod
+    def _time(cls, value: str | None, info: ValidationInfo) -> str | None:
+        try:
+            return value and to_text(read_time(str(info.field_name), value))
+        except Invalid as error:
+            raise ValueError(error.message) from None
+
     def repeated(self) -> dict[str, str]:
-        """Return what to ask for in another address, but for the page."""
-        asked = self.model_dump(exclude={"workspace", "cursor"}, by_alias=True)
+        """Return the parameters of the first page."""
+        asked = self.model_dump(exclude={"workspace", "cursor", "back"}, by_alias=True)
         return {name: value for name, value in asked.items() if value}
 
     def filters(self, workspace: str) -> FeedFilters:
-        """Return which entries of a workspace it asks for.
+        """Return the filters of the feed.
 
         Raises:
-            Invalid: nothing could ever fit.
+            Invalid: no event can have such a key id or type.
         """
-        return FeedFilters(
-            workspace=workspace,
-            key_id=self.key,
-            actor=self.actor,
-            type=self.type,
-            since=None if self.since is None else read_time("from", self.since),
-            until=None if self.until is None else read_time("until", self.until),
-        )
+        try:
+            return FeedFilters(
+                workspace=workspace,
+                key_id=self.key,
+                actor=self.actor,
+                type=self.type,
+                since=None if self.since is None else from_text(self.since),
+                until=None if self.until is None else from_text(self.until),
+            )
+        except Invalid as error:
+            field = {"key_id": "key"}.get(error.field, error.field)
+            raise Invalid(field, error.message) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +107,16 @@ class DamagedEntry:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """A page of entries, the newest first; ``next_cursor`` is ``None`` on the last."""
+    """A page of entries, newest first.
+
+    Args:
+        previous: parameters of the page before; ``None`` on the first page.
+        next: parameters of the page after; ``None`` on the last page.
+    """
 
     entries: Sequence[ToldEntry | DamagedEntry]
-    next_cursor: str | None
+    previous: Mapping[str, str] | None
+    next: Mapping[str, str] | None
 
 
 def keys_in(entries: Sequence[ToldEntry | DamagedEntry]) -> set[str]:
@@ -117,16 +134,17 @@ def find_entries(connection: Connection, query: FeedQuery, workspace: str) -> Fe
     """
     filters = query.filters(workspace)
     mark = ["console", "feed", workspace, *map("=".join, query.repeated().items())]
-    before = from_cursor(query.cursor, *mark)
+    place = Place.read(query.cursor, query.back, mark)
     span = span_of(connection, filters, after=-1)
-    if before is not None:
-        span = range(span.start, min(span.stop, before))
+    if place.after is not None:
+        span = range(span.start, min(span.stop, place.after))
     found = read_feed(connection, filters, span, limit=PAGE_LENGTH + 1, newest_first=True)
     shown = found[:PAGE_LENGTH]
     more = len(found) > PAGE_LENGTH
     return FeedPage(
         [tell_entry(each) for each in shown],
-        to_cursor(shown[-1].leaf_index, *mark) if more else None,
+        previous=place.previous,
+        next=place.next(shown[-1].leaf_index) if more else None,
     )
 
 

@@ -123,5 +123,5 @@ def _other_origin() -> HTTPException:
 
 def _forged() -> HTTPException:
     return HTTPException(
-        403, "the form was not sent by a page of your session; open the page again and resend it"
+        403, "the form does not belong to your session; open the page again and resend the form"
     )

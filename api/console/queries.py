@@ -31,14 +31,14 @@ class Asked(Generic[Q]):
 
     def text(self, name: str) -> str:
         """Return the content of a field."""
-        value = self.typed.get(name) or getattr(self.query, name, None)
+        value = self.typed.get(name) or getattr(self.query, _attribute(self.query, name), None)
         return "" if value is None else str(value)
 
     def refused(self, error: Invalid) -> "Asked[Q]":
         """Return the query without a value that turned out not to be valid."""
         typed = {error.field: self.text(error.field)}
         message = hide_tokens(_sentence(error.message))
-        query = self.query.model_copy(update={error.field: None})
+        query = self.query.model_copy(update={_attribute(self.query, error.field): None})
         return Asked(query, {**self.typed, **typed}, {**self.wrong, error.field: message})
 
 
@@ -53,6 +53,12 @@ def read_query(model: type[Q], params: QueryParams) -> Asked[Q]:
     query = model.model_validate({name: given[name] for name in given.keys() - wrong.keys()})
     typed = {name: hide_tokens(given[name]) for name in given.keys() & wrong.keys()}
     return Asked(query, typed, wrong)
+
+
+def _attribute(query: BaseModel, name: str) -> str:
+    """Return the attribute of a parameter, whose name may be reserved in Python."""
+    fields = type(query).model_fields.items()
+    return next((each for each, field in fields if field.alias == name), name)
 
 
 def _sentence(message: str) -> str:

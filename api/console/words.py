@@ -80,6 +80,6 @@ def actor(who: Actor) -> str:
     """Say who did something."""
     return {
         "key": f"key {who.id}",
-        "cli": f"{who.id} at the command line",
+        "cli": f"{who.id} (command line)",
         "system": f"Keyledger ({who.id})",
     }[who.type]

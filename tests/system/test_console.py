@@ -294,7 +294,7 @@ def _rotate(screen: Screen, key_name: str) -> str:
     page.get_by_role("link", name="Rotate", exact=True).click()
     screen.look("rotate", "Rotate")
     page.get_by_label("At once").check()
-    page.get_by_role("button", name="Rotate the key").click()
+    page.get_by_role("button", name="Rotate key").click()
     expect(page.get_by_text("has stopped working")).to_be_visible()
     token = page.get_by_label(key_name).input_value()
     page.get_by_label("I have saved my API key securely").check()
@@ -309,7 +309,7 @@ def _revoke(screen: Screen) -> None:
     page.get_by_label("Comment").fill("Found by the secret scanner\nin build 4711.")
     screen.look("revoke", "Revoke")
     page.get_by_label("I understand that this cannot be undone").check()
-    page.get_by_role("button", name="Revoke the key").click()
+    page.get_by_role("button", name="Revoke key").click()
     expect(page.get_by_role("status")).to_contain_text("revoked")
     expect(page.get_by_role("heading", name="Revoked", exact=True)).to_be_visible()
     screen.look("key", "indexer")
@@ -350,7 +350,7 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
     screen = opened(name)
     page = screen.sign_in(admin.token)
     page.get_by_role("link", name="Audit").click()
-    page.get_by_label("What").select_option("Revoked")
+    page.get_by_label("Event", exact=True).select_option("Revoked")
     page.get_by_label("From").fill("2020-03-03T09:30")
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_label("From")).to_have_value("2020-03-03T09:30")
@@ -372,13 +372,13 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
     with raw(address_of(server.log_path.with_name("keyledger-data"))) as connection:
         # The comparison of the projections waits for who writes.
         connection.execute("BEGIN IMMEDIATE")
-        page.get_by_role("button", name="Verify now").click()
+        page.get_by_role("button", name="Check now").click()
         expect(page.get_by_role("progressbar", name=re.compile("Step 3 of"))).to_be_visible()
         screen.look("verifying", "Audit")
         connection.execute("ROLLBACK")
     # With a script the page asks again by itself, without one it reloads itself.
-    expect(page.get_by_text("The verification has ended.")).to_be_visible(timeout=30_000)
-    expect(page.get_by_text("No change found")).to_be_visible()
+    expect(page.get_by_text("The integrity check has finished.")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("No tampering found")).to_be_visible()
     screen.look("audit", "Audit")
 
 

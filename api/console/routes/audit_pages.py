@@ -16,12 +16,13 @@ from api.console.feed_queries import FeedQuery, find_entries, keys_in, tell_entr
 from api.console.forms import read_own_form
 from api.console.history import what_happened
 from api.console.pages import ROOT, page, see
+from api.console.queries import read_query
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import Workspace
 from api.http.work import WorkRoute
 from api.jobs.integrity_runs import STAGES, AttestationRuns, RunState
-from domain.errors import EntryNotFound
+from domain.errors import EntryNotFound, Invalid
 from domain.serialization import EVENT_CLASSES
 from domain.times import from_text
 from projections.audit_log.checkpoint_table import last_signed, shown_note
@@ -41,9 +42,9 @@ Auditing = Annotated[Visitor, Security(enter, scopes=[SCOPE])]
 
 _LARGEST = 2**63 - 1
 _STAGES = {
-    "log": "every event, its entry and its hash",
-    "key histories": "the life of each key",
-    "checkpoints": "the signed checkpoints",
+    "log": "events, entries and hashes",
+    "key histories": "key histories",
+    "checkpoints": "signed checkpoints",
 }
 Verdict = Literal["doubt", "unknown", "wrong", "unsigned", "right"]
 
@@ -116,30 +117,37 @@ class Genuineness:
         if self.run is None or self.run.stage not in STAGES:
             return None
         number = STAGES.index(self.run.stage) + 1
-        what = _STAGES.get(self.run.stage, f"the projection {self.run.stage}")
+        what = _STAGES.get(self.run.stage, f"projection {self.run.stage}")
         return f"Step {number} of {len(STAGES)}: {what}"
 
 
 @router.get("/audit")
-def show_the_feed(
-    request: Request, visitor: Auditing, query: Annotated[FeedQuery, Query()]
-) -> Response:
+def show_the_feed(request: Request, visitor: Auditing) -> Response:
     """Show what happened in the workspace, and whether the log is genuine."""
     ledger = ledger_of(request)
     run = _runs(request).state()
+    asked = read_query(FeedQuery, request.query_params)
+    found, names = None, {}
     with ledger.database.read() as connection:
-        found = find_entries(connection, query, visitor.workspace)
-        names = names_of_keys(connection, visitor.readable_workspace, keys_in(found.entries))
+        try:
+            if not asked.wrong:
+                found = find_entries(connection, asked.query, visitor.workspace)
+                in_feed = keys_in(found.entries)
+                names = names_of_keys(connection, visitor.readable_workspace, in_feed)
+        except Invalid as error:
+            asked = asked.refused(error)
         genuineness = _genuineness(connection, ledger, run)
     return page(
         request,
         "audit.html",
-        query=query,
+        422 if asked.wrong else 200,
+        asked=asked,
+        query=asked.query,
         found=found,
         names=names,
         genuine=genuineness,
-        since=query.filters(visitor.workspace).since,
-        until=query.filters(visitor.workspace).until,
+        since=asked.query.since and from_text(asked.query.since),
+        until=asked.query.until and from_text(asked.query.until),
         types=[(name, what_happened(name)) for name in EVENT_CLASSES],
     )
 

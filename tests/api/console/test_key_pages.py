@@ -376,10 +376,10 @@ class TestTheKeyItself:
     def test_revoking_says_what_will_stop(self, api: Api, admin: Key, visit: Visit) -> None:
         key = api.make("mcp:read", by=admin)
         words = words_in(visit.get(f"/console/keys/{key.key_id}/revoke"))
-        assert f"Whatever calls with {key.document['prefix']} stops working at once" in words
-        assert "It may do: mcp:read" in words
+        assert f"The token {key.document['prefix']} stops working immediately" in words
+        assert "Scopes: mcp:read" in words
         own = words_in(visit.get(f"/console/keys/{admin.key_id}/revoke"))
-        assert "you will be signed out" in own
+        assert "You will be signed out" in own
 
 
 class TestThePast:
