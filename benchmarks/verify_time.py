@@ -54,7 +54,7 @@ def _verdicts(ledger: OpenLedger, calls: int) -> list[Row]:
             text, now = make(), ledger.clock()
             started = time.perf_counter()
             ledger.authentication.freshness.check()
-            ledger.authentication.try_verify(text, ("mcp:read",), now=now)
+            ledger.authentication.try_verify(now=now)(text, ("mcp:read",))
             times[kind].append(time.perf_counter() - started)
     wrong = median(times["live key, wrong secret"])
     rows = []

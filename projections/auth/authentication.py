@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -33,6 +34,19 @@ class Answer(NamedTuple):
 
     verdict: Verdict
     position: int
+
+
+class TryVerify(Protocol):
+    """Decides in microseconds, or not at all."""
+
+    def __call__(
+        self, text: str, scopes: Sequence[str], *, workspace: str | None = None
+    ) -> Answer | None:
+        """Return the answer; ``None`` if it takes longer, and is for `Authentication.verify`.
+
+        Raises:
+            LedgerUnavailable, RowNotSealed: as for `Authentication.verify`.
+        """
 
 
 class Authentication:
@@ -98,22 +112,16 @@ class Authentication:
             ProjectionInconsistent: the stored verifier is damaged.
         """
         self.freshness.check()
-        answer = self._by_digest(text, scopes, now, workspace, reads=True)
+        answer = self._by_digest(text, scopes, workspace=workspace, now=now, reads=True)
         return answer or self._by_argon2(text, scopes, now, workspace, source)
 
-    def try_verify(
-        self, text: str, scopes: Sequence[str], *, now: datetime, workspace: str | None = None
-    ) -> Answer | None:
-        """Decide as `verify` does, if freshness was checked since the token was presented.
+    def try_verify(self, *, now: datetime) -> TryVerify:
+        """Return a function for tokens that were presented before the last freshness check.
 
-        Returns:
-            ``None`` if it takes more than microseconds, and is for `verify`.
-
-        Raises:
-            LedgerUnavailable, RowNotSealed: as for `verify`.
+        Args:
+            now: the time of the decisions.
         """
-        reads = self.freshness.is_immediate
-        return self._by_digest(text, scopes, now, workspace, reads=reads)
+        return partial(self._by_digest, now=now, reads=self.freshness.is_immediate)
 
     def verify_again(self, key_id: str, lookup_id: str, *, now: datetime) -> Answer:
         """Decide about a key whose secret was verified before, without the secret; blocks.
@@ -139,9 +147,9 @@ class Authentication:
         self,
         text: str,
         scopes: Sequence[str],
-        now: datetime,
-        workspace: str | None,
         *,
+        workspace: str | None = None,
+        now: datetime,
         reads: bool,
     ) -> Answer | None:
         """Decide without Argon2, and if not ``reads`` without reading the database."""

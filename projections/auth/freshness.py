@@ -55,11 +55,7 @@ class Freshness:
         self._cache = cache
         self._staleness = staleness_seconds
         self._fresh_until = 0.0
-
-    @property
-    def is_immediate(self) -> bool:
-        """Whether `check` takes microseconds, so that an event loop may wait for it."""
-        return self._check.is_immediate
+        self.is_immediate = check.is_immediate
 
     @property
     def observed(self) -> Observed:

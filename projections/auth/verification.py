@@ -8,26 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Protocol
 
-from projections.auth.authentication import Answer, Authentication
+from projections.auth.authentication import Answer, Authentication, TryVerify
 from projections.auth.coalesced_check import CoalescedCheck, coalescing
 from projections.store.database import Database
 
 RunInThread = Callable[[Callable[[], Answer]], Awaitable[Answer]]
 
 
-class TryVerify(Protocol):
-    """Decides without waiting; valid until the event loop gets control again."""
-
-    def __call__(
-        self, text: str, scopes: Sequence[str], *, workspace: str | None = None
-    ) -> Answer | None:
-        """Return the answer; ``None`` if the token takes longer, and is for `verify`."""
-
-
 Then = Callable[[TryVerify | None], None]
-"""Is called after a freshness check; with ``None`` if the check failed."""
+"""Is called after a freshness check with a function to use before the event loop goes on; with
+``None`` if the check failed."""
 
 
 class TokenVerification:
@@ -70,7 +61,8 @@ class TokenVerification:
         if self._coalesced is None:
             self._authentication.freshness.check()
         if self._coalesced is None or await self._coalesced.wait():
-            answer = self._try_verify()(text, scopes, workspace=workspace)
+            verify = self._authentication.try_verify(now=self._clock())
+            answer = verify(text, scopes, workspace=workspace)
         if answer is not None:
             return answer
         blocking = partial(self._authentication.verify, text, scopes)
@@ -85,17 +77,17 @@ class TokenVerification:
             then: is called once, now or after the check, and must not raise.
         """
         if self._coalesced is not None:
-            self._coalesced.request(lambda fresh: then(self._try_verify() if fresh else None))
+            self._coalesced.request(partial(self._after_check, then))
             return
         try:
             self._authentication.freshness.check()
         except Exception:  # noqa: BLE001 - `verify` checks again for each token, and raises it there
-            then(None)
+            self._after_check(then, succeeded=False)
         else:
-            then(self._try_verify())
+            self._after_check(then, succeeded=True)
 
-    def _try_verify(self) -> TryVerify:
-        return partial(self._authentication.try_verify, now=self._clock())
+    def _after_check(self, then: Then, succeeded: bool) -> None:  # noqa: FBT001 - as `CoalescedCheck` calls it
+        then(self._authentication.try_verify(now=self._clock()) if succeeded else None)
 
 
 @asynccontextmanager

@@ -33,7 +33,8 @@ from api.http.verification.fast_requests import (
     wanted_by,
 )
 from domain.verdict import AuthRow, Code, Verified
-from projections.auth.verification import TokenVerification, TryVerify
+from projections.auth.authentication import TryVerify
+from projections.auth.verification import TokenVerification
 
 _log = structlog.get_logger()
 _VERIFY_SCOPES = ("api-keys:verify",)

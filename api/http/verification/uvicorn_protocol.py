@@ -19,7 +19,7 @@ from api.http.protocol.messages import Message
 from api.http.protocol.refusals import Refused
 from api.http.verification.fast_path import FastPath
 from api.http.verification.fast_requests import may_answer
-from projections.auth.verification import TryVerify
+from projections.auth.authentication import TryVerify
 
 FAST_PATH = "fast_path"
 """The name of the fast path in the state of the application's lifespan."""

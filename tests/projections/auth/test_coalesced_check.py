@@ -40,7 +40,7 @@ def run(keys: Keys, work: Work) -> None:
 
 
 def verdict_at_once(keys: Keys, made: Made) -> Code | None:
-    answer = keys.opened.authentication.try_verify(made.token, (), now=keys.now)
+    answer = keys.opened.authentication.try_verify(now=keys.now)(made.token, ())
     return None if answer is None else answer.verdict.code
 
 

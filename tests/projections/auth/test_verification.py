@@ -10,8 +10,8 @@ import pytest
 from domain.errors import LedgerUnavailable
 from domain.tokens import Token, parse
 from domain.verdict import Code
-from projections.auth.authentication import Answer
-from projections.auth.verification import TokenVerification, TryVerify, verifying
+from projections.auth.authentication import Answer, TryVerify
+from projections.auth.verification import TokenVerification, verifying
 from tests.conftest import SettableClock
 from tests.projections.ledgers import Keys
 from tests.raw_sql import sql

@@ -26,8 +26,8 @@ from api.settings import Settings
 from domain.caller import Actor, Caller
 from domain.errors import LedgerError, LedgerUnavailable, Overloaded, ProjectionInconsistent
 from domain.tokens import Token, mint, parse
+from projections.auth.authentication import TryVerify
 from projections.auth.freshness import Freshness
-from projections.auth.verification import TryVerify
 from tests.api.served import SOURCE, Api, Key, NewLedger, served
 from tests.conftest import NOON, SettableClock
 from tests.engines import settings_of
