@@ -27,7 +27,7 @@ from api.http.verification import gateway
 from api.http.verification.fast_path import FastPath
 from api.http.verification.uvicorn_protocol import FAST_PATH, ON_STOP
 from api.http.work import Threads, Work, WorkRoute, costly_reads_at_once
-from api.jobs.integrity_runs import AttestationRuns
+from api.jobs.integrity_runs import IntegrityRuns
 from api.jobs.periodic import checking_integrity, expiring, signing, storing_last_uses
 from api.jobs.rebuilds import Rebuilds
 from api.network.addresses import Forwarded, parsed_networks
@@ -108,7 +108,7 @@ def create_app(
             app.state.ledger = ledger
             app.state.threads = threads = Threads(costly_reads_at_once(ledger.database, settings))
             app.state.rebuilds = Rebuilds(ledger.database, clock)
-            app.state.attestation_runs = AttestationRuns(ledger)
+            app.state.integrity_runs = IntegrityRuns(ledger)
             app.state.console_sessions = open_sessions(ledger, random)
             metrics.watch(ledger)
             # Signing ends last, so that it covers what the other jobs append.
@@ -132,7 +132,7 @@ def create_app(
                     http = Http(settings.http_limits, connections, metrics, context)
                     yield {HTTP: http, FAST_PATH: fast_path, ON_STOP: live_streams.stop}
             app.state.rebuilds.stop()
-            app.state.attestation_runs.stop()
+            app.state.integrity_runs.stop()
             metrics.close()
 
     app = LedgerApp(

@@ -8,6 +8,7 @@ from time import perf_counter
 import structlog
 
 from api.composition import OpenLedger
+from api.jobs.background_runs import Stopping
 from domain.errors import LedgerUnavailable
 from projections.audit_log.checkpoint_file import notes_in
 from projections.integrity.findings import Findings
@@ -98,10 +99,6 @@ def log_report(report: IntegrityReport) -> None:
             wrong=finding.wrong,
             remedy=finding.remedy,
         )
-
-
-class Stopping(Exception):
-    """The work must end because the server stops."""
 
 
 class Pace:

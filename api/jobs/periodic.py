@@ -10,7 +10,8 @@ import structlog
 
 from api.causes import first_cause
 from api.composition import OpenLedger
-from api.jobs.integrity_check import Pace, Stopping, check_ledger, log_report
+from api.jobs.background_runs import Stopping
+from api.jobs.integrity_check import Pace, check_ledger, log_report
 from api.jobs.integrity_runs import LOCK
 from domain.errors import LedgerError
 from projections.expirer import expire_due_keys

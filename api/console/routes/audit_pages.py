@@ -21,7 +21,8 @@ from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import Workspace
 from api.http.work import WorkRoute
-from api.jobs.integrity_runs import STAGES, AttestationRuns, RunState
+from api.jobs.background_runs import RunState
+from api.jobs.integrity_runs import STAGES, IntegrityRuns
 from domain.errors import EntryNotFound, Invalid
 from domain.serialization import EVENT_CLASSES
 from domain.times import from_text
@@ -227,5 +228,5 @@ def _signed(connection: Connection, ledger: OpenLedger) -> Signed | None:
     return Signed(checkpoint.size, checkpoint.root, at)
 
 
-def _runs(request: Request) -> AttestationRuns:
-    return cast("AttestationRuns", request.app.state.attestation_runs)
+def _runs(request: Request) -> IntegrityRuns:
+    return cast("IntegrityRuns", request.app.state.integrity_runs)

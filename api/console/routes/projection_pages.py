@@ -11,7 +11,8 @@ from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.work import WorkRoute
-from api.jobs.rebuilds import Rebuilds, RebuildState
+from api.jobs.background_runs import RunState
+from api.jobs.rebuilds import Rebuilds
 from projections.rebuild.status import ProjectionStatus, projection_status
 from projections.views.registry import view_named
 
@@ -27,7 +28,7 @@ class Progress:
     """
 
     status: ProjectionStatus
-    rebuild: RebuildState | None
+    rebuild: RunState | None
 
     @property
     def is_running(self) -> bool:

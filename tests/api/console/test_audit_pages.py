@@ -25,7 +25,7 @@ from tests.system.processes import eventually
 pytestmark = pytest.mark.only_on("sqlite")
 
 AUDIT = "/console/audit"
-VERIFYING = "attestation asked for"
+VERIFYING = "attestation on request"
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.composition import OpenLedger
-from api.jobs.integrity_check import Pace, Stopping, check_ledger, check_without_storing
+from api.jobs.background_runs import Stopping
+from api.jobs.integrity_check import Pace, check_ledger, check_without_storing
 from api.jobs.periodic import checking_integrity
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
