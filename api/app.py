@@ -93,7 +93,7 @@ def create_app(
     argon2_profile: Argon2Profile = OWASP_MINIMUM,
 ) -> FastAPI:
     """Return the application; its ledger is opened at startup and closed at shutdown."""
-    metrics = Metrics()
+    metrics = Metrics(settings.token_prefix)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ the numbers of all in files of a folder that they share, and adds them up.
 import os
 from collections.abc import Iterator
 from http import HTTPMethod
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,9 +22,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.composition import OpenLedger
+from api.http.prefix_labels import OTHER, PrefixLabels
 from domain.errors import EventNotSealed, RowNotSealed
 from domain.times import from_text
-from domain.verdict import Code
+from domain.verdict import Code, Verdict
 from projections.audit_log.checkpoint_table import last_signed
 from projections.integrity.last_result import read_last_result
 from projections.rebuild.status import projection_status
@@ -33,32 +35,57 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client learns of the folder, before it is imported."""
 
 NOT_SEALED = frozenset({EventNotSealed.code, RowNotSealed.code})
-_CODES = frozenset(Code)
 _METHODS = frozenset(HTTPMethod)
-_CHECKS_TO_A_TIMED_ONE = 16
+_FAST_TO_A_TIMED_ONE = 16
 _LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Fast(NamedTuple):
+    """How an answer of the fast path is counted."""
+
+    code: Code
+    prefix: str
+    method: str
+    route: str
+    status: int
 
 
 class Metrics:
     """The counters and the times of one server process."""
 
-    def __init__(self) -> None:
+    def __init__(self, token_prefix: str) -> None:
+        """Count from zero; ``token_prefix`` is the default one."""
         # A second series for each, with the time of the process's start, tells nobody anything.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._requests = Histogram(
+        self._requests = Counter(
+            "keyledger_requests",
+            "Requests answered, all of them.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
             "keyledger_request_seconds",
-            "Time to answer a request, in seconds.",
+            "Time to answer a request, in seconds. A sample: of the verifications on the fast path,"
+            f" one in {_FAST_TO_A_TIMED_ONE} is timed; keyledger_requests_total counts all.",
             ("method", "route", "status"),
             buckets=_LATENCIES,
             registry=self.registry,
         )
         self._verdicts = Counter(
             "keyledger_verdicts",
-            "Tokens verified for other services, by the verdict's code.",
+            "Tokens verified for other services, all of them, by the verdict's code.",
             ("code",),
             registry=self.registry,
         )
+        self._refusals = Counter(
+            "keyledger_refusals",
+            "Tokens refused to other services, by the verdict's code and the token's prefix. A"
+            f" prefix of no verified key is `{OTHER}`.",
+            ("code", "prefix"),
+            registry=self.registry,
+        )
+        self._prefixes = PrefixLabels(token_prefix)
         self._appends = Histogram(
             "keyledger_append_seconds",
             "Time of a transaction that appends events and updates the views, in seconds.",
@@ -82,9 +109,9 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
-        # What is behind the labels is looked up once: that takes longer than counting.
-        self._checks: dict[tuple[str, str, str, int], tuple[Counter | None, Histogram]] = {}
-        self._checks_seen = 0
+        # To find a series by its labels takes longer than to count, so it is done once.
+        self._fast: dict[Fast, tuple[list[Counter], Histogram]] = {}
+        self._fast_seen = 0
         for code in Code:
             self._verdicts.labels(code)
         for not_sealed in NOT_SEALED:
@@ -97,40 +124,45 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self._timed(method, route, status).observe(seconds)
+        labels = _method(method), route, str(status)
+        self._requests.labels(*labels).inc()
+        self._seconds.labels(*labels).observe(seconds)
 
-    def verdict(self, code: Code) -> None:
-        """Count a verdict."""
-        self._verdicts.labels(code).inc()
+    def verdict(self, verdict: Verdict, token: str) -> None:
+        """Count a verdict about a presented token."""
+        prefix = self._prefixes.label(verdict, token)
+        self._verdicts.labels(verdict.code).inc()
+        if verdict.code is not Code.VALID:
+            self._refusals.labels(verdict.code, prefix).inc()
 
-    def checks(
-        self, code: str, method: str, route: str, status: int, *, count: int, seconds: float
-    ) -> None:
-        """Count checks that were answered in one turn of the event loop, and time one of sixteen.
+    def fast(self, verdict: Verdict, token: str, method: str, route: str, status: int) -> Fast:
+        """Return how `turn` counts an answer of the fast path."""
+        return Fast(verdict.code, self._prefixes.label(verdict, token), method, route, status)
 
-        Timing them all would take a fifth of the time that a check takes.
+    def turn(self, counted: Fast, *, count: int, seconds: float) -> None:
+        """Count answers of the fast path in one turn of the event loop, and time one of sixteen.
+
+        Timing them all would take a fifth of the time that a verification takes.
 
         Args:
-            count: how many there were with this verdict.
-            seconds: from the first one's arrival to the last one's answer.
+            count: how many answers of this kind there were.
+            seconds: from the arrival of the first one to the answer of the last one.
         """
-        counted = self._checks.get((code, method, route, status))
-        if counted is None:
-            verdict = self._verdicts.labels(code) if code in _CODES else None
-            counted = verdict, self._timed(method, route, status)
-            if method in _METHODS:
-                self._checks[code, method, route, status] = counted
-        verdict, requests = counted
-        if verdict is not None:
-            verdict.inc(count)
-        timed = self._checks_seen // _CHECKS_TO_A_TIMED_ONE
-        self._checks_seen += count
-        if self._checks_seen // _CHECKS_TO_A_TIMED_ONE > timed:
-            requests.observe(seconds)
+        counters, timing = self._fast.get(counted) or self._series(counted)
+        for counter in counters:
+            counter.inc(count)
+        timed = self._fast_seen // _FAST_TO_A_TIMED_ONE
+        self._fast_seen += count
+        if self._fast_seen // _FAST_TO_A_TIMED_ONE > timed:
+            timing.observe(seconds)
 
-    def _timed(self, method: str, route: str, status: int) -> Histogram:
-        # A client may call its method as it likes, and each label is kept for ever.
-        return self._requests.labels(method if method in _METHODS else "other", route, str(status))
+    def _series(self, counted: Fast) -> tuple[list[Counter], Histogram]:
+        labels = counted.method, counted.route, str(counted.status)
+        counters = [self._verdicts.labels(counted.code), self._requests.labels(*labels)]
+        if counted.code is not Code.VALID:
+            counters.append(self._refusals.labels(counted.code, counted.prefix))
+        self._fast[counted] = series = counters, self._seconds.labels(*labels)
+        return series
 
     def append(self, events: int, seconds: float) -> None:
         """Count a transaction that appended events."""
@@ -163,6 +195,11 @@ class Metrics:
         """Take this process's gauges out of what the others show."""
         if SHARED_FOLDER in os.environ:
             multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+
+
+def _method(method: str) -> str:
+    # A client may send any method, and each label is kept for ever.
+    return method if method in _METHODS else "other"
 
 
 class _LedgerCollector(Collector):

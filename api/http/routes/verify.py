@@ -127,7 +127,7 @@ async def _verdict(
         token, checked, workspace=workspace, source=source
     )
     metrics: Metrics = request.app.state.metrics
-    metrics.verdict(answer.verdict.code)
+    metrics.verdict(answer.verdict, token)
     return answer
 
 

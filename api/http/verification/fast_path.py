@@ -20,7 +20,7 @@ import structlog
 
 from api.formats.as_json import verdict_as_json
 from api.http.credentials import refusal
-from api.http.metrics import Metrics
+from api.http.metrics import Fast, Metrics
 from api.http.problems import refusal_answer
 from api.http.protocol.messages import Message
 from api.http.request_logging import checked_request_id, new_request_id
@@ -50,20 +50,8 @@ _HEAD_OF_VERDICT = (
 Headers = list[tuple[bytes, bytes]]
 
 
-class Counted(NamedTuple):
-    """How the metrics count an answer."""
-
-    code: str
-    method: str
-    route: str
-    status: int
-
-
-Answered = tuple[Counted, bytes, bytes]
+Answered = tuple[Fast, bytes, bytes]
 """How it is counted, the lines of the head with their line ends, and the body."""
-
-_ALLOWED = Counted("VALID", "GET", gateway.PATH, 204)
-_TOLD = {code: Counted(code.value, "POST", VERIFY_PATH, 200) for code in Code}
 
 
 class Held(Protocol):
@@ -93,9 +81,9 @@ class FastPath:
         self._metrics = metrics
         self._turn: list[_Waiting] = []
         self._turn_began = 0.0
-        self._answered: dict[Counted, int] = {}
+        self._answered: dict[Fast, int] = {}
         # A row that was read again is another object, so its head is written again.
-        self._heads: dict[str, tuple[AuthRow, bytes | None]] = {}
+        self._heads: dict[str, tuple[AuthRow, bytes | None, Fast]] = {}
         self._default_headers: Headers = []
         self._default_lines = b""
 
@@ -165,7 +153,7 @@ class FastPath:
         seconds = perf_counter() - began
         answered, self._answered = self._answered, {}
         for counted, times in answered.items():
-            self._metrics.checks(*counted, count=times, seconds=seconds)
+            self._metrics.turn(counted, count=times, seconds=seconds)
 
     def _allow(
         self, token: str, wanted: tuple[str, ...], request_id: bytes, verify: TryVerify
@@ -175,14 +163,17 @@ class FastPath:
             return None
         verdict = answer.verdict
         if type(verdict) is not Verified:
-            return _refused(verdict.code, wanted).about(request_id)
+            refused = _refused(verdict.code, wanted)
+            counted = self._metrics.fast(verdict, token, "GET", gateway.PATH, refused.status)
+            return counted, *refused.about(request_id)
         key = verdict.key
         written = self._heads.get(key.lookup_id)
         if written is None or written[0] is not key:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[key.lookup_id] = written = key, _head_of_yes(key)
-        return None if written[1] is None else (_ALLOWED, written[1], b"")
+            allowed = self._metrics.fast(verdict, token, "GET", gateway.PATH, 204)
+            self._heads[key.lookup_id] = written = key, _head_of_yes(key), allowed
+        return None if written[1] is None else (written[2], written[1], b"")
 
     def _verify(
         self, token: str, named: dict[bytes, bytes], body: bytes, verify: TryVerify
@@ -194,11 +185,12 @@ class FastPath:
         if caller is None or type(caller.verdict) is not Verified:
             return None
         token, wanted = asked
-        verdict = verify(token, wanted, workspace=caller.verdict.key.workspace)
-        if verdict is None:
+        answer = verify(token, wanted, workspace=caller.verdict.key.workspace)
+        if answer is None:
             return None
-        content = orjson.dumps(verdict_as_json(verdict))
-        return _TOLD[verdict.verdict.code], _HEAD_OF_VERDICT % len(content), content
+        counted = self._metrics.fast(answer.verdict, token, "POST", VERIFY_PATH, 200)
+        content = orjson.dumps(verdict_as_json(answer))
+        return counted, _HEAD_OF_VERDICT % len(content), content
 
 
 def _give_up(held: Held) -> None:
@@ -211,14 +203,14 @@ def _give_up(held: Held) -> None:
 class _Refusal(NamedTuple):
     """A refusal for a gateway, without the request's id."""
 
-    counted: Counted
+    status: int
     head: bytes
     before: bytes
     after: bytes
 
-    def about(self, request_id: bytes) -> Answered:
+    def about(self, request_id: bytes) -> tuple[bytes, bytes]:
         content = self.before + request_id + self.after
-        return self.counted, b"content-length: %d\r\n%b" % (len(content), self.head), content
+        return b"content-length: %d\r\n%b" % (len(content), self.head), content
 
 
 # A flood of wrong tokens must not cost more than honest callers do.
@@ -229,7 +221,7 @@ def _refused(code: Code, wanted: tuple[str, ...]) -> _Refusal:
     before, _, after = bytes(answer.body).partition(_ID_GOES_HERE.encode())
     headers = [header for header in answer.raw_headers if header[0] != b"content-length"]
     return _Refusal(
-        Counted(error.code, "GET", gateway.PATH, answer.status_code),
+        answer.status_code,
         b"".join(b"%b: %b\r\n" % header for header in (*headers, *gateway.REFUSED_HEADERS)),
         before,
         after,

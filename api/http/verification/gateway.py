@@ -46,7 +46,7 @@ async def serve_gateway(
     code: str = Code.VALID
     refused = None
     try:
-        status, sent = await _allow(verification, scope)
+        status, sent = await _allow(verification, scope, metrics)
     except LedgerError as error:
         code = error.code
         refused = refusal_answer(error, request_id)
@@ -62,17 +62,20 @@ async def serve_gateway(
     await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
     seconds = perf_counter() - started
-    metrics.checks(code, scope["method"], PATH, status, count=1, seconds=seconds)
+    metrics.request(scope["method"], PATH, status, seconds)
     metrics.outcome(code)
 
 
-async def _allow(verification: TokenVerification, request: Scope) -> tuple[int, Headers]:
+async def _allow(
+    verification: TokenVerification, request: Scope, metrics: Metrics
+) -> tuple[int, Headers]:
     """Return the status that is a yes to the gateway, and the headers for it to pass on."""
     token = presented_token(request["headers"])
     wanted = wanted_scopes(request["path"], request["query_string"])
     client = request.get("client")
     source = client[0] if client else None
     verdict = (await verification.verify(token, wanted, source=source)).verdict
+    metrics.verdict(verdict, token)
     if not isinstance(verdict, Verified):
         raise refusal(verdict.code, " ".join(wanted))
     sent = headers_of(verdict.key)
