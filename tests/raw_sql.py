@@ -1,7 +1,7 @@
-"""A ledger's tables past all that the program does, on each engine: read, damaged, compared.
+"""Direct SQL on a ledger's tables, on each engine: to read, damage and compare them.
 
-Statements are SQLite's, as far as PostgreSQL takes them too: values are marked by ``?``, bytes are
-written ``x'00ff'``, and a number may be given for a truth.
+Statements are in SQLite's dialect as far as PostgreSQL accepts it: parameters are ``?``, bytes are
+written ``x'00ff'``, and a number may stand for a boolean.
 """
 
 import json

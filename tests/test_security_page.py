@@ -1,4 +1,4 @@
-"""SECURITY.md names only what exists: tests, pages, settings, codes, metrics and commands."""
+"""SECURITY.md names only existing tests, pages, settings, codes, metrics and commands."""
 
 import re
 from itertools import chain

@@ -1,7 +1,7 @@
 """The commands of docs/tour.md, run against a real server, print what the page shows.
 
-What differs from run to run (ids, tokens, times, durations) is matched up with what the page
-shows in the same place: the first time it is learned, from then on it must be the same.
+Values that differ between runs (ids, tokens, times, durations) are matched with the value on the
+page in the same place: the first match defines it, and later ones must be equal.
 """
 
 import os

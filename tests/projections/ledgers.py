@@ -1,4 +1,4 @@
-"""Ledgers as the tests of this room use them: worked on as callers do."""
+"""Ledgers for tests, with the commands that callers use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from tests.conftest import NOON
 from tests.engines import settings_of
 
 KEY_VIEWS = (key_list.VIEW, auth_lookup.VIEW)
-"""The views that have one row for each key, named by the position of its first event."""
+"""Views with one row for each key, named by the position of its first event."""
 
 ADA = Caller(Actor("cli", "ada"), holds=("*",))
 HOUR = timedelta(hours=1)
@@ -34,7 +34,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Made:
-    """A key, and the token that was shown once."""
+    """A key, and its token."""
 
     key_id: str
     token: str = field(repr=False)
@@ -42,7 +42,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Keys:
-    """Commands on a ledger, with what a test does not care about filled in."""
+    """Commands on a ledger with defaults for arguments that a test does not care about."""
 
     opened: OpenLedger
 
@@ -52,7 +52,7 @@ class Keys:
 
     @property
     def address(self) -> URL:
-        """Where the database is, for what is done past all that the program does."""
+        """URL of the database, for changes outside the program."""
         return self.opened.database.url
 
     @property
@@ -158,13 +158,13 @@ def keys_in(
 
 
 def use_batches_of(events: int) -> None:
-    """Make replays take small batches, for as long as this process lives."""
+    """Make replays use small batches for the lifetime of this process."""
     for module in (projections.rebuild.shadow_table, projections.rebuild.rebuild):
         vars(module)["BATCH"] = events
     projections.rebuild.shadow_table.KEYS = max(1, events // 2)
 
 
 def differing_rows(keys: Keys) -> dict[str, int]:
-    """Return how many rows of each view are not what the events say; sound views are left out."""
+    """Return how many rows of each view differ from the events; leave out views without any."""
     counts = {view.name: check(keys.database, view).differing for view in VIEWS}
     return {name: count for name, count in counts.items() if count}

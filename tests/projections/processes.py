@@ -1,8 +1,8 @@
-"""Real processes: what must survive a kill, or two at once, is tried with nothing less.
+"""Real processes, for tests about kills and about two processes at once.
 
-A fork server imports the program once; each process is then forked from it, in milliseconds and
-with no open database of the tests in it. What runs there is a function of a module, and what it
-returns comes back through a pipe.
+A fork server imports the program once. Each process is then forked from it, in milliseconds and
+without any open database of the tests. It runs a function of a module, and the result comes back
+through a pipe.
 """
 
 import multiprocessing
@@ -30,13 +30,13 @@ DEADLINE_SECONDS = 60
 
 @dataclass
 class Running:
-    """A function that runs in a process of its own; leaving the ``with`` ends the process."""
+    """A function in a separate process; leaving the ``with`` block ends the process."""
 
     process: ForkServerProcess
     pipe: Connection
 
     def result(self) -> Any:  # noqa: ANN401 - whatever the function returns
-        """Wait for what the function returns."""
+        """Wait for the result of the function."""
         assert self.pipe.poll(DEADLINE_SECONDS), "the process takes too long"
         succeeded, value = self.pipe.recv()
         assert succeeded, value
@@ -81,7 +81,7 @@ def run(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - a
 
 
 def run_until_killed(function: Callable[..., Any], *args: object) -> bool:
-    """Run a function that may kill its own process; tell whether it did."""
+    """Run a function that may kill its own process; return whether it did."""
     with start(function, *args) as running:
         exitcode = running.join()
         if exitcode == 0:
@@ -100,18 +100,18 @@ def _report(pipe: Connection, function: Callable[..., Any], args: tuple[object, 
 
 
 def die() -> None:
-    """End this process as a power failure would: without a word, and with nothing tidied up."""
+    """End this process abruptly like a power failure, without any cleanup."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at_system_call(number: int) -> Callable[[], None]:
-    """Kill this process at the n-th thing from now on that it asks of the operating system.
+    """Kill this process at the n-th file operation from now on.
 
-    Counted is what Python audits of files, such as opening, renaming and linking them, and each
-    time that something is to be on the disk: once before it is, and once after.
+    Counted are Python's audit events about files, such as opening, renaming and linking, and each
+    sync to disk twice: once before and once after it.
 
     Returns:
-        What ends the counting.
+        A function that ends the counting.
     """
     left = number
 
@@ -140,7 +140,7 @@ def die_at_system_call(number: int) -> Callable[[], None]:
 
 
 def die_when_a_file_reaches(size: int) -> None:
-    """Kill this process when it writes beyond the size; what was to come before it is written."""
+    """Kill this process when it writes beyond a file size; write everything before that."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
@@ -153,12 +153,12 @@ def die_at_statement(number: int, *, when: str) -> Callable[[], None]:
     """Kill this process at its n-th SQL statement from now on.
 
     Args:
-        when: ``before_cursor_execute`` counts all statements, and comes after whatever commit lies
-            between two; ``after_cursor_execute`` counts those that change something, and comes
+        when: ``before_cursor_execute`` counts all statements, and comes after a commit between two
+            of them; ``after_cursor_execute`` counts statements that change something, and comes
             before the commit.
 
     Returns:
-        What ends the counting.
+        A function that ends the counting.
     """
     left = number
 

@@ -1,4 +1,4 @@
-"""A real Chromium, as Debian ships it, whose pages are held to be readable by everybody."""
+"""A real Chromium from Debian, whose pages are checked for accessibility."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a client says over HTTP, and many clients at once."""
+"""HTTP clients, and many of them at once."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

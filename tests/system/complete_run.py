@@ -1,7 +1,7 @@
-"""One run of everything that the product does, which keeps all that was answered and written.
+"""A run of everything that the product does; all answers and files are kept.
 
-Tokens are put wherever somebody might put one by mistake, except where that is to be kept: whoever
-names a key after a token has asked for the token to be stored.
+Tokens are put everywhere where someone might put one by mistake, except where the text must be
+stored: someone who names a key after a token has asked for it.
 """
 
 import html

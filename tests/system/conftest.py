@@ -1,4 +1,4 @@
-"""What the tests of the whole product use: servers that end with the test."""
+"""Fixtures of the system tests: servers that stop with the test."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Clients that keep books: what they asked for, what they were told, and what must hold of it."""
+"""Clients that record what they requested and were answered, and check it later."""
 
 from dataclasses import dataclass, field
 from random import Random

@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that can cut a connection between a commit and its answer."""
+"""A proxy for PostgreSQL that can cut a connection between a commit and its answer."""
 
 import socket
 import threading

@@ -1,6 +1,6 @@
-"""An application that anybody may reach: it answers each request with what it was sent.
+"""An application that answers each request with what it received.
 
-Run as a program, it prints its port and serves until it is ended.
+As a program, it prints its port and serves until it is stopped.
 """
 
 import json

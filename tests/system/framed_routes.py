@@ -1,4 +1,4 @@
-"""The routes that the framing suite sends its messages to, and the messages for them."""
+"""The routes for the framing suite, and its messages for them."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Ledgers reached without a server: made quickly, and compared with their own events."""
+"""Ledgers without a server: created quickly, and compared with their events."""
 
 import secrets
 from collections.abc import Iterator

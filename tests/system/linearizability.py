@@ -1,10 +1,9 @@
-"""Whether what many clients were told could have come from one ledger, changing moment by moment.
+"""Check whether the answers to many clients could come from one linearizable ledger.
 
-A change takes effect at some moment between the beginning and the end of its call; at whatever
-moment after its beginning if nobody learned how the call ended. A check sees the ledger as it is
-at some moment between its own beginning and end (Herlihy and Wing, "Linearizability", 1990). Each
-rule below follows from that; so a history that breaks one is wrong for certain. All times are of
-one clock.
+A change takes effect at a moment between the beginning and the end of its call; if nobody learned
+the end, at any moment after the beginning. A verification sees the ledger at a moment between its
+own beginning and end (Herlihy and Wing, "Linearizability", 1990). Each rule below follows from
+this, so a history that breaks one is certainly wrong. All times are of one clock.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""A client of live tails, which reads server-sent events as the HTML standard says (9.2.6)."""
+"""A client of live streams, which parses server-sent events as in the HTML standard (9.2.6)."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.system.clients import Client, Json
 
 @dataclass
 class Tail:
-    """What came of a tail so far, over as many connections as it took."""
+    """The events of a live stream so far, over several connections."""
 
     client: Client
     query: dict[str, str]

@@ -1,8 +1,8 @@
-"""The commands of docs/operations.md, to be run as they are written, and machines to run them on.
+"""The commands of docs/operations.md as written, and machines to run them on.
 
-The page speaks of the machines db-1, db-2 and db-3, which listen on PostgreSQL's port. Here they
-are addresses of the loopback network with one free port, and their data folders are temporary ones.
-Nothing else of a command is changed.
+The page uses machines db-1, db-2 and db-3 that listen on PostgreSQL's port. Here they are loopback
+addresses with one free port, and their data folders are temporary. Nothing else in a command is
+changed.
 """
 
 import os

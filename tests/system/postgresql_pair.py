@@ -1,4 +1,4 @@
-"""A primary of PostgreSQL and its synchronous standby: two real servers, to be killed."""
+"""A PostgreSQL primary and its synchronous standby: two real servers that tests kill."""
 
 import os
 import signal

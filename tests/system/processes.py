@@ -1,4 +1,4 @@
-"""Real processes of the product: servers, to be stopped or killed, and single commands."""
+"""Real processes of the product: servers, which tests stop or kill, and single commands."""
 
 import json
 import os

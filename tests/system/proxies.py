@@ -1,4 +1,4 @@
-"""Real reverse proxies in front of a server, each a process of its own on a free port."""
+"""Real reverse proxies in front of a server, each in its own process on a free port."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A client that sends bytes as they are, and reads answers by the rules of HTTP/1.1 alone."""
+"""A client that sends raw bytes, and reads answers by the rules of HTTP/1.1."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Searching everything that is left behind for what must not be there, however it is written."""
+"""Search everything that is left behind for secrets, in every encoding."""
 
 import base64
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Requests of an attacker whose bodies look like requests, in framings that proxies pass on."""
+"""Attacks whose bodies look like requests, with framings that proxies pass on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Authlib's own client introspects tokens at a real server, as a protected resource does."""
+"""Authlib's client introspects tokens at a real server, like a protected resource."""
 
 from collections.abc import Iterator
 from contextlib import closing

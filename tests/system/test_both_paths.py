@@ -1,7 +1,7 @@
-"""A check has the same answer from the fast path and from the application, byte for byte.
+"""A verification has the same answer from the fast path and the application, byte for byte.
 
-A header that occurs twice, or a connection that is to be closed, sends a request to the
-application. It logs each ``POST /v1/verify``, and the fast path logs nothing.
+A repeated header, or a request to close the connection, sends a request to the application. The
+application logs each ``POST /v1/verify``; the fast path logs nothing.
 """
 
 import json

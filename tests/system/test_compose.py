@@ -1,4 +1,4 @@
-"""What ``compose.yaml`` lets its containers do, done without containers."""
+"""What ``compose.yaml`` allows its containers, tested without containers."""
 
 import os
 import re

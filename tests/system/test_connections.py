@@ -1,4 +1,4 @@
-"""How connections are limited and how they end: over sockets, with a real server."""
+"""Connection limits and connection ends, over sockets with a real server."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""The console as a person meets it: a real browser, a real server, by mouse and by keyboard."""
+"""The console in a real browser with a real server, by mouse and by keyboard."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Sign-in to the console through real proxies, those that change the Host header too."""
+"""Sign-in to the console through real proxies, including proxies that change Host."""
 
 import html
 import re

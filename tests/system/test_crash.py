@@ -1,4 +1,4 @@
-"""A server that is killed in the middle of its work loses nothing that it has acknowledged."""
+"""A server that is killed at work loses no acknowledged change."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

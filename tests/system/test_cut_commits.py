@@ -1,4 +1,4 @@
-"""A commit whose answer was lost was made; who asks again is told so, and makes nothing new."""
+"""A commit whose answer was lost: a repeated request is told so, and creates nothing new."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

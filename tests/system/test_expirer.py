@@ -1,4 +1,4 @@
-"""Keys end by the clock; the servers only write it down, once, however many they are."""
+"""Keys expire by the clock; the servers only record it, once, however many they are."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""An export has all that there is, or is seen to be broken off: by the end of its key, say."""
+"""An export is complete, or visibly aborted, for example when its key is revoked."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""PostgreSQL is killed under two servers, and comes back or is replaced: nothing is lost."""
+"""PostgreSQL is killed under two servers, and returns or is replaced: nothing is lost."""
 
 import shutil
 import threading

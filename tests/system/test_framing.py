@@ -1,7 +1,7 @@
-"""One message in, one answer out, in order, each to its own request: over sockets, on every route.
+"""Framing on every route: one message in, one answer out, in order, over sockets.
 
-The cases are those of the suite that tests the reader of messages by itself, which divides them at
-every byte. Here a server answers them, so the parts around that reader are tested, too.
+The cases are those of the suite that tests the message reader alone and splits them at every byte.
+Here a server answers them, so the code around the reader is tested, too.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A disk that is full stops changes, and neither answers nor history suffer."""
+"""A full disk stops changes, and affects neither answers nor history."""
 
 import sys
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Gateways, configured as the documentation says, in front of an application that knows no keys."""
+"""Gateways configured as documented, in front of an application that knows no keys."""
 
 import signal
 import subprocess

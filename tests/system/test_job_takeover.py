@@ -1,4 +1,4 @@
-"""What one process does at a time, another one does when it is killed."""
+"""Another process takes over the jobs of a killed one."""
 
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta

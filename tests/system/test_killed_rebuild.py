@@ -1,4 +1,4 @@
-"""A server that is killed while it rebuilds a view leaves the old view or the new one, whole."""
+"""A server that is killed during a rebuild leaves the old view or the new one, complete."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait

@@ -1,8 +1,8 @@
-"""Several servers on one ledger answer as one, while they are killed and views are made anew.
+"""Several servers on one ledger are linearizable, while they are killed and views are rebuilt.
 
-Clients create, change, rotate, revoke and verify keys at random, each call through a random one of
-the servers; every call is written down with its beginning and end, and then the whole history is
-judged. The seed decides what is asked; the variable SEED sets it.
+Clients create, change, rotate, revoke and verify keys at random, each call through a random server.
+Every call is recorded with its beginning and end, and then the whole history is checked. The seed
+decides the calls; the variable SEED sets it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The checker of histories is tried with histories made by hand, right ones and wrong ones."""
+"""The linearizability checker, tested with right and wrong histories made by hand."""
 
 import random
 from math import inf

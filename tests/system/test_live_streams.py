@@ -1,4 +1,4 @@
-"""Live tails bring each event once, whichever process appended it, and end when they must."""
+"""Live streams deliver each event once, whichever process appended it, and end when they must."""
 
 import random
 import signal

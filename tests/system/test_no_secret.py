@@ -1,4 +1,4 @@
-"""A token is shown once, to whoever made the key, and is nowhere else, then or ever."""
+"""A token is shown once, to the creator of the key, and appears nowhere else."""
 
 from collections.abc import Iterator
 

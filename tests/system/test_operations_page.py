@@ -1,4 +1,4 @@
-"""The page docs/operations.md, followed to the letter on three real servers of PostgreSQL."""
+"""The page docs/operations.md, followed exactly on three real PostgreSQL servers."""
 
 import re
 import shutil

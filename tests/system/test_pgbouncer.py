@@ -1,4 +1,4 @@
-"""A real PgBouncer between the program and the server: one session for each connection, or none."""
+"""A real PgBouncer in front of the database: session mode works, other modes are refused."""
 
 import json
 import os

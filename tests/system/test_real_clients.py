@@ -1,4 +1,4 @@
-"""Clients that offer HTTP/2 over cleartext with their requests: curl on demand, Java by default."""
+"""Clients that offer HTTP/2 over cleartext: curl on request, Java by default."""
 
 import json
 import shutil

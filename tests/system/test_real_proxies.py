@@ -1,4 +1,4 @@
-"""Real proxies whose connections to the server are shared: all clients get their own answers."""
+"""Real proxies that share connections to the server: all clients get their own answers."""
 
 import re
 import socket

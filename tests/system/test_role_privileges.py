@@ -1,4 +1,4 @@
-"""The server's role in PostgreSQL may write what the program writes, and nothing else."""
+"""The server's PostgreSQL role may write what the program writes, and nothing else."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A server whose role can add to the history and not change it, made by the documented script."""
+"""A server whose role can append to the history but not change it, set up by the script."""
 
 import re
 import subprocess

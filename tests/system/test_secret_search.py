@@ -1,4 +1,4 @@
-"""The search for secrets finds what is planted, so that finding nothing means something."""
+"""The search for secrets finds planted ones, so that finding nothing means something."""
 
 import base64
 from collections.abc import Callable

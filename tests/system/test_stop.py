@@ -1,4 +1,4 @@
-"""A server that is asked to stop answers what it has begun, and ends in order."""
+"""A server that is asked to stop answers requests in progress, and ends cleanly."""
 
 import os
 import re

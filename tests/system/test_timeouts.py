@@ -1,4 +1,4 @@
-"""What one client, or one address, can take of a server: all of it has a limit, and ends."""
+"""Limits on what one client or one address can take of a server, and on how long."""
 
 import select
 import time

@@ -1,4 +1,4 @@
-"""Connections over TLS end as TLS says, with the whole answer, and at once."""
+"""TLS connections end properly, immediately, and with the complete answer."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""A real server that is sent a token in every text keeps it neither in its log nor on the disk."""
+"""A server that receives a token in every text keeps it neither in its log nor on disk."""
 
 import re
 from pathlib import Path

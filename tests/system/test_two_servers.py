@@ -1,4 +1,4 @@
-"""Two servers on one file: what one has acknowledged, the other knows at its very next call."""
+"""Two servers on one file: the other one knows an acknowledged change at its next call."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is said of a ledger by its checkpoints, read by the verifier that auditors have."""
+"""Checkpoints of a ledger, verified with the auditors' verifier."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.raw_sql import sql
 
 
 class Said(NamedTuple):
-    """A checkpoint, and the note that says it."""
+    """A checkpoint and its note."""
 
     size: int
     root: bytes
@@ -39,12 +39,12 @@ def signing_key(data_dir: Path) -> SigningKey:
 
 
 def said_in_file(data_dir: Path, file: Path | None = None) -> list[Said]:
-    """What the file outside says, the oldest first."""
+    """Return the checkpoints in the file outside the database, oldest first."""
     return _opened(data_dir, list(notes_in(file or data_dir / "checkpoints.txt")))
 
 
 def said_in_table(data_dir: Path) -> list[Said]:
-    """What the database says under the present name, the smallest first."""
+    """Return the checkpoints in the database under the current name, smallest first."""
     rows = sql(
         address_of(data_dir),
         "SELECT note FROM checkpoints WHERE origin = ? ORDER BY size",
@@ -54,8 +54,8 @@ def said_in_table(data_dir: Path) -> list[Said]:
 
 
 def check_what_was_signed(data_dir: Path) -> list[Said]:
-    """Hold all checkpoints to the entries and to each other; return those of the file."""
-    # Somebody may be signing: what is written last is read first.
+    """Verify all checkpoints against the entries and each other; return those of the file."""
+    # Another process may be signing, so read what is written last first.
     in_table, in_file = said_in_table(data_dir), said_in_file(data_dir)
     entries = entries_of(data_dir)
     sizes = [said.size for said in in_file]

@@ -1,4 +1,4 @@
-"""The file of the checkpoints: whatever tears it, the whole notes before stay, and only they."""
+"""The checkpoint file: whatever tears it, exactly the complete notes before stay."""
 
 import os
 import stat

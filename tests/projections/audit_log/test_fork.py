@@ -1,4 +1,4 @@
-"""A fork: the log goes on under another name and another key, and says so for ever."""
+"""A fork: the log continues under another name and key, and records this for ever."""
 
 import json
 from base64 import b64decode
@@ -40,7 +40,7 @@ WHY = "the disk of the 3rd was lost"
 
 @pytest.fixture(scope="module")
 def doubted(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a ledger of four entries, of which three are lost."""
+    """The folder of a ledger of four entries, three of which are lost."""
     data_dir = engine.new_place(tmp_path_factory.mktemp("doubted") / "keyledger-data")
     with keys_in(data_dir) as keys:
         for size in range(1, 5):
@@ -52,7 +52,7 @@ def doubted(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(doubted: Path, data_dir: Path) -> Path:
-    """A copy of that ledger, for one test alone."""
+    """A copy of that ledger, for one test."""
     return fresh_copy(doubted, data_dir)
 
 
@@ -213,7 +213,7 @@ class TestFork:
 
 
 def said_before(data_dir: Path) -> str:
-    """The root of the last checkpoint that the database has of the old log."""
+    """Return the root of the last checkpoint of the old log in the database."""
     rows = sql(address_of(data_dir), "SELECT note FROM checkpoints WHERE size = 4")
     return b64decode(rows[0][0].split("\n")[2]).hex()
 

@@ -1,4 +1,4 @@
-"""A log that is not the one that was signed is not changed any more; reading it goes on."""
+"""A log that is not the signed one cannot be changed, and can still be read."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ from tests.projections.ledgers import Keys, Made, keys_in
 from tests.raw_sql import lose_events, sql
 
 SIGNED = [2, 5, 7]
-"""The sizes of the log at which checkpoints were signed; it has one entry more."""
+"""Sizes of the log with signed checkpoints; the log has one more entry."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def signed(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def data_dir(signed: tuple[Path, Made], data_dir: Path) -> Path:
-    """A copy of that ledger, for one test alone."""
+    """A copy of that ledger, for one test."""
     return fresh_copy(signed[0], data_dir)
 
 
@@ -118,7 +118,7 @@ def without_database(data_dir: Path) -> None:
 
 
 def rewritten(data_dir: Path) -> None:
-    """The history from the third key on is another one, as its owner would write it."""
+    """Rewrite the history from the third key on, as the ledger's owner could."""
     lose_events(data_dir, after=2)
     sql(address_of(data_dir), "DELETE FROM checkpoints")
     aside = data_dir / "checkpoints.txt"
@@ -200,7 +200,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 OF_ONE_MACHINE = pytest.mark.only_on("sqlite")
-"""On a server, another machine may have signed what the file has not."""
+"""On a server, another machine may have signed what this file does not have."""
 
 OUTSIDE_ALONE = {
     "the file of the checkpoints is gone",
@@ -345,17 +345,17 @@ def test_restoring_the_log_ends_the_doubt(
 
 
 def restore_into(target: Path, backup: Path) -> None:
-    """Restore a backup by SQLite's own means, while others have the database open."""
+    """Restore a backup with SQLite's own means while others have the database open."""
     with closing(sqlite3.connect(backup)) as old, closing(sqlite3.connect(target)) as live:
         old.backup(live)
 
 
 class TestRunning:
-    """The database changes under a process that has it open."""
+    """The database changes while a process has it open."""
 
     @pytest.fixture
     def backup(self, signed: tuple[Path, Made], tmp_path: Path) -> Path:
-        """The database as it was when the ledger had fewer entries than are signed now."""
+        """The database from when the ledger had fewer entries than are signed now."""
         place = fresh_copy(signed[0], tmp_path / "yesterday")
         with keys_in(place):
             lose_events(place, after=5)
@@ -418,7 +418,7 @@ def test_a_ledger_without_checkpoints_is_not_in_doubt(first: Made, data_dir: Pat
 def test_the_difference_is_searched_for_once(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file may have millions of notes, and a look comes twice a second."""
+    """The file may have millions of notes, and the log is compared twice a second."""
     read: list[Path] = []
 
     def counted(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Several machines on one ledger: each has its own file of checkpoints, and any of them signs."""
+"""Several machines on one ledger: each has its own checkpoint file, and any of them signs."""
 
 import shutil
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Machine:
         Keys(self.opened).create()
 
     def signed(self) -> int | None:
-        """Sign, and return the size of what was signed now."""
+        """Sign, and return the size of the new checkpoint."""
         checkpoint = self.opened.signer.sign()
         return None if checkpoint is None else checkpoint.size
 
@@ -70,7 +70,7 @@ class Machine:
 
 @pytest.fixture
 def machines(url: URL, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Two machines; the first has signed a checkpoint before the second came."""
+    """Two machines; the first one signed a checkpoint before the second one was added."""
     one = Machine(tmp_path / "one", url)
     one.append()
     assert one.signed() == 1
@@ -84,7 +84,7 @@ def machines(url: URL, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
 
 
 def one_ahead(machines: tuple[Machine, Machine]) -> tuple[Machine, Machine]:
-    """Let both machines know a checkpoint, and one of them sign another after it."""
+    """Both machines know a checkpoint, and one of them has signed another after it."""
     one, other = machines
     other.signed()
     one.append()
@@ -166,7 +166,7 @@ def test_a_machine_with_a_later_checkpoint_refuses_an_older_history(
         connection.execute(b"DELETE FROM checkpoints WHERE size > 1")
     with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
         one.signed()
-    # The other machine has not been told of what is gone: nothing that it has speaks of it.
+    # The other machine does not know of the lost entries: nothing that it has mentions them.
     assert other.signed() is None
 
 

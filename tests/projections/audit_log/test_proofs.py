@@ -1,4 +1,4 @@
-"""Proofs of a tree that was damaged: what is missing is told of, and never made up."""
+"""Proofs of a damaged tree: missing nodes are reported, and never invented."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Checkpoints are signed of what is committed, once each, into the file and then the database."""
+"""The signer signs what is committed, once, first to the file and then to the database."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -167,11 +167,11 @@ def sign_until_a_file_reaches(data_dir: Path, size: int) -> None:
 
 
 class TestKilled:
-    """Between any two steps: nothing signed is lost, doubted or contradicted afterwards."""
+    """After a kill between any two steps, nothing signed is lost, in doubt or contradicted."""
 
     @pytest.fixture
     def signed_once(self, empty_ledger: Path, tmp_path: Path) -> Path:
-        """A ledger with a checkpoint, and something to be signed since."""
+        """A ledger with a checkpoint and further entries."""
         data_dir = fresh_copy(empty_ledger, tmp_path / "signed once")
         with keys_in(data_dir) as keys:
             keys.create()
@@ -182,7 +182,7 @@ class TestKilled:
     def killed(
         self, signed_once: Path, data_dir: Path, die: Callable[[int], Callable[[], None]]
     ) -> Iterator[tuple[list[int], list[int]]]:
-        """Kill signing at each step; give the sizes signed in file and table at that moment."""
+        """Kill signing at each step; yield the sizes signed in file and table at that moment."""
         for number in count(1):
             fresh_copy(signed_once, data_dir)
             if not run_until_killed(sign_until, data_dir, die, number):

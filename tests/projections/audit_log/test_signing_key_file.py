@@ -1,4 +1,4 @@
-"""The signing key's file: made once, private, and never guessed at."""
+"""The signing key file: created once, private, and never replaced."""
 
 import stat
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def make_together(path: Path, barrier: Barrier) -> str:
     def drawn_together(length: int) -> bytes:
         nonlocal waited
         if not waited:
-            # All have found that there is no file, and all will try to put theirs there.
+            # All have found that there is no file, and all will try to create it.
             barrier.wait(30)
         waited = True
         return token_bytes(length)

@@ -1,4 +1,4 @@
-"""An index that contradicts its table hides nothing from the integrity check."""
+"""The integrity check finds an index that contradicts its table."""
 
 from contextlib import closing
 
@@ -22,7 +22,7 @@ def keys(opened: object) -> Keys:
 
 
 def _without_index(keys: Keys, statement: str) -> None:
-    """Change the events while their index is not in the schema, and put it back as it was."""
+    """Change events while their index is detached from the schema, and attach it again."""
     path = keys.database.url.database
     assert path is not None
     with closing(sqlite3.connect(path)) as connection, connection:

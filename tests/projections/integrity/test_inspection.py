@@ -1,4 +1,4 @@
-"""Looking at a database without changing it."""
+"""Inspecting a database without changing it."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whoever changes the database by SQL gains no access, and what was changed is found and named."""
+"""Changing the database by SQL grants no access, and every change is found and named."""
 
 import asyncio
 import json
@@ -48,16 +48,16 @@ Answer = tuple[str, ...]
 
 @dataclass
 class Seen:
-    """What a program says of a manipulated ledger.
+    """The observable results of a manipulated ledger.
 
     Args:
-        answers: to each token after a restart, a verdict and what it grants, or a refusal.
-        running: the same of a server that was running when the database was changed.
-        signed_in: by which tokens somebody can sign in to the console of that server.
-        sessions: which of the sessions that were asked for go on, and of which key.
+        answers: for each token after a restart, a verdict and its scopes, or a refusal.
+        running: the same for a server that was running when the database was changed.
+        signed_in: tokens with which one can sign in to that server's console.
+        sessions: the presented sessions that are active, and their keys.
         refusal: why the ledger could not be opened; ``None`` if it was.
-        said: findings and refusals, as people read them.
-        doctor: what ``keyledger doctor`` says is wrong.
+        said: findings and refusals as text.
+        doctor: problems that ``keyledger doctor`` reports.
     """
 
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def sound(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Victim:
 
 
 def begin_session(keys: Keys, victim: Victim) -> None:
-    """Let somebody sign in to the console with a key that may do little."""
+    """Sign in to the console with a key of few scopes."""
     verdict = keys.opened.authentication.verify(victim.tokens["other"], (), now=keys.now).verdict
     assert isinstance(verdict, Verified)
     open_sessions(keys.opened, lambda _: _VALUE).begin(verdict.key, now=keys.now)
@@ -129,7 +129,7 @@ def opened(place: Path, *, tolerant: list[Finding] | None = None) -> Iterator[Op
 
 
 def forged(victim: Victim) -> dict[str, str]:
-    """Return the attacker's own secret under the lookup ids of others."""
+    """Return the attacker's own secret under the lookup ids of other keys."""
     mine = parse(victim.tokens["mine"])
     assert mine is not None
     return {
@@ -164,7 +164,7 @@ def ask(ledger: OpenLedger, victim: Victim, answers: dict[str, Answer], seen: Se
 
 
 def sign_in(app: FastAPI, running: OpenLedger, victim: Victim, seen: Seen) -> None:
-    """Sign in to the console with each token, and visit it with the session that was planted."""
+    """Sign in to the console with each token, and visit it with the forged session."""
     app.state.ledger = running
     app.state.console_sessions = open_sessions(running, token_bytes)
     asyncio.run(_sign_in(app, {**victim.tokens, **forged(victim)}, seen))
@@ -189,14 +189,14 @@ async def _sign_in(app: FastAPI, tokens: dict[str, str], seen: Seen) -> None:
 
 
 def look(victim: Victim, capsys: pytest.CaptureFixture[str], seen: Seen) -> None:
-    """Diagnose, restart and verify; then check everything, as somebody does who wants to know."""
+    """Run doctor, restart and verify; then run the integrity check."""
     capsys.readouterr()
     run(["doctor", "--json"])
     checks = json.loads(capsys.readouterr().out)["checks"]
     seen.doctor = "\n".join(
         f"{each['name']}: {each['found']}"
         for each in checks
-        # A server of the tests is not as durable as one should be.
+        # The tests' server is less durable than doctor requires.
         if each["result"] == "fail" and each["name"] != "durability"
     )
     try:
@@ -234,7 +234,7 @@ def victim(sound: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vi
 
 @pytest.fixture(scope="module")
 def app(sound: Victim) -> FastAPI:
-    """The routes of a server, without what it does in the background."""
+    """The routes of a server, without its background jobs."""
     app = create_app(settings_of(sound.place), clock=lambda: NOW)
     app.state.threads = Threads(1)
     return app
@@ -242,7 +242,7 @@ def app(sound: Victim) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def granted(sound: Victim) -> dict[str, Answer]:
-    """What each token is good for before anything is changed."""
+    """What each token grants before anything is changed."""
     seen = Seen()
     with opened(sound.place) as ledger:
         ask(ledger, sound, seen.answers, seen)

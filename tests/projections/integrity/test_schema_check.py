@@ -1,4 +1,4 @@
-"""The schema is compared while a rebuild replaces and drops tables."""
+"""The schema check while a rebuild replaces and drops tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whatever is changed in a database file, past all that the program does, is found and named."""
+"""Every change of a database file past the program is found and named."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ ON_POSTGRESQL = pytest.mark.only_on("postgresql")
 
 
 def signed(keys: Keys) -> str:
-    """Have what there is now signed, and return the note."""
+    """Have the current log signed, and return the note."""
     keys.opened.signer.sign()
     note = last_note_in(keys.opened.signer.path)
     assert note is not None
@@ -45,7 +45,7 @@ def signed(keys: Keys) -> str:
 
 
 def signed_by(place: Path, key: SigningKey, *, keep: bool) -> str:
-    """Sign what there is now past the ledger, and keep the note in its database or nowhere."""
+    """Sign the current log without the ledger; store the note in its database, or nowhere."""
     with closing_database(place) as database, database.write() as connection:
         size = size_of(connection)
         checkpoint = Checkpoint(key.name, size, root(size, reader(connection)))
@@ -69,7 +69,7 @@ def closing_database(place: Path) -> Iterator[Database]:
 
 
 def live_a_little(keys: Keys) -> list[str]:
-    """Nine events of four keys, one of each kind but `Expired`; the first key is revoked."""
+    """Append nine events of four keys, one of each type but `Expired`; revoke the first key."""
     first = keys.create("first")
     second = keys.create("second", lives=HOUR)
     keys.rename(first.key_id, "renamed")
@@ -97,7 +97,7 @@ def used_ledger(
 
 @pytest.fixture
 def place(used_ledger: tuple[Path, list[str], list[str]], tmp_path: Path) -> Path:
-    """The database of a copy, to be tampered with."""
+    """A copy of the database to tamper with."""
     return fresh_copy(used_ledger[0], tmp_path / "copy")
 
 
@@ -121,7 +121,7 @@ def named(report: IntegrityReport, about: About) -> list[str]:
 
 
 def edit(place: Path, row: str, column: str, change: Callable[..., object]) -> None:
-    """Change a value of a row, which is named as in ``events id = 3``."""
+    """Change a value of a row, named as in ``events id = 3``."""
     table, key, _, at = row.split()
     ((before,),) = sql(address_of(place), f"SELECT {column} FROM {table} WHERE {key} = ?", at)  # noqa: S608
     after = change(before)

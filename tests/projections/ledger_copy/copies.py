@@ -1,4 +1,4 @@
-"""Ledgers to be copied, the ways to copy them, and what there is to compare."""
+"""Ledgers to copy, ways to copy them, and what to compare."""
 
 import random
 import shutil
@@ -23,16 +23,16 @@ from tests.projections.ledgers import keys_in, use_batches_of
 from tests.raw_sql import Rows, rows_of
 
 TABLES = ("events", "key_digests", "last_uses", "checkpoints", *(view.name for view in VIEWS))
-"""What is the same in a copy."""
+"""Tables that are the same in a copy."""
 
 _FILES = ("pepper", "signing-key", "checkpoints.txt")
 
 
 def live_in(data_dir: Path, commands: int) -> dict[str, Code]:
-    """Give a ledger a history, checkpoints, uses and a session of the console.
+    """Create a history, checkpoints, uses and a console session in a ledger.
 
     Returns:
-        What its tokens are good for at noon.
+        The verdict for each of its tokens at noon.
     """
     chance = random.Random(commands)
     clock = SettableClock()
@@ -72,14 +72,14 @@ def copy(source: Path, target: Path, *, progress: Progress = ignore_progress) ->
 
 
 def move_in(source: Path, target: Path) -> None:
-    """Bring along what is beside the database, as if the folder were still the same."""
+    """Copy the files beside the database, as if the folder were the same."""
     target.mkdir(exist_ok=True)
     for name in _FILES:
         shutil.copy(source / name, target / name)
 
 
 def copy_in_batches_of(events: int, source: Path, target: Path) -> CopyReport:
-    """Copy in small batches, in a process of its own."""
+    """Copy in small batches, in a separate process."""
     projections.ledger_copy.copy.AT_ONCE = events
     use_batches_of(events)
     return copy(source, target)
@@ -91,7 +91,7 @@ def content_of(data_dir: Path) -> dict[str, Rows]:
 
 
 def at_call(number: int, of: str, act: Callable[[], object]) -> Progress:
-    """Do something when a copy tells for the n-th time that it is at something."""
+    """Call a function when a copy reports a step for the n-th time."""
     calls = count(1)
 
     def progress(what: str, _done: int, _last: int) -> None:

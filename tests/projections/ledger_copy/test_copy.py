@@ -1,4 +1,4 @@
-"""A copy has all that the ledger has, is proved to, and takes the place of nothing else."""
+"""A copy has everything that the ledger has, is verified, and replaces nothing else."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -57,7 +57,7 @@ each_target = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def engine_of() -> Iterator[Callable[[str], Engine]]:
-    """Give an engine by its name; it runs when it is first asked for."""
+    """Yield a function that returns an engine by name, started at its first use."""
     with ExitStack() as running:
         yield cache(lambda name: running.enter_context(engine_called(name)))
 
@@ -227,7 +227,7 @@ def test_a_copy_of_a_ledger_in_use_has_its_state_at_one_moment(source: Path, tar
 
 
 def refused(source: Path, target: Path, said: str) -> None:
-    """See that a copy is refused, and that nothing was changed at either side."""
+    """Assert that a copy is refused, and that neither side was changed."""
     before = dump(address_of(source)), dump(address_of(target))
     with pytest.raises((CopyRefused, UnknownSchema), match=said):
         copy(source, target)

@@ -1,4 +1,4 @@
-"""A copy that is killed at any statement goes on when it is called again, and changes no source."""
+"""A copy that is killed at any statement is resumed by the next call, and changes no source."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -39,7 +39,7 @@ def target_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger of eleven events, in a file."""
+    """A ledger of eleven events in a file."""
     data_dir = tmp_path_factory.mktemp("source") / "source"
     with keys_in(data_dir) as keys:
         made = [keys.create(f"{number}") for number in range(6)]
@@ -61,7 +61,7 @@ def copy_until(source: Path, target: Path, number: int) -> None:
 
 
 def copy_again(source: Path, target: Path) -> CopyReport:
-    """Call the same again; a server needs a moment to notice that its client was killed."""
+    """Call it again; a server needs a moment to notice that its client was killed."""
     while True:
         try:
             return copy(source, target)
@@ -77,13 +77,13 @@ def test_a_copy_killed_at_any_statement_can_be_resumed(
     target = target_engine.new_place(tmp_path / "target")
     target.mkdir()
     found = set()
-    # Events are copied at first; then the views are made, as they are at every start.
+    # First events are copied; then the views are built, as at every start.
     for number in chain(range(1, 50, 4), count(50, 60)):
         empty_database(target)
         if not run_until_killed(copy_until, source, target, number):
             break
         there = rows_of(address_of(target), "events")
-        # Whenever it is killed, the target has the beginning of the source's history.
+        # Whenever it is killed, the target has a prefix of the source's history.
         assert there == expected["events"][: len(there)]
         found.add(len(there))
         assert copy_again(source, target).copied == EVENTS - len(there)

@@ -1,4 +1,4 @@
-"""Who could call, then and now, and which keys a review looks at."""
+"""Access reports: keys that were active, now and in the past, and keys to review."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The feed has exactly the entries that fit its filters, in the order of the tree."""
+"""The feed has exactly the entries that match its filters, in the order of the tree."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ UNKNOWN = "apikey_00000000-0000-8000-8000-000000000000"
 
 
 def fits(found: FeedEntry, filters: FeedFilters) -> bool:
-    """Say what the filters mean, of an entry as an auditor reads it."""
+    """Return whether an entry matches filters, by its canonical line."""
     event: dict[str, Any] = orjson.loads(found.entry)
     at = from_text(event["occurred_at"])
     return (
@@ -241,7 +241,7 @@ class TestLongFeeds:
     def test_no_page_is_sorted_and_none_reads_more_than_it_must(
         self, long_ledger: Database, filters: FeedFilters, *, newest_first: bool
     ) -> None:
-        """A plan with a sorter would sort the rest of the feed anew for each batch."""
+        """A plan with a sorter would sort the rest of the feed for each batch."""
         plans: list[str] = []
         with long_ledger.read() as connection:
             every = everything(connection)
@@ -262,7 +262,7 @@ class TestLongFeeds:
 
 
 def test_long_and_short_pages_meet_between_clocks_that_disagree(keys: Keys) -> None:
-    """Times need not rise with the leaf index: two machines append, and one is late."""
+    """Times may decrease with the leaf index: two machines append, and one clock is late."""
     clock = keys.opened.clock
     assert isinstance(clock, SettableClock)
     for hours in (5, -3, 4, -2, 1):

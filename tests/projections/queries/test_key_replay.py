@@ -1,4 +1,4 @@
-"""A key's life is the same wherever it is read from."""
+"""A replay of a key is the same from the store and from a pack."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""The list as it was equals the list that was seen then."""
+"""The list as of a time equals the list that was read then."""
 
 import random
 from collections.abc import Iterator

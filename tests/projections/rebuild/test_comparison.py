@@ -1,4 +1,4 @@
-"""A check names each row of a live table that is not what the events say; a rebuild heals it."""
+"""A comparison names each row of a live table that differs; a rebuild repairs it."""
 
 from collections.abc import Callable
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""A program with another version of a view keeps the table of the former one, as a way back."""
+"""A program with another version of a view keeps the previous table, for a downgrade."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -37,7 +37,7 @@ def of_version(view: View, *, later: int) -> View:
 
 
 def some_life(keys: Keys) -> Made:
-    """Make seven events, and return a key that is good for a while."""
+    """Append seven events, and return a key that is valid for a while."""
     first = keys.create("first", lives=9 * HOUR)
     for number in range(3):
         keys.create(f"{number}")
@@ -46,13 +46,13 @@ def some_life(keys: Keys) -> Made:
 
 
 def opened_with(keys: Keys, view: View) -> list[int]:
-    """Build the view as an opening does; return how many events were projected, if it had to."""
+    """Build the view as at startup; return the number of events projected, if any."""
     reports = build_outdated_views(keys.database, [view], clock=lambda: NOON, downgrade=True)
     return [report.events for report in reports]
 
 
 def rename_with(keys: Keys, view: View, made: Made) -> None:
-    """Append an event as a program does that has this view in the place of its namesake."""
+    """Append an event like a program that has this view under the same name."""
     views = [view if each.name == view.name else each for each in VIEWS]
     program = LedgerRecorder(keys.database, views)
     events = program.select_events(to_uuid(made.key_id))

@@ -1,4 +1,4 @@
-"""Whatever happens to keys: live rows, rows made anew, and the aggregates say the same."""
+"""Random histories: live rows, rebuilt rows and the aggregates agree."""
 
 import random
 from pathlib import Path
@@ -65,7 +65,7 @@ def check_against_aggregates(keys: Keys, history: History) -> None:
 
 
 def rows_from_events_alone(data_dir: Path) -> dict[str, Rows]:
-    """Open a ledger after it lost all that is derived; return what is made of it."""
+    """Open a ledger after it lost everything derived; return the rows that are rebuilt."""
     address = address_of(data_dir)
     for view in VIEWS:
         sql(address, f"DROP TABLE {view.name}")

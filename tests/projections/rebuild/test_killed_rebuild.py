@@ -1,4 +1,4 @@
-"""A rebuild that is killed at any statement leaves the old table or the new one, and a way on."""
+"""A rebuild that is killed at any statement leaves the old table or the new one, and is resumed."""
 
 from itertools import count
 from pathlib import Path

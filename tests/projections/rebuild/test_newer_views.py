@@ -1,4 +1,4 @@
-"""A program never replaces a view that a newer version of the program has made, unless told to."""
+"""A program never replaces a view of a newer version, unless it is told to downgrade."""
 
 from collections.abc import Callable
 

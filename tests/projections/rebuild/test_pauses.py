@@ -1,4 +1,4 @@
-"""How little a rebuild does while others wait to write to an SQLite file."""
+"""A rebuild keeps writers to an SQLite file waiting only briefly."""
 
 import struct
 from datetime import datetime

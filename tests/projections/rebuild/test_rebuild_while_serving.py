@@ -1,4 +1,4 @@
-"""A rebuild in one process while others append and verify: no read fails, and none is stale."""
+"""A rebuild while others append and verify: no read fails, and none is stale."""
 
 import random
 from collections.abc import Callable

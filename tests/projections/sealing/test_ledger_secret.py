@@ -1,4 +1,4 @@
-"""Which secret a ledger is sealed with, and how one without seals is upgraded."""
+"""The secret of a ledger's seals, and the sealing of ledgers without seals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def made_in(data_dir: Path, *, signed: bool = True) -> str:
 
 
 def take_seals_away(data_dir: Path) -> None:
-    """Make the database what the last version without seals would have left."""
+    """Change the database to what the last version without seals would have left."""
     for statement in (
         "UPDATE events SET seal = NULL",
         "UPDATE key_digests SET seal = NULL",

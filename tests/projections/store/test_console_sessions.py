@@ -1,4 +1,4 @@
-"""A session goes on until its time is up, it lies idle or is ended; its value is kept nowhere."""
+"""A console session ends at its limit, when idle, or on sign-out; its value is stored nowhere."""
 
 import hashlib
 import random

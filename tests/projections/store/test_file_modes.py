@@ -1,4 +1,4 @@
-"""A file with secrets that others can open is repaired or refused, and named."""
+"""A file with secrets that others can open is repaired, or refused and named."""
 
 import os
 import stat

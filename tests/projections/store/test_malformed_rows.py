@@ -1,4 +1,4 @@
-"""A ledger opens, and says what is wrong, where somebody planted a value of another type."""
+"""A ledger with values of other types than the program writes opens, and reports them."""
 
 import pytest
 

@@ -1,8 +1,8 @@
-"""Ledgers that older versions of the program made, kept as files: each opens for ever.
+"""Ledgers of older versions of the program, stored as files: each can be opened for ever.
 
-``old_databases/revision-N.sqlite3`` is a ledger as a program of that revision left it, and
-``revision-N.json`` beside it says what it must go on to say. Both were made once, by the function
-below of that time, and are never made again: a newer program would make a newer database.
+``old_databases/revision-N.sqlite3`` is a ledger of a program of that revision, and
+``revision-N.json`` has the answers that it must still give. Both were created once, by the function
+below at that time, and are never created again: a newer program would make a newer database.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a ledger on a PostgreSQL server relies on, beyond what every engine promises."""
+"""Properties of a ledger on PostgreSQL beyond those of every engine."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""How PostgreSQL answers what is asked of a large ledger: it does not read all of it."""
+"""Query plans on PostgreSQL: no query of a page reads a whole large ledger."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime

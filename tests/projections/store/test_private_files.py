@@ -1,4 +1,4 @@
-"""Files are made in one place: closed to others, and for the owner of their ledger."""
+"""Files are created in one module: private, and for the owner of their ledger."""
 
 import ast
 import os

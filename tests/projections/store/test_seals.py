@@ -1,4 +1,4 @@
-"""Whoever can write to the database, and does not have the pepper, gains no access."""
+"""Someone who can write to the database without the pepper gains no access."""
 
 import sys
 from collections.abc import Callable

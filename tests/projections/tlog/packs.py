@@ -1,4 +1,4 @@
-"""Audit packs to check, sound ones and forged ones."""
+"""Valid and forged audit packs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

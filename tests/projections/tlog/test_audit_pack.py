@@ -1,4 +1,4 @@
-"""The pack's form: any archiver reads it, and not one byte of it can be another."""
+"""The form of a pack: any archiver can read it, and no byte of it can differ."""
 
 import hashlib
 import io

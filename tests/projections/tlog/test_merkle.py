@@ -1,4 +1,4 @@
-"""The Merkle tree, held against its published examples and against its definition."""
+"""The Merkle tree, compared with published examples and with its definition."""
 
 import random
 from collections.abc import Sequence

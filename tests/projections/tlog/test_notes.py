@@ -1,4 +1,4 @@
-"""Signed notes and checkpoints, held against the specifications' examples and a second reader."""
+"""Signed notes and checkpoints, compared with the specifications' examples and another reader."""
 
 import base64
 import hashlib

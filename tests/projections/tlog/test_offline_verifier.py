@@ -1,4 +1,4 @@
-"""What the offline verifier finds, and that it says what, where and what to do."""
+"""The offline verifier finds every kind of damage, and says what, where and what to do."""
 
 import ast
 import json
@@ -59,7 +59,7 @@ def jsonl(entries: list[bytes]) -> bytes:
 
 
 class TestForgery:
-    """The entries are changed by somebody who does not have the ledger's key."""
+    """Someone without the ledger's key changes the entries."""
 
     @pytest.mark.parametrize("at", range(len(ENTRIES)))
     def test_a_history_cut_at_any_line_is_found(self, tmp_path: Path, at: int) -> None:
@@ -270,7 +270,7 @@ class TestForgery:
 
 
 class TestRewriting:
-    """The ledger's owner, who has the key, writes another history and signs it."""
+    """The ledger's owner, who has the key, writes and signs another history."""
 
     KEPT = "\n".join(checkpoint_notes(ENTRIES, [7, 25]))
 
@@ -535,14 +535,14 @@ class TestRules:
     @PATIENT
     @given(st.integers(0, 2**32))
     def test_histories_made_by_the_ledger_have_no_findings(self, seed: int) -> None:
-        """No false alarms: random commands at random times, on clocks that go back too."""
+        """No false findings: random commands at random times, with clocks that go back too."""
         entries = lived(Random(seed))
         with TemporaryDirectory() as place:
             assert found(entries, Path(place)) == []
 
 
 class TestFork:
-    """The log goes on under another name, and its owner says so in it."""
+    """The log continues under another name, and an entry records it."""
 
     def test_it_is_valid_at_every_index(self, tmp_path: Path) -> None:
         for at in range(3):
@@ -627,7 +627,7 @@ class TestFork:
 
 
 def lived(random: Random) -> list[bytes]:
-    """Entries of keys that were given random commands."""
+    """Return entries of keys after random commands."""
     now = NOON
     keys: list[ApiKey] = []
     entries: list[bytes] = []
@@ -699,7 +699,7 @@ def status_of(arguments: list[str]) -> object:
 
 
 class TestCommand:
-    """The file as it stands in the pack, alone."""
+    """The file from the pack, without the rest of the program."""
 
     @pytest.fixture
     def alone(self, tmp_path: Path) -> Path:

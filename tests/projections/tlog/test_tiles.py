@@ -1,4 +1,4 @@
-"""Tiles, as a reader sees them who knows the specification and nothing else."""
+"""Tiles, read by someone who knows only the specification."""
 
 from collections.abc import Sequence
 from hashlib import sha256

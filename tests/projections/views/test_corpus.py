@@ -1,4 +1,4 @@
-"""Every event as it was ever stored projects onto the rows that it always meant."""
+"""Every stored event of every version projects to the same rows as ever."""
 
 from collections.abc import Iterator
 from itertools import groupby

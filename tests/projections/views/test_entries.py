@@ -1,4 +1,4 @@
-"""Each event has its entry, in a tree that is not the same once anything in it was changed."""
+"""Each event has its entry, in a tree whose root changes with any change of an entry."""
 
 from collections.abc import Callable
 from hashlib import sha256

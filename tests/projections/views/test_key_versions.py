@@ -1,4 +1,4 @@
-"""The past is what a replay up to a time gives, whatever happens to keys and to the clock."""
+"""Past pages equal a replay up to that time, for any history and any clock."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

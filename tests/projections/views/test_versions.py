@@ -1,4 +1,4 @@
-"""A view whose rows or table change has a new version: programs rebuild it when they start."""
+"""A view whose rows or table change gets a new version, so that databases rebuild it."""
 
 import json
 from hashlib import sha256
