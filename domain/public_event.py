@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from domain.audit_log import Forked, LedgerEvent, Resealed
+from domain.audit_log import LedgerEvent, LogEvent
 from domain.key_ids import to_key_id
 from domain.times import to_text
 
@@ -45,7 +45,7 @@ def public_event(event: LedgerEvent) -> dict[str, Any]:
             data[name] = to_text(value) if isinstance(value, datetime) else value
     return {
         "type": event.TOPIC,
-        "key_id": None if isinstance(event, Forked | Resealed) else to_key_id(event.originator_id),
+        "key_id": None if isinstance(event, LogEvent) else to_key_id(event.originator_id),
         "version": event.originator_version,
         "occurred_at": to_text(event.timestamp),
         "actor": event.actor,

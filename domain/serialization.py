@@ -7,7 +7,7 @@ holds for the first event of a key, which names the aggregate class.
 """
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 from uuid import UUID
 
 import orjson
@@ -23,22 +23,35 @@ from domain.api_key import ApiKey
 from domain.audit_log import Forked, LedgerEvent, LogEvent, Resealed, fork_uuid, reseal_uuid
 from domain.times import to_text
 
-EVENT_CLASSES: dict[str, type[ApiKey.Event] | type[LogEvent]] = {
+EventClass = type[ApiKey.Event] | type[LogEvent]
+
+_LOG_EVENTS: tuple[type[LogEvent], ...] = get_args(LogEvent)
+EVENT_CLASSES: dict[str, EventClass] = {
     event_class.TOPIC: event_class
     for event_class in (
-        ApiKey.Created,
-        ApiKey.Revoked,
-        ApiKey.Expired,
-        ApiKey.Rotated,
-        ApiKey.ExpirationChanged,
-        ApiKey.Renamed,
-        ApiKey.ScopesChanged,
-        Forked,
-        Resealed,
+        *(
+            each
+            for each in vars(ApiKey).values()
+            if isinstance(each, type) and issubclass(each, ApiKey.Event) and "TOPIC" in vars(each)
+        ),
+        *_LOG_EVENTS,
     )
 }
-_BEGINNINGS = frozenset({ApiKey.Created, Forked, Resealed})
-_TIME_FIELDS = ("timestamp", "expires_at")
+"""All events, by their topics: the classes in `ApiKey`, and those of the log."""
+
+_BEGINNINGS = frozenset({ApiKey.Created, *_LOG_EVENTS})
+TIME_FIELDS = tuple(
+    sorted(
+        {
+            name
+            for event_class in EVENT_CLASSES.values()
+            for name, kind in get_type_hints(event_class).items()
+            if kind in {datetime, datetime | None}
+        }
+    )
+)
+"""The names of all fields of events that are times."""
+
 _IN_COLUMNS = frozenset({"originator_id", "originator_version"})
 
 
@@ -65,7 +78,7 @@ class EventTranscoder(Transcoder):
             ValueError: it is not JSON, or contains a time that is not in UTC.
         """
         state = orjson.loads(data)
-        for name in _TIME_FIELDS:
+        for name in TIME_FIELDS:
             text = state.get(name)
             if text is not None:
                 state[name] = at = datetime.fromisoformat(text)
@@ -134,7 +147,7 @@ def state_of(event: LedgerEvent) -> bytes:
 
 
 def _check_beginning(
-    event_class: type[ApiKey.Event] | type[LogEvent],
+    event_class: EventClass,
     uuid: UUID,
     version: int,
     fields: dict[str, Any],

@@ -1,5 +1,6 @@
 """The history of a key as the pages tell it: what each event changed, from what to what."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,21 +11,21 @@ from sqlalchemy import Connection
 from domain.caller import Actor
 from projections.queries.feed import leaf_indexes
 from projections.store.events import Recorded, read_history
+from projections.views.key_fields import FIELDS
 
 Value = str | datetime | list[str] | None
 """What a field of a key says; a time and a list are written by the page."""
 
 _READ_AT_ONCE = 1_000
-_WORDS = {"ExpirationChanged": "Expiration changed", "ScopesChanged": "Scopes changed"}
 # Of a new key it is worth saying that it never expires.
 _UNKNOWN = {"expires_at": "unknown"}
-_FIELDS = {
-    "name": "Name",
-    "scopes": "Scopes",
-    "expires_at": "Expires",
-    "rotated_from": "Rotated from",
-    "successor_id": "Successor",
-}
+_SUCCESSOR = {"successor_id": "Successor"}
+# They never change, and the details of a key show them.
+_LEFT_OUT = frozenset({"workspace", "role"})
+_LABELS = {
+    name: field.about.label for name, field in FIELDS.items() if name not in _LEFT_OUT
+} | _SUCCESSOR
+"""Labels of the fields that are shown with the event that has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Happening:
 def what_happened(event_type: str) -> str:
     """Say in words what events of a type, such as ``ApiKey.Revoked``, are about."""
     kind = event_type.rpartition(".")[2]
-    return _WORDS.get(kind, kind)
+    return re.sub("(?<!^)[A-Z]", lambda letter: f" {letter[0].lower()}", kind)
 
 
 def tell_history(connection: Connection, key_id: str) -> list[Happening]:
@@ -99,7 +100,7 @@ def _told(history: Sequence[Recorded], places: Mapping[int, int]) -> list[Happen
         said: dict[str, Any] = dict(vars(event))
         changes = tuple(
             Change(name, label, known.get(name), said[name])
-            for name, label in _FIELDS.items()
+            for name, label in _LABELS.items()
             if name in said and said[name] != known.get(name, _UNKNOWN.get(name))
         )
         known |= {change.field: change.after for change in changes}

@@ -11,7 +11,7 @@ import orjson
 from domain.api_key import ApiKey
 from domain.errors import DamagedHistory, Invalid, ProjectionInconsistent
 from domain.key_ids import to_key_id, to_uuid
-from domain.serialization import EVENT_CLASSES
+from domain.serialization import EVENT_CLASSES, TIME_FIELDS
 from domain.times import from_text
 from projections.queries.key_summary import listed
 from projections.store.events import Recorded
@@ -106,4 +106,4 @@ def _event(leaf_index: int, line: bytes) -> ApiKey.Event:
 
 
 def _value(name: str, value: object) -> object:
-    return from_text(value) if name == "expires_at" and isinstance(value, str) else value
+    return from_text(value) if name in TIME_FIELDS and isinstance(value, str) else value

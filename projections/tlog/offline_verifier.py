@@ -504,7 +504,7 @@ _FORKED = "AuditLog.Forked"
 _RESEALED = "AuditLog.Resealed"
 _HEX_16 = r'"[0-9a-f]{16}"'
 
-_DATA = {
+DATA = {
     _FORKED: {
         "origin": rf"(?P<origin>{_TEXT})",
         "previous_origin": _TEXT,
@@ -551,7 +551,7 @@ def _pattern(event_type: str, data: dict[str, str]) -> re.Pattern[str]:
     )
 
 
-_PATTERNS = {event_type: _pattern(event_type, data) for event_type, data in _DATA.items()}
+_PATTERNS = {event_type: _pattern(event_type, data) for event_type, data in DATA.items()}
 
 
 def match_entry(line: bytes) -> tuple[str, re.Match[str]]:
@@ -580,7 +580,7 @@ def _describe_problem(text: str) -> str:
     if canonical != text:
         return "it is not canonical JSON (RFC 8785)"
     event_type = value.get("type") if isinstance(value, dict) else None
-    if event_type not in _DATA:
+    if event_type not in DATA:
         return f"it is not a known type of event: {str(event_type)[:60]!r}"
     return f"a field of this {event_type} is missing, unknown, or has a value that is not allowed"
 
@@ -633,7 +633,7 @@ class Histories:
         previous, key.version = key.version, int(version)
         if key.version != previous + 1:
             wrong = wrong or f"version {version} of {key_id} comes after version {previous}"
-        broken = _CHECKS[event_type](key, event, at)
+        broken = CHECKS[event_type](key, event, at)
         wrong = wrong or _invalid_day(at[:10]) or broken
         if wrong is not None:
             self._report.add_entry(leaf_index, wrong, BROKEN_RULE)
@@ -743,7 +743,7 @@ def _invalid_end(key: _KeyState) -> str | None:
     return None if key.expires_at is None else _invalid_day(key.expires_at[:10])
 
 
-_CHECKS = {
+CHECKS = {
     "ApiKey.Created": _created,
     "ApiKey.Revoked": _revoked,
     "ApiKey.Expired": _expired,

@@ -26,7 +26,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, Resealed
 from domain.errors import RowNotSealed
 from domain.key_ids import to_key_id
 from domain.times import from_text, to_text
@@ -37,10 +36,10 @@ from projections.store.invalid_utf8 import tolerate_invalid_utf8
 from projections.store.schema import events, key_digests
 from projections.store.seals import Seals
 from projections.views.view import (
+    ABOUT_NO_KEY,
     Folded,
     Handlers,
     Values,
-    changes_nothing,
     insert_rows,
     update_rows,
     view_of_keys,
@@ -127,8 +126,7 @@ HANDLERS: Handlers = {
     ApiKey.ExpirationChanged: _versioned(_end_changed),
     ApiKey.Renamed: _versioned(_renamed),
     ApiKey.ScopesChanged: _versioned(_scopes_changed),
-    Forked: changes_nothing,
-    Resealed: changes_nothing,
+    **ABOUT_NO_KEY,
 }
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, LedgerEvent, Resealed
+from domain.audit_log import Forked, LedgerEvent, LogEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.names import ROOT_WORKSPACE
 from domain.public_event import canonical_line, public_event
@@ -104,7 +104,7 @@ def _line(position: int, event: LedgerEvent) -> _Line:
 
 
 def _workspace_in(event: LedgerEvent) -> str | None:
-    if isinstance(event, Forked | Resealed):
+    if isinstance(event, LogEvent):
         return ROOT_WORKSPACE
     return event.workspace if isinstance(event, ApiKey.Created) else None
 

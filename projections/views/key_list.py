@@ -8,12 +8,11 @@ from sqlalchemy import Column, ColumnElement, FromClause, Index, MetaData, Table
 from sqlalchemy.sql.elements import Grouping
 
 from domain.api_key import ApiKey
-from domain.audit_log import Forked, Resealed
 from domain.times import to_text
 from domain.tokens import display_prefix
 from projections.store.column_types import big_integer
 from projections.views.key_fields import FIELDS, columns, to_column
-from projections.views.view import Handler, Handlers, Values, changes_nothing, view_of_keys
+from projections.views.view import ABOUT_NO_KEY, Handler, Handlers, Values, view_of_keys
 
 table = Table(
     "key_list",
@@ -41,8 +40,12 @@ will_expire = and_(table.c.status == "active", table.c.expires_at.is_not(None))
 Index("by_end", table.c.expires_at, sqlite_where=will_expire, postgresql_where=will_expire)
 
 
-# Plain strings: SQLAlchemy's column names are slower as dictionary keys.
-_EMPTY_ROW: Values = dict.fromkeys(intern(str.__str__(column.name)) for column in table.c)
+# Plain strings: SQLAlchemy's column names are slower as dictionary keys. `values_of` adds two.
+_EMPTY_ROW: Values = dict.fromkeys(
+    intern(str.__str__(column.name))
+    for column in table.c
+    if column.name not in {"position", "key_id"}
+)
 _OF_CREATED = [field.name for field in fields(ApiKey.Created) if field.name in FIELDS]
 
 
@@ -100,7 +103,6 @@ HANDLERS: Handlers = {
     ApiKey.ExpirationChanged: _sets("expires_at"),
     ApiKey.Renamed: _sets("name"),
     ApiKey.ScopesChanged: _sets("scopes"),
-    Forked: changes_nothing,
-    Resealed: changes_nothing,
+    **ABOUT_NO_KEY,
 }
 VIEW = view_of_keys(version=3, table=table, handlers=HANDLERS)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 from uuid import UUID
 
 from sqlalchemy import (
@@ -29,7 +29,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from domain.api_key import ApiKey
-from domain.audit_log import LedgerEvent
+from domain.audit_log import LedgerEvent, LogEvent
 from domain.errors import PoisonEvent, ProjectionInconsistent
 from domain.key_ids import to_key_id
 from projections.store.database import POSTGRESQL
@@ -49,6 +49,10 @@ Handlers = Mapping[type[LedgerEvent], Handler]
 def changes_nothing(_event: LedgerEvent) -> Values:
     """Handle a type of event that does not affect a view."""
     return {}
+
+
+ABOUT_NO_KEY: Handlers = dict.fromkeys(get_args(LogEvent), changes_nothing)
+"""Handlers of the events that are about the log itself, for views of keys."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

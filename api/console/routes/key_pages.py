@@ -22,7 +22,7 @@ from projections.queries.key_names import names_of_keys
 from projections.queries.keys_as_of import show_key_at
 from projections.queries.keys_now import show_key
 from projections.queries.workspaces import list_workspaces
-from projections.views.key_fields import ListedKey
+from projections.views.key_fields import FIELDS, ListedKey
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
@@ -38,6 +38,14 @@ _COLUMNS = (
     ("Expires", "expires"),
     ("Status", None),
 )
+_PLACED = frozenset(
+    {
+        *("key_id", "workspace", "name", "prefix", "scopes", "role", "status", "expires_at"),
+        *("created_at", "created_by", "revoked_at", "revoked_by", "revoke_reason"),
+        *("rotated_from", "rotated_to", "last_used_at", "version"),
+    }
+)
+"""The fields that have a place of their own in ``key.html``."""
 _DONE = {
     "renamed": "The name was changed.",
     "expiration": "The expiration was changed.",
@@ -116,12 +124,19 @@ def show_the_key(
             connection,
             "key.html",
             key=key,
+            others=_others(key),
             names=names_of_keys(connection, visitor.readable_workspace, _keys_in(key, shown)),
             past=past,
             events=shown,
             older=told[_EVENTS_SHOWN - 1].version if len(told) > _EVENTS_SHOWN else None,
             done=_DONE.get(query.done or ""),
         )
+
+
+def _others(key: ListedKey) -> list[tuple[str, object]]:
+    """Return label and value of the fields that the page writes by their type."""
+    others = [field for name, field in FIELDS.items() if name not in _PLACED]
+    return [(field.about.label, getattr(key, field.name)) for field in others]
 
 
 def _keys_in(key: ListedKey, events: Sequence[Happening]) -> set[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,7 @@ from domain.api_key import ApiKey
 from domain.audit_log import Forked, fork_uuid
 from domain.errors import LedgerError
 from domain.public_event import entry_of
+from domain.serialization import EVENT_CLASSES
 from projections.tlog import offline_verifier
 from projections.tlog.merkle import CompactRange
 from projections.tlog.notes import SigningKey, sign_note
@@ -52,6 +54,20 @@ ENTRIES = made_entries(40)
 (LAST_NOTE,) = checkpoint_notes(ENTRIES, [len(ENTRIES)])
 LAST_TEXT = LAST_NOTE.partition("\n\n")[0] + "\n"
 DAY_1, DAY_2, DAY_3, DAY_4 = (f"2026-03-0{day}T12:00:00.000000Z" for day in range(1, 5))
+
+
+ENVELOPE = {"originator_id", "originator_version", "originator_topic", "timestamp", "actor"}
+ENVELOPE |= {"request_id", "source_ip"}
+
+
+@pytest.mark.parametrize("topic", EVENT_CLASSES)
+def test_the_verifier_knows_each_event_and_each_of_its_fields(topic: str) -> None:
+    declared = {field.name for field in fields(EVENT_CLASSES[topic])} - ENVELOPE
+    public = {"verifier_sha256" if name == "verifier" else name for name in declared}
+    known = offline_verifier.DATA.get(topic)
+    assert known is not None, f"offline_verifier.py has no pattern for {topic} in DATA"
+    assert set(known) == public, f"offline_verifier.py: DATA has other fields for {topic}"
+    assert topic in offline_verifier.CHECKS or topic.startswith("AuditLog.")
 
 
 def jsonl(entries: list[bytes]) -> bytes:
