@@ -114,6 +114,8 @@ class Metrics:
         self._fast_seen = 0
         for code in Code:
             self._verdicts.labels(code)
+            if code is not Code.VALID:
+                self._refusals.labels(code, token_prefix)
         for not_sealed in NOT_SEALED:
             self._not_sealed.labels(not_sealed)
 
