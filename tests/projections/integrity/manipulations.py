@@ -161,15 +161,19 @@ def _in_place_of_null(column: Column[Any]) -> object:
 
 
 def of_every_column() -> Iterator[Manipulation]:
-    """Yield a change of each column of each table."""
+    """Yield a change of each column of each table, a third of them on PostgreSQL too.
+
+    Both engines compare the same values in the same code, so PostgreSQL need not repeat all of it.
+    """
     for table in TABLES:
-        for column in table.c:
+        for number, column in enumerate(table.c):
             name = f"{table.name}.{column.name}"
             yield Manipulation(
                 f"change {name}",
                 change_column(table.name, column.name),
                 NAMES.get(table.name, (table.name,)),
                 HARMLESS.get(name),
+                engines=BOTH if number % 3 == 0 else (SQLITE,),
                 by_doctor=table.name in {"alembic_version", "ledger_secret"},
             )
 
