@@ -41,7 +41,7 @@ def replayed(history: Iterable[Recorded]) -> Iterator[ReplayStep]:
             values = HANDLERS[type(event)](event)
             if type(event) is ApiKey.Created:
                 key_id = to_key_id(event.originator_id)
-                row = {"position": position, "key_id": key_id, "last_used_at": None, **values}
+                row = {**values, "position": position, "key_id": key_id, "last_used_at": None}
             elif row is not None:
                 row |= values
             key = listed(SimpleNamespace(**row or {}), event.timestamp)
