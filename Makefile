@@ -43,6 +43,7 @@ format: $(DEV) ## format the code and fix what can be fixed safely
 docs: $(DEV) ## write the parts of docs/ that the code generates
 	@$(BIN)/python -m api.settings_page > .venv/configuration.md && mv .venv/configuration.md docs/configuration.md
 	@$(BIN)/python -m api.openapi_document > .venv/openapi.json && mv .venv/openapi.json docs/openapi.json
+	@$(BIN)/python -m projections.views.roles_script > .venv/roles.sql && mv .venv/roles.sql docs/postgresql-roles.sql
 
 bench: $(DEV) ## measure what the project claims about its speed
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -74,13 +74,15 @@ GRANT USAGE ON ALL SEQUENCES IN SCHEMA :"schema" TO :"server";
 -- (the version of the tables) and ledger_secret (which secret the seals are made with).
 WITH written AS (
     SELECT * FROM (VALUES
-        ('events', 'INSERT (originator_id, originator_version, topic, state, seal)'),
-        ('entries', 'INSERT'),
-        ('checkpoints', 'INSERT'),
-        ('key_list', 'INSERT, UPDATE (name, scopes, status, expires_at, revoked_at,'
-            ' revoked_by_type, revoked_by_id, revoke_reason, rotated_to, version)'),
+        -- The views: `make docs` writes these lines.
+        ('key_list', 'INSERT, UPDATE (name, scopes, status, expires_at, revoked_at, revoked_by_type,'
+            ' revoked_by_id, revoke_reason, rotated_to, version)'),
         ('auth_lookup', 'INSERT, UPDATE (name, scopes, expires_at, revoked, expired, version, seal)'),
+        ('entries', 'INSERT'),
         ('key_versions', 'INSERT, UPDATE (held_until)'),
+        -- All other tables.
+        ('events', 'INSERT (originator_id, originator_version, topic, state, seal)'),
+        ('checkpoints', 'INSERT'),
         ('key_digests', 'INSERT, UPDATE (pepper_id, digest, seal)'),
         ('last_uses', 'INSERT, UPDATE (used_at)'),
         ('projection_states', 'INSERT (table_name, view_version, generation, position, filled_to),'

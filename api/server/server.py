@@ -30,6 +30,7 @@ from domain.names import ROOT_WORKSPACE
 from projections.store.database import check_privileges
 from projections.store.events import last_position
 from projections.store.locks import task_lock
+from projections.views.registry import WRITTEN
 
 _log = structlog.get_logger()
 _STOP_SECONDS = timedelta(seconds=10)
@@ -62,7 +63,7 @@ def serve(settings: Settings) -> None:
 
 def _serve_on(settings: Settings, sockets: list[socket.socket]) -> None:
     with opened_ledger(settings) as ledger:
-        check_privileges(ledger.database)
+        check_privileges(ledger.database, WRITTEN)
         make_root_key(ledger)
     # Worker processes read their settings from the environment, so put the options there.
     for name, value in settings.model_dump(mode="json", exclude_none=True).items():

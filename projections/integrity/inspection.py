@@ -14,6 +14,7 @@ from projections.rebuild.status import ProjectionStatus, projection_status
 from projections.store.database import Database
 from projections.store.postgresql_tables import privileges_missing
 from projections.store.schema import HEAD, current_revision, events
+from projections.views.registry import WRITTEN
 
 _HEADER_LENGTH = 20
 _MAGIC = b"SQLite format 3\x00"
@@ -129,7 +130,7 @@ def inspect_server(database: Database) -> ServerInspection:
     with database.read() as connection:
         version, role, is_encrypted, may_change, *settings = connection.execute(_SERVER).one()
         has_ledger = current_revision(connection) is not None
-        not_granted = privileges_missing(connection)
+        not_granted = privileges_missing(connection, WRITTEN)
     return ServerInspection(
         version=version,
         role=role,

@@ -177,8 +177,11 @@ def check_owner(connection: Connection, command: str) -> None:
         postgresql_tables.check_owner(connection, command)
 
 
-def check_privileges(database: Database) -> None:
+def check_privileges(database: Database, views: postgresql_tables.Written) -> None:
     """Refuse to serve with a role that would fail at the first change of a key.
+
+    Args:
+        views: what a server writes to the tables of the views.
 
     Raises:
         LedgerUnavailable: the role lacks a privilege.
@@ -186,7 +189,7 @@ def check_privileges(database: Database) -> None:
     if database.url.get_backend_name() != POSTGRESQL:
         return
     with database.read() as connection:
-        postgresql_tables.check_privileges(connection)
+        postgresql_tables.check_privileges(connection, views)
 
 
 def schema_for_new_tables(connection: Connection) -> str | None:

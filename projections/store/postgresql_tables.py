@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -18,14 +18,12 @@ _OWNS = (
     " WHERE oid = to_regclass('events')), has_schema_privilege(current_schema(), 'CREATE'), false)"
 )
 
-_WRITTEN = {
+Written = Mapping[str, str]
+"""For each table the privileges to write to it, as ``GRANT`` takes them."""
+
+_WRITTEN: Written = {
     "events": "INSERT (originator_id, originator_version, topic, state, seal)",
-    "entries": "INSERT",
     "checkpoints": "INSERT",
-    "key_list": "INSERT, UPDATE (name, scopes, status, expires_at, revoked_at, revoked_by_type,"
-    " revoked_by_id, revoke_reason, rotated_to, version)",
-    "auth_lookup": "INSERT, UPDATE (name, scopes, expires_at, revoked, expired, version, seal)",
-    "key_versions": "INSERT, UPDATE (held_until)",
     "key_digests": "INSERT, UPDATE (pepper_id, digest, seal)",
     "last_uses": "INSERT, UPDATE (used_at)",
     "projection_states": "INSERT (table_name, view_version, generation, position, filled_to),"
@@ -35,12 +33,12 @@ _WRITTEN = {
     "alembic_version": "",
     "ledger_secret": "",
 }
-"""What a server writes to each table; ``docs/postgresql-roles.sql`` grants exactly this."""
+"""What a server writes to each durable table; ``docs/postgresql-roles.sql`` grants exactly this."""
 
 
-def _needed() -> Iterator[tuple[str, str, str]]:
+def _needed(views: Written) -> Iterator[tuple[str, str, str]]:
     """Yield table, privilege and column (may be empty) for everything that a server does."""
-    for name, written in _WRITTEN.items():
+    for name, written in {**_WRITTEN, **views}.items():
         yield name, "SELECT", ""
         for privilege, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?(?:, |$)", written):
             for column in columns.split(", "):
@@ -48,10 +46,10 @@ def _needed() -> Iterator[tuple[str, str, str]]:
 
 
 _MISSING = (
-    "SELECT format('%%s on %%s', string_agg(DISTINCT privilege, ', ' ORDER BY privilege), name)"  # noqa: S608
+    "SELECT format('%%s on %%s', string_agg(DISTINCT privilege, ', ' ORDER BY privilege), name)"
     " FROM (VALUES "
-    + ", ".join(str(needed) for needed in _needed())
-    + ") AS needed (name, privilege, col) WHERE to_regclass(name) IS NOT NULL AND NOT CASE col"
+    "{}"
+    ") AS needed (name, privilege, col) WHERE to_regclass(name) IS NOT NULL AND NOT CASE col"
     " WHEN '' THEN has_table_privilege(to_regclass(name), privilege)"
     " ELSE coalesce(has_column_privilege(to_regclass(name), (SELECT attname FROM pg_attribute"
     " WHERE attrelid = to_regclass(name) AND attname = col), privilege), true) END"
@@ -93,21 +91,28 @@ def is_not_granted(error: BaseException | None) -> bool:
     return isinstance(error, psycopg.errors.InsufficientPrivilege)
 
 
-def privileges_missing(connection: Connection) -> list[str]:
+def privileges_missing(connection: Connection, views: Written) -> list[str]:
     """Return the privileges that a server needs and this role lacks, as text for people.
 
     Tables that do not exist are left out.
+
+    Args:
+        views: what a server writes to the tables of the views.
     """
-    return list(connection.exec_driver_sql(_MISSING).scalars())
+    needed = ", ".join(str(each) for each in _needed(views))
+    return list(connection.exec_driver_sql(_MISSING.format(needed)).scalars())
 
 
-def check_privileges(connection: Connection) -> None:
+def check_privileges(connection: Connection, views: Written) -> None:
     """Refuse to serve with a role that would fail at the first change of a key.
+
+    Args:
+        views: as for `privileges_missing`.
 
     Raises:
         LedgerUnavailable: the role lacks a privilege.
     """
-    missing = privileges_missing(connection)
+    missing = privileges_missing(connection, views)
     if missing:
         # The URL may leave out the role, so ask the server for it.
         role = connection.exec_driver_sql("SELECT current_user").scalar()

@@ -182,7 +182,13 @@ def _rows_at(
     return rows
 
 
-VIEW = view_of_keys(version=3, table=table, handlers=HANDLERS, write=_write)
+VIEW = view_of_keys(
+    version=3,
+    table=table,
+    handlers=HANDLERS,
+    updates=("name", "scopes", "expires_at", "revoked", "expired", "version", "seal"),
+    write=_write,
+)
 
 _made = events.alias("made")
 _key = (

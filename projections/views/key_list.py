@@ -105,4 +105,12 @@ HANDLERS: Handlers = {
     ApiKey.ScopesChanged: _sets("scopes"),
     **ABOUT_NO_KEY,
 }
-VIEW = view_of_keys(version=3, table=table, handlers=HANDLERS)
+VIEW = view_of_keys(
+    version=3,
+    table=table,
+    handlers=HANDLERS,
+    updates=(
+        *("name", "scopes", "status", "expires_at", "revoked_at", "revoked_by_type"),
+        *("revoked_by_id", "revoke_reason", "rotated_to", "version"),
+    ),
+)

@@ -227,4 +227,10 @@ def _by_name(table: Table) -> list[ColumnElement[bool]]:
 # The columns and handlers are those of the key list, so the version follows. Increase this number
 # with a change in this file alone.
 _OWN_CHANGES = -1
-VIEW = View(version=key_list.VIEW.version + _OWN_CHANGES, table=table, fold=_fold, write=_write)
+VIEW = View(
+    version=key_list.VIEW.version + _OWN_CHANGES,
+    table=table,
+    fold=_fold,
+    write=_write,
+    updates=("held_until",),
+)

@@ -6,6 +6,9 @@ from projections.views.view import View
 
 VIEWS = (key_list.VIEW, auth_lookup.VIEW, entries.VIEW, key_versions.VIEW)
 
+WRITTEN = {view.name: view.written for view in VIEWS}
+"""What a server writes to the tables of the views, as ``GRANT`` takes it."""
+
 
 def view_named(name: str) -> View:
     """Return a view by name.

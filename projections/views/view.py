@@ -76,11 +76,17 @@ class View:
     fold: Callable[[Iterable[Recorded]], Any]
     write: Callable[[Connection, Table, Any, Seals], None]
     in_order: bool = False
+    updates: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The name of the view and of its table."""
         return self.table.name
+
+    @property
+    def written(self) -> str:
+        """The privileges of the server's role to write to the table, as ``GRANT`` takes them."""
+        return f"INSERT, UPDATE ({', '.join(self.updates)})" if self.updates else "INSERT"
 
     def project(
         self, connection: Connection, table: Table, recorded: Iterable[Recorded], seals: Seals
@@ -98,6 +104,7 @@ def view_of_keys(
     version: int,
     table: Table,
     handlers: Handlers,
+    updates: tuple[str, ...],
     write: "Callable[[Connection, Table, Folded, Seals], None] | None" = None,
 ) -> View:
     """Return a view with one row for each key, which the handlers change.
@@ -109,7 +116,7 @@ def view_of_keys(
         write: as in `View`; by default, rows are inserted and updated as folded.
     """
     fold = partial(_fold, table.name, handlers)
-    return View(version, table, fold, write or partial(_write, table.name))
+    return View(version, table, fold, write or partial(_write, table.name), updates=updates)
 
 
 @cache
