@@ -21,7 +21,7 @@ from api.http.protocol.connection import HTTP, Http
 from api.http.query_limit import QueryLimit
 from api.http.request_logging import Observed
 from api.http.routes import audit, documentation, events, keys, probes, projections, verify
-from api.http.streams.live_streams import serving_live_streams
+from api.http.streams.server_sent_events import serving_live_streams
 from api.http.tls import tls_of
 from api.http.verification import gateway
 from api.http.verification.fast_path import FastPath

@@ -5,6 +5,7 @@ when it is too late to refuse anything.
 
 Stored events are kept for ever. A new field of an event comes last and has a default; a changed
 meaning is a new event. ``tests/domain/corpus`` keeps the stored bytes of every event version.
+CONTRIBUTING.md lists what else a new event or field needs.
 """
 
 from dataclasses import field

@@ -1,4 +1,4 @@
-"""``keyledger audit verify``: the integrity check of the whole ledger."""
+"""``keyledger audit verify``: show what the checks in `projections.integrity.verify` find."""
 
 from collections.abc import Sequence
 

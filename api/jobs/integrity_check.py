@@ -8,7 +8,7 @@ from time import perf_counter
 import structlog
 
 from api.composition import OpenLedger
-from api.jobs.background_runs import Stopping
+from api.jobs.started_runs import Stopping
 from domain.errors import LedgerUnavailable
 from projections.audit_log.checkpoint_file import notes_in
 from projections.integrity.findings import Findings

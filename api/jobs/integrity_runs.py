@@ -3,8 +3,8 @@
 import threading
 
 from api.composition import OpenLedger
-from api.jobs.background_runs import BackgroundRuns, Run, RunState
 from api.jobs.integrity_check import Pace, check_ledger, log_report
+from api.jobs.started_runs import Run, RunState, StartedRuns
 from projections.store.locks import task_lock
 from projections.views.registry import VIEWS
 
@@ -22,7 +22,7 @@ class IntegrityRuns:
 
     def __init__(self, ledger: OpenLedger) -> None:
         self._ledger = ledger
-        self._runs = BackgroundRuns("attestation")
+        self._runs = StartedRuns("attestation")
         self._lock = threading.Lock()
 
     def state(self) -> RunState | None:

@@ -10,9 +10,9 @@ import structlog
 
 from api.causes import first_cause
 from api.composition import OpenLedger
-from api.jobs.background_runs import Stopping
 from api.jobs.integrity_check import Pace, check_ledger, log_report
 from api.jobs.integrity_runs import LOCK
+from api.jobs.started_runs import Stopping
 from domain.errors import LedgerError
 from projections.expirer import expire_due_keys
 from projections.integrity.last_result import read_last_result

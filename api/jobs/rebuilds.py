@@ -2,7 +2,7 @@
 
 import structlog
 
-from api.jobs.background_runs import BackgroundRuns, Run, RunState
+from api.jobs.started_runs import Run, RunState, StartedRuns
 from domain.errors import RebuildRunning
 from projections.rebuild.rebuild import Clock, check_may_rebuild, rebuild
 from projections.store.database import Database
@@ -17,7 +17,7 @@ class Rebuilds:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._runs = BackgroundRuns("rebuild")
+        self._runs = StartedRuns("rebuild")
 
     def state(self, name: str) -> RunState | None:
         """Return the state of the last rebuild of a view that this process ran."""

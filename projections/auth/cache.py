@@ -57,7 +57,7 @@ class KeyCache:
         return self._observed
 
     def apply(self, new: NewEvents) -> None:
-        """Evict the keys that have new events; the same events may be applied twice."""
+        """Evict the keys that have new events, which `Freshness` found, once or several times."""
         with self._lock:
             if new.keys is None:
                 self._keys.clear()

@@ -15,7 +15,7 @@ from api.console.routes.audit_pages import SCOPE, Auditing, EntryQuery
 from api.console.visitors import Visitor, enter
 from api.http.credentials import Authorize
 from api.http.dependencies import ledger_of
-from api.http.streams.event_streams import as_csv, as_ndjson
+from api.http.streams.event_exports import as_csv, as_ndjson
 from api.http.work import Work, WorkRoute, does, threads_of
 from domain.errors import NoCheckpoint
 from projections.audit_log.checkpoint_table import shown_note

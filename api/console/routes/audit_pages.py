@@ -21,8 +21,8 @@ from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import Workspace
 from api.http.work import WorkRoute
-from api.jobs.background_runs import RunState
 from api.jobs.integrity_runs import STAGES, IntegrityRuns
+from api.jobs.started_runs import RunState
 from domain.errors import EntryNotFound, Invalid
 from domain.serialization import EVENT_CLASSES
 from domain.times import from_text

@@ -11,8 +11,8 @@ from api.console.pages import ROOT, page, see
 from api.console.visitors import Visitor, enter
 from api.http.dependencies import ledger_of
 from api.http.work import WorkRoute
-from api.jobs.background_runs import RunState
 from api.jobs.rebuilds import Rebuilds
+from api.jobs.started_runs import RunState
 from projections.rebuild.status import ProjectionStatus, projection_status
 from projections.views.registry import view_named
 

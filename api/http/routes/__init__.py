@@ -1,1 +1,1 @@
-"""The routes, one module for each subject."""
+"""The routes, one module for each subject; `api/app.py` lists the routers of all modules."""

@@ -22,8 +22,8 @@ from api.http.dependencies import StrictRoute, ledger_of
 from api.http.openapi import answers, texts
 from api.http.schemas.audit import FindEvents
 from api.http.schemas.responses import FeedAnswer
-from api.http.streams.event_streams import as_csv, as_ndjson
-from api.http.streams.live_streams import LiveStreams
+from api.http.streams.event_exports import as_csv, as_ndjson
+from api.http.streams.server_sent_events import LiveStreams
 from api.http.work import Work, admit_export, does, threads_of
 from domain.errors import Invalid
 from domain.times import checked, to_text

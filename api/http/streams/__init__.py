@@ -1,1 +1,1 @@
-"""Streams of events."""
+"""Streams of events: `event_exports` end at the newest, `server_sent_events` wait for more."""

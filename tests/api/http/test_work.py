@@ -13,7 +13,7 @@ from api.app import create_app
 from api.http import read_limits
 from api.http.query_limit import LONGEST_QUERY
 from api.http.read_limits import OF_A_CREDENTIAL, OF_A_WORKSPACE, ReadLimits
-from api.http.streams.live_streams import LiveStreams
+from api.http.streams.server_sent_events import LiveStreams
 from api.http.work import Work, WorkRoute
 from api.settings import Settings
 from domain.errors import LedgerError, Overloaded, TooManyReads

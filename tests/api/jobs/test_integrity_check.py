@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.composition import OpenLedger
-from api.jobs.background_runs import Stopping
 from api.jobs.integrity_check import Pace, check_ledger, check_without_storing
 from api.jobs.periodic import checking_integrity
+from api.jobs.started_runs import Stopping
 from api.settings import Settings
 from domain.errors import LedgerUnavailable
 from domain.times import to_text

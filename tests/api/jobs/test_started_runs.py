@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from api.jobs.background_runs import BackgroundRuns, Run, RunState, Stopping
+from api.jobs.started_runs import Run, RunState, StartedRuns, Stopping
 from domain.errors import LedgerUnavailable
 
 PATIENCE = 30.0
@@ -29,13 +29,13 @@ class Waiting:
 
 
 @pytest.fixture
-def runs() -> Iterator[BackgroundRuns]:
-    runs = BackgroundRuns("job")
+def runs() -> Iterator[StartedRuns]:
+    runs = StartedRuns("job")
     yield runs
     runs.stop()
 
 
-def ended(runs: BackgroundRuns, name: str) -> RunState:
+def ended(runs: StartedRuns, name: str) -> RunState:
     for thread in threading.enumerate():
         if thread.name == f"job {name}":
             thread.join(PATIENCE)
@@ -44,7 +44,7 @@ def ended(runs: BackgroundRuns, name: str) -> RunState:
     return state
 
 
-def test_a_run_is_running_until_its_work_returns_the_last_state(runs: BackgroundRuns) -> None:
+def test_a_run_is_running_until_its_work_returns_the_last_state(runs: StartedRuns) -> None:
     assert runs.state("one") is None
     work = Waiting()
     assert runs.start("one", work)
@@ -53,7 +53,7 @@ def test_a_run_is_running_until_its_work_returns_the_last_state(runs: Background
     assert ended(runs, "one") == RunState("done", position=9, detail="result")
 
 
-def test_one_run_of_a_name_at_a_time(runs: BackgroundRuns) -> None:
+def test_one_run_of_a_name_at_a_time(runs: StartedRuns) -> None:
     work, other = Waiting(), Waiting()
     assert runs.start("one", work)
     assert not runs.start("one", other)
@@ -66,7 +66,7 @@ def test_one_run_of_a_name_at_a_time(runs: BackgroundRuns) -> None:
     assert ended(runs, "one").state == ended(runs, "two").state == "done"
 
 
-def test_what_is_reported_can_be_read(runs: BackgroundRuns) -> None:
+def test_what_is_reported_can_be_read(runs: StartedRuns) -> None:
     reported, released = threading.Event(), threading.Event()
 
     def work(run: Run) -> RunState:
@@ -85,7 +85,7 @@ def unavailable(_run: Run) -> RunState:
     raise LedgerUnavailable("the disk is full")
 
 
-def test_an_error_of_the_ledger_is_the_detail_and_a_line_in_the_log(runs: BackgroundRuns) -> None:
+def test_an_error_of_the_ledger_is_the_detail_and_a_line_in_the_log(runs: StartedRuns) -> None:
     with capture_logs() as logs:
         runs.start("one", unavailable, view="key_list")
         state = ended(runs, "one")
@@ -96,7 +96,7 @@ def test_an_error_of_the_ledger_is_the_detail_and_a_line_in_the_log(runs: Backgr
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_is_in_the_log_and_not_in_the_detail(runs: BackgroundRuns) -> None:
+def test_a_bug_is_in_the_log_and_not_in_the_detail(runs: StartedRuns) -> None:
     def bug(_run: Run) -> RunState:
         raise ZeroDivisionError("a secret")
 
@@ -109,7 +109,7 @@ def test_a_bug_is_in_the_log_and_not_in_the_detail(runs: BackgroundRuns) -> None
 
 
 def test_stop_ends_a_run_at_its_next_report_and_waits_for_it() -> None:
-    runs = BackgroundRuns("job")
+    runs = StartedRuns("job")
     raised: list[Any] = []
 
     def endless(run: Run) -> RunState:

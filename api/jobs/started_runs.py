@@ -42,7 +42,7 @@ class RunState:
 class Run:
     """What the work of a run uses to report, and to learn that it must end."""
 
-    def __init__(self, runs: "BackgroundRuns", name: str) -> None:
+    def __init__(self, runs: "StartedRuns", name: str) -> None:
         self._runs = runs
         self._name = name
 
@@ -66,7 +66,7 @@ Work = Callable[[Run], RunState]
 """Does the work and returns its final state; raises `LedgerError` where it fails."""
 
 
-class BackgroundRuns:
+class StartedRuns:
     """Runs of one kind; at most one of each name at a time in this process."""
 
     def __init__(self, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Live event streams: send events to clients as any process appends them.
+"""Server-sent events: live streams of the events that any process appends.
 
 One task checks for all streams whether anything was committed, every quarter of a second by
 default. Only then does each stream read what is new, in a thread that it holds only for the read.
