@@ -10,9 +10,9 @@ from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
-from api.command_line.moments import readable
 from api.command_line.options import AsJson, DataDir, KeyId
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
+from api.command_line.time_formats import readable
 from api.formats.as_json import key_as_json, page_as_json
 from domain.errors import KeyNotFound
 from domain.key_ids import to_uuid
@@ -51,20 +51,20 @@ def replay(
     With --pack no ledger is needed. Verify the pack first: keyledger audit verify-pack.
     """
     if pack is not None:
-        moments = list(replayed(history_in_pack(pack, key_id)))
-        if not as_json and moments:
+        steps = list(replayed(history_in_pack(pack, key_id)))
+        if not as_json and steps:
             hint = "not verified here; verify it with: keyledger audit verify-pack"
             stderr_console().print(one_line(f"pack: {pack}, {hint}"), style="dim", soft_wrap=True)
     else:
         with local_ledger(data_dir, as_json=as_json) as ledger:
-            moments = list(replayed(_history(ledger.database, key_id)))
-    if not moments:
+            steps = list(replayed(_history(ledger.database, key_id)))
+    if not steps:
         raise KeyNotFound(f"no events of the key {key_id[:60]}")
     if as_json:
         place = "position" if pack is None else "leaf_index"
-        write_json(page_as_json([_as_json(each, place) for each in moments], None))
+        write_json(page_as_json([_as_json(each, place) for each in steps], None))
     else:
-        _write(stdout_console(), moments)
+        _write(stdout_console(), steps)
 
 
 def _history(database: Database, key_id: str) -> Iterator[Recorded]:
@@ -79,13 +79,13 @@ def _history(database: Database, key_id: str) -> Iterator[Recorded]:
         after = page[-1].position
 
 
-def _as_json(moment: ReplayStep, place: str) -> dict[str, object]:
-    position, event = moment.recorded
+def _as_json(step: ReplayStep, place: str) -> dict[str, object]:
+    position, event = step.recorded
     public = public_event(event)
-    return {"event": {place: position, **public}, "key": key_as_json(moment.key)}
+    return {"event": {place: position, **public}, "key": key_as_json(step.key)}
 
 
-def _write(console: Console, moments: Sequence[ReplayStep]) -> None:
+def _write(console: Console, steps: Sequence[ReplayStep]) -> None:
     rows = [
         [
             Text(one_line(text))
@@ -100,6 +100,6 @@ def _write(console: Console, moments: Sequence[ReplayStep]) -> None:
                 "Never" if key.expires_at is None else readable(key.expires_at),
             )
         ]
-        for (_, event), key in moments
+        for (_, event), key in steps
     ]
     write_listing(console, _COLUMNS, rows)

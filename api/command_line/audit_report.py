@@ -15,10 +15,10 @@ from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
 from api.command_line.local_ledger import local_ledger
-from api.command_line.moments import TOO_LONG, date, parse_duration, parse_time, readable
 from api.command_line.options import AsJson, DataDir
 from api.command_line.output import standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console
+from api.command_line.time_formats import TOO_LONG, date, parse_duration, parse_time, readable
 from api.formats.access_csv import to_csv
 from api.formats.as_json import access_as_json
 from domain.errors import Invalid

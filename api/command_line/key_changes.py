@@ -13,7 +13,6 @@ from api.command_line.failures import FAILED, INTERRUPTED, USAGE_ERROR, CommandF
 from api.command_line.key_display import write_key
 from api.command_line.key_queries import shown
 from api.command_line.local_ledger import local_caller, local_ledger
-from api.command_line.moments import parse_duration, parse_end, readable
 from api.command_line.options import (
     AsJson,
     DataDir,
@@ -27,6 +26,7 @@ from api.command_line.options import (
 )
 from api.command_line.output import OutputFailed, standard_output
 from api.command_line.terminal import one_line, stderr_console, stdout_console, write_json
+from api.command_line.time_formats import parse_duration, parse_end, readable
 from api.composition import OpenLedger
 from api.formats.as_json import key_as_json
 from domain.errors import Invalid

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from api.command_line.listing import Column, write_listing, write_record
-from api.command_line.moments import date, from_now, readable, to_the_minute
 from api.command_line.terminal import one_line
+from api.command_line.time_formats import date, from_now, readable, to_the_minute
 from domain.audit_log import LedgerEvent
 from domain.caller import Actor
 from domain.public_event import public_event
@@ -72,7 +72,7 @@ def write_history(console: Console, history: Sequence[Recorded]) -> None:
             Text(readable(recorded.event.timestamp)),
             _text("{type}:{id}".format(**recorded.event.actor)),
             Text(str(recorded.position)),
-            _what(recorded.event),
+            _event_data(recorded.event),
         ]
         for recorded in history
     ]
@@ -115,7 +115,7 @@ def _end(at: datetime | None, now: datetime, write: Callable[[datetime], str]) -
 
 
 def _created(key: ListedKey, _now: datetime) -> Text:
-    return _deed(key.created_at, key.created_by)
+    return _time_and_actor(key.created_at, key.created_by)
 
 
 def _last_used(key: ListedKey, now: datetime) -> Text | None:
@@ -129,7 +129,7 @@ def _revoked(key: ListedKey, _now: datetime) -> Text | None:
     if key.revoked_at is None or key.revoked_by is None:
         return None
     reason = f": {key.revoke_reason}" if key.revoke_reason else ""
-    return _deed(key.revoked_at, key.revoked_by).append(one_line(reason))
+    return _time_and_actor(key.revoked_at, key.revoked_by).append(one_line(reason))
 
 
 def _with_another(_key: ListedKey, _now: datetime) -> None:
@@ -150,21 +150,21 @@ _WRITERS: dict[str, Callable[[ListedKey, datetime], Text | None]] = {
 """The fields that are not written by the type of their value."""
 
 
-def _deed(at: datetime, actor: Actor) -> Text:
+def _time_and_actor(at: datetime, actor: Actor) -> Text:
     return Text(f"{readable(at)} by ").append(one_line(f"{actor.type}:{actor.id}"))
 
 
-def _what(event: LedgerEvent) -> Text:
+def _event_data(event: LedgerEvent) -> Text:
     data: dict[str, Any] = public_event(event)["data"]
-    told = (
-        f"{name}={_told(name, value)}"
+    values = (
+        f"{name}={_value_text(name, value)}"
         for name, value in data.items()
         if value is not None and name not in _NOT_FOR_PEOPLE
     )
-    return _text(", ".join(told))
+    return _text(", ".join(values))
 
 
-def _told(name: str, value: object) -> str:
+def _value_text(name: str, value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     return readable(from_text(str(value))) if name.endswith("_at") else str(value)

@@ -6,9 +6,9 @@ import typer
 
 from api.command_line.key_display import write_history, write_key, write_keys
 from api.command_line.local_ledger import local_ledger
-from api.command_line.moments import parse_time
 from api.command_line.options import AsJson, DataDir, KeyId, Workspace
 from api.command_line.terminal import stderr_console, stdout_console, write_json
+from api.command_line.time_formats import parse_time
 from api.composition import OpenLedger
 from api.formats.as_json import event_as_json, key_as_json, page_as_json
 from api.formats.cursors import from_cursor, list_of_keys, to_cursor

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from api.command_line.listing import Column, write_listing
-from api.command_line.moments import readable
 from api.command_line.terminal import counted, one_line
+from api.command_line.time_formats import readable
 from projections.rebuild.comparison import Difference
 from projections.rebuild.rebuild import ReplayReport
 from projections.rebuild.status import ProjectionStatus

@@ -196,7 +196,7 @@ def _invalid_answer(request: Request, wrong: Sequence[Wrong]) -> JSONResponse:
 
 
 def failure_answer(request_id: str) -> JSONResponse:
-    """Return the answer to a request that met a bug; the log is told of it by the caller."""
+    """Return the answer to a request that met a bug; the caller logs the bug."""
     detail = "the server's log has the cause under this request_id"
     return problem(500, FAILURE, "Something went wrong here", detail, request_id=request_id)
 

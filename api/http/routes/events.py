@@ -155,7 +155,7 @@ async def _stream(
 def _begin_after(database: Database, after: int | None, last_event_id: str | None) -> Place:
     """Return where a live stream begins; a client that reconnects repeats its first query."""
     field = "after"
-    # An empty one is what a client has that was told to forget it.
+    # A client that was told to forget its last id sends an empty one.
     if last_event_id:
         field = "Last-Event-ID"
         if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 20):  # noqa: PLR2004

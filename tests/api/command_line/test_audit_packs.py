@@ -248,11 +248,11 @@ class TestReplay:
         assert "active" in renamed
         assert "=renamed" in renamed
         assert "revoked" in revoked
-        moments = keyledger("audit", "replay", key_id, "--json").json["data"]
-        assert [moment["event"]["position"] for moment in moments] == [1, 2, 3]
-        assert [moment["key"]["version"] for moment in moments] == [1, 2, 3]
+        steps = keyledger("audit", "replay", key_id, "--json").json["data"]
+        assert [step["event"]["position"] for step in steps] == [1, 2, 3]
+        assert [step["key"]["version"] for step in steps] == [1, 2, 3]
         shown = keyledger("keys", "show", key_id, "--json").json
-        assert moments[-1]["key"] == shown
+        assert steps[-1]["key"] == shown
 
     def test_a_pack_replays_the_same_history_without_a_ledger(
         self, exported: dict[str, Any], key_id: str, pack: Path, keyledger: Run, elsewhere: Path

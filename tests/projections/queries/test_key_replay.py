@@ -30,16 +30,16 @@ def test_a_replay_shows_the_key_after_each_event(keys: Keys, clock: SettableCloc
     keys.expire_due()
     keys.revoke(made.key_id, reason="tidied up")
     with keys.database.read() as connection:
-        moments = list(replayed(read_history(connection, made.key_id, after=0, limit=10)))
-    assert [(key.version, key.status, key.name) for _, key in moments] == [
+        steps = list(replayed(read_history(connection, made.key_id, after=0, limit=10)))
+    assert [(key.version, key.status, key.name) for _, key in steps] == [
         (1, "active", "first"),
         (2, "active", "second"),
         (3, "active", "second"),
         (4, "expired", "second"),
         (5, "revoked", "second"),
     ]
-    assert [key.scopes for _, key in moments][1:3] == [("mcp:read",), ("logs:read",)]
-    assert moments[-1].key.revoke_reason == "tidied up"
+    assert [key.scopes for _, key in steps][1:3] == [("mcp:read",), ("logs:read",)]
+    assert steps[-1].key.revoke_reason == "tidied up"
 
 
 @settings(max_examples=10, deadline=None)

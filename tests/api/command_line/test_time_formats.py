@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.command_line.moments import from_now, parse_duration, parse_end, parse_time
+from api.command_line.time_formats import from_now, parse_duration, parse_end, parse_time
 from domain.errors import Invalid
 
 # None of these rules depends on where the ledger is kept.
