@@ -87,6 +87,17 @@ def test_only_the_same_digest_is_the_same() -> None:
     assert not same_digest(digest, digest[:-1])
 
 
+def test_digests_are_not_compared_byte_by_byte_until_one_differs() -> None:
+    class NeverEqual(bytes):
+        __hash__ = bytes.__hash__
+
+        def __eq__(self, _other: object) -> bool:
+            pytest.fail("this takes longer the more bytes are right")
+
+    digest = PEPPER.digest("a" * 16, "secret")
+    assert same_digest(NeverEqual(digest), NeverEqual(digest))
+
+
 @given(pepper=st.binary(min_size=32, max_size=32), secret=st.text(st.characters(max_codepoint=127)))
 def test_a_digest_is_what_the_standard_library_says_it_is(pepper: bytes, secret: str) -> None:
     key = Pepper(pepper).derived("keyledger digests v2")

@@ -18,7 +18,7 @@ from domain.errors import LedgerUnavailable, RebuildRunning
 from projections.auth.freshness_postgresql import PostgresqlFreshness
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys
-from projections.rebuild.rebuild import rebuild
+from projections.rebuild.rebuild import check, rebuild
 from projections.rebuild.shadow_table import Shadow
 from projections.store import postgresql
 from projections.store.database import open_database
@@ -358,6 +358,34 @@ class TestExchange:
             reading.close()
             assert done.result().position == 2
         assert names_of(keys.opened) == ["meanwhile", "before"]
+
+    def test_a_change_that_a_failed_attempt_projected_is_projected_again(
+        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("projections.rebuild.rebuild._PAUSE_SECONDS", 0.01)
+        tried = threading.Semaphore(0)
+
+        def noted(*arguments: Any) -> None:  # noqa: ANN401 - what it is given
+            tried.release()
+            block_readers(*arguments)
+
+        def create(*_progress: object) -> None:
+            # The last one comes after the last batch, so that each attempt has to project it.
+            made.append(keys.create("meanwhile").key_id)
+
+        made = [keys.create("before").key_id]
+        monkeypatch.setattr("projections.rebuild.shadow_table.block_readers", noted)
+        with ThreadPoolExecutor(1) as pool, connected(keys.database.url) as other:
+            with other.transaction():
+                other.execute("LOCK TABLE key_list IN ACCESS SHARE MODE")
+                done = pool.submit(
+                    rebuild, keys.database, key_list.VIEW, clock=noon, progress=create
+                )
+                for _ in range(2):
+                    assert tried.acquire(timeout=60)
+            report = done.result()
+        assert (report.differing, report.position, report.events) == (0, len(made), len(made))
+        assert check(keys.database, key_list.VIEW).differing == 0
 
 
 def test_times_and_names_are_in_the_order_of_their_bytes(keys: Keys) -> None:
