@@ -12,8 +12,13 @@ FOLDER = Path(__file__).parent / "corpus"
 
 def stored_events() -> list[StoredEvent]:
     """Return all stored events in order: first those of v1, then those of v2, and so on."""
-    files = sorted(FOLDER.glob("v*.jsonl"), key=lambda file: int(file.stem.removeprefix("v")))
-    return [stored for file in files for stored in _read(file)]
+    return [stored for events in events_by_file().values() for stored in events]
+
+
+def events_by_file() -> dict[int, list[StoredEvent]]:
+    """Return the stored events of each file, by the number in its name, in order."""
+    numbers = sorted(int(file.stem.removeprefix("v")) for file in FOLDER.glob("v*.jsonl"))
+    return {number: [*_read(FOLDER / f"v{number}.jsonl")] for number in numbers}
 
 
 def _read(file: Path) -> Iterator[StoredEvent]:

@@ -10,18 +10,20 @@ from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from projections.recorder import LedgerRecorder
 from projections.views.registry import VIEWS
 from projections.views.view import View
-from tests.domain.stored_corpus import stored_events
+from tests.domain.stored_corpus import events_by_file
 from tests.engines import SQLITE
 from tests.projections.ledgers import Keys
 from tests.raw_sql import view_rows
 
-FINGERPRINTS: dict[tuple[str, int], str] = {
-    ("key_list", 3): "34d90e9b780de7db",
-    ("auth_lookup", 3): "ae5d8aa14a51f8b8",
-    ("entries", 1): "7bda65b56d8eaded",
-    ("key_versions", 2): "fecc852389c24db5",
+FINGERPRINTS: dict[tuple[str, int, int], str] = {
+    ("key_list", 3, 3): "34d90e9b780de7db",
+    ("auth_lookup", 3, 3): "ae5d8aa14a51f8b8",
+    ("entries", 1, 3): "7bda65b56d8eaded",
+    ("key_versions", 2, 3): "fecc852389c24db5",
 }
-"""The fingerprint of each version of each view. A line that is there is never changed."""
+"""The fingerprint of each version of each view, after the events up to a file of the corpus.
+
+A line that is there is never changed."""
 
 _OF_THE_LEDGER = {"seal", "verifier"}
 """Columns whose values depend on a ledger's secret, or on nothing that a view decides."""
@@ -50,11 +52,18 @@ def fingerprint_of(view: View, keys: Keys) -> str:
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 def test_the_version_of_a_view_changes_with_its_table_and_its_rows(view: View, keys: Keys) -> None:
     recorder = LedgerRecorder(keys.database, VIEWS)
-    for event in stored_events():
-        recorder.insert_events([event])
-    found = fingerprint_of(view, keys)
-    assert FINGERPRINTS.get((view.name, view.version)) == found, (
-        f"the table or the rows of {view.name} changed: give it the version {view.version + 1}"
-        f" (programs then rebuild it when they start), and add to FINGERPRINTS:"
-        f' ("{view.name}", {view.version + 1}): "{found}"'
-    )
+    corpus = events_by_file()
+    for number, stored in corpus.items():
+        for event in stored:
+            recorder.insert_events([event])
+        known = FINGERPRINTS.get((view.name, view.version, number))
+        if known is None and number != max(corpus):
+            continue
+        found = fingerprint_of(view, keys)
+        line = f'("{view.name}", {{}}, {number}): "{found}"'
+        assert known is not None, f"add to FINGERPRINTS: {line.format(view.version)}"
+        assert known == found, (
+            f"the table or the rows of {view.name} changed: give it the version {view.version + 1}"
+            f" (programs then rebuild it when they start), and add to FINGERPRINTS:"
+            f" {line.format(view.version + 1)}"
+        )
