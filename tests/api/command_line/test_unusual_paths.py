@@ -109,9 +109,9 @@ def test_a_name_that_is_not_one_line_is_refused_and_nothing_is_made(
     name: str,
 ) -> None:
     folder = tmp_path / "ledgers" / name
-    for given in ("variable", "option"):
+    for given in ("KEYLEDGER_DATA_DIR", "--data-dir"):
         options: tuple[str, ...] = ()
-        if given == "variable":
+        if given == "KEYLEDGER_DATA_DIR":
             monkeypatch.setenv("KEYLEDGER_DATA_DIR", str(folder))
         else:
             monkeypatch.delenv("KEYLEDGER_DATA_DIR")
@@ -119,7 +119,7 @@ def test_a_name_that_is_not_one_line_is_refused_and_nothing_is_made(
         ended = keyledger(*command, *options)
         assert ended.code == 2
         said = json.loads(ended.err)["detail"] if "--json" in command else ended.err
-        assert "KEYLEDGER_DATA_DIR: the path has a line break, another control character" in said
+        assert f"{given}: the path has a line break, another control character" in said
         assert "use another path" in said
         assert not folder.parent.exists()
 
