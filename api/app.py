@@ -20,7 +20,16 @@ from api.http.problems import install_problem_handlers
 from api.http.protocol.connection import HTTP, Http
 from api.http.query_limit import QueryLimit
 from api.http.request_logging import Observed
-from api.http.routes import audit, documentation, events, keys, probes, projections, verify
+from api.http.routes import (
+    audit,
+    documentation,
+    events,
+    keys,
+    probes,
+    projections,
+    verify,
+    workspaces,
+)
 from api.http.streams.server_sent_events import serving_live_streams
 from api.http.tls import tls_of
 from api.http.verification import gateway
@@ -157,6 +166,7 @@ def create_app(
         events.router,
         audit.router,
         projections.router,
+        workspaces.router,
         probes.router,
         documentation.router,
     ):

@@ -9,6 +9,8 @@ from domain.token_text import MAX_CHECKED, contains_token
 
 ROOT_WORKSPACE = "root"
 DEFAULT_WORKSPACE = "default"
+EVERY_WORKSPACE = "*"
+"""What a list is asked for instead of a workspace, to list all of them."""
 MAX_NAME_LENGTH = 120
 MAX_REASON_LENGTH = 200
 MAX_COMMENT_LENGTH = 2000

@@ -41,7 +41,9 @@ _USES_ARE_KNOWN_AFTER = timedelta(minutes=1)
 _NOT_FOR_PEOPLE = frozenset({"verifier_sha256", "request_sha256", "lookup_id", "role"})
 
 
-def write_keys(console: Console, keys: Sequence[ListedKey], now: datetime) -> None:
+def write_keys(
+    console: Console, keys: Sequence[ListedKey], now: datetime, *, with_workspace: bool = False
+) -> None:
     """Write a list of keys."""
     rows = [
         [
@@ -55,7 +57,10 @@ def write_keys(console: Console, keys: Sequence[ListedKey], now: datetime) -> No
         ]
         for key in keys
     ]
-    write_listing(console, _KEY_COLUMNS, rows)
+    if with_workspace:
+        rows = [[_text(key.workspace), *row] for key, row in zip(keys, rows, strict=True)]
+    columns = (Column("WORKSPACE"), *_KEY_COLUMNS) if with_workspace else _KEY_COLUMNS
+    write_listing(console, columns, rows)
 
 
 def write_key(console: Console, key: ListedKey, now: datetime) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from api.command_line.key_display import write_history, write_key, write_keys
 from api.command_line.local_ledger import local_ledger
-from api.command_line.options import AsJson, DataDir, KeyId, Workspace
+from api.command_line.options import AsJson, DataDir, KeyId, Workspace, WorkspaceOrAll
 from api.command_line.terminal import stderr_console, stdout_console, write_json
 from api.command_line.time_formats import parse_time
 from api.composition import OpenLedger
@@ -14,7 +14,7 @@ from api.formats.as_json import event_as_json, key_as_json, page_as_json
 from api.formats.cursors import from_cursor, list_of_keys, to_cursor
 from domain import scopes
 from domain.api_key import Status
-from domain.names import DEFAULT_WORKSPACE
+from domain.names import DEFAULT_WORKSPACE, EVERY_WORKSPACE
 from projections.queries.filters import Filters
 from projections.queries.keys_now import list_keys, show_key
 from projections.store.events import Recorded, read_history
@@ -25,7 +25,7 @@ _HISTORY_BATCH = 500
 
 def list_(
     *,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: WorkspaceOrAll = DEFAULT_WORKSPACE,
     status: Annotated[Status | None, typer.Option(help="Only keys with this status.")] = None,
     text: Annotated[
         str | None,
@@ -71,23 +71,23 @@ def list_(
         unused_since=None if unused_since is None else parse_time("unused_since", unused_since),
         never_used=True if never_used else None,
     )
-    query = list_of_keys(workspace, filters)
+    among = None if workspace == EVERY_WORKSPACE else workspace
+    query = list_of_keys(among, filters)
     before = from_cursor(cursor, *query)
     with local_ledger(data_dir, as_json=as_json) as ledger:
         now = ledger.clock()
         with ledger.database.read() as connection:
-            found = list_keys(
-                connection, workspace, filters, now=now, before=before, limit=limit + 1
-            )
+            found = list_keys(connection, among, filters, now=now, before=before, limit=limit + 1)
     keys = found[:limit]
     following = to_cursor(keys[-1].position, *query) if len(found) > limit else None
     if as_json:
         write_json(page_as_json([key_as_json(key) for key in keys], following))
         return
     if keys:
-        write_keys(stdout_console(), keys, now)
+        write_keys(stdout_console(), keys, now, with_workspace=among is None)
     else:
-        stderr_console().print(f"no keys found in the workspace {workspace}", soft_wrap=True)
+        where = "any workspace" if among is None else f"the workspace {workspace}"
+        stderr_console().print(f"no keys found in {where}", soft_wrap=True)
     if following is not None:
         stderr_console().print(f"more keys: --cursor {following}", soft_wrap=True)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from domain.names import checked_workspace
+from domain.names import EVERY_WORKSPACE, checked_workspace
 
 DataDir = Annotated[
     Path | None,
@@ -26,6 +26,14 @@ Yes = Annotated[
 Workspace = Annotated[
     str,
     typer.Option("--workspace", callback=checked_workspace, help="Workspace of the key."),
+]
+WorkspaceOrAll = Annotated[
+    str,
+    typer.Option(
+        "--workspace",
+        callback=lambda name: name if name == EVERY_WORKSPACE else checked_workspace(name),
+        help="Workspace of the keys, or * for all.",
+    ),
 ]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, apikey_<uuid>.")]
 Scopes = Annotated[

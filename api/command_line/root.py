@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 _EPILOG = "Exit status: 0 success, 1 failure or a finding, 2 usage error."
-_MODULES = ("serve", "keys", "projections", "audit", "copy", "doctor")
+_MODULES = ("serve", "keys", "workspaces", "projections", "audit", "copy", "doctor")
 
 
 class _CommandsByModule(Mapping[str, Any]):

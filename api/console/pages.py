@@ -162,7 +162,7 @@ def linker(visitor: Visitor | None) -> Callable[..., str]:
 
     def link(path: str, **query: Any) -> str:  # noqa: ANN401 - whatever can be written
         given = where | {name: value for name, value in query.items() if value not in (None, "")}
-        if visitor is not None and given.get("workspace") == visitor.requester.workspace:
+        if visitor is not None and given.get("workspace") == visitor.requester.acting_in(None):
             del given["workspace"]
         return f"{ROOT}{path}?{urlencode(given)}" if given else f"{ROOT}{path}"
 

@@ -17,7 +17,6 @@ from starlette.responses import Response
 
 from api.http.credentials import Requester, refusal
 from api.http.dependencies import ledger_of
-from domain import names
 from domain.caller import Actor, Caller
 from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScope, NoCredential
 from domain.scopes import cover
@@ -60,8 +59,8 @@ class Visitor:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Tell whether the workspace looked at is another than the key's own."""
-        return self.workspace != self.requester.workspace
+        """Return whether the workspace is another than the one that the console opens on."""
+        return self.workspace != self.requester.acting_in(None)
 
     def may(self, scope: str) -> bool:
         """Tell whether the key has a scope."""
@@ -112,7 +111,7 @@ def admit(request: Request, key: AuthRow, value: str, scopes: Sequence[str]) -> 
         requester,
         name=key.name,
         prefix=display_prefix(key.token_prefix, key.lookup_id),
-        workspace=requester.workspace,
+        workspace=requester.acting_in(None),
         csrf_token=csrf_token(value),
     )
     # Whatever is refused from here on is refused to somebody: the page that says so is theirs.
@@ -121,7 +120,7 @@ def admit(request: Request, key: AuthRow, value: str, scopes: Sequence[str]) -> 
         if not visitor.may(scope):
             raise InsufficientScope(scope)
     named = request.query_params.get("workspace") or None
-    workspace = requester.acting_in(named and names.checked_workspace(named))
+    workspace = requester.acting_in(named)
     if workspace != visitor.workspace:
         visitor = Visitor(requester, visitor.name, visitor.prefix, workspace, visitor.csrf_token)
         request.state.visitor = visitor

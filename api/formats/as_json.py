@@ -14,6 +14,7 @@ from projections.audit_log.proofs import ConsistencyProof, InclusionProof
 from projections.auth.authentication import Answer
 from projections.integrity.verify import IntegrityReport
 from projections.queries.access_report import Access
+from projections.queries.workspaces import WorkspaceSummary
 from projections.rebuild.comparison import Difference
 from projections.rebuild.rebuild import ReplayReport
 from projections.rebuild.status import ProjectionStatus
@@ -26,6 +27,11 @@ JsonObject = dict[str, Any]
 def key_as_json(key: ListedKey) -> JsonObject:
     """Return a key; what it does not have is ``None``."""
     return {name: _field(getattr(key, name)) for name in FIELDS}
+
+
+def workspace_as_json(workspace: WorkspaceSummary) -> JsonObject:
+    """Return a workspace with the numbers of its keys."""
+    return asdict(workspace)
 
 
 def event_as_json(recorded: Recorded) -> JsonObject:

@@ -41,7 +41,7 @@ def from_cursor(cursor: str | None, *query: str | None) -> int | None:
 
 
 def list_of_keys(
-    workspace: str, filters: Filters, as_of: datetime | None = None
+    workspace: str | None, filters: Filters, as_of: datetime | None = None
 ) -> list[str | None]:
     """Return everything that decides which keys a list has, including filters added later."""
     values = [getattr(filters, field.name) for field in fields(filters)]

@@ -9,18 +9,18 @@ from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 
 from api.http.dependencies import verification_of
-from api.http.schemas.requests import EVERY_WORKSPACE
 from domain.caller import Actor, Caller
 from domain.errors import (
     CredentialExpired,
     CredentialRevoked,
     InsufficientScope,
+    Invalid,
     LedgerError,
     NoCredential,
     Unauthenticated,
     WorkspaceForbidden,
 )
-from domain.names import ROOT_WORKSPACE, without_token
+from domain.names import DEFAULT_WORKSPACE, EVERY_WORKSPACE, ROOT_WORKSPACE, checked_workspace
 from domain.verdict import AuthRow, Code, Verified
 
 _HEADERS_WITH_TOKEN = (b"x-api-key", b"x-blnk-key")
@@ -52,29 +52,38 @@ class Requester:
         return self.workspace == ROOT_WORKSPACE
 
     def acting_in(self, named: str | None) -> str:
-        """Return the workspace that a request is about.
+        """Return the workspace that a request acts in.
+
+        Args:
+            named: the workspace in the query; ``None`` selects `default_workspace`.
 
         Raises:
-            WorkspaceForbidden: it names one, other than its own, without being root's.
-            Invalid: the name contains a token.
+            WorkspaceForbidden: the query names another workspace, and the credential is not of
+                ``root``.
+            Invalid: the name is not the name of one workspace.
         """
-        if named is None or named == self.workspace:
-            return self.workspace
+        if named is None:
+            return default_workspace(self.workspace)
+        if named == self.workspace:
+            return named
         if not self.is_root:
             raise WorkspaceForbidden(
-                f"this credential acts in the workspace {self.workspace}; only one of the"
-                f" workspace {ROOT_WORKSPACE} may name another"
+                f"this credential acts in the workspace {self.workspace}; only a key of the"
+                f" workspace {ROOT_WORKSPACE} may name another one"
             )
-        return without_token("workspace", named)
+        if named == EVERY_WORKSPACE:
+            raise Invalid("workspace", "name one workspace: only lists accept * for all")
+        return checked_workspace(named)
 
     def reading_in(self, named: str | None) -> str | None:
-        """Return the workspace that a request reads of, as `acting_in`; ``None`` is all of them.
+        """Return the workspace of a list, as `acting_in`; ``None`` means all workspaces.
 
         Raises:
-            WorkspaceForbidden: as for `acting_in`, or all are asked for without being root.
+            WorkspaceForbidden, Invalid: as for `acting_in`.
         """
-        workspace = self.acting_in(named)
-        return None if workspace == EVERY_WORKSPACE else workspace
+        if named == EVERY_WORKSPACE and self.is_root:
+            return None
+        return self.acting_in(named)
 
     def check_root(self) -> None:
         """Raise unless the credential is of the root workspace, for what concerns all workspaces.
@@ -86,6 +95,15 @@ class Requester:
             raise WorkspaceForbidden(
                 f"this concerns all workspaces; it needs a key of the workspace {ROOT_WORKSPACE}"
             )
+
+
+def default_workspace(workspace: str) -> str:
+    """Return the workspace that a request acts in if it names none.
+
+    Args:
+        workspace: that of the credential. Credentials of ``root`` act in ``default``.
+    """
+    return DEFAULT_WORKSPACE if workspace == ROOT_WORKSPACE else workspace
 
 
 def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -71,6 +71,7 @@ _HTTP_CODES = {
     503: "TOO_MANY_CONNECTIONS",
     505: "HTTP_VERSION_NOT_SUPPORTED",
 }
+WORKSPACE_IN_QUERY = "name the workspace in the query: ?workspace=NAME"
 _RETRY_AFTER_SECONDS = 1
 _ERRORS_SHOWN = 20
 _LONGEST_NAME_SHOWN = 60
@@ -260,7 +261,8 @@ def _message(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "extra_forbidden":
-        return "no such field or parameter"
+        in_body = error["loc"] == ("body", "workspace")
+        return WORKSPACE_IN_QUERY if in_body else "no such field or parameter"
     if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
         return "send a JSON object"
     return str(error["msg"])

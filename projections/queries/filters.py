@@ -87,8 +87,15 @@ def _by_use(filters: Filters, keys: FromClause, uses: Table) -> Iterator[ColumnE
         yield ~used.exists() if filters.never_used else used.exists()
 
 
-def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select[tuple[int]] | None:
-    """Return the positions of a workspace's keys that match the filters on the last use.
+def in_workspace(keys: FromClause, workspace: str | None) -> list[ColumnElement[bool]]:
+    """Return the condition for keys of a workspace; none if ``None``, which means all."""
+    return [] if workspace is None else [keys.c.workspace == workspace]
+
+
+def unused(
+    filters: Filters, workspace: str | None, keys: Table, uses: Table
+) -> Select[tuple[int]] | None:
+    """Return the positions of the workspace's keys that match the filters on the last use.
 
     The query reads both tables completely, in the order of positions.
 
@@ -99,7 +106,7 @@ def unused(filters: Filters, workspace: str, keys: Table, uses: Table) -> Select
         return None
     every = keys.alias()
     return select(every.c.position).where(
-        every.c.workspace == workspace, *_by_use(filters, every, uses)
+        *in_workspace(every, workspace), *_by_use(filters, every, uses)
     )
 
 

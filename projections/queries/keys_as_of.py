@@ -30,6 +30,7 @@ from sqlalchemy import (
     select,
 )
 
+from domain.api_key import Status
 from domain.errors import KeyNotFound
 from domain.times import to_text
 from projections.queries.filters import Filters, conditions
@@ -62,6 +63,11 @@ _BY_AGE = (
     .where(key_list.table.c.workspace == _WORKSPACE, key_list.age(key_list.table) >= -_LAST)
     .order_by(key_list.age(key_list.table))
 )
+_BY_AGE_IN_ALL = (
+    select(key_list.table.c.position)
+    .where(key_list.table.c.position <= _LAST)
+    .order_by(key_list.table.c.position.desc())
+)
 _MOST_AT_ONCE = 2_000
 
 Condition = ColumnElement[bool]
@@ -91,7 +97,7 @@ def show_key_at(connection: Connection, workspace: str, key_id: str, *, at: date
 
 def list_keys_at(
     connection: Connection,
-    workspace: str,
+    workspace: str | None,
     filters: Filters,
     *,
     at: datetime,
@@ -101,11 +107,14 @@ def list_keys_at(
     """Return a page of the keys that existed at a time, newest first.
 
     Args:
+        workspace: ``None`` returns the keys of all workspaces.
         filters: filters on the keys as they were at the time, including the status.
         at: the time.
         before: position of the last key of the previous page.
         limit: maximum number of keys.
     """
+    if workspace is None:
+        return _in_all_workspaces(connection, filters, at=at, before=before, limit=limit)
     asked = {"workspace": workspace, "time": to_text(at), "limit": limit}
     newest = _newest(CREATED_BUCKET)
     last = connection.scalar(newest, asked) if before is None else before - 1
@@ -122,8 +131,7 @@ def list_keys_at(
         case None:
             rows = _walk(connection, wanted, asked, limit)
         case "active":
-            still = or_(table.c.expires_at.is_(None), table.c.expires_at > _TIME)
-            rows = _walk(connection, and_(wanted, table.c.status == "active", still), asked, limit)
+            rows = _walk(connection, and_(wanted, _has_status("active")), asked, limit)
         case "revoked":
             query = _ended_then(wanted, ENDED_BUCKET, revoked=True)
             rows = connection.execute(query.limit(_LIMIT), asked).all()
@@ -138,6 +146,31 @@ def list_keys_at(
             ]
     rows = sorted(rows, key=lambda row: row.position, reverse=True)
     return [listed(row, at) for row in rows[:limit]]
+
+
+def _in_all_workspaces(
+    connection: Connection, filters: Filters, *, at: datetime, before: int | None, limit: int
+) -> list[ListedKey]:
+    """Return a page of the keys of all workspaces; the indexes by status are per workspace."""
+    newest = select(func.max(key_list.table.c.position))
+    last = connection.scalar(newest) if before is None else before - 1
+    wanted = and_(table.c.held_from <= _TIME, *conditions(filters, table))
+    if filters.status is not None:
+        wanted = and_(wanted, _has_status(filters.status))
+    asked = {"time": to_text(at), "last": last}
+    rows = [] if last is None else _walk(connection, wanted, asked, limit, _BY_AGE_IN_ALL)
+    rows = sorted(rows, key=lambda row: row.position, reverse=True)
+    return [listed(row, at) for row in rows[:limit]]
+
+
+def _has_status(status: Status) -> Condition:
+    """Return the condition for versions with a status at the time; the clock decides expiry."""
+    if status == "revoked":
+        return table.c.status == status
+    has_expired = and_(table.c.expires_at.is_not(None), table.c.expires_at <= _TIME)
+    if status == "active":
+        return and_(table.c.status == status, ~has_expired)
+    return or_(table.c.status == status, and_(table.c.status == "active", has_expired))
 
 
 @cache
@@ -163,7 +196,11 @@ def _newest(size: int) -> Select[tuple[int]]:
 
 
 def _walk(
-    connection: Connection, wanted: Condition, asked: dict[str, Any], limit: int
+    connection: Connection,
+    wanted: Condition,
+    asked: dict[str, Any],
+    limit: int,
+    by_age: Select[tuple[int]] = _BY_AGE,
 ) -> Sequence[Row[Any]]:
     """Read the versions valid at a time, key by key from a position down.
 
@@ -174,7 +211,7 @@ def _walk(
     rows: list[Row[Any]] = []
     size = limit
     while len(rows) < limit:
-        positions = connection.scalars(_BY_AGE.limit(size), asked).all()
+        positions = connection.scalars(by_age.limit(size), asked).all()
         if positions:
             rows += connection.execute(query.where(key_list.table.c.position.in_(positions)), asked)
         if len(positions) < size:

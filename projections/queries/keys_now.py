@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select
 from domain.api_key import Status
 from domain.errors import KeyNotFound
 from domain.times import to_text
-from projections.queries.filters import Filters, conditions, unused
+from projections.queries.filters import Filters, conditions, in_workspace, unused
 from projections.queries.key_summary import listed
 from projections.queries.overdue_keys import due_positions, read_due
 from projections.store.events import first_position
@@ -25,7 +25,7 @@ _SHOWN = select(table, last_uses.c.used_at.label("last_used_at")).outerjoin(
 
 def list_keys(
     connection: Connection,
-    workspace: str,
+    workspace: str | None,
     filters: Filters,
     *,
     now: datetime,
@@ -35,18 +35,19 @@ def list_keys(
     """Return a page of a workspace's keys, newest first.
 
     Args:
+        workspace: ``None`` returns the keys of all workspaces.
         before: position of the last key of the previous page.
         limit: maximum number of keys.
     """
-    order = age(table)
+    order = _order(workspace)
     query = (
-        _SHOWN.where(table.c.workspace == workspace, *conditions(filters, table, last_uses))
+        _SHOWN.where(*in_workspace(table, workspace), *conditions(filters, table, last_uses))
         .order_by(order)
         .limit(limit)
     )
     due = due_positions(connection, now, before) if filters.status == "expired" else []
     if before is not None:
-        query = query.where(order > -before)
+        query = query.where(_older_than(workspace, before))
 
     def read(*among: ColumnElement[bool]) -> list[Row[Any]]:
         narrowed = query.where(*among)
@@ -59,10 +60,10 @@ def list_keys(
     if among is None or floor is None:
         rows = read()
     else:
-        rows = read(order <= -floor)
+        rows = read(~_older_than(workspace, floor))
         if len(rows) < limit:
             # Unused keys are rare in this range, so stop testing keys one by one.
-            rows += read(order > -floor, table.c.position.in_(among))
+            rows += read(_older_than(workspace, floor), table.c.position.in_(among))
     return [listed(row, now) for row in rows[:limit]]
 
 
@@ -93,10 +94,21 @@ def _recorded(status: Status | None, now: str) -> list[ColumnElement[bool]]:
     return [recorded]
 
 
-def _floor(workspace: str, before: int | None) -> Select[tuple[int]]:
+def _order(workspace: str | None) -> ColumnElement[int]:
+    """Return the order newest first, in the form that an index has: one per workspace, or all."""
+    return table.c.position.desc() if workspace is None else age(table)
+
+
+def _older_than(workspace: str | None, position: int) -> ColumnElement[bool]:
+    """Return the condition for keys after a position in `_order`, for the same index."""
+    if workspace is None:
+        return table.c.position < position
+    return age(table) > -position
+
+
+def _floor(workspace: str | None, before: int | None) -> Select[tuple[int]]:
     """Return the position down to which keys are tested one by one for being unused."""
-    order = age(table)
-    query = select(table.c.position).where(table.c.workspace == workspace)
+    query = select(table.c.position).where(*in_workspace(table, workspace))
     if before is not None:
-        query = query.where(order > -before)
-    return query.order_by(order).offset(_TESTED_ONE_BY_ONE).limit(1)
+        query = query.where(_older_than(workspace, before))
+    return query.order_by(_order(workspace)).offset(_TESTED_ONE_BY_ONE).limit(1)

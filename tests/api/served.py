@@ -142,9 +142,8 @@ class Api:
     ) -> Key:
         """Create a key; by default with ``mcp:read`` in the workspace ``acme``."""
         asked = {"name": name, "scopes": scopes or ["mcp:read"], **more}
-        if by is None:
-            asked["workspace"] = workspace
-        response = self.post("/v1/keys", by=by or self.root, json=asked)
+        params = {"workspace": workspace} if by is None else {}
+        response = self.post("/v1/keys", by=by or self.root, params=params, json=asked)
         assert response.status_code == 201, response.text
         document = response.json()
         return Key(document["key_id"], document["token"], document)

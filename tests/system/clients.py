@@ -34,11 +34,13 @@ class Client:
         name: str,
         scopes: Sequence[str] = ("mcp:read",),
         *,
+        workspace: str | None = None,
         idempotency_key: str | None = None,
         **more: object,
     ) -> httpx.Response:
         return self.http.post(
             "/v1/keys",
+            params={} if workspace is None else {"workspace": workspace},
             json={"name": name, "scopes": list(scopes), **more},
             headers=_idempotency(idempotency_key),
         )

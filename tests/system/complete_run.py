@@ -319,7 +319,7 @@ def _verify(everything: Everything, clients: list[Client]) -> None:
             bearer = {"Authorization": f"Bearer {token}"}
             client.verdict(token)
             client.http.post("/v1/verify", json={"token": token, "scopes": ["no:scope"]})
-            client.http.post("/v1/verify", json={"token": token, "workspace": "default"})
+            client.http.post("/v1/verify?workspace=default", json={"token": token})
             client.http.get("/v1/forward-auth", headers=bearer, params={"scope": "mcp:read"})
             client.http.get("/v1/forward-auth/scopes/mcp:read/more", headers=bearer)
             by_form = {"client_id": token, "client_secret": token, "token": token}

@@ -143,7 +143,7 @@ def _make_a_ledger_from_nothing(walk: Walk, machine: Machine, data_dir: Path) ->
     url = walk.page.database_url("on a server: serve")
     assert walk.page.database_url("on the servers: one PostgreSQL") == url
     server = walk.servers.start(database_url=url, data_dir=data_dir)
-    assert [each["name"] for each in server.client(token).list_keys()] == ["root"]
+    assert [each["name"] for each in server.client(token).list_keys(workspace="root")] == ["root"]
     server.stop()
     machine.run("sh", "dropdb keyledger")
 

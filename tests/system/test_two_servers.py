@@ -53,7 +53,7 @@ def test_two_servers_that_start_on_a_new_ledger_at_once_make_one_root_key(
         if server.root_token is not None
     ]
     for server in servers.started:
-        assert [key["name"] for key in server.client(token).list_keys()] == ["root"]
+        assert [key["name"] for key in server.client(token).list_keys(workspace="root")] == ["root"]
 
 
 def test_a_revoked_key_is_refused_by_the_other_server_at_its_very_next_call(pair: Pair) -> None:

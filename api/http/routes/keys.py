@@ -16,9 +16,8 @@ from api.http.schemas.requests import (
     CreateKey,
     InWorkspace,
     KeyId,
+    ListKeyEvents,
     ListKeys,
-    NoQuery,
-    Page,
     RevokeKey,
     RotateKey,
     ShowKey,
@@ -53,7 +52,7 @@ Where = Annotated[InWorkspace, Query()]
 def create_key(
     request: Request,
     requester: Writer,
-    _query: NoQuery,
+    query: Where,
     body: CreateKey,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -62,7 +61,7 @@ def create_key(
     The new key can have only scopes that the credential holds itself.
     """
     ledger = ledger_of(request)
-    workspace = requester.acting_in(body.workspace)
+    workspace = requester.acting_in(query.workspace)
     now = ledger.clock()
     issued = ledger.ledger.create_key(
         workspace=workspace,
@@ -85,7 +84,7 @@ def list_the_keys(
     ledger = ledger_of(request)
     now = ledger.clock()
     as_of = _as_of(query.as_of, now)
-    workspace = requester.acting_in(query.workspace)
+    workspace = requester.reading_in(query.workspace)
     filters = Filters(
         status=query.status,
         text=query.q,
@@ -247,7 +246,7 @@ def rotate_key(
     responses=answers(404, ok=EventListAnswer),
 )
 def list_the_events(
-    request: Request, requester: Reader, key_id: KeyId, query: Annotated[Page, Query()]
+    request: Request, requester: Reader, key_id: KeyId, query: Annotated[ListKeyEvents, Query()]
 ) -> Response:
     """List the history of a key, oldest event first."""
     ledger = ledger_of(request)
@@ -284,7 +283,7 @@ def _issued_answer(
 ) -> Response:
     key = _shown(request, workspace, issued.key_id)
     token = None if issued.token is None else issued.token.reveal()
-    elsewhere = "" if workspace == requester.workspace else f"?workspace={workspace}"
+    elsewhere = "" if workspace == requester.acting_in(None) else f"?workspace={workspace}"
     headers = {"Location": f"/v1/keys/{key.key_id}{elsewhere}"} | _etag(key)
     if token is None:
         headers["Idempotent-Replayed"] = "true"

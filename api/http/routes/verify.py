@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response, Security
+from fastapi import APIRouter, Query, Request, Response, Security
 from fastapi.responses import JSONResponse
 
 from api.formats.as_json import JsonObject, page_as_json, verdict_as_json
@@ -12,10 +12,12 @@ from api.http.dependencies import StrictRoute, verification_of
 from api.http.metrics import Metrics
 from api.http.oauth_errors import OAuthRoute, oauth_answers
 from api.http.openapi import answers
-from api.http.schemas.requests import TOKEN_EXAMPLE, NoQuery, VerifyToken, VerifyTokens
+from api.http.problems import WORKSPACE_IN_QUERY
+from api.http.schemas.requests import TOKEN_EXAMPLE, InWorkspace, VerifyToken, VerifyTokens
 from api.http.schemas.responses import IntrospectionAnswer, VerdictAnswer, VerdictListAnswer
 from api.http.work import Work, does
 from domain import scopes
+from domain.errors import Invalid
 from domain.verdict import Verified
 from projections.auth.authentication import Answer
 
@@ -24,6 +26,7 @@ router = APIRouter(tags=["verify"], route_class=StrictRoute)
 oauth_router = APIRouter(tags=["verify"], route_class=OAuthRoute)
 
 Verifying = Annotated[Requester, Security(require, scopes=["api-keys:verify"])]
+Where = Annotated[InWorkspace, Query()]
 Introspecting = Annotated[OAuthCall, Security(authenticated_call, scopes=["api-keys:verify"])]
 
 
@@ -35,14 +38,14 @@ Introspecting = Annotated[OAuthCall, Security(authenticated_call, scopes=["api-k
 )
 @does(Work.VERIFY)
 async def verify_token(
-    request: Request, requester: Verifying, _query: NoQuery, body: VerifyToken
+    request: Request, requester: Verifying, query: Where, body: VerifyToken
 ) -> Response:
     """Verify that a token is valid and that its key holds the requested scopes.
 
-    The status is 200 for every verdict: read `valid` and `code`. A key of a workspace other than
-    the credential's is not found.
+    The status is 200 for every verdict: read `valid` and `code`. A key of another workspace than
+    the request's is not found.
     """
-    workspace = requester.acting_in(body.workspace)
+    workspace = requester.acting_in(query.workspace)
     answer = await _verdict(request, requester, body.token, body.scopes, workspace)
     request.state.outcome = answer.verdict.code
     return JSONResponse(verdict_as_json(answer))
@@ -56,10 +59,10 @@ async def verify_token(
 )
 @does(Work.VERIFY)
 async def verify_tokens(
-    request: Request, requester: Verifying, _query: NoQuery, body: VerifyTokens
+    request: Request, requester: Verifying, query: Where, body: VerifyTokens
 ) -> Response:
     """Verify up to 100 tokens. The verdicts are in the order of the tokens."""
-    workspace = requester.acting_in(body.workspace)
+    workspace = requester.acting_in(query.workspace)
     verdicts = [
         await _verdict(request, requester, each.token, each.scopes, workspace)
         for each in body.tokens
@@ -90,10 +93,6 @@ async def verify_tokens(
                                 "type": "string",
                                 "description": "Ignored: all tokens are of one type.",
                             },
-                            "workspace": {
-                                "type": "string",
-                                "description": "The workspace of the token.",
-                            },
                             **CLIENT_FIELDS,
                         },
                     }
@@ -103,7 +102,7 @@ async def verify_tokens(
     },
 )
 @does(Work.VERIFY)
-async def introspect_token(request: Request, call: Introspecting, _query: NoQuery) -> Response:
+async def introspect_token(request: Request, call: Introspecting, query: Where) -> Response:
     """Verify a token by OAuth 2.0 Token Introspection (RFC 7662).
 
     For every token that is not valid, the answer is only `{"active": false}`.
@@ -113,7 +112,9 @@ async def introspect_token(request: Request, call: Introspecting, _query: NoQuer
     token. Errors then have the form of RFC 6749, section 5.2.
     """
     token = call.form.required("token")
-    workspace = call.requester.acting_in(call.form.optional("workspace"))
+    if call.form.has("workspace"):
+        raise Invalid("workspace", WORKSPACE_IN_QUERY)
+    workspace = call.requester.acting_in(query.workspace)
     answer = await _verdict(request, call.requester, token, [], workspace)
     return JSONResponse(_introspection(answer))
 

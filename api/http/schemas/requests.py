@@ -96,11 +96,10 @@ _NamedWorkspace = Annotated[
 Workspace = Annotated[
     _NamedWorkspace | None,
     Field(
-        description="Workspace, by default that of the credential. Only a key of the workspace"
-        " `root` may name another one."
+        description="Workspace, by default that of the credential; for a credential of `root` the"
+        " workspace `default`. Only a credential of `root` may name another one."
     ),
 ]
-EVERY_WORKSPACE = "*"
 _NamedOrAll = Annotated[
     str,
     Field(
@@ -112,8 +111,8 @@ _NamedOrAll = Annotated[
 WorkspaceOrAll = Annotated[
     _NamedOrAll | None,
     Field(
-        description="Workspace, by default that of the credential. Only a key of the workspace"
-        " `root` may name another one, or `*` for all."
+        description="Workspace, by default that of the credential; for a credential of `root` the"
+        " workspace `default`. Only a credential of `root` may name another one, or `*` for all."
     ),
 ]
 Status = Literal["active", "revoked", "expired"]
@@ -169,7 +168,6 @@ class CreateKey(Expiring):
         description="Prefix of the token; the default is a setting of the server.",
         examples=["blnk"],
     )
-    workspace: Workspace = None
 
 
 class RevokeKey(Body):
@@ -239,7 +237,6 @@ class VerifyToken(Body):
 
     token: Token
     scopes: WantedScopes = []
-    workspace: Workspace = None
 
 
 class TokenToVerify(Body):
@@ -255,7 +252,6 @@ class VerifyTokens(Body):
     tokens: list[TokenToVerify] = Field(
         min_length=1, max_length=100, description="The tokens, each with the scopes that it needs."
     )
-    workspace: Workspace = None
 
 
 class Query(BaseModel):
@@ -289,16 +285,32 @@ class ShowKey(InWorkspace):
     as_of: AsOf = None
 
 
-class Page(InWorkspace):
+class Page(Query):
     """A page of a list."""
 
     limit: int = Field(default=50, ge=1, le=100, description="Maximum size of the page.")
     cursor: Cursor = None
 
 
+class ListWorkspaces(Query):
+    """A page of workspaces."""
+
+    limit: int = Field(default=50, ge=1, le=100, description="Maximum size of the page.")
+    cursor: _NamedWorkspace | None = Field(
+        default=None, description="`next_cursor` of the previous page."
+    )
+
+
+class ListKeyEvents(Page):
+    """The workspace of a key, and the page of its history."""
+
+    workspace: Workspace = None
+
+
 class ListKeys(Page):
     """Filters of the list of keys, and the page."""
 
+    workspace: WorkspaceOrAll = None
     status: Status | None = Field(default=None, description="Only keys with this status.")
     q: str | None = Field(
         default=None,

@@ -82,6 +82,21 @@ class KeyListAnswer(BaseModel):
     next_cursor: NextCursor
 
 
+class WorkspaceAnswer(BaseModel):
+    """A workspace."""
+
+    name: str = Field(description="Name of the workspace.", examples=["default"])
+    keys: int = Field(description="Number of keys, including revoked and expired ones.")
+    active_keys: int = Field(description="Number of active keys.")
+
+
+class WorkspaceListAnswer(BaseModel):
+    """A page of workspaces, sorted by name."""
+
+    data: list[WorkspaceAnswer] = Field(description="The workspaces.")
+    next_cursor: NextCursor
+
+
 class EventAnswer(BaseModel):
     """An event of a key."""
 

@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from api.formats.as_json import verdict_as_json
-from api.http.credentials import refusal
+from api.http.credentials import default_workspace, refusal
 from api.http.metrics import Fast, Metrics
 from api.http.problems import refusal_answer
 from api.http.protocol.messages import Message
@@ -185,7 +185,8 @@ class FastPath:
         if caller is None or type(caller.verdict) is not Verified:
             return None
         token, wanted = asked
-        answer = verify(token, wanted, workspace=caller.verdict.key.workspace)
+        workspace = default_workspace(caller.verdict.key.workspace)
+        answer = verify(token, wanted, workspace=workspace)
         if answer is None:
             return None
         counted = self._metrics.fast(answer.verdict, token, "POST", VERIFY_PATH, 200)

@@ -161,6 +161,34 @@ def test_a_workspace_sees_its_own_keys_alone(keyledger: Run, key_id: str) -> Non
         assert (ended.code, ended.error["code"]) == (1, "KEY_NOT_FOUND")
 
 
+def test_a_star_lists_the_keys_of_all_workspaces(keyledger: Run, key_id: str) -> None:
+    create(keyledger, "theirs", "--workspace", "acme")
+
+    assert key_id
+    assert names(keyledger, "--workspace", "*") == ["theirs", "payments-api"]
+    header, theirs, ours = keyledger("keys", "list", "--workspace", "*").out.splitlines()
+    assert header.split()[0] == "WORKSPACE"
+    assert (theirs.split()[0], ours.split()[0]) == ("acme", "default")
+    for command in ("show", "history", "revoke", "rotate"):
+        assert keyledger("keys", command, key_id, "--workspace", "*").code == 2
+
+
+def test_workspaces_are_listed_with_the_numbers_of_their_keys(keyledger: Run, key_id: str) -> None:
+    create(keyledger, "theirs", "--workspace", "acme")
+    create(keyledger, "more", "--workspace", "acme")
+    keyledger("keys", "revoke", key_id, "--yes")
+
+    assert keyledger("workspaces", "list", "--json").json == {
+        "data": [
+            {"name": "acme", "keys": 2, "active_keys": 2},
+            {"name": "default", "keys": 1, "active_keys": 0},
+        ],
+        "next_cursor": None,
+    }
+    lines = [line.split() for line in keyledger("workspaces", "list").out.splitlines()]
+    assert lines == [["WORKSPACE", "KEYS", "ACTIVE"], ["acme", "2", "2"], ["default", "1", "0"]]
+
+
 def test_a_list_is_newest_first_and_continues_at_its_cursor(keyledger: Run) -> None:
     for name in ("one", "two", "three"):
         create(keyledger, name)

@@ -55,7 +55,7 @@ class TestApp:
         assert doubted.position() == 2
 
     def test_verifying_listing_and_history_continue(self, doubted: Api, key: Key) -> None:
-        verdict = doubted.post("/v1/verify", json={"token": key.token, "workspace": "acme"})
+        verdict = doubted.post("/v1/verify?workspace=acme", json={"token": key.token})
         assert verdict.json()["code"] == "VALID"
         assert doubted.get("/v1/forward-auth", by=key).status_code == 204
         listed = doubted.get("/v1/keys", params={"workspace": "acme"}).json()["data"]

@@ -237,7 +237,7 @@ def test_other_requests_are_answered_while_costly_reads_use_their_threads(api: A
     assert api.get("/healthz", by=None).status_code == 200
     assert api.get("/readyz", by=None).status_code == 200
     assert api.get("/metrics", by=None).status_code == 200
-    verdict = api.post("/v1/verify", json={"token": other.token, "workspace": "acme"})
+    verdict = api.post("/v1/verify?workspace=acme", json={"token": other.token})
     assert verdict.json()["code"] == "VALID"
     assert api.show(other)["status"] == "active"
     assert api.client.post("/console/sign-in", data={"token": api.root.token}).status_code == 303

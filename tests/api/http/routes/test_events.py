@@ -60,7 +60,7 @@ class TestRefused:
         "query",
         [
             "limit=0", "limit=101", "limit=x", "cursor=x", "after=-1", "after=x",
-            "after=99999999", "after=9223372036854775808", "from=yesterday", "until=noon",
+            "after=99999999", "after=9223372036854775808", "from=2026-03-32", "until=noon",
             "type=ApiKey.Deleted", "key_id=x", "as_of=x", "since=2026-03-03T00:00:00Z",
         ],
     )  # fmt: skip
@@ -110,7 +110,7 @@ class TestPages:
         together = sorted(chain(*parts), key=lambda event: event["leaf_index"])
         assert together == everywhere
         assert all(parts)
-        assert pages(told) == parts[0]
+        assert pages(told) == pages(told, workspace="default")
 
     def test_a_workspaces_credential_sees_no_other(self, told: Api) -> None:
         found = pages(told, by=told.admin("other"))

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from httpx2 import Response
@@ -19,7 +20,7 @@ from api.settings import Settings
 from domain.tokens import Token, mint, parse
 from tests.api.checkpoints import sign_a_checkpoint
 from tests.api.console.console_routes import CONSOLE_ROUTES
-from tests.api.served import Api, Json, Key, refused
+from tests.api.served import Api, Json, Key, invalid, refused
 
 PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
 # Not in the OpenAPI document that these routes show.
@@ -28,6 +29,14 @@ DOCUMENTATION = {"GET /docs", "GET /docs/{name}", "GET /openapi.json"}
 ABOUT_THE_CALLER = "GET /v1/forward-auth"
 # They give everybody the same answer, with hashes and sizes.
 ABOUT_THE_WHOLE_TREE = {"GET /v1/checkpoint", "GET /v1/proofs/consistency"}
+# They need a credential of root.
+ABOUT_ALL_WORKSPACES = {
+    "GET /v1/log/checkpoint", "GET /v1/log/tile/{tile}",
+    "GET /v1/projections", "POST /v1/projections/{name}/rebuild",
+}  # fmt: skip
+# It shows each credential the workspaces that it may act in.
+ABOUT_THE_CALLERS_WORKSPACES = "GET /v1/workspaces"
+LISTS = {"GET /v1/keys", "GET /v1/events", "GET /v1/proofs/inclusion"}
 
 REALM = 'Bearer realm="keyledger"'
 BASIC_REALM = 'Basic realm="keyledger"'
@@ -122,13 +131,49 @@ class Route:
         assert not more
         return {}
 
-    def takes_workspace(self) -> str | None:
-        """Return where a workspace can be named: in the body, in the query, or nowhere."""
-        for described in self.operation.get("requestBody", {}).get("content", {}).values():
-            if "workspace" in resolved(described["schema"])["properties"]:
-                return "body"
-        names = [each["name"] for each in self.operation.get("parameters", [])]
-        return "query" if "workspace" in names else None
+    @property
+    def takes_workspace(self) -> bool:
+        """Whether the query can name a workspace."""
+        return "workspace" in [each["name"] for each in self.operation.get("parameters", [])]
+
+    def finds(self, api: Api, by: Key, key: Key, workspace: str | None) -> bool:
+        """Return whether a request acts in the workspace of a key.
+
+        Args:
+            workspace: the one that the query names.
+        """
+        query = {"workspace": workspace} if workspace else {}
+        body: Json = {}
+        if self.path in {"/v1/events", "/v1/proofs/inclusion"}:
+            query["key_id"] = key.key_id
+        if self.path == "/v1/proofs/inclusion":
+            query["version"] = "1"
+        if self.path in {"/v1/verify", "/v1/introspect"}:
+            body = {"token": key.token}
+        if self.path == "/v1/verify/batch":
+            body = {"tokens": [{"token": key.token}]}
+        answer = self.send(api, by, key_id=key.key_id, query=f"?{urlencode(query)}", **body)
+        if "{key_id}" in self.path or self.path == "/v1/proofs/inclusion":
+            assert answer.is_success or answer.status_code == 404, answer.text
+            return answer.is_success
+        assert answer.is_success, answer.text
+        return shows(str(self), answer.json(), key)
+
+
+def shows(route: str, said: Json, key: Key) -> bool:
+    """Return whether an answer is about the workspace of a key."""
+    match route:
+        case "POST /v1/keys":
+            return bool(said["workspace"] == key.document["workspace"])
+        case "GET /v1/keys" | "GET /v1/events":
+            return key.key_id in [each["key_id"] for each in said["data"]]
+        case "POST /v1/verify":
+            return bool(said["valid"])
+        case "POST /v1/verify/batch":
+            return bool(said["data"][0]["valid"])
+        case "POST /v1/introspect":
+            return bool(said["active"])
+    pytest.fail(f"say how an answer of {route} shows its workspace")
 
 
 def resolved(schema: Json) -> Json:
@@ -354,26 +399,96 @@ class TestAnotherWorkspacesCredential:
             answer = route.send(world.api, world.elsewhere, key_id="")
             assert answer.headers["X-Auth-Workspace"] == "other"
             return
+        if str(route) == ABOUT_THE_CALLERS_WORKSPACES:
+            answer = route.send(world.api, world.elsewhere, key_id="")
+            assert [each["name"] for each in answer.json()["data"]] == ["other"]
+            return
         if str(route) in ABOUT_THE_WHOLE_TREE:
             answer, roots = answers_to_the_same_log(world, route)
             assert answer.is_success
             assert answer.content == roots.content
             return
-        where = route.takes_workspace()
-        if where is not None:
-            named: Json = {"workspace": "acme"}
-            answer = route.send(
-                world.api,
-                world.elsewhere,
-                key_id=world.key.key_id,
-                query="?workspace=acme" if where == "query" else "",
-                **(named if where == "body" else {}),
-            )
+        for named in ("acme", "root", "nowhere", "*") if route.takes_workspace else ():
+            query = f"?workspace={named}"
+            answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id, query=query)
             route.refused(answer, 403, "WORKSPACE_FORBIDDEN")
         if "{key_id}" in route.path:
             answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id)
             refused(answer, 404, "KEY_NOT_FOUND")
-        elif where is None:
+        elif not route.takes_workspace:
             answer = route.send(world.api, world.elsewhere, key_id=world.key.key_id)
             refused(answer, 403, "WORKSPACE_FORBIDDEN")
         assert world.api.position() == before
+
+
+def test_every_route_acts_in_one_workspace_or_is_listed_as_an_exception() -> None:
+    exceptions = ABOUT_THE_WHOLE_TREE | ABOUT_ALL_WORKSPACES
+    exceptions |= {ABOUT_THE_CALLER, ABOUT_THE_CALLERS_WORKSPACES}
+    assert {str(each) for each in GUARDED if not each.takes_workspace} == exceptions
+    assert {str(each) for each in IN_A_WORKSPACE} > LISTS
+
+
+def test_no_body_names_a_workspace() -> None:
+    for _, _, operation in operations():
+        for described in operation.get("requestBody", {}).get("content", {}).values():
+            assert "workspace" not in resolved(described["schema"])["properties"]
+
+
+IN_A_WORKSPACE = [each for each in GUARDED if each.takes_workspace]
+
+
+@pytest.mark.parametrize("route", IN_A_WORKSPACE, ids=str)
+class TestTheWorkspaceRule:
+    @pytest.mark.parametrize("named", [None, "default"])
+    def test_root_acts_in_default_unless_it_names_another(
+        self, world: World, route: Route, named: str | None
+    ) -> None:
+        api = world.api
+        assert route.finds(api, api.root, api.make(workspace="default"), named)
+        assert not route.finds(api, api.root, api.make(workspace="acme"), named)
+
+    @pytest.mark.parametrize("named", ["acme", "root"])
+    def test_root_acts_in_the_workspace_that_it_names(
+        self, world: World, route: Route, named: str
+    ) -> None:
+        api = world.api
+        assert route.finds(api, api.root, api.make(workspace=named), named)
+        assert not route.finds(api, api.root, api.make(workspace="default"), named)
+
+    @pytest.mark.parametrize("named", [None, "acme"])
+    def test_any_other_credential_acts_in_its_own(
+        self, world: World, route: Route, named: str | None
+    ) -> None:
+        api = world.api
+        assert route.finds(api, world.admin, api.make(workspace="acme"), named)
+        assert not route.finds(api, world.admin, api.make(workspace="default"), named)
+
+    def test_a_star_is_all_workspaces_of_a_list_and_else_invalid(
+        self, world: World, route: Route
+    ) -> None:
+        api = world.api
+        for workspace in ("acme", "default"):
+            key = api.make(workspace=workspace)
+            if str(route) in LISTS:
+                assert route.finds(api, api.root, key, "*")
+            else:
+                answer = route.send(api, api.root, key_id=key.key_id, query="?workspace=*")
+                invalid(answer, "workspace")
+
+    @pytest.mark.parametrize("named", ["", "Not A Workspace", "a/b", "w" * 64])
+    def test_a_name_that_no_workspace_can_have_is_invalid(
+        self, world: World, route: Route, named: str
+    ) -> None:
+        query = "?" + urlencode({"workspace": named})
+        invalid(
+            route.send(world.api, world.root, key_id=world.key.key_id, query=query), "workspace"
+        )
+
+    def test_a_workspace_in_the_body_is_refused_and_the_query_is_named(
+        self, world: World, route: Route
+    ) -> None:
+        if "requestBody" not in route.operation:
+            return
+        answer = route.send(world.api, world.admin, key_id=world.key.key_id, workspace="acme")
+        problem = invalid(answer, "workspace")
+        assert "?workspace=NAME" in problem["detail"]

@@ -14,8 +14,11 @@ ASKED = {"name": "payments-api", "scopes": ["mcp:read"]}
 ACME = {"workspace": "acme"}
 
 
-def create(api: Api, by: Key | str = "root", **change: object) -> Response:
-    return api.post("/v1/keys", by=by, headers=NAME, json=ASKED | change)
+def create(
+    api: Api, by: Key | str = "root", workspace: str | None = None, **change: object
+) -> Response:
+    params = {} if workspace is None else {"workspace": workspace}
+    return api.post("/v1/keys", by=by, params=params, headers=NAME, json=ASKED | change)
 
 
 def rotate(api: Api, key: Key, **body: int | str | None) -> Response:

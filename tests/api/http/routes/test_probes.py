@@ -114,14 +114,14 @@ class TestMetrics:
         assert metrics["keyledger_events_appended_total"] == 0
         assert metrics["keyledger_append_seconds_count"] == 0
 
-    @pytest.mark.parametrize("unusual", [{}, {"workspace": "root"}])
-    def test_verdicts_are_counted_by_their_code(self, api: Api, unusual: dict[str, str]) -> None:
-        revoked = api.revoked(workspace="root")
+    @pytest.mark.parametrize("query", ["", "?workspace=default"])
+    def test_verdicts_are_counted_by_their_code(self, api: Api, query: str) -> None:
+        valid, revoked = api.make(workspace="default"), api.revoked(workspace="default")
         codes = ("VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_SCOPE")
         series = {code: f'keyledger_verdicts_total{{code="{code}"}}' for code in codes}
         assert {api.metrics()[each] for each in series.values()} == {0}
-        for token in (api.root.token, revoked.token, revoked.token, "nonsense"):
-            api.post("/v1/verify", json={"token": token} | unusual)
+        for token in (valid.token, revoked.token, revoked.token, "nonsense"):
+            api.post(f"/v1/verify{query}", json={"token": token})
         counted = {code: api.metrics()[each] for code, each in series.items()}
         assert counted == dict.fromkeys(codes, 0) | {"VALID": 1, "REVOKED": 2, "MALFORMED": 1}
 

@@ -114,8 +114,8 @@ class TestWorks:
         with appends_locked(api.address):
             rebuild(api, "auth_lookup")
             assert api.show(key)["status"] == "active"
-            asked = {"token": key.token, "workspace": "acme"}
-            assert api.post("/v1/verify", json=asked).json()["code"] == "VALID"
+            verdict = api.post("/v1/verify?workspace=acme", json={"token": key.token})
+            assert verdict.json()["code"] == "VALID"
         eventually(lambda: state(api, "auth_lookup") == "done", "the rebuild ends")
 
     def test_a_rebuild_reports_and_repairs_differences(self, api: Api) -> None:

@@ -18,8 +18,8 @@ def rotate(api: Api, key: Key, grace: int | None = None, by: Key | None = None) 
 
 
 def code(api: Api, token: str) -> str:
-    asked = {"token": token, "workspace": "acme"}
-    verdict: str = api.post("/v1/verify", json=asked).json()["code"]
+    asked = {"token": token}
+    verdict: str = api.post("/v1/verify", params=ACME, json=asked).json()["code"]
     return verdict
 
 
@@ -112,7 +112,7 @@ class TestWorks:
             "rotated_from": key.key_id,
         }
 
-    @pytest.mark.parametrize("workspace", ["root", "acme"])
+    @pytest.mark.parametrize("workspace", ["default", "root", "acme"])
     def test_the_successor_is_found_at_its_location(self, api: Api, workspace: str) -> None:
         key = api.make(workspace=workspace)
         answer = api.post(f"{key.path}/rotate", params={"workspace": workspace})

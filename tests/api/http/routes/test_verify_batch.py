@@ -7,8 +7,9 @@ from tests.api.served import Api, Key, invalid, refused
 PATH = "/v1/verify/batch"
 
 
-def verdicts(api: Api, tokens: list[str], *, by: Key, **more: object) -> list[str]:
-    answer = api.post(PATH, by=by, json={"tokens": [{"token": each} for each in tokens], **more})
+def verdicts(api: Api, tokens: list[str], *, by: Key, **query: str) -> list[str]:
+    asked = {"tokens": [{"token": each} for each in tokens]}
+    answer = api.post(PATH, by=by, params=query, json=asked)
     assert answer.status_code == 200, answer.text
     assert answer.json()["next_cursor"] is None
     return [verdict["code"] for verdict in answer.json()["data"]]
@@ -79,14 +80,16 @@ def test_the_workspace_is_the_callers_own(api: Api, verifier: Key) -> None:
     mine, other = api.make().token, api.make(workspace="elsewhere").token
     assert verdicts(api, [mine, other], by=verifier) == ["VALID", "NOT_FOUND"]
     assert verdicts(api, [mine, other], by=verifier, workspace="acme") == ["VALID", "NOT_FOUND"]
-    body = {"tokens": [{"token": other}], "workspace": "elsewhere"}
-    refused(api.post(PATH, by=verifier, json=body), 403, "WORKSPACE_FORBIDDEN")
+    body = {"tokens": [{"token": other}]}
+    answer = api.post(f"{PATH}?workspace=elsewhere", by=verifier, json=body)
+    refused(answer, 403, "WORKSPACE_FORBIDDEN")
 
 
 def test_root_may_name_another_workspace(api: Api) -> None:
     mine, other = api.make().token, api.make(workspace="elsewhere").token
     tokens = [mine, other, api.root.token]
-    assert verdicts(api, tokens, by=api.root) == ["NOT_FOUND", "NOT_FOUND", "VALID"]
+    in_root = verdicts(api, tokens, by=api.root, workspace="root")
+    assert in_root == ["NOT_FOUND", "NOT_FOUND", "VALID"]
     in_acme = verdicts(api, tokens, by=api.root, workspace="acme")
     assert in_acme == ["VALID", "NOT_FOUND", "NOT_FOUND"]
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.api.served import UNKNOWN_KEY_ID, Api, Json, Key, refused
+from tests.api.served import UNKNOWN_KEY_ID, Api, Json, invalid, refused
 
-ASKED: Json = {"name": "a", "scopes": ["mcp:read"]}
 # Every endpoint of one key: method, end of the path, and a body that it takes.
 KEY_ENDPOINTS: list[tuple[str, str, Json | None]] = [
     ("GET", "", None),
@@ -16,13 +15,12 @@ KEY_ENDPOINTS: list[tuple[str, str, Json | None]] = [
 ]
 
 
-@pytest.fixture
-def api(shared_api: Api) -> Api:
-    return shared_api
-
-
 @pytest.mark.parametrize(("method", "end", "body"), KEY_ENDPOINTS, ids=str)
 class TestKeysOfAnotherWorkspace:
+    @pytest.fixture
+    def api(self, shared_api: Api) -> Api:
+        return shared_api
+
     def test_another_workspaces_keys_look_like_missing_keys(
         self, api: Api, method: str, end: str, body: Json | None
     ) -> None:
@@ -69,54 +67,85 @@ class TestKeysOfAnotherWorkspace:
         assert api.send(method, path, by=admin, json=body).is_success
 
 
-class TestCreate:
-    @pytest.mark.parametrize("named", [None, "acme"])
-    def test_a_key_creates_keys_in_its_own_workspace(self, api: Api, named: str | None) -> None:
-        asked = ASKED | {"workspace": named}
-        assert api.post("/v1/keys", by=api.admin(), json=asked).json()["workspace"] == "acme"
-
-    @pytest.mark.parametrize("named", ["other", "root", ""])
-    def test_and_in_no_other(self, api: Api, named: str) -> None:
-        asked = ASKED | {"workspace": named}
-        answer = api.post("/v1/keys", by=api.admin(), json=asked)
-        refused(answer, 403, "WORKSPACE_FORBIDDEN")
-
-    def test_root_makes_keys_in_any(self, api: Api) -> None:
-        assert api.make(workspace="any.thing_at-all").document["workspace"] == "any.thing_at-all"
-
-    def test_an_unknown_query_parameter_is_refused(self, api: Api) -> None:
-        answer = api.post("/v1/keys", params={"workspace": "acme"}, json=ASKED)
-        problem = refused(answer, 422, "INVALID")
-        assert problem["errors"][0]["field"] == "workspace"
-
-
 class TestList:
-    @pytest.mark.parametrize("named", ["other", "root"])
-    def test_only_root_may_name_another_workspace_at_all(self, api: Api, named: str) -> None:
-        query = {"workspace": named}
-        answer = api.get("/v1/keys", by=api.admin(), params=query)
-        refused(answer, 403, "WORKSPACE_FORBIDDEN")
+    @pytest.fixture
+    def listed(self, api: Api) -> list[str]:
+        """The ids of new keys in three workspaces, newest first."""
+        keys = [api.make(workspace=each) for each in ("one", "two", "three", "one")]
+        return [key.key_id for key in reversed(keys)]
 
-    def test_root_lists_its_own_unless_it_names_another(self, api: Api) -> None:
-        theirs = api.make(workspace="listed")
-        own = api.get("/v1/keys").json()["data"]
-        assert [key["key_id"] for key in own] == [api.root.key_id]
-        named = api.get("/v1/keys", params={"workspace": "listed"}).json()["data"]
-        assert [key["key_id"] for key in named] == [theirs.key_id]
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    @pytest.mark.parametrize("more", [{}, {"as_of": "2026-03-03T12:00:00Z"}])
+    def test_the_pages_of_all_workspaces_have_each_key_once(
+        self, api: Api, listed: list[str], limit: int, more: Json
+    ) -> None:
+        found: list[Json] = []
+        cursor: Json = {}
+        while True:
+            query = {"workspace": "*", "limit": limit} | more | cursor
+            page = api.get("/v1/keys", params=query).json()
+            found += page["data"]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        ids = [key["key_id"] for key in found]
+        assert len(set(ids)) == len(ids)
+        assert ids[:4] == listed
+        assert api.root.key_id in ids
+        assert {"one", "two", "three", "root"} <= {key["workspace"] for key in found}
+
+    def test_a_cursor_of_one_workspace_is_not_one_of_all(self, api: Api, listed: list[str]) -> None:
+        assert listed
+        cursor = api.get("/v1/keys", params={"workspace": "one", "limit": 1}).json()["next_cursor"]
+        answer = api.get("/v1/keys", params={"workspace": "*", "limit": 1, "cursor": cursor})
+        invalid(answer, "cursor")
+
+
+class TestListOfAllWorkspaces:
+    """The filters hold in all workspaces as in one."""
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"status": "active"}, {"status": "revoked"}, {"status": "expired"}, {"q": "wanted"},
+            {"scope": "a:b"}, {"expires_before": "2026-03-03T12:30:00Z"}, {"never_used": "true"},
+            {"unused_since": "2026-03-03T12:30:00Z"},
+        ],
+        ids=str,
+    )  # fmt: skip
+    @pytest.mark.parametrize("past", [False, True])
+    def test_a_filter(self, api: Api, query: Json, *, past: bool) -> None:
+        for workspace in ("one", "two"):
+            api.make("a:b", name="wanted", workspace=workspace)
+            api.make(workspace=workspace, expires_at="2026-03-03T12:20:00Z")
+            api.revoke(api.make(workspace=workspace))
+        api.clock.advance(hours=1)
+        if past:
+            if not query.keys().isdisjoint({"never_used", "unused_since"}):
+                return
+            query = query | {"as_of": "2026-03-03T13:00:00Z"}
+            api.clock.advance(hours=1)
+            # What happened since must not matter.
+            for key in api.get("/v1/keys?workspace=one&status=active").json()["data"]:
+                api.post(f"/v1/keys/{key['key_id']}/revoke?workspace=one")
+
+        def found(workspace: str) -> list[Json]:
+            asked = query | {"workspace": workspace, "limit": 100}
+            data: list[Json] = api.get("/v1/keys", params=asked).json()["data"]
+            return data
+
+        parts = [key for each in ("one", "two", "root") for key in found(each)]
+        assert len(parts) > 1
+        everywhere = found("*")
+        assert sorted(parts, key=str) == sorted(everywhere, key=str)
+        assert [key["key_id"] for key in everywhere if key["workspace"] == "two"] == [
+            key["key_id"] for key in found("two")
+        ]
 
 
 class TestVerify:
-    def code(self, api: Api, token: str, by: Key, **named: str) -> str:
-        code: str = api.post("/v1/verify", by=by, json={"token": token} | named).json()["code"]
-        return code
-
-    def test_an_altered_token_does_not_find_the_key(self, api: Api) -> None:
-        theirs, ours = api.make(workspace="other"), api.make()
-        admin = api.admin()
-        assert self.code(api, ours.token, admin) == "VALID"
-        assert self.code(api, theirs.token, admin) == "NOT_FOUND"
-
-    def test_nothing_is_told_of_a_key_of_another(self, api: Api) -> None:
+    def test_nothing_is_told_of_a_key_of_another(self, shared_api: Api) -> None:
+        api = shared_api
         revoked, admin = api.revoked(workspace="other"), api.admin()
         answer = api.post("/v1/verify", by=admin, json={"token": revoked.token}).json()
         position = answer.pop("position")
@@ -132,25 +161,9 @@ class TestVerify:
             "expires_at": None,
         }
 
-    def test_root_verifies_in_its_own_unless_it_names_another(self, api: Api) -> None:
-        theirs = api.make(workspace="acme")
-        assert self.code(api, api.root.token, api.root) == "VALID"
-        assert self.code(api, theirs.token, api.root) == "NOT_FOUND"
-        assert self.code(api, theirs.token, api.root, workspace="acme") == "VALID"
-        assert self.code(api, theirs.token, api.root, workspace="other") == "NOT_FOUND"
-
-    @pytest.mark.parametrize("path", ["/v1/verify", "/v1/verify/batch", "/v1/introspect"])
-    def test_no_other_credential_may_name_another_workspace(self, api: Api, path: str) -> None:
-        theirs, admin = api.make(workspace="other"), api.admin()
-        asked: Json = {"token": theirs.token, "workspace": "other"}
-        if path.endswith("batch"):
-            asked = {"tokens": [{"token": theirs.token}], "workspace": "other"}
-        body: Json = {"data" if path.endswith("introspect") else "json": asked}
-        refused(api.post(path, by=admin, **body), 403, "WORKSPACE_FORBIDDEN")
-
 
 class TestForwardAuth:
-    def test_it_lets_in_keys_of_every_workspace_and_says_which(self, api: Api) -> None:
+    def test_it_lets_in_keys_of_every_workspace_and_says_which(self, shared_api: Api) -> None:
         for workspace in ("acme", "other"):
-            answer = api.get("/v1/forward-auth", by=api.make(workspace=workspace))
+            answer = shared_api.get("/v1/forward-auth", by=shared_api.make(workspace=workspace))
             assert answer.headers["X-Auth-Workspace"] == workspace

@@ -220,6 +220,7 @@ def world(new_ledger: NewLedger, tmp_path_factory: pytest.TempPathFactory) -> It
                 "revoked": revoked.token,
                 "elsewhere": api.make(workspace="elsewhere").token,
                 "root's": api.root.token,
+                "of default": api.make(workspace="default").token,
                 "unknown": mint("key", lambda count: bytes(range(count))).reveal(),
                 "wrong secret": Token("key", parsed.lookup_id, "0" * 43).reveal(),
                 "wrong prefix": Token("blnk", parsed.lookup_id, parsed.secret).reveal(),
@@ -248,9 +249,9 @@ USUAL_SCOPES: list[list[str]] = [
 ]
 TOKENS = [
     "good", "everything", "of a prefix", "that ends", "expired", "expired verifier", "revoked",
-    "elsewhere", "root's", "unknown", "wrong secret", "wrong prefix", "wrong checksum", "too long",
-    "shorter", "lookup id alone", "with a blank", "words", "empty", "not ASCII",
-    "not ASCII secret", "very long",
+    "elsewhere", "root's", "of default", "unknown", "wrong secret", "wrong prefix",
+    "wrong checksum", "too long", "shorter", "lookup id alone", "with a blank", "words",
+    "empty", "not ASCII", "not ASCII secret", "very long",
 ]  # fmt: skip
 CODES = {"VALID", "MALFORMED", "NOT_FOUND", "REVOKED", "EXPIRED", "INSUFFICIENT_SCOPE"}
 
@@ -398,6 +399,8 @@ class TestUnusual:
         for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-32", "utf-8-sig"):
             both_answer(world.api, world.asked(sent.encode(encoding)))
         both_answer(world.api, world.asked(sent.encode(), headers=root))
+        in_default = form.format(world.tokens["of default"]).encode()
+        both_answer(world.api, world.asked(in_default, headers=root))
         both_answer(world.api, world.asked(sent.encode(), headers=JSON))
 
     @pytest.mark.parametrize(
