@@ -59,7 +59,7 @@ class FeedQuery(BaseModel):
         asked = self.model_dump(exclude={"workspace", "cursor", "back"}, by_alias=True)
         return {name: value for name, value in asked.items() if value}
 
-    def filters(self, workspace: str) -> FeedFilters:
+    def filters(self, workspace: str | None) -> FeedFilters:
         """Return the filters of the feed.
 
         Raises:
@@ -126,14 +126,14 @@ def keys_in(entries: Sequence[ToldEntry | DamagedEntry]) -> set[str]:
     return actors | {each.key_id for each in told if each.key_id is not None}
 
 
-def find_entries(connection: Connection, query: FeedQuery, workspace: str) -> FeedPage:
+def find_entries(connection: Connection, query: FeedQuery, workspace: str | None) -> FeedPage:
     """Return the entries that an address asks for.
 
     Raises:
         Invalid: a value breaks a rule, or the cursor belongs to another query.
     """
     filters = query.filters(workspace)
-    mark = ["console", "feed", workspace, *map("=".join, query.repeated().items())]
+    mark = ["console", "feed", workspace or "*", *map("=".join, query.repeated().items())]
     place = Place.read(query.cursor, query.back, mark)
     span = span_of(connection, filters, after=-1)
     if place.after is not None:

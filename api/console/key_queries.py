@@ -39,6 +39,7 @@ class KeyQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workspace: Workspace | None = None
+    of: Literal["*"] | None = Field(default=None, description="The list has all workspaces.")
     status: Status | None = None
     q: str | None = Field(default=None, max_length=names.MAX_NAME_LENGTH)
     scope: Scope | None = None
@@ -65,7 +66,7 @@ class KeyQuery(BaseModel):
 
     def repeated(self, **changed: str | None) -> dict[str, str]:
         """Return the parameters of the first page, with some of them changed."""
-        return self._parameters({"workspace", "cursor", "back"}, **changed)
+        return self._parameters({"workspace", "of", "cursor", "back"}, **changed)
 
     def listing(self) -> dict[str, str]:
         """Return the parameters of this page, for links that lead back to it."""
@@ -121,8 +122,13 @@ def read_past(as_of: str | None, now: datetime) -> datetime | None:
     return at
 
 
-def find_keys(connection: Connection, query: KeyQuery, workspace: str, *, now: datetime) -> KeyPage:
+def find_keys(
+    connection: Connection, query: KeyQuery, workspace: str | None, *, now: datetime
+) -> KeyPage:
     """Return the page of keys that an address names.
+
+    Args:
+        workspace: ``None`` lists the keys of all workspaces.
 
     Raises:
         Invalid: a value is not valid, or the cursor belongs to another query.
@@ -130,7 +136,11 @@ def find_keys(connection: Connection, query: KeyQuery, workspace: str, *, now: d
     at = read_past(query.as_of, now)
     filters = _filters(query, now if at is None else at)
     # The address and not the filters: their times are relative to now, which changes.
-    mark = ["console", workspace, *(f"{name}={value}" for name, value in query.repeated().items())]
+    mark = [
+        "console",
+        workspace or "*",
+        *(f"{name}={value}" for name, value in query.repeated().items()),
+    ]
     place = Place.read(query.cursor, query.back, mark)
     limit = PAGE_LENGTH + 1
     if at is not None:

@@ -16,6 +16,7 @@ from api.console import words
 from api.console.visitors import Visitor
 from api.http.dependencies import ledger_of
 from api.scope_catalogue import Catalogue
+from domain.token_text import hide_tokens
 from projections.views.key_fields import ListedKey
 
 ROOT = "/console"
@@ -149,7 +150,8 @@ def page(request: Request, template: str, status: int = 200, **shown: object) ->
             link=linker(visitor),
             files=f"{ROOT}/static/{pages_of(request).files_version}",
             now=now,
-            **{"workspaces": (), "listing": {}, **shown},
+            typed_workspace=hide_tokens(request.query_params.get("workspace", "")),
+            **{"workspaces": (), "listing": {}, "kept_query": {}, **shown},
         )
     )
     return HTMLResponse(content, status)

@@ -8,7 +8,7 @@ session ends in the moment in which its key does.
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from fastapi import Request
@@ -18,7 +18,14 @@ from starlette.responses import Response
 from api.http.credentials import Requester, refusal
 from api.http.dependencies import ledger_of
 from domain.caller import Actor, Caller
-from domain.errors import CredentialExpired, CredentialRevoked, InsufficientScope, NoCredential
+from domain.errors import (
+    CredentialExpired,
+    CredentialRevoked,
+    InsufficientScope,
+    Invalid,
+    NoCredential,
+)
+from domain.names import EVERY_WORKSPACE
 from domain.scopes import cover
 from domain.tokens import display_prefix
 from domain.verdict import AuthRow, Code, Verified
@@ -37,8 +44,9 @@ class Visitor:
         requester: whom commands are given by.
         name: of the key that signed in.
         prefix: what its token begins with.
-        workspace: the one that is looked at.
+        workspace: the one that is shown; ``*`` for all.
         csrf_token: what every form of this session carries.
+        wrong_workspace: what is wrong with the workspace in the address, if anything.
     """
 
     requester: Requester
@@ -46,6 +54,7 @@ class Visitor:
     prefix: str
     workspace: str
     csrf_token: str
+    wrong_workspace: Invalid | None = None
 
     @property
     def caller(self) -> Caller:
@@ -60,7 +69,31 @@ class Visitor:
     @property
     def is_elsewhere(self) -> bool:
         """Return whether the workspace is another than the one that the console opens on."""
-        return self.workspace != self.requester.acting_in(None)
+        return self.workspace != self.home
+
+    @property
+    def home(self) -> str:
+        """The workspace that the console opens on."""
+        return self.requester.acting_in(None)
+
+    def reading_in(self) -> str | None:
+        """Return the workspace of a list; ``None`` means all workspaces.
+
+        Raises:
+            Invalid: the address names a workspace whose name is not valid.
+        """
+        if self.wrong_workspace is not None:
+            raise self.wrong_workspace
+        return None if self.workspace == EVERY_WORKSPACE else self.workspace
+
+    def check_workspace(self) -> None:
+        """Raise unless the address names one workspace.
+
+        Raises:
+            Invalid: it names all of them, or one whose name is not valid.
+        """
+        if self.reading_in() is None:
+            raise Invalid("workspace", "name one workspace: only lists accept * for all")
 
     def may(self, scope: str) -> bool:
         """Tell whether the key has a scope."""
@@ -100,7 +133,6 @@ def admit(request: Request, key: AuthRow, value: str, scopes: Sequence[str]) -> 
     Raises:
         InsufficientScope: the key lacks a scope.
         WorkspaceForbidden: the address names another workspace than the key may act in.
-        Invalid: the address names a workspace whose name is not valid.
     """
     request.state.actor = key.key_id
     request.state.workspace = key.workspace
@@ -120,10 +152,24 @@ def admit(request: Request, key: AuthRow, value: str, scopes: Sequence[str]) -> 
         if not visitor.may(scope):
             raise InsufficientScope(scope)
     named = request.query_params.get("workspace") or None
-    workspace = requester.acting_in(named)
-    if workspace != visitor.workspace:
-        visitor = Visitor(requester, visitor.name, visitor.prefix, workspace, visitor.csrf_token)
-        request.state.visitor = visitor
+    try:
+        workspace = requester.reading_in(named) or EVERY_WORKSPACE
+        visitor = replace(visitor, workspace=workspace)
+    except Invalid as error:
+        visitor = replace(visitor, wrong_workspace=error)
+    request.state.visitor = visitor
+    return visitor
+
+
+def enter_workspace(request: Request, scopes: SecurityScopes) -> Visitor:
+    """Return the visitor of a page about one workspace.
+
+    Raises:
+        LedgerError: as `enter`.
+        Invalid: the address does not name one workspace.
+    """
+    visitor = enter(request, scopes)
+    visitor.check_workspace()
     return visitor
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Connection, func, select
 
 from domain.times import to_text
-from projections.queries.filters import Filters, conditions
+from projections.queries.filters import Filters, conditions, in_workspace
 from projections.queries.keys_sorted import status_now
 from projections.store.schema import last_uses
 from projections.views.key_list import table
@@ -21,9 +21,9 @@ def count_keys(
         at_most: where to stop, so that a large workspace costs no more than a small one.
     """
     fitting = select(table.c.position).where(
-        *conditions(filters, table, last_uses), *status_now(filters, to_text(now))
+        *in_workspace(table, workspace),
+        *conditions(filters, table, last_uses),
+        *status_now(filters, to_text(now)),
     )
-    if workspace is not None:
-        fitting = fitting.where(table.c.workspace == workspace)
     counted = select(func.count()).select_from(fitting.limit(at_most).subquery())
     return connection.execute(counted).scalar_one()

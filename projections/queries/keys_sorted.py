@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
 
 from domain.times import to_text
-from projections.queries.filters import Filters, conditions
+from projections.queries.filters import Filters, conditions, in_workspace
 from projections.queries.key_summary import listed
 from projections.store.schema import last_uses
 from projections.views.key_fields import ListedKey
@@ -30,7 +30,7 @@ _JOINED = table.outerjoin(last_uses, last_uses.c.position == table.c.position)
 
 def list_keys_by(
     connection: Connection,
-    workspace: str,
+    workspace: str | None,
     filters: Filters,
     order: Order,
     *,
@@ -42,6 +42,7 @@ def list_keys_by(
     """Return a page of a workspace's keys in an order; ties are ordered by age.
 
     Args:
+        workspace: ``None`` returns the keys of all workspaces.
         order: the column to sort by. A key that was never used comes first, one that never expires
             comes last.
         descending: whether to reverse the order.
@@ -54,7 +55,7 @@ def list_keys_by(
         select(table, last_uses.c.used_at.label("last_used_at"))
         .select_from(_JOINED)
         .where(
-            table.c.workspace == workspace,
+            *in_workspace(table, workspace),
             *conditions(filters, table, last_uses),
             *status_now(filters, to_text(now)),
         )

@@ -322,12 +322,13 @@ def test_root_can_choose_workspaces_and_rebuild(
     assert server.root_token is not None
     screen = opened(name)
     page = screen.sign_in(server.root_token)
-    page.get_by_label("Workspace").fill("fresh")
-    page.get_by_role("button", name="Switch").click()
+    page.locator("summary", has_text="Workspace").click()
+    page.get_by_label("Other workspace").fill("fresh")
+    page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("heading", name="No API keys yet")).to_be_visible()
     screen.look("empty", "API keys")
-    page.get_by_label("Workspace").fill("acme")
-    page.get_by_role("button", name="Switch").click()
+    page.locator("summary", has_text="Workspace").click()
+    page.get_by_role("link", name="acme", exact=True).click()
     expect(page.get_by_role("link", name="nightly-report")).to_be_visible()
     page.get_by_role("link", name="Projections").click()
     with raw(address_of(server.log_path.with_name("keyledger-data"))) as connection:
@@ -366,8 +367,8 @@ def test_an_auditor_finds_an_event_and_its_proof_and_root_verifies(
     page.get_by_role("button", name="Sign out").click()
     assert server.root_token is not None
     screen.sign_in(server.root_token)
-    page.get_by_label("Workspace").fill("acme")
-    page.get_by_role("button", name="Switch").click()
+    page.locator("summary", has_text="Workspace").click()
+    page.get_by_role("link", name="acme", exact=True).click()
     page.get_by_role("link", name="Audit").click()
     with raw(address_of(server.log_path.with_name("keyledger-data"))) as connection:
         # The comparison of the projections waits for who writes.

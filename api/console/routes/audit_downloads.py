@@ -60,7 +60,7 @@ def give_the_checkpoint(
 
 def _batches(request: Request, visitor: Visitor, query: FeedQuery) -> Iterator[list[FeedEntry]]:
     database = ledger_of(request).database
-    filters = query.filters(visitor.workspace)
+    filters = query.filters(visitor.reading_in())
     with database.read() as connection:
         span = span_of(connection, filters, after=-1)
     return read_all(database, filters, span)

@@ -18,6 +18,7 @@ from api.console.history import what_happened
 from api.console.pages import ROOT, page, see
 from api.console.queries import read_query
 from api.console.visitors import Visitor, enter
+from api.console.workspaces import workspaces_for
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import Workspace
 from api.http.work import WorkRoute
@@ -132,18 +133,21 @@ def show_the_feed(request: Request, visitor: Auditing) -> Response:
     with ledger.database.read() as connection:
         try:
             if not asked.wrong:
-                found = find_entries(connection, asked.query, visitor.workspace)
+                found = find_entries(connection, asked.query, visitor.reading_in())
                 in_feed = keys_in(found.entries)
                 names = names_of_keys(connection, visitor.readable_workspace, in_feed)
         except Invalid as error:
             asked = asked.refused(error)
         genuineness = _genuineness(connection, ledger, run)
+        workspaces = workspaces_for(connection, visitor)
     return page(
         request,
         "audit.html",
         422 if asked.wrong else 200,
         asked=asked,
         query=asked.query,
+        workspaces=workspaces,
+        kept_query=asked.query.repeated(),
         found=found,
         names=names,
         genuine=genuineness,
@@ -164,7 +168,7 @@ def prove_the_entry(
     ledger = ledger_of(request)
     with ledger.database.read() as connection:
         only_it = range(leaf_index, leaf_index + 1)
-        filters = FeedFilters(workspace=visitor.workspace)
+        filters = FeedFilters(workspace=visitor.reading_in())
         entries = read_feed(connection, filters, only_it, limit=1)
         if not entries:
             raise EntryNotFound("there is no such entry in this workspace")

@@ -46,6 +46,7 @@ def show_kept_form(request: Request, key: AuthRow, value: str, kept: str) -> Res
     )
     try:
         visitor = admit(opened, key, value, _SCOPES)
+        visitor.check_workspace()
         if match["key_id"] is None:
             return new_key_page(opened, visitor, filled)
         if match["name"] == "rotate":

@@ -11,7 +11,7 @@ from api.console.forms import Form, read_own_form
 from api.console.key_forms import KeyForm, chosen_scopes, refill, version_seen
 from api.console.key_panels import listing_of, panel
 from api.console.pages import ROOT, pages_of, see
-from api.console.visitors import Visitor, enter
+from api.console.visitors import Visitor, enter_workspace
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import KeyId
 from api.http.work import WorkRoute
@@ -22,7 +22,7 @@ from projections.queries.keys_now import show_key
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
-Writing = Annotated[Visitor, Security(enter, scopes=["api-keys:read", "api-keys:write"])]
+Writing = Annotated[Visitor, Security(enter_workspace, scopes=["api-keys:read", "api-keys:write"])]
 OwnForm = Annotated[Form, Depends(read_own_form)]
 
 REASONS = ("Leaked", "No longer used", "Replaced by another key", "Its owner has left")

@@ -8,28 +8,29 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.console.history import Happening, tell_history
-from api.console.key_panels import panel
+from api.console.key_panels import listing, panel
 from api.console.key_queries import NEWEST_FIRST, KeyQuery, find_keys, read_past
 from api.console.pages import ROOT, page, pages_of
 from api.console.queries import read_query
-from api.console.visitors import Visitor, enter
+from api.console.visitors import Visitor, enter, enter_workspace
+from api.console.workspaces import workspaces_for
 from api.http.dependencies import ledger_of
 from api.http.schemas.requests import KeyId
 from api.http.work import WorkRoute
 from api.scope_catalogue import offered
 from domain.errors import Invalid
+from domain.names import EVERY_WORKSPACE
 from projections.queries.key_names import names_of_keys
 from projections.queries.keys_as_of import show_key_at
 from projections.queries.keys_now import show_key
-from projections.queries.workspaces import list_workspaces
 from projections.views.key_fields import FIELDS, ListedKey
 
 router = APIRouter(prefix=ROOT, include_in_schema=False, route_class=WorkRoute)
 
-Reading = Annotated[Visitor, Security(enter, scopes=["api-keys:read"])]
+Listing = Annotated[Visitor, Security(enter, scopes=["api-keys:read"])]
+Reading = Annotated[Visitor, Security(enter_workspace, scopes=["api-keys:read"])]
 
 _EVENTS_SHOWN = 50
-_WORKSPACES_SHOWN = 200
 _COLUMNS = (
     ("Name", "name"),
     ("Scopes", None),
@@ -46,6 +47,7 @@ _PLACED = frozenset(
     }
 )
 """The fields that have a place of their own in ``key.html``."""
+_COLUMNS_OF_ALL = (_COLUMNS[0], ("Workspace", None), *_COLUMNS[1:])
 _DONE = {
     "renamed": "The name was changed.",
     "expiration": "The expiration was changed.",
@@ -63,7 +65,7 @@ class DetailsQuery(KeyQuery):
 
 
 @router.get("/keys")
-def list_the_keys(request: Request, visitor: Reading) -> Response:
+def list_the_keys(request: Request, visitor: Listing) -> Response:
     """List the keys of the workspace."""
     ledger = ledger_of(request)
     now = ledger.clock()
@@ -73,24 +75,21 @@ def list_the_keys(request: Request, visitor: Reading) -> Response:
         try:
             past = read_past(asked.query.as_of, now)
             if not asked.wrong:
-                found = find_keys(connection, asked.query, visitor.workspace, now=now)
+                found = find_keys(connection, asked.query, visitor.reading_in(), now=now)
         except Invalid as error:
             asked = asked.refused(error)
-        workspaces = (
-            list_workspaces(connection, limit=_WORKSPACES_SHOWN)
-            if visitor.requester.is_root
-            else []
-        )
+        workspaces = workspaces_for(connection, visitor)
     return page(
         request,
         "keys.html",
         422 if asked.wrong else 200,
         asked=asked,
         query=asked.query,
-        listing=asked.query.listing(),
+        listing=listing(asked.query, visitor),
         found=found,
+        kept_query=asked.query.repeated(),
         past=past,
-        columns=_COLUMNS,
+        columns=_COLUMNS if visitor.workspace != EVERY_WORKSPACE else _COLUMNS_OF_ALL,
         newest_first=NEWEST_FIRST,
         workspaces=workspaces,
         scopes=sorted(offered(pages_of(request).catalogue)),

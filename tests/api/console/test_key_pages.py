@@ -424,12 +424,98 @@ class TestWhoSeesWhat:
         assert names_in(visit, "?workspace=root") == ["root"]
         page = visit.get("/console/keys?workspace=acme")
         assert names_in(visit, "?workspace=acme") == ["of acme"]
-        assert '<option value="acme">' in page.text
+        for workspace in ("*", "acme", "default", "root"):
+            query = {"*": "?workspace=%2A", "default": ""}.get(workspace, f"?workspace={workspace}")
+            assert f'<li><a href="/console/keys{query}"' in page.text
         made = visit.fill_in("/console/keys/new?workspace=acme", name="by root", scope="a:b")
         assert made.status_code == 201
         assert names_in(visit, "?workspace=acme") == ["by root", "of acme"]
         events = api.get("/v1/keys", params={"workspace": "acme"}).json()["data"]
         assert events[0]["created_by"]["id"] == api.root.key_id
+
+    def test_root_lists_the_keys_of_all_workspaces(self, api: Api) -> None:
+        for number in range(30):
+            api.make(name=f"acme {number:02}")
+            api.make(workspace="other", name=f"other {number:02}")
+        visit = Visit.signed_in(api, api.root)
+        for sort in ("", "&sort=name"):
+            path, found = f"/console/keys?workspace=*&q=%20{sort}", []
+            while path:
+                page = visit.get(path)
+                found += names_in_page(page)
+                link = re.search(r'rel="next" href="([^"]*)"', page.text)
+                path = link[1].replace("&amp;", "&") if link else ""
+            assert len(found) == len(set(found)) == 60
+            assert "Keys 51 to 60 of 60" in words_in(page)
+        details = re.search(r'class="cell-name"><a href="([^"]*workspace=other[^"]*)"', page.text)
+        assert details is not None
+        key = visit.get(details[1].replace("&amp;", "&"))
+        assert "Workspace other" in words_in(key)
+        back = re.search(r'class="crumb-list" href="([^"]*)"', key.text)
+        assert back is not None
+        same = visit.get(back[1].replace("&amp;", "&"))
+        assert names_in_page(same) == names_in_page(page)
+        assert visit.get("/console/keys/new?workspace=*").status_code == 422
+        assert "other 29" in visit.get("/console/audit?workspace=*").text
+        assert visit.get("/console/projections?workspace=*").status_code == 200
+
+    def test_the_keys_of_all_workspaces_are_for_root(self, api: Api, visit: Visit) -> None:
+        other = api.make(workspace="other", name="of other")
+        assert visit.get("/console/keys?workspace=*").status_code == 403
+        assert visit.get("/console/audit?workspace=*").status_code == 403
+        own = visit.get("/console/keys/new?of=*")
+        assert "of other" not in own.text
+        assert visit.get(f"/console/keys/{other.key_id}?of=*").status_code == 404
+
+    @pytest.mark.parametrize("path", ["/console/keys?q=keep", "/console/audit?actor=keep"])
+    def test_a_wrong_workspace_is_shown_at_its_field_and_the_filters_are_kept(
+        self, path: str, api: Api
+    ) -> None:
+        visit = Visit.signed_in(api, api.root)
+        page = visit.get(f"{path}&workspace=Not%20Valid")
+        assert page.status_code == 422
+        assert 'name="workspace" value="Not Valid"' in page.text
+        assert 'id="workspace-wrong"' in page.text
+        assert page.text.count('value="keep"') >= 2
+        assert not names_in_page(page)
+        for export in ("events.csv", "events.ndjson"):
+            refused = visit.get(f"/console/audit/{export}?workspace=Not%20Valid")
+            assert refused.status_code == 422
+        made = visit.post(
+            "/console/keys/new?workspace=Not%20Valid",
+            {"csrf_token": visit.csrf_token(), "name": "n", "scope": "a:b", "expiration": "30"},
+        )
+        assert made.status_code == 422
+
+    def test_actors_are_shown_by_name_where_the_reader_may_see_them(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make(name="by root")
+        path = f"/console/keys/{key.key_id}"
+        own = words_in(visit.get(path))
+        assert f"by key {api.root.key_id} of another workspace" in own
+        page = Visit.signed_in(api, api.root).get(f"{path}?workspace=acme")
+        assert "by root in root" in words_in(page)
+        assert f'href="/console/keys/{api.root.key_id}?workspace=root"' in page.text
+        theirs = api.make(by=admin)
+        by_admin = visit.get(f"/console/keys/{theirs.key_id}")
+        assert f'href="/console/keys/{admin.key_id}" title="{admin.key_id}">admin</a>' in (
+            by_admin.text
+        )
+
+    def test_a_rotated_key_can_be_told_from_its_successor(
+        self, api: Api, admin: Key, visit: Visit
+    ) -> None:
+        key = api.make(by=admin, name="pair")
+        answer = api.post(f"{key.path}/rotate", by=admin, json={"grace_seconds": 60})
+        successor = answer.json()
+        words = words_in(visit.get("/console/keys"))
+        assert f"pair {key.document['prefix']} Rotated" in words
+        assert f"pair {successor['prefix']} Rotated" not in words
+        old = words_in(visit.get(f"/console/keys/{key.key_id}"))
+        assert f"Replaced by pair {successor['prefix']}" in old
+        new = words_in(visit.get(f"/console/keys/{successor['key_id']}"))
+        assert f"Successor of pair {key.document['prefix']}" in new
 
     def test_projections_are_for_root(self, api: Api) -> None:
         visit = Visit.signed_in(api, api.root)
