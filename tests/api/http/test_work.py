@@ -58,6 +58,7 @@ EXPECTED = {
     "GET /v1/projections": COSTLY,
     "GET /v1/proofs/consistency": COSTLY,
     "GET /v1/proofs/inclusion": COSTLY,
+    "GET /v1/workspaces": COSTLY,
     "PATCH /v1/keys/{key_id}": CHANGE,
     "POST /console/audit/verify": CHANGE,
     "POST /console/keys/new": CHANGE,
