@@ -266,7 +266,7 @@ class ApiKey(Aggregate):
             return
         if self.expires_at is not None and (expires_at is None or expires_at > self.expires_at):
             if self.rotated_to is not None:
-                message = f"the key was rotated: its end stays at or before {self.expires_at}"
+                message = f"the key was rotated: use a time up to {self.expires_at}"
                 raise Invalid("expires_at", message)
             scope_rules.check_held(by.holds, self.scopes)
         self._trigger(self.ExpirationChanged, by, at, expires_at=expires_at)
@@ -302,7 +302,7 @@ class ApiKey(Aggregate):
             KeyRevoked, KeyExpired: the key is no longer active.
         """
         if grace < timedelta(0):
-            raise Invalid("grace_seconds", "give 0 or more seconds")
+            raise Invalid("grace_seconds", "the grace period is negative: use 0 or more seconds")
         self.check_rotatable(at)
         scope_rules.check_held(by.holds, self.scopes)
         successor = self._begin(
@@ -415,7 +415,9 @@ def end_of_successor(
 def _checked_end(expires_at: datetime | None, at: datetime) -> datetime | None:
     expires_at = times.checked("expires_at", expires_at)
     if expires_at is not None and expires_at <= at:
-        raise Invalid("expires_at", f"give a time after now, which is {times.to_text(at)}, or null")
+        raise Invalid(
+            "expires_at", f"the time has passed: use a time after {times.to_text(at)}, or null"
+        )
     return expires_at
 
 

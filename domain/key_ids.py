@@ -24,7 +24,7 @@ def to_uuid(key_id: str) -> UUID:
     """
     match = _KEY_ID.fullmatch(key_id)
     if match is None:
-        message = f"there is no key {key_id[:60]!r}; a key id looks like apikey_ and a UUID"
+        message = f"there is no key {key_id[:60]!r}: a key id is apikey_ and a UUID"
         raise KeyNotFound(message)
     return UUID(match[1])
 

@@ -313,8 +313,8 @@ class KeyLedger(Application[UUID]):
             return None
         if key.request_sha256 != idempotency.request_sha256:
             message = (
-                "this Idempotency-Key came before with a different request; use a new one for a"
-                " new request"
+                "this Idempotency-Key was used with a different request: use a new one for a new"
+                " request"
             )
             raise IdempotencyKeyReused(message)
         return Issued(key.key_id, None)
@@ -339,7 +339,7 @@ class KeyLedger(Application[UUID]):
         except PersistenceError as error:
             raise _unavailable() from error
         except (EventSourcingError, AssertionError, AttributeError, TypeError) as error:
-            message = f"the stored events of {to_key_id(key_uuid)} do not make a key: {error!r}"
+            message = f"the stored events of {to_key_id(key_uuid)} are damaged: {error!r}"
             raise DamagedHistory(message) from error
         return key
 
@@ -349,7 +349,10 @@ class KeyLedger(Application[UUID]):
         try:
             self.save(*keys, **kwargs)
         except IntegrityError as error:
-            message = "somebody else changed the key at the same time; read it again and decide"
+            message = (
+                "the key was changed at the same time: read it again, and repeat the change if"
+                " you still want it"
+            )
             raise ConcurrentChange(message) from error
         except PersistenceError as error:
             raise _unavailable() from error
@@ -374,4 +377,4 @@ def _uuid_of_request(idempotency: Idempotency, workspace: str, by: Caller) -> UU
 
 def _unavailable() -> LedgerUnavailable:
     # The library's message quotes the statement; it stays in the exception chain, for the log.
-    return LedgerUnavailable("the event store cannot be asked at this moment; try again shortly")
+    return LedgerUnavailable("the event store is not available: try again later")

@@ -22,8 +22,8 @@ _TOKEN_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
 # characters, which include all controls of text direction, are in `domain.invisible`.
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 LEAVE_IT_OUT = (
-    "this text contains a token, or most of one: leave it out; a token belongs only where it is"
-    " verified. If it is in use, rotate or revoke its key"
+    "the text contains a token, or most of one: leave it out. A token belongs only into the field"
+    " where it is verified. If it is in use, rotate or revoke its key"
 )
 """The error message for a text that contains a token."""
 
@@ -36,7 +36,7 @@ def checked_name(name: str) -> str:
     """
     name = _checked_text("name", name.strip(), MAX_NAME_LENGTH)
     if not shows_something(name):
-        raise Invalid("name", "give the key a name, such as payments-api")
+        raise Invalid("name", "the name is empty: use a name such as payments-api")
     return name
 
 
@@ -72,7 +72,8 @@ def checked_workspace(workspace: str) -> str:
     """
     if not _WORKSPACE.fullmatch(workspace):
         raise Invalid(
-            "workspace", "start with a-z or 0-9 and use a-z 0-9 . _ -, at most 63 characters"
+            "workspace",
+            "not a valid name: start with a-z or 0-9, and use a-z 0-9 . _ -, at most 63 characters",
         )
     return without_token("workspace", workspace)
 
@@ -84,7 +85,10 @@ def checked_token_prefix(prefix: str) -> str:
         Invalid: it does not match ``[a-z][a-z0-9]{0,15}``.
     """
     if not _TOKEN_PREFIX.fullmatch(prefix):
-        raise Invalid("prefix", "start with a-z and use a-z and 0-9, at most 16 characters")
+        raise Invalid(
+            "prefix",
+            "not a valid prefix: start with a-z, and use a-z and 0-9, at most 16 characters",
+        )
     return prefix
 
 
@@ -95,7 +99,7 @@ def without_token(field: str, text: str) -> str:
         Invalid: it contains a token, or is longer than any text may be.
     """
     if len(text) > MAX_CHECKED:
-        raise Invalid(field, f"use at most {MAX_CHECKED} characters")
+        raise Invalid(field, f"the text is too long: use at most {MAX_CHECKED} characters")
     if contains_token(text):
         raise Invalid(field, LEAVE_IT_OUT)
     return text
@@ -103,7 +107,7 @@ def without_token(field: str, text: str) -> str:
 
 def _checked_text(field: str, text: str, longest: int) -> str:
     if len(text) > longest:
-        raise Invalid(field, f"use at most {longest} characters")
+        raise Invalid(field, f"the text is too long: use at most {longest} characters")
     for character in text:
         if unicodedata.category(character) in _UNSAFE_CATEGORIES:
             raise _leave_out(field, character)
@@ -114,4 +118,4 @@ def _checked_text(field: str, text: str, longest: int) -> str:
 
 
 def _leave_out(field: str, character: str) -> Invalid:
-    return Invalid(field, f"leave out the character U+{ord(character):04X}")
+    return Invalid(field, f"the character U+{ord(character):04X} is not allowed: leave it out")

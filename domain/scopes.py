@@ -26,16 +26,18 @@ def checked(scopes: Iterable[str], *, field: str = "scopes") -> list[str]:
     """
     unique = list(dict.fromkeys(scopes))
     if not unique:
-        raise Invalid(field, "give at least one scope, such as mcp:read, or * for everything")
+        raise Invalid(
+            field, "no scope given: use at least one, such as mcp:read, or * for everything"
+        )
     if len(unique) > MAX_SCOPES:
-        raise Invalid(field, f"give at most {MAX_SCOPES} scopes")
+        raise Invalid(field, f"too many scopes: use at most {MAX_SCOPES}")
     for scope in unique:
         if len(scope) > MAX_SCOPE_LENGTH or not _SCOPE.fullmatch(scope):
             raise Invalid(
                 field,
-                f"{scope[:MAX_SCOPE_LENGTH]!r} is not a valid scope: write resource:action in the"
-                " characters a-z 0-9 . _ -, with * for any, at most"
-                f" {MAX_SCOPE_LENGTH} characters long",
+                f"{scope[:MAX_SCOPE_LENGTH]!r} is not a valid scope: use resource:action with the"
+                " characters a-z 0-9 . _ -, or * for any, and at most"
+                f" {MAX_SCOPE_LENGTH} characters",
             )
         without_token(field, scope)
     return unique
@@ -80,7 +82,7 @@ def check_held(held: Sequence[str], granted: Iterable[str]) -> None:
     """
     missing = [scope for scope in granted if not cover(held, [scope])]
     if missing:
-        message = f"you can only grant scopes that you hold; you do not hold {', '.join(missing)}"
+        message = f"you do not hold {', '.join(missing)}: grant only scopes that you hold"
         raise ScopeNotHeld(message)
 
 

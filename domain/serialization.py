@@ -154,12 +154,12 @@ def _check_beginning(
 ) -> None:
     if event_class is Forked and version == 1:
         if uuid != fork_uuid(fields["origin"]):
-            message = "its id is not the one of a fork to this origin"
+            message = "its id is not that of a fork to this origin"
             raise ValueError(message)
         return
     if event_class is Resealed and version == 1:
         if uuid != reseal_uuid(fields["secret_id"], fields["events"]):
-            message = "its id is not the one of a sealing with this secret"
+            message = "its id is not that of a sealing with this secret"
             raise ValueError(message)
         return
     if version != 1 or event_class is not ApiKey.Created:

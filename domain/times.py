@@ -57,10 +57,10 @@ def checked(field: str, at: datetime | None) -> datetime | None:
 
 def _in_utc(at: datetime) -> datetime:
     if at.utcoffset() is None:
-        message = "a time needs its offset from UTC, as in 2026-03-03T09:30:00Z"
+        message = "the time has no offset from UTC: use a form such as 2026-03-03T09:30:00Z"
         raise ValueError(message)
     try:
         return at.astimezone(UTC)
     except OverflowError:
-        message = "a time must lie between the years 1 and 9999 in UTC"
+        message = "the time is out of range: use the years 1 to 9999 in UTC"
         raise ValueError(message) from None

@@ -93,13 +93,13 @@ class Argon2Gate:
             except VerifyMismatchError:
                 return False
             except (VerificationError, ValueError) as error:
-                message = "a stored verifier is damaged; rebuild the projection auth_lookup"
+                message = "a stored verifier is damaged: rebuild the projection auth_lookup"
                 raise ProjectionInconsistent(message) from error
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self._places.acquire(blocking=False):
-            message = "too many secrets are being hashed at this moment; try again shortly"
+            message = "too many secrets are being hashed: try again later"
             raise Overloaded(message)
         try:
             self._on_change(1)

@@ -200,7 +200,7 @@ def append_events(
         store_digests(connection, digests, seals)
     except IntegrityError as error:
         # Must not be mistaken for a version that another command has taken.
-        message = "a projection contradicts the events; run: keyledger projections rebuild"
+        message = "a projection contradicts the events: run keyledger projections rebuild"
         raise ProjectionInconsistent(message) from error
     return [each.position for each in recorded]
 
@@ -223,5 +223,5 @@ def project_appended(
         others = " and ".join(
             f"{name} is not at version {version}" for name, version in versions if name not in there
         )
-        message = f"{others} of this program; restart it"
+        message = f"{others} of this program: restart it"
         raise LedgerUnavailable(message)

@@ -34,9 +34,12 @@ from projections.views.registry import VIEWS
 
 _FULL = 2
 _NAME = "database"
-_FREE = "see that no other program holds the file; if it is damaged, restore a backup"
-_REACHABLE = "see that the server runs and lets this account in; the URL is KEYLEDGER_DATABASE_URL"
-_GRANTED = "have the database's administrator run docs/postgresql-roles.sql once more"
+_FREE = "check that no other program locks the file; if it is damaged, restore a backup"
+_REACHABLE = (
+    "check that the server runs and accepts this account, and check the URL in"
+    " KEYLEDGER_DATABASE_URL"
+)
+_GRANTED = "let the database administrator run docs/postgresql-roles.sql again"
 _SESSIONS = "set pool_mode = session for this database, or connect to the server itself"
 _RESTORE = "stop the server, keep a copy of the file, and restore a backup"
 
@@ -50,18 +53,18 @@ def check_database(settings: Settings, path: Path) -> Iterator[Check]:
         return
     match kind:
         case "absent":
-            yield Check(_NAME, "fail", f"{path} is not there", NO_LEDGER)
+            yield Check(_NAME, "fail", f"{path} does not exist", NO_LEDGER)
         case "empty":
             yield Check(_NAME, "fail", f"{path} is empty", NO_LEDGER)
         case "foreign":
-            yield Check(_NAME, "fail", f"{path} is no SQLite database", "restore a backup")
+            yield Check(_NAME, "fail", f"{path} is not an SQLite database", "restore a backup")
         case "rollback journal":
             yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
             yield Check(
                 "journal",
                 "fail",
-                "journal_mode is not wal, so that the database was not looked into",
-                "open it with any other command, such as keyledger keys list, which sets it",
+                "journal_mode is not wal, so the content was not checked",
+                "run any other command, such as keyledger keys list, which sets it",
             )
         case "wal":
             yield check_private_file(_NAME, path, readable_size(path.stat().st_size))
@@ -110,7 +113,7 @@ def _contents_of_server(database: Database, settings: Settings) -> list[Check]:
 
 def _check_inside(settings: Settings, path: Path) -> Iterator[Check]:
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        said = "this account cannot write to it, so that it was not looked into"
+        said = "this account cannot write to it, so the content was not checked"
         yield Check("contents", "fail", said, OWNER)
         return
     try:
@@ -133,13 +136,13 @@ def _check_inside(settings: Settings, path: Path) -> Iterator[Check]:
 def _check_role(server: ServerInspection) -> Check:
     name = "role"
     if server.not_granted:
-        lacks = f"{server.role} may not do what a server does: {'; '.join(server.not_granted)}"
+        lacks = f"{server.role} lacks privileges of a server: {'; '.join(server.not_granted)}"
         return Check(name, "fail", lacks, _GRANTED)
     if server.may_change_history:
-        said = f"{server.role} may change and delete events and entries"
-        remedy = "let the server run as a role that may not: docs/postgresql-roles.sql"
+        said = f"{server.role} can change and delete events and entries"
+        remedy = "run the server as a role that cannot: docs/postgresql-roles.sql"
         return Check(name, "warn", said, remedy)
-    return Check(name, "ok", f"{server.role} may not change or delete events and entries")
+    return Check(name, "ok", f"{server.role} cannot change or delete events and entries")
 
 
 def _check_contents(database: Database, settings: Settings, no_ledger: str) -> Iterator[Check]:
@@ -173,8 +176,8 @@ def _check_secret(database: Database) -> Iterator[Check]:
     if seals is None:
         return
     if isinstance(seals, NoSeals):
-        remedy = f"restore the file `pepper`; if it is lost for good, run: {COMMAND}"
-        yield Check(name, "fail", "they cannot be checked without the pepper", remedy)
+        remedy = f"restore the file `pepper`; if it is lost, run: {COMMAND}"
+        yield Check(name, "fail", "the seals cannot be checked without the pepper", remedy)
         return
     try:
         with database.read() as connection:
@@ -207,12 +210,13 @@ def _check_revision(found: Contents, no_ledger: str) -> Check:
     if found.revision == HEAD:
         return Check(name, "ok", f"revision {HEAD}")
     if found.revision is None:
-        return Check(name, "fail", "none of the ledger's tables", no_ledger)
+        return Check(name, "fail", "the database has no tables of a ledger", no_ledger)
     return Check(
         name,
         "fail",
         f"revision {found.revision}; this version of the program has {HEAD}",
-        "run the version that made it, or, if it is older, any other command, which upgrades it",
+        "if the database is newer, run the newer version; if it is older, run any other command,"
+        " which upgrades it",
     )
 
 
@@ -222,14 +226,16 @@ def _check_projection(status: ProjectionStatus) -> Check:
     found = f"version {status.view_version}, position {status.position:,}, lag {status.lag:,}"
     if status.view_version > version:
         remedy = "run the newer version of Keyledger, or: keyledger projections downgrade"
-        found = f"{found}; the program has version {version}, and refuses to start"
+        found = f"{found}; this program has version {version} and refuses to start"
         return Check(status.name, "fail", found, remedy)
     if status.view_version != version:
-        remedy = "any other command builds it anew, as does a start of the server"
-        return Check(status.name, "warn", f"{found}; the program has version {version}", remedy)
+        remedy = "run any other command or start the server: both rebuild it"
+        return Check(status.name, "warn", f"{found}; this program has version {version}", remedy)
     if status.position != status.last_position:
-        return Check(status.name, "fail", f"{found}; the last is {status.last_position:,}", rebuild)
+        return Check(
+            status.name, "fail", f"{found}; the last event is at {status.last_position:,}", rebuild
+        )
     if status.rebuild_position is not None:
         found += f"; a rebuild is running or was interrupted at {status.rebuild_position:,}"
-        return Check(status.name, "warn", found, f"wait for it, or go on with it: {rebuild}")
+        return Check(status.name, "warn", found, f"wait until it ends, or resume it: {rebuild}")
     return Check(status.name, "ok", found)

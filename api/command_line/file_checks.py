@@ -23,7 +23,7 @@ def check_folder(folder: Path) -> Check:
     """Check that nobody else can look into the data folder."""
     name = "data folder"
     if not folder.is_dir():
-        return Check(name, "fail", f"{folder} is not there", NO_LEDGER)
+        return Check(name, "fail", f"{folder} does not exist", NO_LEDGER)
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return Check(name, "fail", f"{folder} cannot be used by this account", OWNER)
     found, is_private = _mode(folder)
@@ -31,8 +31,8 @@ def check_folder(folder: Path) -> Check:
         return Check(name, "ok", found)
     remedy = f"chmod 700 {shlex.quote(str(folder))}"
     if folder.stat().st_mode & stat.S_IWOTH:
-        return Check(name, "fail", f"{found}: others can replace the files in it", remedy)
-    return Check(name, "warn", f"{found}: others can see into it", remedy)
+        return Check(name, "fail", f"{found}: other accounts can replace the files in it", remedy)
+    return Check(name, "warn", f"{found}: other accounts can list it", remedy)
 
 
 def check_private_file(name: str, path: Path, about: str) -> Check:
@@ -41,7 +41,7 @@ def check_private_file(name: str, path: Path, about: str) -> Check:
     if not open_to_others(path.stat()):
         return Check(name, "ok", found)
     remedy = f"chmod 600 {shlex.quote(str(path))}"
-    return Check(name, "fail", f"{found}: others can open it", remedy)
+    return Check(name, "fail", f"{found}: other accounts can open it", remedy)
 
 
 def check_pepper(path: Path) -> Check:
@@ -53,13 +53,13 @@ def check_pepper(path: Path) -> Check:
         return Check(
             name,
             "warn",
-            f"{path} is not there",
-            "restore it; the ledger is sealed with it and opens with no other",
+            f"{path} does not exist",
+            "restore it: the ledger is sealed with it and opens with no other",
         )
     except OSError as error:
         return Check(name, "fail", f"{path}: {error.strerror}", OWNER)
     except ValueError as error:
-        remedy = "restore the file; the ledger is sealed with it"
+        remedy = "restore the file: the ledger is sealed with it"
         return Check(name, "fail", f"{path}: {error}", remedy)
     return check_private_file(name, path, f"id {pepper.pepper_id}")
 
@@ -72,9 +72,9 @@ def check_disk(path: Path) -> Check:
     wanted = max(_NEARLY_FULL, 2 * path.stat().st_size if os.access(path, os.F_OK) else 0)
     found = f"{readable_size(free)} free"
     if free < _TOO_FULL:
-        return Check("disk", "fail", found, f"make room on the disk of {folder}")
+        return Check("disk", "fail", found, f"free space on the disk of {folder}")
     if free < wanted:
-        remedy = f"make room: a rebuild may need up to {readable_size(wanted)}"
+        remedy = f"free space: a rebuild may need up to {readable_size(wanted)}"
         return Check("disk", "warn", found, remedy)
     return Check("disk", "ok", found)
 

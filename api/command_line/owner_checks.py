@@ -83,7 +83,7 @@ def _check_folder(folder: Path, owner: FileOwner) -> Iterator[Check]:
         yield Check(
             "data folder",
             "fail",
-            f"{said} {_named(owner)}, who owns the database, cannot make files in it",
+            f"{said} {_named(owner)}, the owner of the database, cannot create files in it",
             _chown(folder, owner),
         )
 
@@ -94,7 +94,7 @@ def _check_database_of_root(path: Path | None, folder: FileOwner) -> Iterator[Ch
         yield Check(
             _NAME,
             "warn",
-            f"{path} belongs to root, and its folder to {_named(folder)}: a server that runs as"
+            f"{path} belongs to root, but its folder to {_named(folder)}: a server that runs as"
             f" {_named(folder)} cannot open it",
             _chown(path, folder),
         )
@@ -109,7 +109,7 @@ def _check_owner(
     yield Check(
         _NAME,
         _severity(path, settings),
-        f"{path} belongs to {_named(FileOwner(found.st_uid, found.st_gid))}, and the ledger to"
+        f"{path} belongs to {_named(FileOwner(found.st_uid, found.st_gid))}, but the ledger to"
         f" {_named(owner)}: a server that runs as {_named(owner)} may not be able to open it",
         _chown(path, owner),
     )
@@ -133,10 +133,10 @@ def _check_mode(path: Path, found: os.stat_result, settings: Settings) -> Iterat
     if path.parent == checkpoints.parent and path.name.startswith(f"{checkpoints.name}."):
         # Earlier checkpoints; everybody may read them.
         if found.st_mode & _OTHERS_WRITE:
-            said = f"{path}, mode {stat.S_IMODE(found.st_mode):04o}: others can write it"
+            said = f"{path}, mode {stat.S_IMODE(found.st_mode):04o}: other accounts can write it"
             yield Check(_NAME, "fail", said, f"chmod go-w {shlex.quote(str(path))}")
     elif open_to_others(found):
-        said = f"{path}, mode {stat.S_IMODE(found.st_mode):04o}: others can open it"
+        said = f"{path}, mode {stat.S_IMODE(found.st_mode):04o}: other accounts can open it"
         remedy = f"chmod 600 {shlex.quote(str(path))}"
         yield Check(_NAME, _severity(path, settings), said, remedy)
 

@@ -34,9 +34,10 @@ def check_sqlite(version: tuple[int, ...] = driver.sqlite_version_info) -> Check
     return Check(
         "sqlite",
         "warn",
-        f"{found} has a rare bug that can damage the database when several processes write",
+        f"{found}: this version has a rare bug that can damage the database when several"
+        " processes write",
         "install the package pysqlite3, or use a Python with SQLite 3.51.3 or newer (or 3.50.7,"
-        " 3.44.6); until then, let one process at a time write",
+        " 3.44.6); until then, let only one process write at a time",
     )
 
 

@@ -17,8 +17,8 @@ from projections.tlog.notes import SigningKey
 
 _KEY = "signing key"
 _CHECKPOINTS = "checkpoint file"
-_FORK = "if it is lost, go on with another key by: keyledger audit fork --reason WHY"
-_NEW = "where nothing was signed yet, any other command makes it"
+_FORK = "if it is lost, start a new log with a new key: keyledger audit fork --reason WHY"
+_NEW = "if nothing was signed yet, any other command creates it"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -29,7 +29,7 @@ def check_signing(key_path: Path, checkpoint_path: Path) -> Iterator[Check]:
         # Whatever is in the file, no error shows a byte of it.
         key = SigningKey.from_text(key_path.read_text("latin-1").strip())
     except FileNotFoundError:
-        found = f"{key_path} is not there"
+        found = f"{key_path} does not exist"
         yield Check(_KEY, "fail", found, f"{_NEW}; else restore it; {_FORK}")
     except OSError as error:
         yield Check(_KEY, "fail", f"{key_path}: {error.strerror}", OWNER)
@@ -54,12 +54,12 @@ def check_history(database: Database, key_path: Path, checkpoint_path: Path) -> 
     try:
         status = Signer(database, key, checkpoint_path, utc_now).check_log()
     except HistoryInDoubt as error:
-        remedy = "changes are refused; keyledger audit verify tells all that differs"
+        remedy = "changes are refused: keyledger audit verify lists all differences"
         yield Check(name, "fail", str(error), remedy)
     else:
         # A server signs twice a second, so that more may be signed than when the file was read.
         yield Check(
-            name, "ok", f"the log of {status.now.size:,} entries is the one that was signed"
+            name, "ok", f"the log of {status.now.size:,} entries matches its signed checkpoints"
         )
 
 
@@ -68,13 +68,13 @@ def _check_checkpoints(path: Path, key: SigningKey | None) -> Check:
         note = last_note_in(path)
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        return _no_checkpoints(f"{path} is not there", f"{_NEW}; else restore it; {_FORK}")
+        return _no_checkpoints(f"{path} does not exist", f"{_NEW}; else restore it; {_FORK}")
     except OSError as error:
         return _no_checkpoints(f"{path}: {error.strerror}", OWNER)
     except ValueError as error:
         return _no_checkpoints(f"{path}: {error}", f"restore it; {_FORK}")
     if note is None:
-        return _no_checkpoints(f"{path} has no whole checkpoint", f"restore it; {_NEW}; {_FORK}")
+        return _no_checkpoints(f"{path} has no complete checkpoint", f"restore it; {_NEW}; {_FORK}")
     return _check_last(path, mode, note, key)
 
 
@@ -84,13 +84,13 @@ def _check_last(path: Path, mode: int, note: str, key: SigningKey | None) -> Che
         try:
             size = open_checkpoint(note, [key.verifier_key]).size
         except ValueError as error:
-            remedy = f"restore the file, or the key that belongs to it; {_FORK}"
+            remedy = f"restore the file, or the matching key; {_FORK}"
             return _no_checkpoints(f"{path}: its last checkpoint: {error}", remedy)
         found += f", signed up to entry {size - 1:,}"
     # Everybody may read it: that is what it is for.
     if mode & _OTHERS_WRITE:
         remedy = f"chmod go-w {shlex.quote(str(path))}"
-        return Check(_CHECKPOINTS, "fail", f"{found}: others can write it", remedy)
+        return Check(_CHECKPOINTS, "fail", f"{found}: other accounts can write it", remedy)
     return Check(_CHECKPOINTS, "ok", found)
 
 

@@ -10,7 +10,7 @@ def read_time(field: str, text: str) -> datetime:
     """Return the time that a field gives; without an offset it is in UTC.
 
     Raises:
-        Invalid: it is no time, or none of UTC's years 1 to 9999.
+        Invalid: it not a time, or not in the years 1 to 9999 of UTC.
     """
     try:
         at = datetime.fromisoformat(text)

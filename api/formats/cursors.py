@@ -36,7 +36,7 @@ def from_cursor(cursor: str | None, *query: str | None) -> int | None:
         return None
     position, fingerprint = _content(cursor)
     if fingerprint != _fingerprint(query):
-        raise Invalid("cursor", "it belongs to other filters; begin without a cursor")
+        raise Invalid("cursor", "the cursor belongs to other filters: start without a cursor")
     return position
 
 
@@ -62,7 +62,9 @@ def _content(cursor: str) -> tuple[int, str]:
             position, fingerprint = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
             if type(position) is int and 0 <= position < 2**63:
                 return position, fingerprint
-    raise Invalid("cursor", "give next_cursor of the page before, as it was")
+    raise Invalid(
+        "cursor", "the cursor is not valid: use next_cursor of the previous page unchanged"
+    )
 
 
 def _fingerprint(query: tuple[str | None, ...]) -> str:

@@ -26,7 +26,9 @@ def form_of_answer(accept: Sequence[str], offered: Sequence[str]) -> str:
     weights = {each: _weight(each, ranges) for each in offered}
     best = max(offered, key=weights.__getitem__)
     if not weights[best]:
-        raise HTTPException(406, f"this can be had as {', '.join(offered)}; accept one of them")
+        raise HTTPException(
+            406, f"the available formats are {', '.join(offered)}: accept one of them"
+        )
     return best
 
 

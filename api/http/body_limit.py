@@ -47,4 +47,4 @@ class BodyLimit:
         return len(length) > _LONGEST_NUMBER or int(length) > self._longest
 
     def _too_long(self) -> HTTPException:
-        return HTTPException(413, f"send at most {self._longest} bytes")
+        return HTTPException(413, f"the body is too large: send at most {self._longest} bytes")

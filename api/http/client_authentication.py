@@ -78,7 +78,7 @@ class OAuthForm:
         """
         values = self.fields.get(name, [])
         if len(values) > 1:
-            raise Invalid(name, "give it once, or not at all")
+            raise Invalid(name, "use this field at most once")
         return values[0] or None if values else None
 
     def required(self, name: str) -> str:
@@ -89,7 +89,7 @@ class OAuthForm:
         """
         values = self.fields.get(name, [])
         if len(values) != 1:
-            raise Invalid(name, "give this field exactly once")
+            raise Invalid(name, "use this field exactly once")
         return values[0]
 
     def has(self, name: str) -> bool:
@@ -143,7 +143,7 @@ async def authenticated_call(
     else:
         requester = await require(request, scopes, None, None)
     if not is_form:
-        raise Invalid("Content-Type", f"send the header Content-Type: {FORM}, and a form")
+        raise Invalid("Content-Type", f"send a form with the header Content-Type: {FORM}")
     return OAuthCall(requester, form)
 
 
@@ -165,18 +165,20 @@ def presented_client(headers: Sequence[tuple[bytes, bytes]], form: OAuthForm) ->
     """
     basic = [value for name, value in headers if _is_basic(name, value)]
     if len(headers) + form.has("client_secret") > 1:
-        raise Invalid("client_secret", "authenticate by one method only, and once")
+        raise Invalid("client_secret", "more than one method of authentication: use only one, once")
     client_id = form.optional("client_id")
     secret = form.optional("client_secret")
     if basic:
         credentials = _from_basic(basic[0])
         if client_id not in (None, credentials.client_id):
-            raise Invalid("client_id", "give the same one as in the Authorization header")
+            raise Invalid(
+                "client_id", "client_id differs from the Authorization header: use the same one"
+            )
         return credentials
     if client_id is None:
-        raise Invalid("client_id", "give the id of the key whose token is the client_secret")
+        raise Invalid("client_id", "client_id is not the id of the key of client_secret")
     if secret is None:
-        raise Unauthenticated("authenticate the client: give its client_secret too")
+        raise Unauthenticated("client_secret is missing: authenticate the client with it")
     return ClientCredentials(client_id, secret)
 
 
@@ -204,7 +206,7 @@ def _parsed(body: bytes) -> dict[str, list[str]]:
     try:
         return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
-        raise Invalid("body", f"send at most {_MOST_FIELDS} fields") from error
+        raise Invalid("body", f"too many fields: send at most {_MOST_FIELDS}") from error
 
 
 def _is_basic(name: bytes, value: bytes) -> bool:
@@ -220,5 +222,7 @@ def _from_basic(value: bytes) -> ClientCredentials:
         text = ""
     client_id, colon, secret = text.partition(":")
     if not colon:
-        raise Unauthenticated("write the header as Authorization: Basic base64(client_id:token)")
+        raise Unauthenticated(
+            "the header is not valid: use Authorization: Basic base64(client_id:token)"
+        )
     return ClientCredentials(unquote_plus(client_id), unquote_plus(secret))

@@ -122,10 +122,12 @@ def presented_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
         else:
             continue
         if token is not None and token != found:
-            raise Unauthenticated("two different credentials were presented; present one")
+            raise Unauthenticated("the request has two different credentials: send only one")
         token = found
     if token is None:
-        raise NoCredential("present a token, as Authorization: Bearer TOKEN or X-API-Key: TOKEN")
+        raise NoCredential(
+            "the request has no credential: send Authorization: Bearer TOKEN or X-API-Key: TOKEN"
+        )
     return token.decode("latin-1")
 
 
@@ -133,9 +135,9 @@ def _bearer_token(value: bytes) -> bytes:
     scheme, _, token = value.strip().partition(b" ")
     if scheme.lower() != b"bearer":
         # The same as no credential: the challenge has no error code (RFC 6750, section 3.1).
-        raise NoCredential("write the header as Authorization: Bearer TOKEN")
+        raise NoCredential("the header is not valid: use Authorization: Bearer TOKEN")
     if not (token := token.strip()):
-        raise Unauthenticated("write the header as Authorization: Bearer TOKEN")
+        raise Unauthenticated("the header is not valid: use Authorization: Bearer TOKEN")
     return token
 
 
@@ -224,4 +226,4 @@ def refusal(code: Code, scope: str) -> LedgerError:
         return CredentialExpired("the credential has expired")
     if code is Code.INSUFFICIENT_SCOPE:
         return InsufficientScope(scope)
-    return Unauthenticated("the credential is not known here")
+    return Unauthenticated("the credential is not valid")

@@ -88,7 +88,7 @@ class Metrics:
         self._prefixes = PrefixLabels(token_prefix)
         self._appends = Histogram(
             "keyledger_append_seconds",
-            "Time of a transaction that appends events and updates the views, in seconds.",
+            "Duration of the transactions that append events and update the views, in seconds.",
             buckets=_LATENCIES,
             registry=self.registry,
         )
@@ -99,13 +99,13 @@ class Metrics:
         )
         self._not_sealed = Counter(
             "keyledger_not_sealed",
-            "Requests refused because a row or an event has no right seal, by the code.",
+            "Requests refused because a row or an event has no valid seal, by error code.",
             ("code",),
             registry=self.registry,
         )
         self._argon2 = Gauge(
             "keyledger_argon2_calls",
-            "Argon2id calls that run or wait at this moment.",
+            "Argon2id calls that are running or waiting.",
             multiprocess_mode="livesum",
             registry=self.registry,
         )
@@ -217,8 +217,8 @@ class _LedgerCollector(Collector):
         refusal = self._ledger.database.known.refusal
         yield GaugeMetricFamily(
             "keyledger_ledger_went_back",
-            "Whether verification is refused (1), since the database lacks an event or a timeline"
-            " that this process has seen.",
+            "Whether verification is refused (1), because the database lacks an event or a"
+            " timeline that this process has seen.",
             value=refusal is not None,
         )
         if refusal is not None:
@@ -231,7 +231,7 @@ class _LedgerCollector(Collector):
         )
         lag = GaugeMetricFamily(
             "keyledger_projection_lag",
-            "How many positions a projection is behind the newest event.",
+            "Number of positions that a projection is behind the newest event.",
             labels=["projection"],
         )
         for status in statuses:
@@ -246,12 +246,12 @@ class _LedgerCollector(Collector):
             return
         yield GaugeMetricFamily(
             "keyledger_attestation_findings",
-            "How many things the last attestation found wrong.",
+            "Number of findings of the last integrity check.",
             value=last.findings,
         )
         yield GaugeMetricFamily(
             "keyledger_attestation_timestamp_seconds",
-            "When the last attestation ended, in seconds since 1970.",
+            "End of the last integrity check, in seconds since 1970.",
             value=last.finished_at.timestamp(),
         )
 
@@ -259,7 +259,8 @@ class _LedgerCollector(Collector):
         signer = self._ledger.signer
         yield GaugeMetricFamily(
             "keyledger_history_in_doubt",
-            "Whether changes are refused (1), since the log is not the one that was signed.",
+            "Whether changes are refused (1), because the log does not match its signed"
+            " checkpoints.",
             value=signer.doubt is not None,
         )
         with self._ledger.database.read() as connection:
@@ -272,11 +273,11 @@ class _LedgerCollector(Collector):
             signed_at = from_text(written)
         yield GaugeMetricFamily(
             "keyledger_checkpoint_size",
-            "Entries under the last signed checkpoint.",
+            "Number of entries that the last signed checkpoint covers.",
             value=size,
         )
         yield GaugeMetricFamily(
             "keyledger_checkpoint_timestamp_seconds",
-            "When the last checkpoint was signed, in seconds since 1970.",
+            "Time of the last signed checkpoint, in seconds since 1970.",
             value=signed_at.timestamp(),
         )

@@ -34,7 +34,7 @@ _STATUSES: Sequence[tuple[type[errors.LedgerError], tuple[int, str]]] = (
 _MEANINGS = {
     400: "The form is not valid, or more than one method of authentication is used.",
     401: "Client authentication failed; see `WWW-Authenticate`.",
-    403: "The client is authenticated, and may not do this.",
+    403: "The client is authenticated, but not allowed to do this.",
 }
 
 
@@ -42,7 +42,7 @@ class OAuthErrorAnswer(BaseModel):
     """An error, for a caller that authenticates as an OAuth client (RFC 6749, section 5.2)."""
 
     error: Literal["invalid_request", "invalid_client", "unauthorized_client"]
-    error_description: str = Field(examples=["the credential is not known here"])
+    error_description: str = Field(examples=["the credential is not valid"])
 
 
 class OAuthRoute(StrictRoute):

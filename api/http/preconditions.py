@@ -45,7 +45,7 @@ def expected_version(if_match: list[str] | None) -> int | None:
         return None
     versions = {int(match[1]) for tag in tags if (match := _ETAG.fullmatch(tag))}
     if len(versions) != 1:
-        raise VersionMismatch('If-Match takes one ETag, such as "3", or *')
+        raise VersionMismatch('If-Match is not valid: use one ETag, such as "3", or *')
     return versions.pop()
 
 
@@ -68,7 +68,7 @@ def idempotency(
         return None
     if len(header) != 1 or not _IDEMPOTENCY_KEY.fullmatch(header[0]):
         raise Invalid(
-            "Idempotency-Key", "give one, of 1 to 255 visible ASCII characters, such as a UUID"
+            "Idempotency-Key", "use one value of 1 to 255 visible ASCII characters, such as a UUID"
         )
     without_token("Idempotency-Key", header[0])
     asked = orjson.dumps([action, workspace, body.model_dump(mode="json")])

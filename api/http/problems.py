@@ -27,8 +27,8 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.CredentialRevoked: (401, "The credential was revoked"),
     errors.CredentialExpired: (401, "The credential has expired"),
     errors.InsufficientScope: (403, "The credential lacks a scope"),
-    errors.ScopeNotHeld: (403, "Only scopes that one holds can be granted"),
-    errors.WorkspaceForbidden: (403, "The credential acts in another workspace"),
+    errors.ScopeNotHeld: (403, "A scope is granted that the caller does not hold"),
+    errors.WorkspaceForbidden: (403, "The credential belongs to another workspace"),
     errors.KeyNotFound: (404, "No such key"),
     errors.EntryNotFound: (404, "No such event"),
     errors.NoCheckpoint: (404, "No checkpoint yet"),
@@ -37,22 +37,22 @@ STATUSES: Mapping[type[errors.LedgerError], tuple[int, str]] = {
     errors.KeyRevoked: (409, "The key is revoked"),
     errors.KeyExpired: (409, "The key has expired"),
     errors.AlreadyRotated: (409, "The key has a successor"),
-    errors.ConcurrentChange: (409, "Somebody else was faster"),
+    errors.ConcurrentChange: (409, "Concurrent modification"),
     errors.RebuildRunning: (409, "A rebuild is running"),
-    errors.NotOwner: (409, "Only the owner of the tables may do this"),
-    errors.VersionMismatch: (412, "The key has changed"),
+    errors.NotOwner: (409, "Only the owner of the tables can do this"),
+    errors.VersionMismatch: (412, "The key has another version"),
     errors.Invalid: (422, "The request is not valid"),
     errors.IdempotencyKeyReused: (422, "The Idempotency-Key was used before"),
-    errors.TooManyReads: (429, "Too many costly reads at a time"),
-    errors.Overloaded: (503, "Too much work at this moment"),
-    errors.LedgerUnavailable: (503, "The ledger cannot be asked"),
-    errors.HistoryInDoubt: (503, "The history is not the one that was signed"),
-    errors.SchemaChanged: (503, "The database's tables were changed"),
-    errors.DamagedHistory: (503, "The key's history is damaged"),
+    errors.TooManyReads: (429, "Too many expensive reads at the same time"),
+    errors.Overloaded: (503, "The server is overloaded"),
+    errors.LedgerUnavailable: (503, "The ledger is not available"),
+    errors.HistoryInDoubt: (503, "The history does not match its signed checkpoints"),
+    errors.SchemaChanged: (503, "The tables of the database were changed"),
+    errors.DamagedHistory: (503, "The history of the key is damaged"),
     errors.ProjectionInconsistent: (503, "A projection contradicts the events"),
     errors.PoisonEvent: (503, "An event cannot be projected"),
-    errors.EventNotSealed: (503, "An event has no right seal"),
-    errors.RowNotSealed: (503, "A row that would grant access has no right seal"),
+    errors.EventNotSealed: (503, "An event has no valid seal"),
+    errors.RowNotSealed: (503, "A row that grants access has no valid seal"),
 }
 """The status and the title of each refusal; a test holds that none is missing."""
 
@@ -172,7 +172,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     if status == HTTPStatus.BAD_REQUEST:
         # FastAPI's answer to a body that it cannot decode.
-        message = "the body is not JSON in UTF-8, or has a number that is too long"
+        message = "the body is not valid JSON in UTF-8, or a number in it is too long"
         return _invalid_answer(request, [{"field": "body", "message": message}])
     code = _HTTP_CODES.get(status, errors.Invalid.code)
     title = HTTPStatus(status).phrase
@@ -186,7 +186,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         if request.method == "DELETE" and "key_id" in request.path_params:
             detail += "; to disable a key, use POST /v1/keys/{key_id}/revoke: keys are not deleted"
     elif status == HTTPStatus.NOT_FOUND and detail == title:
-        detail = "no such path; GET /openapi.json lists all paths"
+        detail = "no such path: GET /openapi.json lists all paths"
     return _answer(request, status, code, title, detail, headers=headers)
 
 
@@ -198,8 +198,8 @@ def _invalid_answer(request: Request, wrong: Sequence[Wrong]) -> JSONResponse:
 
 def failure_answer(request_id: str) -> JSONResponse:
     """Return the answer to a request that met a bug; the caller logs the bug."""
-    detail = "the server's log has the cause under this request_id"
-    return problem(500, FAILURE, "Something went wrong here", detail, request_id=request_id)
+    detail = "the server's log has the cause for this request_id"
+    return problem(500, FAILURE, "Internal error", detail, request_id=request_id)
 
 
 def _answer(
@@ -255,7 +255,7 @@ def _field(error: Mapping[str, Any]) -> str:
 
 def _message(error: Mapping[str, Any]) -> str:
     if _is_not_json(error):
-        return "send the header Content-Type: application/json, or the body is not read as JSON"
+        return "the body was not read as JSON: send the header Content-Type: application/json"
     if error["type"] == "json_invalid":
         return f"the body is not valid JSON: {error['ctx']['error']}"
     if error["type"] == "value_error":
@@ -264,5 +264,5 @@ def _message(error: Mapping[str, Any]) -> str:
         in_body = error["loc"] == ("body", "workspace")
         return WORKSPACE_IN_QUERY if in_body else "no such field or parameter"
     if error["type"] == "model_attributes_type" and len(error["loc"]) == 1:
-        return "send a JSON object"
+        return "the body is not a JSON object: send one"
     return str(error["msg"])

@@ -30,7 +30,7 @@ class QueryLimit:
             414,
             "TARGET_TOO_LONG",
             "URI Too Long",
-            f"the query is too long: send at most {LONGEST_QUERY} bytes after the ?",
+            f"the query is too long: send at most {LONGEST_QUERY} bytes after `?`",
             request_id=scope["state"]["request_id"],
         )
         # Error pages must not parse the query again.

@@ -82,6 +82,6 @@ class ReadLimits:
 
     def _refusal(self) -> TooManyReads:
         return TooManyReads(
-            f"this credential or its workspace has too many {self._what} under way; ask again when"
+            f"this credential or its workspace has too many {self._what} running: try again when"
             " one has ended"
         )

@@ -73,7 +73,7 @@ class RenewableTls:
             # Without this, OpenSSL would ask for a password on the terminal.
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
         except (ssl.SSLError, ValueError) as error:
-            why = getattr(error, "reason", None) or "they are not in PEM form, or have a password"
+            why = getattr(error, "reason", None) or "they are not in PEM format, or have a password"
             if why == "KEY_VALUES_MISMATCH":
                 why = "the key does not belong to the certificate"
             raise NoTls(

@@ -126,7 +126,7 @@ def _notes(path: Path) -> Iterator[str]:
     try:
         yield from notes_in(path)
     except ValueError as error:
-        message = f"{path} is no file of checkpoints: {error}; restore it"
+        message = f"{path} is not a checkpoint file: {error}; restore it"
         raise LedgerUnavailable(message) from error
     except OSError as error:
         raise LedgerUnavailable(f"cannot read the checkpoints: {error}") from error

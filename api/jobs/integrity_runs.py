@@ -55,7 +55,7 @@ class IntegrityRuns:
         progress(STAGES[0], 0, 0)
         with task_lock(self._ledger.database, LOCK) as alone:
             if not alone:
-                detail = "another one was running; its result is shown when it ends"
+                detail = "another check was running; its result is shown when it ends"
                 return RunState("failed", detail=detail)
             pace = Pace(_SHARE, run.stopping)
             log_report(check_ledger(self._ledger, progress=progress, pause=pace))

@@ -33,7 +33,7 @@ class Rebuilds:
         """
         check_may_rebuild(self._database, view)
         if not self._runs.start(view.name, lambda run: self._rebuild(view, run), view=view.name):
-            raise RebuildRunning(f"a rebuild of {view.name} is running already")
+            raise RebuildRunning(f"a rebuild of {view.name} is already running")
 
     def stop(self) -> None:
         """Stop the running rebuilds, each after its batch; the next one resumes there."""

@@ -117,11 +117,11 @@ class StartedRuns:
             self._fail(name, str(error))
         except Stopping:
             _log.info(f"{self._kind}_stopped", **logged)
-            self._fail(name, "the server stopped; start it again")
+            self._fail(name, "the server stopped: start it again")
         except BaseException:
             # Nothing above this thread handles the error, so the log and the state must have it.
             _log.exception(f"{self._kind}_failed", **logged)
-            self._fail(name, "something went wrong; the server's log has the cause")
+            self._fail(name, "it failed: the server's log has the cause")
             raise
 
     def _fail(self, name: str, detail: str) -> None:

@@ -35,8 +35,8 @@ def parsed_networks(proxies: str) -> tuple[Network, ...]:
 def _network(entry: str) -> Network:
     if entry == "*":
         raise ValueError(
-            "* would let every client choose its own address; name the proxies, or write"
-            " 0.0.0.0/0,::/0 if nobody but proxies can reach the port"
+            "with * every client could choose its own address: name the proxies, or use"
+            " 0.0.0.0/0,::/0 if only proxies can reach the port"
         )
     try:
         network = ip_network(entry)

@@ -67,8 +67,8 @@ def announce(sockets: list[socket.socket], host: str, *, tls: bool) -> None:
         _log.warning(
             "plain_http",
             address=_name(open_to_others[0].getsockname()),
-            detail="tokens cross the network unencrypted unless a proxy in front of this server"
-            " ends TLS; set KEYLEDGER_TLS_CERTIFICATE and KEYLEDGER_TLS_KEY, or --host 127.0.0.1",
+            detail="tokens cross the network unencrypted unless a proxy terminates TLS: set"
+            " KEYLEDGER_TLS_CERTIFICATE and KEYLEDGER_TLS_KEY, or use --host 127.0.0.1",
         )
 
 

@@ -19,13 +19,13 @@ def show_on_stderr(text: str, key_id: str | None = None) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError) as error:
-        why = "standard error could not be written"
+        why = "cannot write to standard error"
         if key_id is None:
             message = f"{why}, so that the token of the first key would be lost: no key was made"
         else:
             message = (
-                f"the root key {key_id} was made, but its token could not be shown: {why}."
-                " Make another by: keyledger keys create --workspace root --name root"
-                f" --scopes '*'; then: keyledger keys revoke {key_id} --workspace root"
+                f"the root key {key_id} was created, but its token could not be shown: {why}."
+                " Create another: keyledger keys create --workspace root --name root --scopes '*';"
+                f" then revoke this one: keyledger keys revoke {key_id} --workspace root"
             )
         raise LedgerUnavailable(message) from error

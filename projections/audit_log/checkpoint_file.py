@@ -55,7 +55,7 @@ def notes_in(path: Path) -> Iterator[str]:
             lines.append(line)
             length += len(line)
             if length > _LONGEST:
-                message = f"{path.name} is no file of checkpoints"
+                message = f"{path.name} is not a checkpoint file"
                 raise ValueError(message)
             if line == b"\n" and lines[-2:-1] and lines[-2].startswith(_SIGNATURE):
                 yield b"".join(lines[:-1]).decode()
@@ -132,7 +132,7 @@ def _read_tail(path: Path) -> tuple[int, bytes]:
         file.seek(start)
         tail = file.read()
     if len(tail) - len(_whole(tail)) > _LONGEST:
-        message = f"{path.name} is no file of checkpoints"
+        message = f"{path.name} is not a checkpoint file"
         raise ValueError(message)
     return start, tail
 
@@ -142,7 +142,7 @@ def _check_torn(torn: bytes, note: bytes) -> None:
     # After a power failure, blocks that were never written may read as zeros.
     first_line = torn.partition(b"\n")[0].rstrip(b"\0")
     if not note.startswith(first_line):
-        message = f"the file of checkpoints ends with something else: {first_line[:60]!r}"
+        message = f"the checkpoint file does not end with a checkpoint: {first_line[:60]!r}"
         raise ValueError(message)
 
 

@@ -39,7 +39,7 @@ def shown_note(connection: Connection, origin: str) -> str | None:
     """
     note: object = latest_note(connection, origin)
     if note is not None and not isinstance(note, str):
-        message = "a row of checkpoints cannot be read; run: keyledger audit verify"
+        message = "a row of the table checkpoints cannot be read: run keyledger audit verify"
         raise ProjectionInconsistent(message)
     return note
 

@@ -27,11 +27,11 @@ def describe_difference(connection: Connection, path: Path) -> str:
 
     # If a log differs at some size, it differs at all larger sizes.
     first = bisect_left(signed, True, key=differs)  # noqa: FBT003 - what to look for
-    wrong = "the log is not the one that was signed"
+    wrong = "the log does not match its signed checkpoints"
     if first == len(signed):
         return wrong
     begin = signed[first - 1].size if first else 0
-    return f"{wrong}: one of the entries {begin} to {signed[first].size - 1} is another"
+    return f"{wrong}: one of the entries {begin} to {signed[first].size - 1} was changed"
 
 
 def root_at(connection: Connection, size: int) -> bytes | None:

@@ -68,7 +68,7 @@ def fork(
     """
     why = checked_reason(reason)
     if why is None:
-        raise Invalid("reason", "say why the log cannot go on as it was")
+        raise Invalid("reason", "give the reason for the fork")
     new_path = key_path.with_name(f"{key_path.name}.new")
     with _signing_lock(database):
         key = read_or_make_signing_key(new_path, random, owner=database.owner)
@@ -110,9 +110,9 @@ def _signing_lock(database: Database) -> Iterator[None]:
                     yield
                     return
         except (OSError, PersistenceError) as error:
-            raise LedgerUnavailable(f"cannot write the fork down: {error}") from error
+            raise LedgerUnavailable(f"cannot record the fork: {error}") from error
         sleep(_PAUSE_SECONDS)
-    raise LedgerUnavailable("a server is signing checkpoints; stop it, and try again")
+    raise LedgerUnavailable("a server is signing checkpoints: stop it, and try again")
 
 
 def _interrupted_fork(database: Database, key: SigningKey) -> Forked | None:

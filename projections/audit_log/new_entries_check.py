@@ -48,7 +48,7 @@ def check_entries(connection: Connection, seals: Seals, since: int, until: int) 
         with tolerate_invalid_utf8(connection):
             rows = connection.execute(query).all()
         if not rows:
-            return f"entry {size} is not there"
+            return f"entry {size} is missing"
         for entry, position, *event in rows:
             wrong = _wrong(seals, entry, event)
             if wrong is not None:
@@ -63,9 +63,9 @@ def _wrong(seals: Seals, entry: object, event: Sequence[Any]) -> str | None:
     if position is None:
         return "has no event"
     if not seals.is_event(*columns):
-        return "has an event without a right seal: the ledger did not write it"
+        return "has an event without a valid seal: the ledger did not write it"
     try:
         right = entry_of(decode_canonical(event))
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         return f"has an event that cannot be read: {error}"
-    return None if right == entry else "is not what its event says"
+    return None if right == entry else "does not match its event"

@@ -42,7 +42,7 @@ def export_pack(
         HistoryInDoubt: nothing was signed, or the entries are not those that were signed.
     """
     if not signed.size:
-        raise HistoryInDoubt("the log has no signed checkpoint yet, so that nothing can be proved")
+        raise HistoryInDoubt("the log has no signed checkpoint yet: try again in a second")
     try:
         written = write_pack(
             target,
@@ -52,11 +52,11 @@ def export_pack(
             reports=reports,
         )
     except ValueError as error:
-        raise HistoryInDoubt(f"no pack can be made of this log: {error}; {_VERIFY}") from error
+        raise HistoryInDoubt(f"this log cannot be exported: {error}; {_VERIFY}") from error
     if written != signed:
         raise HistoryInDoubt(
-            f"no pack can be made of this log: its {signed.size} entries are not the ones that were"
-            f" signed; {_VERIFY}"
+            f"this log cannot be exported: its {signed.size} entries do not match the signed"
+            f" checkpoint; {_VERIFY}"
         )
     return written
 

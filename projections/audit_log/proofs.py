@@ -50,7 +50,7 @@ def prove_inclusion(connection: Connection, leaf_index: int, size: int | None) -
     """
     size = _size(connection, size, field="size", needed=leaf_index + 1)
     if leaf_index >= size:
-        raise Invalid("leaf_index", f"a tree of {size} entries has them from 0 to {size - 1}")
+        raise Invalid("leaf_index", f"the tree has the entries 0 to {size - 1}: use one of them")
     hashes, (leaf_hash, root) = _with_one_reading(
         reader(connection),
         lambda read: merkle.inclusion_proof(leaf_index, size, read),
@@ -72,7 +72,9 @@ def prove_consistency(connection: Connection, old_size: int, size: int | None) -
     """
     size = _size(connection, size, field="to", needed=old_size)
     if old_size > size:
-        raise Invalid("from", f"give a size of at most {size}, to which the tree is to have grown")
+        raise Invalid(
+            "from", f"the size is too large: use at most {size}, the size of the larger tree"
+        )
     hashes, (old_root, root) = _with_one_reading(
         reader(connection),
         lambda read: merkle.consistency_proof(old_size, size, read),
@@ -115,7 +117,7 @@ def find_leaf(
             )
             named_so = table.c.position == of_event.scalar_subquery()
             return _leaf(connection, named_so, workspace)
-    raise Invalid("leaf_index", "name one entry: by leaf_index, position, or key_id and version")
+    raise Invalid("leaf_index", "name one entry: use leaf_index, position, or key_id and version")
 
 
 def _leaf(connection: Connection, named: ColumnElement[bool], workspace: str | None) -> int:
@@ -151,7 +153,9 @@ def _size(connection: Connection, size: int | None, *, field: str, needed: int) 
     there = size_of(connection)
     if size is not None:
         if size > there:
-            raise Invalid(field, f"give a size of at most {there}, which the tree has now")
+            raise Invalid(
+                field, f"the size is too large: use at most {there}, the current size of the tree"
+            )
         return size
     note = latest_note(connection)
     if note is None:
@@ -159,6 +163,6 @@ def _size(connection: Connection, size: int | None, *, field: str, needed: int) 
     with readable("checkpoints"):
         signed = Checkpoint.from_text(note.rpartition("\n\n")[0] + "\n").size
     if signed > there:
-        message = f"the tree has {there} entries, and a checkpoint was signed for {signed}"
-        raise HistoryInDoubt(f"{message}; run: keyledger audit verify")
+        message = f"the tree has {there} entries, but a checkpoint was signed for {signed}"
+        raise HistoryInDoubt(f"{message}: run keyledger audit verify")
     return signed if needed <= signed else there

@@ -37,14 +37,14 @@ from projections.views.entries import last_fork, reader, size_of
 
 _log = structlog.get_logger()
 
-_FORK = "go on with this one for all to see by: keyledger audit fork --reason WHY"
+_FORK = "start a new log with: keyledger audit fork --reason WHY"
 _REMEDY = (
-    "if the events are as they were, this puts the entries right: keyledger projections rebuild"
-    f" entries; else restore the ledger that the checkpoints are of, or {_FORK}"
+    "if only the entries were changed, run: keyledger projections rebuild entries; else restore"
+    f" the ledger that the checkpoints belong to, or {_FORK}"
 )
 _REMEDY_NOT_SEALED = (
-    "find out who can write to the database, run keyledger audit verify, and restore a backup in"
-    " which this is as it was"
+    "find out who can write to the database, run keyledger audit verify, and restore a backup"
+    " from before the change"
 )
 _OUTSIDE = "outside"
 _IN_THE_DATABASE = "in the database"
@@ -139,7 +139,7 @@ class Signer:
                 return checkpoint
             if checkpoint.size > size:
                 raise HistoryInDoubt(
-                    f"the last checkpoint {place} is over {checkpoint.size} entries, and there are"
+                    f"the last checkpoint {place} covers {checkpoint.size} entries, but there are"
                     f" {size} events"
                 )
         return None
@@ -175,7 +175,7 @@ class Signer:
                 status = self.check_log()
                 return self._sign(status) if alone else None
         except (OSError, ValueError) as error:
-            message = f"cannot write the file of the checkpoints: {error}"
+            message = f"cannot write the checkpoint file: {error}"
             raise LedgerUnavailable(message) from error
 
     def _sign(self, status: LogStatus) -> Checkpoint | None:
@@ -205,9 +205,7 @@ class Signer:
         # notes in the database, then the file, which has all of them, then the log, which has all
         # entries that were signed.
         if not self._database.is_in_place():
-            raise HistoryInDoubt(
-                "the database's file was exchanged for another while it was open; start anew"
-            )
+            raise HistoryInDoubt("the database file was replaced while it was open: restart")
         with self._database.read() as connection:
             kept_note = latest_note(connection)
             kept = last_signed(connection, self._key.name)
@@ -221,16 +219,16 @@ class Signer:
             outside, size = last.size, 0 if kept is None else kept[0]
             if type(size) is not int:
                 raise HistoryInDoubt(
-                    "the size of a checkpoint in the database is no number: somebody has changed"
-                    f" it; {_REMEDY}"
+                    "the size of a checkpoint in the database is not a number: it was changed;"
+                    f" {_REMEDY}"
                 )
             if size > outside and not self._database.is_a_file:
                 note = note_of(connection, self._key.name, size)
                 last = self._verified_checkpoint(connection, note, _IN_THE_DATABASE)
                 if last.size != size:
                     raise HistoryInDoubt(
-                        f"the database's checkpoint at {size} entries is of {last.size}: somebody"
-                        f" has changed it; {_REMEDY}"
+                        f"the database's checkpoint at {size} entries says {last.size}: it was"
+                        f" changed; {_REMEDY}"
                     )
             elif note is None:
                 # Anyone who can write to the table may have put anything there.
@@ -238,8 +236,8 @@ class Signer:
                 self._check_new(kept, forked=forked, signed_by=signed_by)
             elif size > outside:
                 raise HistoryInDoubt(
-                    f"{size} entries were signed, and the file of the checkpoints ends at"
-                    f" {outside}: it is an older one; restore it, or {_FORK}"
+                    f"{size} entries were signed, but the checkpoint file ends at {outside}: it"
+                    f" is an older copy; restore the current one, or {_FORK}"
                 )
             now = self._now(connection)
         self._check_entries(last, now)
@@ -261,7 +259,7 @@ class Signer:
             raise HistoryInDoubt(f"{found}; {_REMEDY_NOT_SEALED}")
         if found != now.root:
             raise HistoryInDoubt(
-                f"the tree over {now.size} entries is not made of the entries; {_REMEDY}"
+                f"the tree of {now.size} entries does not match the entries; {_REMEDY}"
             )
         self._checked = now
 
@@ -273,11 +271,11 @@ class Signer:
             raise HistoryInDoubt(f"{error}; {_REMEDY}") from error
         if fork is not None and fork.origin != self._key.name:
             raise HistoryInDoubt(
-                f"the log was forked and is called {fork.origin} now, and the signing key here is"
-                f" that of {self._key.name}. Where keyledger audit fork was run, restart this"
-                " server; if that command was interrupted, run it again first. On another machine,"
-                " copy the new signing key from there, move the file of the checkpoints"
-                f" ({self._path}) aside, and restart this server"
+                f"the log was forked and is now {fork.origin}, but the signing key here is that"
+                f" of {self._key.name}. On the machine where keyledger audit fork was run, restart"
+                " this server; if the command was interrupted, run it again first. On another"
+                " machine, copy the new signing key from there, move the checkpoint file"
+                f" ({self._path}) away, and restart this server"
             )
         return fork is not None
 
@@ -294,15 +292,15 @@ class Signer:
         """Verify that a log without a checkpoint file never had a checkpoint."""
         if kept is not None:
             raise HistoryInDoubt(
-                f"{kept[0]} entries were signed, and the file of the checkpoints is gone or empty;"
+                f"{kept[0]} entries were signed, but the checkpoint file is missing or empty:"
                 f" restore it. If it is lost, {_FORK}"
             )
         if signed_by is not None and not forked:
             raise HistoryInDoubt(
-                f"checkpoints were signed by {signed_by}, and the data folder has neither their"
-                f" file nor their key, but one of {self._key.name}: is it the right folder? If so,"
-                " restore the two, or copy the key from a machine that has it. If they are lost for"
-                f" good, {_FORK}"
+                f"checkpoints were signed by {signed_by}, but the data folder has neither their"
+                f" file nor their key, only a key of {self._key.name}: check that it is the right"
+                " folder. If it is, restore both files, or copy the key from a machine that has"
+                f" it. If they are lost, {_FORK}"
             )
 
     def _check_file_is_current(self, note: str, *, forked: bool) -> None:
@@ -310,9 +308,8 @@ class Signer:
         origin = note.partition("\n")[0][:60]
         if forked and origin != self._key.name:
             raise HistoryInDoubt(
-                f"the file of the checkpoints ({self._path}) is that of {origin}, and the log was"
-                f" forked and is called {self._key.name} now: move the file aside, and restart this"
-                " server"
+                f"the checkpoint file ({self._path}) belongs to {origin}, but the log was forked"
+                f" and is now {self._key.name}: move the file away, and restart this server"
             )
 
     def _verified_checkpoint(self, connection: Connection, note: str, place: str) -> Checkpoint:
@@ -320,9 +317,9 @@ class Signer:
         size = size_of(connection)
         if size < last.size:
             raise HistoryInDoubt(
-                f"the log has {size} entries, and {last.size} were signed: entry {size} and all"
-                " after it are gone; if it is a copy that was broken off, run keyledger copy"
-                f" again; {_REMEDY}"
+                f"the log has {size} entries, but {last.size} were signed: entry {size} and all"
+                " after it are missing; if this is an interrupted copy, run keyledger copy again;"
+                f" {_REMEDY}"
             )
         found = root_at(connection, last.size)
         if found != last.root:
@@ -335,7 +332,7 @@ class Signer:
         except ValueError as error:
             raise HistoryInDoubt(
                 f"the last checkpoint {place} was not signed by the key of {self._key.name}"
-                f" ({error}); restore the key or the file that belongs to the other, or {_FORK}"
+                f" ({error}): restore the matching key or file, or {_FORK}"
             ) from error
 
     def _describe_difference(self, connection: Connection, note: str, found: bytes | None) -> str:
@@ -351,6 +348,6 @@ class Signer:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise HistoryInDoubt(
-                f"the file of the checkpoints cannot be read, so that nobody can tell whether this"
-                f" is the log that was signed: {why}; make it readable"
+                "the checkpoint file cannot be read, so the log cannot be compared with its"
+                f" checkpoints: {why}; make the file readable"
             ) from error

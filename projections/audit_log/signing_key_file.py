@@ -38,8 +38,8 @@ def read_or_make_signing_key(
         return SigningKey.from_text(path.read_text("utf-8").strip())
     except ValueError as error:
         message = (
-            f"{path}: {error}; restore the file. If it is lost, remove it, and go on with another"
-            " key by: keyledger audit fork --reason WHY"
+            f"{path}: {error}; restore the file. If it is lost, remove it, and start a new log"
+            " with a new key: keyledger audit fork --reason WHY"
         )
         raise LedgerUnavailable(message) from error
     except OSError as error:

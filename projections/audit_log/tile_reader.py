@@ -24,7 +24,7 @@ def read_tile(connection: Connection, path: str) -> bytes:
         raise TileNotFound(str(error)) from None
     size = size_of(connection)
     if not tile.is_in(size):
-        raise TileNotFound(f"the tree has {size} entries, which do not fill it yet")
+        raise TileNotFound(f"the tree has only {size} entries, which do not fill this tile yet")
     if isinstance(tile, HashTile):
         return tile.hashes(reader(connection))
 
@@ -36,7 +36,7 @@ def read_tile(connection: Connection, path: str) -> bytes:
         ).all()
         if len(found) != end - start:
             message = f"entries are missing between {start} and {end - 1}"
-            raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+            raise ProjectionInconsistent(f"{message}: run keyledger audit verify")
         with readable(table.name):
             return [b"".join([entry]) for entry in found]
 

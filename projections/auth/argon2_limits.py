@@ -84,11 +84,11 @@ class Argon2Limits:
         # The last place of all and of a key is reserved for sources that are not suspect.
         reserved = int(source in self._suspects)
         if len(self._running) >= max(1, self._max - reserved):
-            raise Overloaded("too many secrets are being tried at this moment; try again shortly")
+            raise Overloaded("too many secrets are being tried: try again later")
         if self._of_key[attempt[0]] >= MAX_OF_A_KEY - reserved:
-            raise Overloaded("too many secrets are being tried on one key; try again shortly")
+            raise Overloaded("too many secrets are being tried on one key: try again later")
         if source is not None and self._of_source[source] >= MAX_OF_A_SOURCE:
-            raise Overloaded("too many secrets are being tried from one address; try again shortly")
+            raise Overloaded("too many secrets are being tried from one address: try again later")
         self._of_key[attempt[0]] += 1
         if source is not None:
             self._of_source[source] += 1

@@ -46,13 +46,13 @@ class AsyncFreshnessCheck:
         try:
             self._connection = postgresql.connect(database.url, database.limits, database.known)
         except psycopg.Error as error:
-            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+            raise LedgerUnavailable("the database is not available") from error
         try:
             for name, query in ((_NAME, QUERY), (_FIRST_NAME, FIRST_QUERY)):
                 self._connection.pgconn.prepare(name, query.encode())
         except psycopg.Error as error:
             self._connection.close()
-            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+            raise LedgerUnavailable("the database is not available") from error
         self._known = database.known
         self._newest = NO_EVENT
         self._since: Observed | None = None
@@ -81,7 +81,7 @@ class AsyncFreshnessCheck:
                 name, [b"%d" % value], result_format=Format.BINARY
             )
         except psycopg.Error as error:
-            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+            raise LedgerUnavailable("the database is not available") from error
 
     def receive(self) -> Result | None:
         """Return the result; ``None`` if it has not arrived completely.
@@ -100,9 +100,9 @@ class AsyncFreshnessCheck:
             while libpq.get_result() is not None:
                 continue
         except psycopg.Error as error:
-            raise LedgerUnavailable("the database cannot be asked at this moment") from error
+            raise LedgerUnavailable("the database is not available") from error
         if result is None or result.status != ExecStatus.TUPLES_OK:
-            raise LedgerUnavailable("the database does not answer at this moment")
+            raise LedgerUnavailable("the database does not answer")
         rows = [[result.get_value(row, n) for n in range(4)] for row in range(result.ntuples)]
         generation = None if rows[0][0] is None else int.from_bytes(rows[0][0])
         events: list[Event] = [

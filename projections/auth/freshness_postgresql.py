@@ -180,4 +180,4 @@ def _rows(connection: psycopg.Connection, statement: str, values: Sequence[objec
 
 
 def _unavailable() -> LedgerUnavailable:
-    return LedgerUnavailable("the database cannot be asked at this moment; try again shortly")
+    return LedgerUnavailable("the database is not available: try again later")

@@ -113,4 +113,4 @@ class SqliteFreshness:
 
 
 def _unavailable() -> LedgerUnavailable:
-    return LedgerUnavailable("the database cannot be asked at this moment; try again shortly")
+    return LedgerUnavailable("the database is not available: try again later")

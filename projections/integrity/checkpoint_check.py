@@ -24,12 +24,11 @@ _AT_ONCE = 200
 
 _REWRITTEN = (
     "stop the server, keep a copy of the database and of the checkpoints as evidence, and restore"
-    " a backup that has this root; if the history has to go on without what is lost, say so with:"
-    " keyledger audit fork"
+    " a backup with this root; if there is none, start a new log with: keyledger audit fork"
 )
 _NOT_SIGNED = (
-    "make sure that the signing key is the one that the checkpoint was signed with; if it is, the"
-    " checkpoint was changed: take none from here, but one kept outside"
+    "check that the signing key is the one that signed this checkpoint; if it is, the checkpoint"
+    " was changed: use a copy that was kept elsewhere"
 )
 
 
@@ -102,7 +101,7 @@ class _Source:
                     continue
                 stated = checkpoint.origin, checkpoint.size
                 if kept.stated not in {None, stated}:
-                    wrong = f"its note is of {stated[0]} at {stated[1]} entries"
+                    wrong = f"its note says {stated[0]} at {stated[1]} entries"
                     self._find(kept.place, wrong, _NOT_SIGNED)
                 else:
                     self._compare(connection, size, kept.place, checkpoint)
@@ -112,14 +111,14 @@ class _Source:
         if not self._others:
             return
         gone = (
-            f"; entries {self._size} to {self._largest - 1} were signed and are gone"
+            f"; entries {self._size} to {self._largest - 1} were signed and are missing"
             if self._largest > self._size
             else ""
         )
         others = f"{self._others} other {'checkpoint' if self._others == 1 else 'checkpoints'}"
         self._find(
-            f"{others} after the first that contradicts the log",
-            f"they contradict it too, up to the one over {self._largest} entries{gone}",
+            f"{others} after the first one that does not match the log",
+            f"they do not match it either, up to the one of {self._largest} entries{gone}",
             _REWRITTEN,
         )
 
@@ -128,8 +127,8 @@ class _Source:
     ) -> None:
         if checkpoint.size > size:
             wrong = (
-                f"it was signed over {checkpoint.size} entries, and there are {size}: entries"
-                f" {size} to {checkpoint.size - 1} are gone"
+                f"it covers {checkpoint.size} entries, but there are {size}: entries {size} to"
+                f" {checkpoint.size - 1} are missing"
             )
         else:
             try:
@@ -143,8 +142,8 @@ class _Source:
                 begin = self._agreed if self._agreed < checkpoint.size else 0
                 wrong = (
                     f"the tree of its {checkpoint.size} entries has another root: at least one of"
-                    f" entries {begin} to {checkpoint.size - 1} is not as it was when it was"
-                    " signed, or not in its place"
+                    f" the entries {begin} to {checkpoint.size - 1} was changed or moved after it"
+                    " was signed"
                 )
         self._largest = max(self._largest, checkpoint.size)
         if self._differs:

@@ -17,9 +17,9 @@ from projections.store.schema import checkpoints
 
 _FILE = (
     "find out who can write to the file and to the database, and restore the file from a backup;"
-    " its notes are in the database as well"
+    " the database has its notes too"
 )
-_ROW = "find out who can write to the database past the ledger; the note is in the file"
+_ROW = "find out who else can write to the database; the checkpoint file has the note"
 
 
 def collecting_sizes(notes: Iterable[str], sizes: dict[str, list[int]]) -> Iterator[str]:
@@ -46,16 +46,16 @@ def compare_copies(database: Database, origin: str, outside: list[int]) -> Itera
         inside = set(
             connection.scalars(select(checkpoints.c.size).where(checkpoints.c.origin == origin))
         )
-    name = "the file of the checkpoints"
+    name = "the checkpoint file"
     if outside != sorted(set(outside)):
-        yield Finding("checkpoint", name, "its notes are not in their order", _FILE)
+        yield Finding("checkpoint", name, "its notes are not in order", _FILE)
     if database.is_a_file:
         missing = sorted(size for size in inside - set(outside) if isinstance(size, int))
         if inside and not outside:
-            yield Finding("checkpoint", name, "it is missing or has no note of this log", _FILE)
+            yield Finding("checkpoint", name, "it is missing, or it has no note of this log", _FILE)
         elif missing:
-            wrong = f"{len(missing)} notes are missing in it, the first of {missing[0]} entries"
+            wrong = f"{len(missing)} notes are missing, the first at {missing[0]} entries"
             yield Finding("checkpoint", name, wrong, _FILE)
     for size in sorted(set(outside[:-1]) - inside):
-        wrong = "it is in the file outside and not in the database"
+        wrong = "it is in the checkpoint file, but not in the database"
         yield Finding("checkpoint", f"the checkpoint at {size} entries", wrong, _ROW)

@@ -25,10 +25,10 @@ _AT_ONCE = 2_000
 _LOWEST = -(2**63)
 
 _EVIDENCE = "stop the server and keep a copy of the database as evidence"
-RESTORE = f"{_EVIDENCE}; then restore a backup in which this is as it was"
+RESTORE = f"{_EVIDENCE}; then restore a backup from before the change"
 REBUILD = "keep a copy of the database as evidence; then run: keyledger projections rebuild entries"
 _DECIDE = (
-    f"{_EVIDENCE}; an audit pack from before, or a backup, tells which of the two is as it was;"
+    f"{_EVIDENCE}; find out with an earlier audit pack or a backup which of the two is right, and"
     " restore that"
 )
 
@@ -98,16 +98,14 @@ class LogCheck:
                 self._check_unpaired_entry(entry)
                 entry = next(made, None)
             elif event is not None and (entry is None or not self._has_entry(event.id)):
-                self._check_unpaired_event(event, "it has no entry in the audit trail")
+                self._check_unpaired_event(event, "it has no entry in the log")
                 event = next(stored, None)
             else:
                 # The event's entry and the entry's event both exist in another place.
                 assert event is not None  # noqa: S101 - the branches before leave no other case
                 assert entry is not None  # noqa: S101 - as above
                 self._check_unpaired_entry(entry)
-                self._check_unpaired_event(
-                    event, "its entry is not in its place in the audit trail"
-                )
+                self._check_unpaired_event(event, "its entry is not at its place in the log")
                 event, entry = next(stored, None), next(made, None)
         for (old, successor), position in self._rotations.items():
             wrong = f"the rotation of {old} to {successor} has only one of its two events"
@@ -125,20 +123,20 @@ class LogCheck:
         kept = made.hashes[:HASH_LENGTH] if isinstance(made.hashes, bytes) else b""
         if kept == leaf_hash(right):
             wrong = (
-                f"it is not what the event at position {made.position} says; the event has the"
-                " entry's hash, so that the entry was changed"
+                f"it differs from the event at position {made.position}; its hash matches the"
+                " event, so the entry was changed"
             )
             self._entry(made, wrong, REBUILD)
         elif isinstance(made.entry, bytes) and kept == leaf_hash(made.entry):
             wrong = (
-                f"it is not what the event at position {made.position} says, and has the right"
-                " hash: the event was changed, or the entry together with its hash"
+                f"it differs from the event at position {made.position}, and its hash is valid:"
+                " the event was changed, or the entry together with its hash"
             )
             self._entry(made, wrong, _DECIDE)
         else:
             wrong = (
-                f"neither it nor the event at position {made.position}, which says something"
-                " else, has the entry's hash"
+                f"it differs from the event at position {made.position}, and the hash matches"
+                " neither of them"
             )
             self._entry(made, wrong, _DECIDE)
         chosen = right if kept == leaf_hash(right) else None
@@ -147,9 +145,9 @@ class LogCheck:
     def _check_unpaired_entry(self, made: Row[Any]) -> None:
         self._check_leaf_index(made)
         if self._has_event(made.position):
-            wrong = f"it is out of order: the event at position {made.position} is elsewhere"
+            wrong = f"it is out of order: the event at position {made.position} has another place"
         else:
-            wrong = f"its event, at position {str(made.position)[:20]}, is not there"
+            wrong = f"its event, at position {str(made.position)[:20]}, is missing"
         self._entry(made, wrong, RESTORE)
         self._check_hashes(made, None)
 
@@ -174,7 +172,7 @@ class LogCheck:
     def _check_seal(self, stored: Row[Any]) -> None:
         position, *columns = stored
         if not self._database.seals.is_event(*columns):
-            wrong = "it has no right seal: the ledger did not write it like this"
+            wrong = "it has no valid seal: the ledger did not write it like this"
             self._event(position, wrong, RESTORE)
             self.can_be_replayed = False
 
@@ -205,15 +203,15 @@ class LogCheck:
         if not isinstance(entry, bytes):
             self._tree = None
             if not reported:
-                self._entry(made, "it is a text and no bytes", REBUILD)
+                self._entry(made, "it is text instead of bytes", REBUILD)
             return
         if self._tree is None:
             if not reported and made.hashes[:HASH_LENGTH] != leaf_hash(entry):
-                self._entry(made, "its hash is not that of its bytes", REBUILD)
+                self._entry(made, "its hash does not match its bytes", REBUILD)
         elif self._tree.append(entry) != made.hashes and not reported:
             same = made.hashes[:HASH_LENGTH] == leaf_hash(entry)
             part = "the hashes of the tree stored with it are" if same else "its hash is"
-            self._entry(made, f"{part} not what the entries up to it give", REBUILD)
+            self._entry(made, f"{part} not what the preceding entries give", REBUILD)
 
     def _entry(self, made: Row[Any], wrong: str, remedy: str) -> None:
         position = made.position if isinstance(made.position, int) else None

@@ -18,8 +18,8 @@ from projections.store.database import POSTGRESQL, Database
 _SHOWN = 3
 _TABLES_THERE = text("SELECT name FROM sqlite_master WHERE type = 'table'")
 _REMEDY = (
-    "find out who can change the database past the ledger, and keep a copy of the file as evidence;"
-    " then restore a backup, or run: REINDEX {}"
+    "find out who else can write to the database, and keep a copy of the file as evidence; then"
+    " restore a backup, or run: REINDEX {}"
 )
 
 
@@ -54,7 +54,7 @@ def index_findings(database: Database, on_batch: OnBatch) -> Iterator[Finding]:
             problems = problems_of_file(connection, table.name)
         if problems:
             more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            wrong = f"its pages or indexes contradict it: {'; '.join(problems[:_SHOWN])}{more}"
+            wrong = f"its pages or indexes do not match it: {'; '.join(problems[:_SHOWN])}{more}"
             name = f"the table {table.name}"
             yield Finding("schema", name, wrong, _REMEDY.format(table.name))
         on_batch(done, len(TABLES))

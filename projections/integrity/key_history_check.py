@@ -63,7 +63,7 @@ def _check_history(history: list[Row[Any]], findings: Findings) -> None:
                 findings.add(_finding(key_id, row.id, wrong, RESTORE))
             break
         if before is not None and row.id < before:
-            wrong = f"version {event.originator_version} is recorded before the one that precedes"
+            wrong = f"version {event.originator_version} is recorded before the preceding version"
             findings.add(_finding(key_id, row.id, f"{wrong} it", RESTORE))
         before = row.id
     for each in report.findings:

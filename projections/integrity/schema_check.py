@@ -27,14 +27,14 @@ TABLES = (_REVISION, *metadata.sorted_tables, *(view.table for view in VIEWS))
 """All tables of a ledger, as this program creates them."""
 
 _ATTEMPTS = 5
-_BEING_REPLACED = "a rebuild is replacing the tables at this moment; try again shortly"
+_BEING_REPLACED = "a rebuild is replacing the tables: try again later"
 _VIEW_NAMES = frozenset(view.name for view in VIEWS)
 _SHOWN = 3
 
 _THE_TABLE = "the table "
 _REBUILD = "run: keyledger projections rebuild "
-_WHO = "find out who can change the database past the ledger"
-_RESTORE = f"{_WHO}, and restore a backup in which the tables are as the program made them"
+_WHO = "find out who else can change the database"
+_RESTORE = f"{_WHO}, and restore a backup with the original tables"
 
 _SHADOWS = text(
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid)"
@@ -63,7 +63,7 @@ def refuse_schema(findings: Sequence[Finding]) -> None:
         return
     shown = "; ".join(map(str, findings[:_SHOWN]))
     more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-    raise SchemaChanged(f"the tables are not as this program made them: {shown}{more}")
+    raise SchemaChanged(f"the tables differ from those of this program: {shown}{more}")
 
 
 def schema_findings(database: Database) -> list[Finding]:
@@ -114,7 +114,7 @@ def _differences(name: str, right: Shape, there: Shape) -> Iterator[Finding]:
         yield _finding(name, f"its column {column} is missing", remedy)
     for column, said in there.columns.items():
         if column not in right.columns:
-            yield _finding(name, f"its column {column} is not one of the ledger's", remedy)
+            yield _finding(name, f"its column {column} is not part of the ledger", remedy)
         elif said != right.columns[column]:
             wrong = f"its column {column} is {said} and should be {right.columns[column]}"
             yield _finding(name, wrong, remedy)
@@ -140,7 +140,7 @@ def _remedy(name: str) -> str:
 
 def _kind_remedy(name: str, kind: str) -> str:
     if name in _VIEW_NAMES and kind == "view":
-        return f"{_WHO}, and run: DROP VIEW {name}; the next command makes the table anew"
+        return f"{_WHO}, and run: DROP VIEW {name}; the next command creates the table"
     return _RESTORE
 
 
@@ -218,9 +218,9 @@ def _made_on_postgresql(connection: Connection) -> Shapes:
     schema = schema_for_new_tables(connection)
     if schema is None:
         message = (
-            "this role may not make tables in any schema of its search_path, which it needs to"
-            " compare the ledger's tables with; the database's administrator grants it by running"
-            " docs/postgresql-roles.sql once more"
+            "this role cannot create tables in any schema of its search_path, which the"
+            " comparison of the tables needs: let the database administrator run"
+            " docs/postgresql-roles.sql again"
         )
         raise LedgerUnavailable(message)
     number = connection.scalar(text("SELECT pg_backend_pid()"))

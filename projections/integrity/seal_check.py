@@ -22,8 +22,8 @@ from projections.store.schema import (
 )
 
 _AT_ONCE = 2_000
-_WHO = "find out who can write to the database past the ledger"
-_WRONG = "it has no right seal: the ledger did not write it like this"
+_WHO = "find out who else can write to the database"
+_WRONG = "it has no valid seal: the ledger did not write it like this"
 
 
 class _Sealed(NamedTuple):
@@ -63,7 +63,7 @@ def check_seals(
             key_digests,
             seals.is_digest,
             lambda row: f"the digest of the lookup id {row.lookup_id}",
-            f"{_WHO}, and delete the row: the key's next check proves its secret by Argon2",
+            f"{_WHO}, and delete the row: the next verification of the key uses Argon2",
         ),
         _Sealed(
             console_sessions,
@@ -98,7 +98,7 @@ def _check_secret(database: Database, findings: Findings) -> None:
     is_one = len(rows) == 1 and rows[0].secret_id == seals.secret_id
     if is_one and seals.is_ledger_secret(rows[0].seal):
         return
-    wrong = "it is missing" if not rows else "it is not as the ledger wrote it"
+    wrong = "it is missing" if not rows else "it was changed"
     remedy = f"{_WHO}, and run: keyledger audit seal --reason WHY"
     findings.add(Finding("seal", "the row of ledger_secret", wrong, remedy))
 

@@ -36,10 +36,10 @@ _SHOWN = 10
 _MAY_BE_LATER = {("console_sessions", "expires_at")}
 """Times that are normally in the future."""
 
-_PLANTED = "find out who can write to the database past the ledger, and "
+_PLANTED = "find out who else can write to the database, and "
 _REMEDIES = {
     last_uses.name: "delete the row: it says only when a key was used",
-    checkpoints.name: "compare the row with the note in the file of the checkpoints",
+    checkpoints.name: "compare the row with the note in the checkpoint file",
     last_attestation.name: "run: keyledger audit verify, which writes the row again",
     projection_states.name: "run: keyledger projections rebuild --all",
 }
@@ -103,10 +103,10 @@ def _times(connection: Connection, table: Table, name: str, now: datetime) -> It
         said = str(row._mapping[name])[:_TIME_LENGTH]  # noqa: SLF001 - SQLAlchemy's own name
         try:
             wrong = (
-                f"{said} lies in the future" if from_text(said) > now else f"{said!r} is no time"
+                f"{said} is in the future" if from_text(said) > now else f"{said!r} is not a time"
             )
         except ValueError:
-            wrong = f"{said!r} is no time"
+            wrong = f"{said!r} is not a time"
         yield _finding(table, f"{name} of {_key_of(table, row)}", wrong)
 
 
@@ -122,13 +122,13 @@ def _wrong_state(name: str, state: ViewState, last: int) -> Iterator[str]:
     generation: object = state.generation
     if name in {view.name for view in VIEWS}:
         if state.position != last:
-            yield f"its position is {state.position!r} and the last event is at {last}"
+            yield f"its position is {state.position!r}, but the last event is at {last}"
         if state.filled_to is not None:
-            yield f"it is filled only to {state.filled_to!r}"
+            yield f"it is only filled to {state.filled_to!r}"
     elif not any(name.startswith(f"{view.name}_{each}") for view in VIEWS for each in _OF_SHADOWS):
         yield "no projection has a table of this name"
     elif not isinstance(position, int) or position > last:
-        yield f"its position is {state.position!r} and the last event is at {last}"
+        yield f"its position is {state.position!r}, but the last event is at {last}"
     if not isinstance(generation, int) or generation < 1:
         yield f"its generation is {generation!r}"
 

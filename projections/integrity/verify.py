@@ -190,12 +190,12 @@ def _finding(view: View, difference: Difference) -> Finding:
     elif difference.problem == "missing":
         said = "it is missing"
     else:
-        said = "no event made it"
+        said = "no event explains it"
     return Finding(
         "projection",
         f"the row of {difference.key_id} in {view.name}",
         said,
-        "find out who can write to the database past the ledger, and run: keyledger projections"
-        f" rebuild {view.name}",
+        "find out who else can write to the database, and run: keyledger projections rebuild"
+        f" {view.name}",
         key_id=difference.key_id,
     )

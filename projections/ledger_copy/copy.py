@@ -117,7 +117,7 @@ def copy_ledger(
     check_source(source)
     with source.read() as connection:
         if not check_secret(connection, target.seals):
-            message = f"{source.name} is not sealed yet; run first: keyledger projections status"
+            message = f"{source.name} is not sealed yet: run first keyledger projections status"
             raise CopyRefused(message)
     check_target(source, target)
     with target.read() as connection:
@@ -125,7 +125,7 @@ def copy_ledger(
     upgrade_schema(target)
     with task_lock(target, "copy") as alone:
         if not alone:
-            message = f"somebody is copying to {target.name} already; wait for it to end"
+            message = f"another copy to {target.name} is running: wait until it ends"
             raise CopyRunning(message)
         begun = check_prefix(source, target, progress)
         copying = _Copying(source, target, begun)
@@ -194,8 +194,8 @@ class _Copying:
     def _append(self, connection: Connection, rows: Sequence[Row[Any]]) -> None:
         if last_position(connection) != self._position:
             message = (
-                f"somebody else appends to {self._target.name}; stop whatever uses it, empty it,"
-                " and copy again"
+                f"another program appends to {self._target.name}: stop that program, empty the"
+                " database, and copy again"
             )
             raise CopyRefused(message)
         if not rows:
@@ -217,7 +217,7 @@ class _Copying:
 def _with_uuid(row: Row[Any]) -> tuple[object, ...]:
     position, key, *values = row
     if type(key) is not bytes or len(key) != _UUID_LENGTH:
-        raise PoisonEvent(position, f"its key is no UUID, but {str(key)[:60]!r}")
+        raise PoisonEvent(position, f"its key is not a UUID: {str(key)[:60]!r}")
     return position, UUID(bytes=key), *values
 
 

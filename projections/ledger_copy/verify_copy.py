@@ -16,7 +16,7 @@ from projections.views import entries
 from projections.views.registry import VIEWS
 
 _AT_ONCE = 10_000
-_OTHERWISE = "it has been in use since it was copied, or is the one to copy from"
+_OTHERWISE = "it was used after it was copied, or it is the one to copy from"
 
 
 class CopyRefused(LedgerError):
@@ -78,9 +78,9 @@ def check_source(source: Database) -> None:
         raise CopyRefused(message)
     if revision != HEAD or not all(is_current(source, view) for view in VIEWS):
         message = (
-            f"{source.name} was last used by another version of the program (it is at revision"
-            f" {revision}, this one has {HEAD}); if by an older one, bring it up to date first:"
-            " keyledger projections status; if by a newer one, copy it with that"
+            f"{source.name} was last used by another version of the program (its revision is"
+            f" {revision}, this program has {HEAD}): if by an older version, upgrade it first with"
+            " keyledger projections status; if by a newer version, copy it with that version"
         )
         raise CopyRefused(message)
 
@@ -92,14 +92,14 @@ def check_target(source: Database, target: Database) -> None:
         CopyRefused: it is not.
     """
     if source.is_same_as(target):
-        message = f"{target.name} is the ledger that is to be copied; name another database"
+        message = f"{target.name} is the ledger to copy from: name another database"
         raise CopyRefused(message)
     with target.read() as connection:
         revision = current_revision(connection)
     if revision not in {None, HEAD}:
         message = (
-            f"{target.name} holds a ledger already, of another version of the program (it is at"
-            f" revision {revision}, this one has {HEAD}); give an empty database"
+            f"{target.name} already has a ledger of another version of the program (its revision"
+            f" is {revision}, this program has {HEAD}): use an empty database"
         )
         raise CopyRefused(message)
 
@@ -117,20 +117,20 @@ def check_prefix(source: Database, target: Database, progress: Progress) -> int:
     differing = _first_difference(source, target, progress, after=0, until=min(there, here))
     if differing is not None:
         message = (
-            f"{target.name} holds another ledger: at position {differing} is not what {source.name}"
-            " has there; give an empty database"
+            f"{target.name} has another ledger: its event at position {differing} differs from"
+            f" that of {source.name}; use an empty database"
         )
         raise CopyRefused(message)
     if there > here:
         message = (
-            f"{target.name} is ahead: it goes to position {there}, and {source.name} to {here};"
+            f"{target.name} is ahead: it ends at position {there}, and {source.name} at {here};"
             f" {_OTHERWISE}"
         )
         raise CopyRefused(message)
     if used_there > used_here:
         message = (
-            f"{target.name} is ahead: a key was used there at {used_there}, and none of"
-            f" {source.name} so late; {_OTHERWISE}"
+            f"{target.name} is ahead: a key was used there at {used_there}, later than any key of"
+            f" {source.name}; {_OTHERWISE}"
         )
         raise CopyRefused(message)
     return there
@@ -154,7 +154,7 @@ def compare_copy(
     differing = _first_difference(source, target, progress, after=compared, until=extent.position)
     if differing is not None:
         message = (
-            f"the event at position {differing} is not the same in {target.name}; do not use it:"
+            f"the event at position {differing} differs in {target.name}: do not use the copy;"
             " empty it, and copy again"
         )
         raise CopyDiffers(message)
@@ -165,8 +165,7 @@ def compare_copy(
             said = [each.hex() if isinstance(each, bytes) else each for each in (ours, theirs)]
             message = (
                 f"the {what} of {source.name} and {target.name} differ: {said[0]} and {said[1]};"
-                " do not use the copy, and see whether the source is as it was written:"
-                " keyledger audit verify"
+                " do not use the copy, and check the source with keyledger audit verify"
             )
             raise CopyDiffers(message)
 

@@ -77,7 +77,9 @@ def reviewed(
             return Selection(Filters(status="active", expires_before=at + within))
         case "unused":
             if since is None:
-                raise Invalid("since", "say since when, as in 2027-03-03T09:30:00Z")
+                raise Invalid(
+                    "since", "this review needs a time: use one such as 2027-03-03T09:30:00Z"
+                )
             return Selection(Filters(status="active", unused_since=since))
         case "never-used":
             return Selection(Filters(status="active", never_used=True))
@@ -117,8 +119,8 @@ def list_access(
             for key in keys:
                 if key.key_id not in changes:
                     raise DamagedHistory(
-                        f"the event that made version {key.version} of {key.key_id} is missing:"
-                        " it was deleted past the ledger; run: keyledger audit verify"
+                        f"the event of version {key.version} of {key.key_id} is missing: run"
+                        " keyledger audit verify"
                     )
                 changed_at, changed_by = changes[key.key_id]
                 yield Access(key, changed_at, changed_by)

@@ -51,7 +51,7 @@ class FeedFilters:
             Invalid: there is no such type, or the id does not have the form of a key id.
         """
         if self.type is not None and self.type not in EVENT_CLASSES:
-            raise Invalid("type", f"give one of {', '.join(EVENT_CLASSES)}")
+            raise Invalid("type", f"no such type of event: use one of {', '.join(EVENT_CLASSES)}")
         if self.key_id is not None:
             try:
                 to_uuid(self.key_id)
@@ -97,7 +97,9 @@ def place_of(connection: Connection, position: int, *, field: str) -> Place:
     """
     newest = newest_place(connection)
     if position > newest.position:
-        raise Invalid(field, f"give a position; that of the newest event is {newest.position}")
+        raise Invalid(
+            field, f"the position is after the newest event: use at most {newest.position}"
+        )
     found = connection.execute(
         select(table.c.leaf_index, table.c.position)
         .where(table.c.position <= position)

@@ -80,7 +80,7 @@ def history_in_pack(pack: Path, key_id: str) -> Iterator[Recorded]:
                     if to_key_id(event.originator_id) == key_id:
                         yield Recorded(leaf_index, event)
     except (BadZipFile, KeyError) as error:
-        raise Invalid("pack", f"{pack} is no audit pack: {error}") from error
+        raise Invalid("pack", f"{pack} is not an audit pack: {error}") from error
 
 
 def _event(leaf_index: int, line: bytes) -> ApiKey.Event:
@@ -98,7 +98,7 @@ def _event(leaf_index: int, line: bytes) -> ApiKey.Event:
             "source_ip": public["source_ip"],
         }
     except (LookupError, AttributeError, TypeError, ValueError) as error:
-        message = f"its entry {leaf_index} is no event; run: keyledger audit verify-pack"
+        message = f"its entry {leaf_index} is not an event: run keyledger audit verify-pack"
         raise Invalid("pack", message) from error
     # As when it is read from the store: an event is a frozen data class.
     object.__setattr__(event, "__dict__", fields)

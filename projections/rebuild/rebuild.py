@@ -217,7 +217,7 @@ def _replay(
     view = shadow.view
     with task_lock(database, f"{mode}-{view.name}") as alone:
         if not alone:
-            message = f"a {mode} of {view.name} is running already; wait for it to end"
+            message = f"a {mode} of {view.name} is already running: wait until it ends"
             raise RebuildRunning(message)
         started = perf_counter()
         begin(shadow)

@@ -246,7 +246,7 @@ class Shadow:
     def _check_orphans(self, connection: Connection) -> None:
         position = orphaned_position(connection, until=self.position)
         if position is not None:
-            message = f"{self.view.name} has no place for it: its key was never created"
+            message = f"{self.view.name} cannot apply it: its key was never created"
             raise PoisonEvent(position, message)
 
     def _advance(
@@ -274,7 +274,7 @@ class Shadow:
         )
         if moved.rowcount != 1:
             # The connection that held the lock was cut, and another process has taken the lock.
-            message = f"another process has taken over what was done for {self.table.name}"
+            message = f"another process has taken over the rebuild of {self.table.name}"
             raise RebuildRunning(message)
 
     def _write(
@@ -298,7 +298,7 @@ class Shadow:
             if not _is_about_values(error):
                 raise
             reason = error.orig if isinstance(error, DBAPIError) else error
-            message = f"{self.view.name} has no place for it: {reason}"
+            message = f"{self.view.name} cannot apply it: {reason}"
             raise PoisonEvent(recorded.position, message) from error
 
 

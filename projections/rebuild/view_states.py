@@ -64,7 +64,7 @@ def check_not_newer(connection: Connection, name: str, version: int) -> None:
     if state is not None and state.view_version > version:
         raise LedgerUnavailable(
             f"{name} is at version {state.view_version}, and this program has version {version}:"
-            " a newer version of Keyledger uses this database. Run the newer version; or, to return"
-            " to this one for all servers, stop the others and run as the owner: keyledger"
+            " a newer version of Keyledger uses this database. Run the newer version; or, to"
+            " return all servers to this version, stop the others and run as the owner: keyledger"
             " projections downgrade"
         )

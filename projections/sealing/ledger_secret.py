@@ -49,8 +49,8 @@ def check_secret(connection: Connection, seals: Seals) -> bool:
         if seals.is_ledger_secret(rows[0].seal):
             return True
         message = (
-            "the row in ledger_secret is not as the ledger wrote it: find out who can write to the"
-            f" database, check the ledger, and run: {COMMAND}"
+            "the row in ledger_secret was changed: find out who else can write to the database,"
+            f" check the ledger, and run: {COMMAND}"
         )
         raise OtherSecret(message)
     named = " and ".join(str(row.secret_id)[:16] for row in rows)
@@ -96,8 +96,8 @@ def accept_secret(
     if newest_is_sealed:
         # An interrupted sealing seals nothing, so this is not one.
         message = (
-            "the events are sealed, and the row that says with which secret is missing from"
-            " ledger_secret: find out who can write to the database, check the ledger, and run:"
+            "the events are sealed, but the row of ledger_secret that names their secret is"
+            " missing: find out who else can write to the database, check the ledger, and run:"
             f" {COMMAND}"
         )
         raise LedgerNotSealed(message)
@@ -110,9 +110,8 @@ def accept_secret(
     except HistoryInDoubt as error:
         why = str(error)
     message = (
-        f"the events of this ledger have no seals, and nothing proves that they are as they were"
-        f" written: {why}. Put the checkpoint file in its place; if there is none that covers them"
-        f" all, run: {COMMAND}"
+        "the events of this ledger have no seals, and nothing proves that they are unchanged:"
+        f" {why}. Restore the checkpoint file; if no checkpoint covers all events, run: {COMMAND}"
     )
     raise LedgerNotSealed(message)
 

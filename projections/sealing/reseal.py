@@ -132,9 +132,9 @@ def seal_all(
         sealed = _seal_events(connection, seals, progress)
         if sealed != proven:
             raise HistoryInDoubt(
-                f"the log has {sealed.size} events and the root {sealed.root.hex()}, and"
-                f" {proven.size} with the root {proven.root.hex()} were proven; nothing was sealed:"
-                " run keyledger audit verify"
+                f"the log has {sealed.size} events and the root {sealed.root.hex()}, but"
+                f" {proven.size} events with the root {proven.root.hex()} were checked; nothing"
+                " was sealed: run keyledger audit verify"
             )
         for table in (console_sessions, key_digests, last_attestation):
             connection.execute(delete(table))

@@ -76,7 +76,7 @@ class Database:
     @property
     def path(self) -> Path:
         """The file of an SQLite database; it must be one."""
-        assert self.is_a_file, f"{self.name} is no file"  # noqa: S101 - the caller's bug
+        assert self.is_a_file, f"{self.name} is not a file"  # noqa: S101 - the caller's bug
         return Path(self.url.database or "")
 
     def without_standby(self) -> "Database":
@@ -257,7 +257,7 @@ def open_database(
             path = Path(parsed.database or "")
             file_id = sqlite.file_id_of(path)
             return Database(parsed, reader, writer, file_id, limits, owner=owner_of(path))
-    message = f"{url_without_passwords(parsed)}: give the URL of a database, {KINDS_OF_URL}"
+    message = f"{url_without_passwords(parsed)} is not supported: use {KINDS_OF_URL}"
     raise ValueError(message)
 
 
@@ -278,7 +278,7 @@ def _as_unavailable() -> Iterator[None]:
         yield
     except (DBAPIError, PoolTimeoutError) as error:
         check_granted(error)
-        message = "the database cannot be asked at this moment; try again shortly"
+        message = "the database is not available: try again later"
         raise LedgerUnavailable(message) from error
 
 
@@ -290,7 +290,7 @@ def check_granted(error: BaseException) -> None:
     """
     if postgresql_tables.is_not_granted(error):
         message = (
-            "the database does not let the role of this program do that; its administrator grants"
-            " it by running docs/postgresql-roles.sql once more"
+            "the database role of this program lacks a privilege: let the database administrator"
+            " run docs/postgresql-roles.sql again"
         )
         raise LedgerUnavailable(message) from error

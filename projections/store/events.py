@@ -206,7 +206,7 @@ def decoded(rows: Iterable[Sequence[Any]], seals: Seals | None = None) -> Iterat
         if is_sealed is not None and not is_sealed(uuid_bytes, version, topic, state, seal):
             raise EventNotSealed(position)
         if type(uuid_bytes) is not bytes or len(uuid_bytes) != _UUID_LENGTH:
-            raise PoisonEvent(position, f"its key is no UUID, but {str(uuid_bytes)[:60]!r}")
+            raise PoisonEvent(position, f"its key is not a UUID: {str(uuid_bytes)[:60]!r}")
         key_uuid = UUID(bytes=uuid_bytes)
         yield Recorded(position, decode(position, topic, key_uuid, version, state))
 

@@ -66,7 +66,8 @@ def keep_private(path: Path, on_repair: OnRepair = log_repair) -> None:
     refuse_open_to_others(path)
     on_repair(
         f"other accounts could open {path} (mode {_mode(found)}); its mode is now"
-        f" {_mode(path.stat())}. If one of them may have read it, consider its content disclosed"
+        f" {_mode(path.stat())}. If another account may have read it, treat its content as"
+        " disclosed"
     )
 
 
@@ -99,8 +100,8 @@ def refuse_open_to_others(path: Path) -> None:
     if open_to_others(found):
         mode = "640" if is_for_a_service(found) else "600"
         message = (
-            f"other accounts can open {path} (mode {_mode(found)}); run:"
-            f" chmod {mode} {shlex.quote(str(path))}"
+            f"other accounts can open {path} (mode {_mode(found)}): run chmod {mode}"
+            f" {shlex.quote(str(path))}"
         )
         raise OpenToOthers(message)
 

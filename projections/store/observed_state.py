@@ -26,7 +26,7 @@ Event = tuple[int, bytes, bytes]
 NO_EVENT: Event = (0, b"", b"")
 
 RESTART = (
-    "connect the primary again that has it; if the ledger was restored from a backup on purpose,"
+    "connect the primary that has it; if the ledger was restored from a backup on purpose,"
     " restart this server"
 )
 
@@ -108,8 +108,8 @@ class ObservedState:
         """
         if event[0] and event not in events:
             raise self.refuse(
-                f"this server has seen the event at position {event[0]}, and the database does not"
-                f" have it: it is an older or another state of the ledger; {RESTART}"
+                f"this server has seen the event at position {event[0]}, but the database does"
+                f" not have it: it is an older or another state of the ledger; {RESTART}"
             )
         self._accept()
 

@@ -174,8 +174,8 @@ def _opened(
                 return connection
             connection.close()
     raise known.refuse(
-        f"the database server is on timeline {found.number if found else '?'}, and this server has"
-        f" used a newer one: it is a former primary that came back after a failover; {RESTART}"
+        f"the database server is on timeline {found.number if found else '?'}, but this server"
+        f" has used a newer one: it is a former primary that came back after a failover; {RESTART}"
     )
 
 
@@ -334,11 +334,13 @@ def _set_up(connection: psycopg.Connection, limits: ConnectionLimits) -> None:
     connection.execute("SET client_encoding TO 'UTF8'")
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        message = f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'"
+        message = (
+            f"the encoding of the database is {encoding}: create a database with ENCODING 'UTF8'"
+        )
         raise LedgerUnavailable(message)
     if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
         message = (
-            "the server is a standby; name the primary, or all of them with"
+            "the server is a standby: name the primary, or all servers with"
             " ?host=...&host=...&target_session_attrs=read-write"
         )
         raise LedgerUnavailable(message)

@@ -54,7 +54,7 @@ def block_readers(connection: Connection, table: Table) -> None:
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        raise TableInUse("somebody goes on reading; try again shortly") from error
+        raise TableInUse("another program keeps reading the table: try again later") from error
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _borrowed_connection(engine: Engine) -> Iterator[psycopg.Connection]:
     try:
         borrowed = engine.raw_connection()
     except (SQLAlchemyError, psycopg.Error) as error:
-        raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        raise LedgerUnavailable("the database is not available") from error
     try:
         yield cast("psycopg.Connection", borrowed.driver_connection)
     finally:
@@ -102,7 +102,7 @@ def _is_true(connection: psycopg.Connection, question: str) -> bool:
     try:
         return connection.execute(cast("Any", question)).fetchone() == (True,)
     except psycopg.Error as error:
-        raise LedgerUnavailable("the database cannot be asked at this moment") from error
+        raise LedgerUnavailable("the database is not available") from error
 
 
 def _lock_numbers(task: str) -> str:

@@ -67,7 +67,7 @@ def _process_of(connection: psycopg.Connection) -> int:
 
 def _refusal(mode: str) -> TransactionPooling:
     return TransactionPooling(
-        f"the connection pooler in front of the database pools by {mode}, and Keyledger needs a"
-        " session for each connection: set pool_mode = session for this database, or connect to"
-        " the server itself"
+        f"the connection pooler in front of the database pools by {mode}, but Keyledger needs a"
+        " session for each connection: set pool_mode = session for this database, or connect"
+        " directly to the server"
     )

@@ -69,12 +69,12 @@ def check_owner(connection: Connection, command: str) -> None:
     """
     role, are_there, owns = connection.exec_driver_sql(_OWNS).one()
     if not owns and are_there:
-        raise NotOwner(f"{role} does not own the ledger's tables; as their owner, run: {command}")
+        raise NotOwner(f"{role} does not own the ledger's tables: run as their owner: {command}")
     if not owns:
         raise NotOwner(
-            f"there is no ledger in this database yet, and {role} may not make one: it lacks CREATE"
-            " on the schema of its search_path, which docs/postgresql-roles.sql grants to the"
-            f" owner; as the owner, run: {command}"
+            f"there is no ledger in this database yet, and {role} cannot create one: it lacks"
+            " CREATE on the schema of its search_path, which docs/postgresql-roles.sql grants to"
+            f" the owner; run as the owner: {command}"
         )
 
 
@@ -117,8 +117,8 @@ def check_privileges(connection: Connection, views: Written) -> None:
         # The URL may leave out the role, so ask the server for it.
         role = connection.exec_driver_sql("SELECT current_user").scalar()
         raise LedgerUnavailable(
-            f"the role {role} may not do what a server does: {'; '.join(missing)}. The database's"
-            " administrator grants it by running docs/postgresql-roles.sql once more"
+            f"the role {role} lacks privileges of a server: {'; '.join(missing)}. Let the"
+            " database administrator run docs/postgresql-roles.sql again"
         )
 
 

@@ -169,8 +169,8 @@ def upgrade_schema(database: Database) -> None:
         check_owner(connection, _MAKE if found is None else _UPGRADE)
         if found is None and inspect(connection).get_table_names():
             message = (
-                f"{database.name} has tables, but none of Keyledger's revisions; give an empty"
-                " database or a ledger's"
+                f"{database.name} has tables, but no revision of Keyledger: use an empty database"
+                " or one with a ledger"
             )
             raise UnknownSchema(message)
         lift_timeouts(connection)
@@ -179,9 +179,8 @@ def upgrade_schema(database: Database) -> None:
         except DBAPIError as error:
             check_granted(error)
             message = (
-                f"{database.name} says that it is at revision {found}, and its tables cannot be"
-                f" brought from there to {HEAD}: they are not those of that revision, or the"
-                " revision was changed; restore a backup"
+                f"{database.name} says that it has revision {found}, but its tables cannot be"
+                f" upgraded to {HEAD}: the tables or the revision were changed; restore a backup"
             )
             raise UnknownSchema(message) from error
 
@@ -214,8 +213,8 @@ def _run_migrations(connection: Connection, found: str | None, name: str) -> Non
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         message = (
-            f"{name} is at revision {found}, which this version of Keyledger does not know (it"
-            f" knows up to {HEAD}); run the newer version that made it"
+            f"{name} has revision {found}, which this version of Keyledger does not know (up to"
+            f" {HEAD}): run the newer version that created it"
         )
         raise UnknownSchema(message)
     command.upgrade(config, HEAD)

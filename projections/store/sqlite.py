@@ -142,5 +142,5 @@ def _set_pragmas(connection: driver.Connection, pragmas: dict[str, str]) -> None
     for name, demanded in pragmas.items():
         found = str(connection.execute(f"PRAGMA {name}").fetchone()[0])
         if found != demanded:
-            message = f"SQLite gives {name} = {found}; the ledger needs {demanded}"
+            message = f"SQLite has {name} = {found}, but the ledger needs {demanded}"
             raise LedgerUnavailable(message)

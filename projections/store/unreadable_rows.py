@@ -20,7 +20,7 @@ def readable(table: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        message = f"a row of {table} cannot be read; run: keyledger audit verify"
+        message = f"a row of {table} cannot be read: run keyledger audit verify"
         raise ProjectionInconsistent(message) from error
 
 

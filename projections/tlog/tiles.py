@@ -96,7 +96,10 @@ def parse_tile_path(path: str) -> HashTile | EntryBundle:
     """
     match = _PATH.fullmatch(path)
     if match is None:
-        message = "write /tile/LEVEL/INDEX or /tile/entries/INDEX, the index as in x001/x234/067"
+        message = (
+            "not a tile: use /tile/LEVEL/INDEX or /tile/entries/INDEX, with an index such as"
+            " x001/x234/067"
+        )
         raise ValueError(message)
     index = int(match["index"].replace("/", "").replace("x", ""))
     width = FULL_WIDTH if match["width"] is None else int(match["width"])

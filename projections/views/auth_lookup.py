@@ -302,8 +302,8 @@ def _as_sealed(values: list[Any]) -> list[Any]:
 def not_sealed(lookup_id: str) -> RowNotSealed:
     """Return the error for a row that would grant access and has no valid seal."""
     return RowNotSealed(
-        f"the row of the lookup id {lookup_id} is not as the ledger wrote it, and grants nothing;"
-        " find out who can write to the database, and run: keyledger audit verify"
+        f"the row of the lookup id {lookup_id} was changed and grants no access: find out who"
+        " else can write to the database, and run: keyledger audit verify"
     )
 
 

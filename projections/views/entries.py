@@ -152,7 +152,7 @@ def _workspaces(connection: Connection, entries: Table, lines: list[_Line]) -> d
         named |= dict(rows.tuples().all())
     if missing := set(older) - named.keys():
         message = f"{len(missing)} keys have no first entry in {entries.name}"
-        raise ProjectionInconsistent(f"{message}; run: keyledger projections rebuild {table.name}")
+        raise ProjectionInconsistent(f"{message}: run keyledger projections rebuild {table.name}")
     return named
 
 
@@ -181,8 +181,8 @@ def last_fork(connection: Connection) -> Forked | None:
         return None
     (recorded,) = decode_rows(read_rows(connection, after=position - 1, limit=1)) or (None,)
     if recorded is None or not isinstance(recorded.event, Forked):
-        message = f"the entry of position {position} is a fork, and its event is none"
-        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+        message = f"the entry of position {position} is a fork, but its event is not"
+        raise ProjectionInconsistent(f"{message}: run keyledger audit verify")
     return recorded.event
 
 
@@ -206,7 +206,7 @@ def _hash_of(node: Node, hashes: object) -> bytes:
     of_node = hash_at(node[0], hashes) if isinstance(hashes, bytes) else b""
     if len(of_node) != HASH_LENGTH:
         message = f"entry {leaf_that_completes(node)} is missing from the tree, or damaged"
-        raise ProjectionInconsistent(f"{message}; run: keyledger audit verify")
+        raise ProjectionInconsistent(f"{message}: run keyledger audit verify")
     return of_node
 
 

@@ -19,5 +19,5 @@ def view_named(name: str) -> View:
     for view in VIEWS:
         if view.name == name:
             return view
-    message = f"there is no projection {name[:60]!r}; there are: {', '.join(v.name for v in VIEWS)}"
+    message = f"there is no projection {name[:60]!r}: use {', '.join(v.name for v in VIEWS)}"
     raise ProjectionNotFound(message)

@@ -168,8 +168,8 @@ def insert_in_order(connection: Connection, table: Table, rows: Sequence[Sequenc
 def rows_missing(name: str, table: Table, missing: int, keys: int) -> ProjectionInconsistent:
     """Return the error for events that change keys without a row in a view's table."""
     return ProjectionInconsistent(
-        f"{missing} of {keys} keys have no row in {table.name}; run:"
-        f" keyledger projections rebuild {name}"
+        f"{missing} of {keys} keys have no row in {table.name}: run keyledger projections rebuild"
+        f" {name}"
     )
 
 

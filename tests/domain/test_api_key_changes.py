@@ -66,7 +66,7 @@ class TestScopes:
     def test_nobody_adds_a_scope_that_they_do_not_hold(self) -> None:
         key = a_key()
 
-        with pytest.raises(ScopeNotHeld, match=r"do not hold mcp:delete$"):
+        with pytest.raises(ScopeNotHeld, match=r"do not hold mcp:delete: grant only"):
             key.change_scopes(["mcp:read", "mcp:delete"], by=WRITER, at=NOON)
 
         assert news(key) == []
@@ -129,7 +129,7 @@ class TestEnd:
     def test_extending_a_key_requires_its_scopes(self, given: datetime | None) -> None:
         key = a_key(expires_at=NOON + DAY)
 
-        with pytest.raises(ScopeNotHeld, match=r"do not hold mcp:write$"):
+        with pytest.raises(ScopeNotHeld, match=r"do not hold mcp:write: grant only"):
             key.change_expiration(given, by=a_caller("mcp:read"), at=NOON)
         assert news(key) == []
 
@@ -148,7 +148,7 @@ class TestEnd:
     def test_an_end_that_is_not_in_the_future_is_refused(self, too_early: datetime) -> None:
         key = a_key()
 
-        with pytest.raises(Invalid, match="give a time after now") as refusal:
+        with pytest.raises(Invalid, match="the time has passed") as refusal:
             key.change_expiration(too_early, by=ADA, at=NOON)
 
         assert refusal.value.field == "expires_at"

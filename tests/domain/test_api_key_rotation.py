@@ -105,7 +105,7 @@ class TestSuccessor:
     def test_it_cannot_have_expired_already(self, end: datetime) -> None:
         key = a_key()
 
-        with pytest.raises(Invalid, match="after now"):
+        with pytest.raises(Invalid, match="the time has passed"):
             rotate(key, expires_at=end)
 
         assert news(key) == []

@@ -55,10 +55,10 @@ def test_every_refusal_has_a_code_of_its_own() -> None:
 
 
 def test_an_invalid_value_is_named() -> None:
-    refusal = Invalid("name", "give the key a name")
+    refusal = Invalid("name", "the name is empty")
 
-    assert (refusal.field, refusal.message) == ("name", "give the key a name")
-    assert str(refusal) == "name: give the key a name"
+    assert (refusal.field, refusal.message) == ("name", "the name is empty")
+    assert str(refusal) == "name: the name is empty"
 
 
 def test_an_overload_says_when_to_come_back() -> None:

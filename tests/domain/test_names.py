@@ -54,7 +54,7 @@ every_text = pytest.mark.parametrize("check", FIELDS, ids=FIELDS.values())
 class TestText:
     @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
     def test_unsafe_characters_are_refused_and_named(self, check: Check, hostile: str) -> None:
-        with pytest.raises(Invalid, match=f"U\\+{ord(hostile[0]):04X}$") as refusal:
+        with pytest.raises(Invalid, match=f"U\\+{ord(hostile[0]):04X} is not") as refusal:
             check(f"pay{hostile}roll")
 
         assert refusal.value.field == FIELDS[check]
@@ -113,7 +113,7 @@ class TestText:
 
 @pytest.mark.parametrize("blank", BLANK)
 def test_a_name_cannot_be_blank(blank: str) -> None:
-    with pytest.raises(Invalid, match="give the key a name"):
+    with pytest.raises(Invalid, match="the name is empty"):
         checked_name(blank)
 
 

@@ -45,7 +45,7 @@ class TestGrammar:
         ],
     )
     def test_anything_else_is_refused(self, no_scope: str) -> None:
-        with pytest.raises(Invalid, match="write resource:action") as refusal:
+        with pytest.raises(Invalid, match="use resource:action") as refusal:
             checked(["mcp:read", no_scope], field="wanted")
 
         assert refusal.value.field == "wanted"
@@ -53,7 +53,7 @@ class TestGrammar:
         assert str(refusal.value).isprintable()
 
     def test_none_at_all_is_refused(self) -> None:
-        with pytest.raises(Invalid, match="at least one scope") as refusal:
+        with pytest.raises(Invalid, match="no scope given") as refusal:
             checked([])
 
         assert refusal.value.field == "scopes"
@@ -62,14 +62,14 @@ class TestGrammar:
         many = [f"a:{number}" for number in range(64)]
 
         assert checked(many + many) == many
-        with pytest.raises(Invalid, match="at most 64 scopes"):
+        with pytest.raises(Invalid, match="use at most 64"):
             checked([*many, "a:64"])
 
     def test_one_is_128_characters_long_at_most(self) -> None:
         longest = "a:" + "b" * 126
 
         assert checked([longest]) == [longest]
-        with pytest.raises(Invalid, match="at most 128 characters long") as refusal:
+        with pytest.raises(Invalid, match="at most 128 characters") as refusal:
             checked([longest + "b" * 1000])
         assert len(str(refusal.value)) < 400
 
@@ -121,7 +121,7 @@ class TestGranting:
         check_held(("mcp:*", "audit:read"), ["mcp:read", "mcp:*", "audit:read"])
 
     def test_every_scope_that_is_not_held_is_named(self) -> None:
-        with pytest.raises(ScopeNotHeld, match=r"do not hold \*, mcp:delete$"):
+        with pytest.raises(ScopeNotHeld, match=r"do not hold \*, mcp:delete: grant only"):
             check_held(("mcp:read",), ["*", "mcp:read", "mcp:delete"])
 
 

@@ -105,8 +105,8 @@ class TestChecked:
         ("at", "message"),
         [
             (NOON.replace(tzinfo=None), "offset"),
-            (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "1 and 9999"),
-            (datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), "1 and 9999"),
+            (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "1 to 9999"),
+            (datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), "1 to 9999"),
         ],
     )
     def test_a_time_that_cannot_be_utc_is_refused_and_named(

@@ -275,7 +275,7 @@ def test_audit_verify_ends_with_its_findings_while_the_standby_is_away(
     verified = run(data_dir, "audit", "verify", **given)
     assert verified.code == 1
     assert "1 finding" in verified.output
-    assert "it has no right seal" in verified.output
+    assert "it has no valid seal" in verified.output
     assert recorded_findings(pair) == [1], "the result is recorded without the standby"
 
     with (
@@ -295,7 +295,7 @@ def test_audit_verify_ends_with_its_findings_while_the_standby_is_away(
         eventually(lambda: a_commit_waits(pair), "the commit waits for the standby")
         verified = run(data_dir, "audit", "verify", **given)
         assert verified.code == 1
-        assert "it has no right seal" in verified.output, "what was found before it had to wait"
+        assert "it has no valid seal" in verified.output, "what was found before it had to wait"
         assert "error: " in verified.errors
         ending.close()
         assert creating.result().code == 0

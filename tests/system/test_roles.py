@@ -167,7 +167,7 @@ def test_a_user_signs_in_and_out(guarded: Guarded) -> None:
         form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
         refused = browser.post("/console/projections/key_list/rebuild", data=form)
         assert refused.status_code == 409
-        assert "as their owner, run: keyledger projections rebuild key_list" in refused.text
+        assert "run as their owner: keyledger projections rebuild key_list" in refused.text
         assert browser.post("/console/sign-out", data=form).status_code == 303
         assert browser.get("/console/keys").status_code == 303
 
@@ -187,7 +187,7 @@ def test_only_the_owner_may_rebuild_and_the_refusal_says_so(root: Client) -> Non
     refused = answered(root.rebuild("key_list"), 409)
     assert refused["code"] == "NOT_OWNER"
     assert refused["detail"].startswith(SERVER)
-    assert "as their owner, run: keyledger projections rebuild key_list" in refused["detail"]
+    assert "run as their owner: keyledger projections rebuild key_list" in refused["detail"]
     assert root.projections()["key_list"]["rebuild"] is None
 
 
@@ -287,10 +287,10 @@ def test_after_the_owners_rebuild_the_server_goes_on_and_may_no_more_than_before
 
 
 def test_doctor_tells_the_two_roles_apart(guarded: Guarded) -> None:
-    said = f"{SERVER} may not change or delete events and entries"
+    said = f"{SERVER} cannot change or delete events and entries"
     assert said in guarded.command(SERVER, "doctor").output
     output = re.sub(r"\s+", " ", guarded.command(OWNER, "doctor", "--json").output)
-    assert "let the server run as a role that may not: docs/postgresql-roles.sql" in output
+    assert "run the server as a role that cannot: docs/postgresql-roles.sql" in output
     assert SCRIPT.is_file()
 
 
@@ -320,7 +320,7 @@ def test_a_server_that_finds_what_only_the_owner_can_upgrade_says_what_to_run(
         guarded.execute(OWNER, mend.format(view=VIEWS[0]))
     assert ended.code == 1
     assert f"{SERVER} does not own the ledger's tables" in ended.errors
-    assert f"as their owner, run: {command}" in ended.errors
+    assert f"run as their owner: {command}" in ended.errors
 
 
 def test_missing_privileges_are_reported_at_startup(postgresql: Server, tmp_path: Path) -> None:
@@ -330,13 +330,13 @@ def test_missing_privileges_are_reported_at_startup(postgresql: Server, tmp_path
         assert made.code == 0, made
         refused = new.command(SERVER, "serve", "--port", "0")
         assert refused.code == 1
-        assert f"the role {SERVER} may not do what a server does: " in refused.errors
-        assert "docs/postgresql-roles.sql once more" in refused.errors
+        assert f"the role {SERVER} lacks privileges of a server: " in refused.errors
+        assert "docs/postgresql-roles.sql again" in refused.errors
         refused = new.command(SERVER, "keys", "create", "--name", "second", "--scopes", "a:b")
         assert refused.code == 1
-        assert "docs/postgresql-roles.sql once more" in refused.errors
+        assert "docs/postgresql-roles.sql again" in refused.errors
         assert "permission denied for table" in refused.errors
-        assert "docs/postgresql-roles.sql once more" in new.command(SERVER, "doctor").output
+        assert "docs/postgresql-roles.sql again" in new.command(SERVER, "doctor").output
         new.run_script()
         made = new.command(SERVER, "keys", "create", "--name", "second", "--scopes", "a:b")
         assert made.code == 0, made
@@ -361,9 +361,9 @@ def test_doctor_misses_each_privilege_that_the_script_grants(guarded: Guarded) -
         guarded.run_script()
     for table, privileges in GRANTED.items():
         assert f"{privileges} on {table}" in said
-    assert "docs/postgresql-roles.sql once more" in said
+    assert "docs/postgresql-roles.sql again" in said
     assert "permission denied for table projection_states" in blind
-    assert "docs/postgresql-roles.sql once more" in blind
+    assert "docs/postgresql-roles.sql again" in blind
 
 
 def test_another_role_can_check_although_the_owners_check_was_killed(guarded: Guarded) -> None:
@@ -373,7 +373,7 @@ def test_another_role_can_check_although_the_owners_check_was_killed(guarded: Gu
     def has_run() -> bool:
         ran.append(guarded.command(SERVER, "projections", "check", "key_list"))
         # The server attests all the time, and one of them checks.
-        return "is running already" not in ran[-1].errors
+        return "is already running" not in ran[-1].errors
 
     try:
         eventually(has_run, "no other check runs")
@@ -388,7 +388,7 @@ def test_a_copy_is_the_owners_and_is_refused_before_it_begins(
     admin_token(tmp_path)
     refused = run(tmp_path, "copy", "--to", guarded.url_to_set(SERVER))
     assert refused.code == 1
-    assert f"{SERVER} does not own the ledger's tables; as their owner, run: keyledger copy" in (
+    assert f"{SERVER} does not own the ledger's tables: run as their owner: keyledger copy" in (
         refused.errors
     )
 
@@ -398,10 +398,10 @@ def test_a_new_ledger_is_made_by_its_owner_alone(postgresql: Server, tmp_path: P
         new = _guarded(postgresql, servers, "new")
         refused = new.command(SERVER, "serve", "--port", "0")
         assert refused.code == 1
-        assert f"there is no ledger in this database yet, and {SERVER} may not make one" in (
+        assert f"there is no ledger in this database yet, and {SERVER} cannot create one" in (
             refused.errors
         )
-        assert "as the owner, run: keyledger keys create --workspace root" in refused.errors
+        assert "run as the owner: keyledger keys create --workspace root" in refused.errors
         first = servers.start(database_url=new.url_to_set(OWNER))
         first.stop()
         new.run_script()

@@ -259,7 +259,7 @@ class HttpConnection(Protocol):
         """Answer that there are too many connections; in a flood, only close this one."""
         self._turned_away = self._http.connections.turn_away()
         if self._turned_away:
-            self.refuse(Refused(503, "there are too many connections"))
+            self.refuse(Refused(503, "too many connections: try again later"))
         else:
             self._waits_for = _WaitsFor.END
             self.transport.abort()
@@ -317,7 +317,7 @@ class HttpConnection(Protocol):
     def _expire(self) -> None:
         """Handle a passed deadline."""
         if self._waits_for in {_WaitsFor.HEAD, _WaitsFor.BODY}:
-            self.refuse(Refused(408, "the request did not arrive in time"))
+            self.refuse(Refused(408, "the request did not arrive in time: try again"))
         elif self._waits_for in {_WaitsFor.FIRST_BYTE, _WaitsFor.NEXT}:
             self._close()
         elif not self._client_reads():

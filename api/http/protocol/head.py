@@ -78,7 +78,7 @@ def parsed_head(head: bytes) -> Head:
     request_line, *lines = head.split(b"\r\n")
     method, target, version = _request_line(request_line)
     if len(lines) > MAX_HEADERS:
-        raise Refused(431, f"send at most {MAX_HEADERS} headers")
+        raise Refused(431, f"too many headers: send at most {MAX_HEADERS}")
     if (
         head.translate(None, _IN_HEADS)
         or head.count(b"\r") != len(lines)
@@ -195,11 +195,11 @@ def _length(length: bytes | None, coding: bytes | None, version: str) -> int:
     if coding is None:
         return 0 if length is None else _decimal(length)
     if length is not None:
-        raise Refused(400, "Content-Length and Transfer-Encoding exclude each other")
+        raise Refused(400, "Content-Length and Transfer-Encoding cannot be combined")
     if version == "1.0":
-        raise Refused(400, "HTTP/1.0 has no Transfer-Encoding")
+        raise Refused(400, "Transfer-Encoding is not supported in HTTP/1.0")
     if coding.lower() != b"chunked":
-        raise Refused(501, "the only Transfer-Encoding that is supported is chunked")
+        raise Refused(501, "this Transfer-Encoding is not supported: use chunked")
     return CHUNKED
 
 
@@ -215,5 +215,5 @@ def _expects_continue(expect: bytes | None, version: str) -> bool:
     if expect is None or version == "1.0":
         return False
     if expect.lower() != b"100-continue":
-        raise Refused(417, "the only expectation that is supported is 100-continue")
+        raise Refused(417, "this expectation is not supported: use 100-continue")
     return True

@@ -159,7 +159,7 @@ class MessageReader:
         self._check_line(start)
         self._check_line_feeds(max(start, self._looked_at), start + longest)
         if len(buffer) - start >= longest:
-            raise Refused(431, f"send at most {longest} bytes of headers")
+            raise Refused(431, f"the headers are too long: send at most {longest} bytes")
         self._looked_at = max(start, len(buffer) - _OVERLAP)
 
     def _check_line(self, start: int) -> None:
@@ -244,7 +244,7 @@ class MessageReader:
         if len(self._body) + self._left > self._limits.body_bytes:
             raise self._long_body()
         if self._chunks > MAX_CHUNKS:
-            raise Refused(400, f"send at most {MAX_CHUNKS} chunks")
+            raise Refused(400, f"too many chunks: send at most {MAX_CHUNKS}")
         self._place = _At.CHUNK
 
     def _take_trailer(self, line: bytes) -> None:
@@ -252,7 +252,7 @@ class MessageReader:
         self._trailers += 1
         self._trailer_bytes += len(line)
         if self._trailers > MAX_HEADERS or self._trailer_bytes > self._limits.head_bytes:
-            raise Refused(431, f"send at most {MAX_HEADERS} trailer fields")
+            raise Refused(431, f"too many trailer fields: send at most {MAX_HEADERS}")
         checked_field(line)
 
     def _line(self, longest: int) -> bytes | None:
@@ -261,7 +261,7 @@ class MessageReader:
         end = self._buffer.find(b"\n", max(start, self._looked_at), start + longest + 2)
         if end < 0:
             if len(self._buffer) - start >= longest + 2:
-                raise Refused(400, "a line of the body's framing is too long")
+                raise Refused(400, "a chunk size or trailer line is too long")
             self._looked_at = len(self._buffer)
             return None
         if end == start or self._buffer[end - 1] != 13:  # noqa: PLR2004 - a carriage return
@@ -270,4 +270,4 @@ class MessageReader:
         return bytes(self._buffer[start : end - 1])
 
     def _long_body(self) -> Refused:
-        return Refused(413, f"send at most {self._limits.body_bytes} bytes")
+        return Refused(413, f"the body is too large: send at most {self._limits.body_bytes} bytes")

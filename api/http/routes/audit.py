@@ -148,5 +148,5 @@ def _checkpoint(request: Request) -> Response:
     with ledger_of(request).database.read() as connection:
         note = shown_note(connection, ledger_of(request).signer.key.name)
     if note is None:
-        raise NoCheckpoint("no checkpoint was signed yet; ask again in a second")
+        raise NoCheckpoint("no checkpoint was signed yet: try again in a second")
     return PlainTextResponse(note)

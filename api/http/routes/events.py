@@ -95,7 +95,7 @@ async def read_the_events(
         async with threads.pages.admitted(request):
             answer: Response = await threads.run(Work.COSTLY_READ, _page, database, filters, query)
     elif (query.cursor, query.limit) != (None, None):
-        raise Invalid("cursor", f"leave cursor and limit out: only {JSON} has pages")
+        raise Invalid("cursor", f"only {JSON} has pages: leave out cursor and limit")
     elif form == EVENT_STREAM:
         answer = await _stream(request, filters, query, last_event_id, authorize)
     else:
@@ -159,7 +159,9 @@ def _begin_after(database: Database, after: int | None, last_event_id: str | Non
     if last_event_id:
         field = "Last-Event-ID"
         if not (last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 20):  # noqa: PLR2004
-            raise Invalid(field, "give the id of the last event that came, as it was")
+            raise Invalid(
+                field, "the id is not valid: use the id of the last event that was received"
+            )
         after = int(last_event_id)
     with database.read() as connection:
         if after is None:

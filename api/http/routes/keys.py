@@ -95,7 +95,9 @@ def list_the_keys(
         never_used=query.never_used,
     )
     if as_of is not None and (query.unused_since, query.never_used) != (None, None):
-        raise Invalid("as_of", "leave it out: when a key was used is known of its last use alone")
+        raise Invalid(
+            "as_of", "only the last use of a key is recorded: leave out this filter with as_of"
+        )
     mark = list_of_keys(workspace, filters, as_of)
     before = from_cursor(query.cursor, *mark)
     limit = query.limit + 1
@@ -264,7 +266,7 @@ def list_the_events(
 def _as_of(at: datetime | None, now: datetime) -> datetime | None:
     at = checked("as_of", at)
     if at is not None and at > now:
-        raise Invalid("as_of", f"give a time that has passed; it is {to_text(now)}")
+        raise Invalid("as_of", f"the time is in the future: use a time up to {to_text(now)}")
     return at
 
 

@@ -29,7 +29,7 @@ def refuse_token(cls: Any, value: object, info: ValidationInfo) -> object:  # no
         return value
     texts = _texts(value)
     if sum(map(len, texts)) > MAX_CHECKED:
-        message = f"use at most {MAX_CHECKED} characters"
+        message = f"the text is too long: use at most {MAX_CHECKED} characters"
         raise ValueError(message)
     if any(map(contains_token, texts)):
         raise ValueError(LEAVE_IT_OUT)

@@ -46,8 +46,8 @@ def _rfc_3339(value: object) -> object:
     text = with_time_of_day(value) if isinstance(value, str) else ""
     if not _RFC_3339.fullmatch(text):
         raise ValueError(
-            "write an RFC 3339 time with its offset, as in 2027-03-03T09:30:00Z, or a date, as in"
-            " 2027-03-03, which means midnight UTC"
+            "use an RFC 3339 time with its offset, such as 2027-03-03T09:30:00Z, or a date, such"
+            " as 2027-03-03, which means midnight UTC"
         )
     return text
 
@@ -154,7 +154,7 @@ class Expiring(Body):
         if self.expires_in is None:
             return self.expires_at
         if "expires_at" in self.model_fields_set:
-            raise Invalid("expires_in", "give expires_in or expires_at, not both")
+            raise Invalid("expires_in", "use expires_in or expires_at, not both")
         return now + timedelta(seconds=self.expires_in)
 
 
@@ -228,7 +228,7 @@ class UpdateKey(Expiring):
     def _not_null(cls, value: object) -> object:
         # Only fields that were sent are validated.
         if value is None:
-            raise ValueError("give a value, or leave the field out")
+            raise ValueError("null is not allowed: use a value, or leave the field out")
         return value
 
 
@@ -266,7 +266,7 @@ class Query(BaseModel):
     def _without_nul(cls, value: object) -> object:
         # No stored text has one: SQLite would cut a filter off there, and others fail.
         if isinstance(value, str) and "\0" in value:
-            raise ValueError("leave out the character U+0000")
+            raise ValueError("the character U+0000 is not allowed: leave it out")
         return value
 
 

@@ -77,13 +77,14 @@ class LiveStreams:
         """
         count = self._held[_ALL]
         if self._stopping or count >= self._most:
-            raise Overloaded(f"this process has {count} live tails, and takes no more")
+            raise Overloaded(f"this process has {count} live streams, the maximum: try again later")
         shares = [_ALL, ("credential", holder[0]), ("workspace", holder[1])]
         for share in shares[1:]:
             most = math.ceil(self._most / _PARTS[share[0]])
             if self._held[share] >= most:
                 raise TooManyReads(
-                    f"this {share[0]} has {most} live tails in this process, which is its share"
+                    f"this {share[0]} has {most} live streams in this process, the maximum: close"
+                    " one first"
                 )
         self._held.update(shares)
         return LiveStreamResponse(

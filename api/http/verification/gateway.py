@@ -138,7 +138,7 @@ def _checked(wanted: list[str]) -> tuple[str, ...]:
 
 def _misconfigured() -> InsufficientScope:
     return InsufficientScope(
-        "", "the gateway asks for a scope that is not valid: correct its configuration"
+        "", "the gateway requires a scope that is not valid: correct its configuration"
     )
 
 

@@ -36,10 +36,10 @@ def lost_the_key(data_dir: Path) -> None:
 each_damage = pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lost_the_end, "entry 2 and all after it are gone"),
+        (lost_the_end, "entry 2 and all after it are missing"),
         pytest.param(
             lost_the_checkpoints,
-            "the file of the checkpoints is gone or empty",
+            "the checkpoint file is missing or empty",
             # On a server, another machine may have signed what this one's file does not have.
             marks=pytest.mark.only_on("sqlite"),
         ),
@@ -100,7 +100,7 @@ def test_it_requires_confirmation(keyledger: Run, terminal: Run, ledger: Path) -
     assert "use --yes" in refused.error["detail"]
     asked = terminal("audit", "fork", "--reason", "by mistake", answer="n\n", columns=2000)
     assert asked.code == 1
-    assert "entry 2 and all after it are gone" in asked.out
+    assert "entry 2 and all after it are missing" in asked.out
     assert f"a new one with a new key in {ledger}?" in asked.out
     assert "nothing was changed" in asked.out
     assert {file.name: file.read_bytes() for file in ledger.glob("[!k]*")} == before

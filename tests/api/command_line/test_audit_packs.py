@@ -283,7 +283,7 @@ class TestReplay:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda _: b"no pack", "is no audit pack: File is not a zip file"),
+            (lambda _: b"no pack", "is not an audit pack: File is not a zip file"),
             (lambda content: content.replace(b"=renamed", b"=another"), "Bad CRC-32"),
         ],
     )

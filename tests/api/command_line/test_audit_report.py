@@ -104,7 +104,7 @@ def test_a_review_has_its_keys_alone(keyledger: Run, review: list[str], count: i
             ["--at", "2001-01-01T00:00:00Z", "--review", "never-used"],
             "--at: past uses are not recorded",
         ),
-        (["--review", "unused"], "--since: say since when"),
+        (["--review", "unused"], "--since: this review needs a time"),
         (["--review", "expiring", "--within", "soon"], "--within: use a number"),
         (
             ["--review", "rotated-late", "--older-than", "999999999w"],

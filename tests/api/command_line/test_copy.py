@@ -92,7 +92,7 @@ def test_a_target_that_is_another_ledger_is_refused(
         keyledger("keys", "create", "--name", "other", "--scopes", "a:b")
     ended = keyledger("copy", "--to", url, "--json")
     assert (ended.code, ended.out, ended.error["code"]) == (1, "", "COPY_REFUSED")
-    assert "give an empty database" in keyledger("copy", "--to", url).err
+    assert "use an empty database" in keyledger("copy", "--to", url).err
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_nothing_is_made_or_changed_in_a_ledger(keyledger: Run, database: Path) 
     after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in _files(database)}
     assert after == before
     assert found["pepper"]["result"] == "warn"
-    assert found["seals"]["found"] == "they cannot be checked without the pepper"
+    assert found["seals"]["found"] == "the seals cannot be checked without the pepper"
 
 
 def _files(database: Path) -> list[Path]:
@@ -219,12 +219,12 @@ def test_checkpoints_of_another_key_fail(keyledger: Run, database: Path) -> None
     check = checks(keyledger, code=1)["checkpoint file"]
     assert check["result"] == "fail"
     assert other.name in check["found"]
-    assert "the key that belongs to it" in check["remedy"]
+    assert "the matching key" in check["remedy"]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is empty"), (os.urandom(4096), "is no SQLite database")],
+    [(b"", "is empty"), (os.urandom(4096), "is not an SQLite database")],
 )
 def test_a_file_that_is_not_a_database_fails(
     keyledger: Run, database: Path, content: bytes, said: str
@@ -257,7 +257,7 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
     ("statement", "check", "code", "said"),
     [
         ("UPDATE alembic_version SET version_num = '9999'", "schema", 1, "revision 9999"),
-        ("DROP TABLE alembic_version", "schema", 1, "none of the ledger's tables"),
+        ("DROP TABLE alembic_version", "schema", 1, "the database has no tables of a ledger"),
         (
             "UPDATE projection_states SET view_version = 0 WHERE table_name = 'key_list'",
             "key_list", 0, "version 0",
@@ -272,7 +272,7 @@ def test_a_damaged_file_fails(keyledger: Run, database: Path) -> None:
         ),
         (
             "UPDATE projection_states SET position = 5 WHERE table_name = 'key_list'",
-            "key_list", 1, "the last is 1",
+            "key_list", 1, "the last event is at 1",
         ),
         (
             "INSERT INTO projection_states VALUES ('key_list_rebuild', 1, 2, 0, NULL, 0)",

@@ -212,7 +212,7 @@ def test_doctor_says_so_if_the_owner_cannot_make_files_in_the_folder(
 
     assert ended.code == 1
     (failed,) = [check for check in ended.json["checks"] if check["result"] == "fail"]
-    assert "cannot make files in it" in failed["found"]
+    assert "cannot create files in it" in failed["found"]
     assert failed["remedy"].startswith("chown nobody:")
     assert failed["remedy"].endswith(f" {data_dir}")
 

@@ -145,7 +145,7 @@ def test_a_rebuild_must_name_a_projection(keyledger: Run, key_id: str) -> None:
     assert keyledger("projections", "rebuild", "key_list", "--all").code == 2
     unknown = keyledger("projections", "rebuild", "keylist")
     assert unknown.code == 1
-    assert f"there are: {', '.join(NAMES)}" in unknown.err
+    assert f"use {', '.join(NAMES)}" in unknown.err
 
 
 def test_a_poison_event_is_named_by_its_position(

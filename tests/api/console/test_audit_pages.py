@@ -283,7 +283,7 @@ class TestWhetherItIsGenuine:
                 lambda: all(each.name != VERIFYING for each in threading.enumerate()),
                 "the second one has given up",
             )
-        assert "another one was running" in html.unescape(words_in(root.get(AUDIT)))
+        assert "another check was running" in html.unescape(words_in(root.get(AUDIT)))
         assert "Not checked yet" in words_in(root.get(AUDIT))
 
     def test_nobody_else_is_offered_to(self, visit: Visit) -> None:

@@ -218,11 +218,11 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("filled", "said"),
         [
-            ({"name": " "}, "give the key a name"),
-            ({"scope": []}, "at least one scope"),
+            ({"name": " "}, "the name is empty"),
+            ({"scope": []}, "no scope given"),
             ({"more_scopes": "nonsense"}, "is not a valid scope"),
             ({"expiration": "date", "day": ""}, "choose a date"),
-            ({"expiration": "date", "day": "2026-03-01"}, "a time after now"),
+            ({"expiration": "date", "day": "2026-03-01"}, "the time has passed"),
             ({"expiration": "soon"}, "choose when"),
             ({"prefix": "Ä"}, "start with a-z"),
         ],

@@ -49,7 +49,7 @@ class TestApp:
             doubted.patch(key.path, params=workspace, json={"name": "other"}),
         ):
             problem = refused(answer, 503, IN_DOUBT)
-            assert "entry 2 and all after it are gone" in problem["detail"]
+            assert "entry 2 and all after it are missing" in problem["detail"]
             assert "keyledger audit fork" in problem["detail"]
             assert str(doubted.settings.data_dir) not in answer.text
         assert doubted.position() == 2
@@ -124,7 +124,7 @@ class TestServer:
         server.stop()
         (line,) = lines_of(server, "no_checkpoint_signed")
         assert (line["level"], line["code"]) == ("error", IN_DOUBT)
-        assert "entry 2 and all after it are gone" in str(line["detail"])
+        assert "entry 2 and all after it are missing" in str(line["detail"])
         assert "Traceback" not in server.log
 
     @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_a_file_that_is_not_a_checkpoint_file_is_reported(opened: OpenLedger) ->
     opened.signer.sign()
     path = opened.signer.path
     path.write_bytes(path.read_bytes().replace(b"keyledger", b"keyledge\xff"))
-    with pytest.raises(LedgerUnavailable, match="is no file of checkpoints"):
+    with pytest.raises(LedgerUnavailable, match="is not a checkpoint file"):
         check_ledger(opened)
 
 

@@ -123,4 +123,4 @@ def test_stop_ends_a_run_at_its_next_report_and_waits_for_it() -> None:
     runs.start("one", endless)
     runs.stop()
     assert len(raised) == 1
-    assert runs.state("one") == RunState("failed", detail="the server stopped; start it again")
+    assert runs.state("one") == RunState("failed", detail="the server stopped: start it again")

@@ -140,7 +140,7 @@ def test_bytes_that_are_not_part_of_a_note_are_never_overwritten(
         file.write(content)
     before = path.read_bytes()
 
-    with pytest.raises(ValueError, match="file of checkpoints"):
+    with pytest.raises(ValueError, match="checkpoint file"):
         append_note(path, NOTES[0])
 
     assert path.read_bytes() == before
@@ -149,7 +149,7 @@ def test_bytes_that_are_not_part_of_a_note_are_never_overwritten(
 def test_a_large_file_without_notes_is_not_treated_as_empty(path: Path) -> None:
     path.write_bytes(b"x" * 100_000)
     for read in (last_note_in, lambda path: list(notes_in(path))):
-        with pytest.raises(ValueError, match=r"checkpoints.txt is no file of checkpoints"):
+        with pytest.raises(ValueError, match=r"checkpoints.txt is not a checkpoint file"):
             read(path)
 
 

@@ -148,7 +148,7 @@ class TestFork:
             forked(keys)
             # Before and after the first checkpoint under the new name.
             for _ in range(2):
-                with pytest.raises(HistoryInDoubt, match="was forked and is called"):
+                with pytest.raises(HistoryInDoubt, match="was forked and is now"):
                     old.opened.signer.sign()
                 with pytest.raises(HistoryInDoubt, match="restart this server"):
                     old.create()
@@ -178,7 +178,7 @@ class TestFork:
     ) -> None:
         fork_and_sign(data_dir)
         with keys_in(fresh_copy(doubted, data_dir)) as keys:
-            assert "entry 1 and all after it are gone" in str(keys.opened.signer.doubt)
+            assert "entry 1 and all after it are missing" in str(keys.opened.signer.doubt)
 
     @pytest.mark.only_on("sqlite")
     def test_an_older_database_is_refused(self, data_dir: Path, doubted: Path) -> None:
@@ -189,7 +189,7 @@ class TestFork:
         database_file(data_dir.with_name("old")).rename(database_file(data_dir))
         with keys_in(data_dir) as keys:
             doubt = str(keys.opened.signer.doubt)
-            assert "has 1 entries, and 2 were signed: entry 1" in doubt
+            assert "has 1 entries, but 2 were signed: entry 1" in doubt
 
     @pytest.mark.parametrize(
         "content",
@@ -222,8 +222,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("reason", "said"),
         [
-            ("", "say why"),
-            (" \t", "say why"),
+            ("", "give the reason"),
+            (" \t", "give the reason"),
             ("w" * 201, "at most 200 characters"),
             ("a\nb", r"U\+000A"),
             ("\udcff", r"U\+DCFF"),
@@ -247,7 +247,7 @@ class TestRefused:
         monkeypatch.setattr("projections.audit_log.fork._PAUSE_SECONDS", 0)
         with keys_in(data_dir) as keys, task_lock(keys.database, "signing"):
             events = rows_of(keys.address, "events")
-            with pytest.raises(LedgerUnavailable, match="a server is signing checkpoints; stop it"):
+            with pytest.raises(LedgerUnavailable, match="a server is signing checkpoints: stop it"):
                 forked(keys)
             assert rows_of(keys.address, "events") == events
 

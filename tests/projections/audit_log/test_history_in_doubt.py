@@ -135,27 +135,27 @@ def rewritten(data_dir: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "the last entries were deleted": (
         lost_after(4),
-        "the log has 4 entries, and 7 were signed: entry 4 and all after it are gone",
+        "the log has 4 entries, but 7 were signed: entry 4 and all after it are missing",
     ),
     "all entries were deleted": (
         lost_after(0),
-        "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
+        "the log has 0 entries, but 7 were signed: entry 0 and all after it are missing",
     ),
     "the database was deleted": (
         without_database,
-        "the log has 0 entries, and 7 were signed: entry 0 and all after it are gone",
+        "the log has 0 entries, but 7 were signed: entry 0 and all after it are missing",
     ),
     "the hashes of an entry were exchanged": (
         with_other_hashes(5, 64),
-        "the log is not the one that was signed: one of the entries 5 to 6 is another",
+        "the log does not match its signed checkpoints: one of the entries 5 to 6 was changed",
     ),
     "the hash of a signed subtree was exchanged": (
         with_other_hashes(3, 96),
-        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+        "the log does not match its signed checkpoints: one of the entries 2 to 4 was changed",
     ),
     "an entry is missing in the middle": (
         in_database("DELETE FROM entries WHERE leaf_index = 3"),
-        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+        "the log does not match its signed checkpoints: one of the entries 2 to 4 was changed",
     ),
     "an entry that is not signed yet is damaged": (
         in_database("UPDATE entries SET hashes = x'00' WHERE leaf_index = 7"),
@@ -163,31 +163,31 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "the history was written anew": (
         rewritten,
-        "the log is not the one that was signed: one of the entries 2 to 4 is another",
+        "the log does not match its signed checkpoints: one of the entries 2 to 4 was changed",
     ),
-    "the file of the checkpoints is gone": (
+    "the checkpoint file is gone": (
         without_file,
-        "7 entries were signed, and the file of the checkpoints is gone or empty",
+        "7 entries were signed, but the checkpoint file is missing or empty",
     ),
-    "the file of the checkpoints is empty": (
+    "the checkpoint file is empty": (
         emptied_file,
-        "7 entries were signed, and the file of the checkpoints is gone or empty",
+        "7 entries were signed, but the checkpoint file is missing or empty",
     ),
-    "the file of the checkpoints is an older one": (
+    "the checkpoint file is an older one": (
         older_file,
-        "7 entries were signed, and the file of the checkpoints ends at 5",
+        "7 entries were signed, but the checkpoint file ends at 5",
     ),
-    "the file of the checkpoints is another ledger's": (
+    "the checkpoint file is another ledger's": (
         file_of_another,
         "the last checkpoint outside was not signed by the key of keyledger/",
     ),
-    "the file of the checkpoints cannot be read": (
+    "the checkpoint file cannot be read": (
         unreadable_file,
-        "the file of the checkpoints cannot be read",
+        "the checkpoint file cannot be read",
     ),
-    "the file of the checkpoints was overwritten": (
+    "the checkpoint file was overwritten": (
         overwritten_file,
-        "checkpoints.txt is no file of checkpoints",
+        "checkpoints.txt is not a checkpoint file",
     ),
     "the signing key is gone": (
         without_key,
@@ -195,7 +195,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "the signing key and the checkpoints are gone": (
         without_key_and_file,
-        "is it the right folder? If so, restore the two",
+        "check that it is the right folder. If it is, restore both",
     ),
 }
 
@@ -203,9 +203,9 @@ OF_ONE_MACHINE = pytest.mark.only_on("sqlite")
 """On a server, another machine may have signed what this file does not have."""
 
 OUTSIDE_ALONE = {
-    "the file of the checkpoints is gone",
-    "the file of the checkpoints is empty",
-    "the file of the checkpoints is an older one",
+    "the checkpoint file is gone",
+    "the checkpoint file is empty",
+    "the checkpoint file is an older one",
 }
 
 each_damage = pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_the_ledger_opens_and_changes_are_refused_with_reason_and_remedy(
     with keys_in(data_dir) as keys:
         doubt = str(keys.opened.signer.doubt)
         assert said in doubt
-        assert "restore" in doubt or "make it readable" in doubt
+        assert "restore" in doubt or "make the file readable" in doubt
         assert str(data_dir) not in doubt
         check_doubted(keys, said)
 
@@ -251,7 +251,7 @@ def test_a_forged_checkpoint_is_quoted_only_briefly(data_dir: Path) -> None:
     sql(address_of(data_dir), "UPDATE checkpoints SET note = ?", "x" * 100_000)
     with keys_in(data_dir) as keys:
         doubt = str(keys.opened.signer.doubt)
-    assert "is it the right folder?" in doubt
+    assert "check that it is the right folder" in doubt
     assert len(doubt) < 1000
 
 
@@ -372,10 +372,10 @@ class TestRunning:
             restore_into(today, keys.path)
             restore_into(keys.path, backup)
 
-            with pytest.raises(HistoryInDoubt, match="has 5 entries, and 8 were signed: entry 5"):
+            with pytest.raises(HistoryInDoubt, match="has 5 entries, but 8 were signed: entry 5"):
                 keys.opened.signer.sign()
 
-            check_doubted(keys, "entry 5 and all after it are gone")
+            check_doubted(keys, "entry 5 and all after it are missing")
             assert keys.verify(first.token) is Code.VALID
             restore_into(keys.path, today)
             keys.opened.signer.sign()
@@ -386,11 +386,11 @@ class TestRunning:
         with keys_in(data_dir) as keys:
             aside = keys.path.rename(keys.path.with_name("aside"))
             shutil.copy(aside, keys.path)
-            with pytest.raises(HistoryInDoubt, match="exchanged for another while it was open"):
+            with pytest.raises(HistoryInDoubt, match="replaced while it was open"):
                 keys.opened.signer.sign()
-            check_doubted(keys, "start anew")
+            check_doubted(keys, "replaced while it was open: restart")
             keys.path.unlink()
-            with pytest.raises(HistoryInDoubt, match="exchanged for another while it was open"):
+            with pytest.raises(HistoryInDoubt, match="replaced while it was open"):
                 keys.opened.signer.sign()
             aside.rename(keys.path)
             keys.opened.signer.sign()
@@ -403,7 +403,7 @@ class TestRunning:
                 assert alone
                 with pytest.raises(HistoryInDoubt):
                     keys.opened.signer.sign()
-            check_doubted(keys, "entry 4 and all after it are gone")
+            check_doubted(keys, "entry 4 and all after it are missing")
 
 
 def test_a_ledger_without_checkpoints_is_not_in_doubt(first: Made, data_dir: Path) -> None:
@@ -429,7 +429,7 @@ def test_the_difference_is_searched_for_once(
     with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
         for _ in range(3):
-            with pytest.raises(HistoryInDoubt, match="entries 5 to 6 is another"):
+            with pytest.raises(HistoryInDoubt, match="entries 5 to 6 was changed"):
                 keys.opened.signer.check_log()
     assert read == [data_dir / "checkpoints.txt"]
 
@@ -442,4 +442,4 @@ def test_a_difference_is_reported_even_if_the_file_has_other_contents(
     file.write_bytes(junk + file.read_bytes())
     with_other_hashes(5, 64)(data_dir)
     with keys_in(data_dir) as keys:
-        check_doubted(keys, "the log is not the one that was signed")
+        check_doubted(keys, "the log does not match its signed checkpoints")

@@ -174,7 +174,7 @@ def test_a_machine_with_a_later_checkpoint_refuses_an_older_history(
     ("forged", "said"),
     [
         ("replace(note, chr(8212), '-')", "the last checkpoint in the database was not signed by"),
-        ("(SELECT note FROM checkpoints WHERE size = 1)", "at 2 entries is of 1"),
+        ("(SELECT note FROM checkpoints WHERE size = 1)", "at 2 entries says 1"),
     ],
 )
 def test_a_checkpoint_of_another_key_is_not_adopted(
@@ -214,7 +214,7 @@ def test_after_a_fork_another_machine_goes_on_with_the_new_key_and_a_file_of_its
     folder = tmp_path / "other"
     shutil.copy(settings.signing_key_path, folder / "signing-key")
     with_old_file = Machine(folder, url)
-    with pytest.raises(HistoryInDoubt, match="move the file aside") as told:
+    with pytest.raises(HistoryInDoubt, match="move the file away") as told:
         with_old_file.signed()
     assert "audit fork" not in str(told.value)
     with_old_file.close()

@@ -230,7 +230,7 @@ class TestFileThatCannotBeWritten:
             keys.database, keys.opened.signer.key, tmp_path / "not mounted" / "notes", clock
         )
         keys.create()
-        with pytest.raises(LedgerUnavailable, match="cannot write the file of the checkpoints: "):
+        with pytest.raises(LedgerUnavailable, match="cannot write the checkpoint file: "):
             signer.sign()
         assert said_in_table(data_dir) == []
         signer.check_append()
@@ -243,7 +243,7 @@ class TestFileThatCannotBeWritten:
     ) -> None:
         keys.create()
         signer.path.write_text("PATH=/usr/bin\n")
-        with pytest.raises(LedgerUnavailable, match="ends with something else: b'PATH="):
+        with pytest.raises(LedgerUnavailable, match="does not end with a checkpoint: b'PATH="):
             signer.sign()
         assert signer.path.read_text() == "PATH=/usr/bin\n"
 

@@ -277,7 +277,7 @@ def test_a_changed_row_neither_grants_nor_refuses_anything(
     forget_digests(keys)
     sql(keys.address, f"UPDATE auth_lookup SET {change} WHERE position = 1")  # noqa: S608 - from above
     with restarted(keys, clock, argon2) as again:
-        with argon2.are(0), pytest.raises(RowNotSealed, match="grants nothing"):
+        with argon2.are(0), pytest.raises(RowNotSealed, match="grants no access"):
             again.verify(made.token)
         assert again.verify(other.token) is Code.VALID
         rebuild(again.database, view_named("auth_lookup"), clock=clock)

@@ -560,21 +560,21 @@ NAMED = (
         )
     ),
     Manipulation(
-        "cut the file of the checkpoints",
+        "cut the checkpoint file",
         _cut_file,
-        ("file of the checkpoints",),
+        ("checkpoint file",),
         engines=_ON_SQLITE,
     ),
     Manipulation(
-        "lose the file of the checkpoints",
+        "lose the checkpoint file",
         _lose_file,
-        ("file of the checkpoints",),
+        ("checkpoint file",),
         engines=_ON_SQLITE,
     ),
     Manipulation(
         "lose a note in the middle of the file",
         _lose_note_in_the_middle,
-        ("file of the checkpoints",),
+        ("checkpoint file",),
         engines=_ON_SQLITE,
     ),
 )

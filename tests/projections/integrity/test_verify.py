@@ -282,14 +282,14 @@ class TestEvents:
         seal, finding, *_ = checked(place).findings
         assert (seal.about, seal.position) == ("event", 3)
         assert (finding.about, finding.leaf_index, finding.position) == ("entry", 2, 3)
-        assert "not what the event at position 3 says" in finding.wrong
+        assert "differs from the event at position 3" in finding.wrong
         assert "keep a copy of the database as evidence" in finding.remedy
 
     def test_one_deleted_in_the_middle_leaves_its_entry(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id = 4")
         report = checked(place)
         assert "entry 3" in named(report, "entry")
-        assert "its event, at position 4, is not there" in report.findings[0].wrong
+        assert "its event, at position 4, is missing" in report.findings[0].wrong
 
     def test_one_deleted_with_its_entry_leaves_a_gap(self, place: Path) -> None:
         sql(address_of(place), "DELETE FROM events WHERE id = 4")
@@ -307,7 +307,7 @@ class TestEvents:
         delete_tail_everywhere(place, after=8)
         report = checked(place)
         assert named(report, "checkpoint") == ["the database's checkpoint at 9 entries"]
-        assert "entries 8 to 8 are gone" in report.findings[0].wrong
+        assert "entries 8 to 8 are missing" in report.findings[0].wrong
 
     def test_everything_deleted_is_missed_by_a_checkpoint_outside(
         self, place: Path, outside: list[str]
@@ -334,7 +334,7 @@ class TestEvents:
         )
         report = checked(place)
         assert named(report, "event")[0] == "the event at position 11"
-        assert report.findings[0].wrong == "it has no entry in the audit trail"
+        assert report.findings[0].wrong == "it has no entry in the log"
 
     def test_a_replaced_verifier_is_found_in_event_and_lookup(
         self, place: Path, key_ids: list[str]
@@ -375,7 +375,7 @@ class TestEvents:
         make_views_anew(place)
         lives = [each for each in checked(place).findings if each.about == "key"]
         assert [each.key_id for each in lives] == [key_ids[0]]
-        assert "recorded before the one that precedes it" in lives[0].wrong
+        assert "recorded before the preceding version" in lives[0].wrong
 
     def test_half_a_rotation_is_found(self, place: Path) -> None:
         ((position,),) = sql(
@@ -426,7 +426,7 @@ class TestEntries:
         edit(place, "entries leaf_index = 7", "hashes", flip(at))
         first, *_ = checked(place).findings
         assert first.name == "entry 7"
-        assert "what the entries up to it give" in first.wrong
+        assert "what the preceding entries give" in first.wrong
 
     @pytest.mark.parametrize("column", ["type", "key_id", "workspace", "actor_id", "occurred_at"])
     def test_an_edited_column_is_found(self, place: Path, column: str) -> None:
@@ -466,7 +466,7 @@ class TestProjections:
         named_so = {"position": 99, "key_id": planted, "lookup_id": "0" * 16}
         plant_row(address_of(place), "auth_lookup", **named_so)
         (finding,) = checked(place).findings
-        assert (finding.key_id, finding.wrong) == (planted, "no event made it")
+        assert (finding.key_id, finding.wrong) == (planted, "no event explains it")
 
 
 class TestCheckpoints:
@@ -484,7 +484,7 @@ class TestCheckpoints:
         database_file(data_dir).write_bytes(yesterday)
         report = checked(data_dir, [today])
         assert named(report, "checkpoint") == ["checkpoint 1 kept outside"]
-        assert "signed over 11 entries, and there are 10" in report.findings[0].wrong
+        assert "covers 11 entries, but there are 10" in report.findings[0].wrong
         assert checked(data_dir).found == 0
 
     def test_only_outside_checkpoints_reveal_a_completely_rewritten_log(
@@ -500,8 +500,8 @@ class TestCheckpoints:
         report = checked(place, outside)
         first, others = named(report, "checkpoint")
         assert first == "checkpoint 1 kept outside"
-        assert others == "1 other checkpoint after the first that contradicts the log"
-        assert "at least one of entries 0 to 8 is not as it was" in report.findings[0].wrong
+        assert others == "1 other checkpoint after the first one that does not match the log"
+        assert "at least one of the entries 0 to 8 was changed or moved" in report.findings[0].wrong
 
     def test_checkpoints_in_the_database_reveal_a_log_rewritten_without_the_key(
         self, place: Path
@@ -511,7 +511,7 @@ class TestCheckpoints:
         make_views_anew(place)
         report = checked(place)
         assert named(report, "checkpoint") == ["the database's checkpoint at 10 entries"]
-        assert "at least one of entries 9 to 9 is not" in report.findings[0].wrong
+        assert "at least one of the entries 9 to 9 was changed" in report.findings[0].wrong
 
     def test_a_changed_note_is_found(self, place: Path) -> None:
         sql(
@@ -525,7 +525,7 @@ class TestCheckpoints:
         sql(address_of(place), "UPDATE checkpoints SET size = 3 WHERE size = 9")
         (finding,) = checked(place).findings
         assert finding.name == "the database's checkpoint at 3 entries"
-        assert finding.wrong == f"its note is of {signing_key(place).name} at 9 entries"
+        assert finding.wrong == f"its note says {signing_key(place).name} at 9 entries"
 
     def test_a_note_signed_with_another_key_is_found(self, place: Path) -> None:
         another = SigningKey(signing_key(place).name, bytes(32))

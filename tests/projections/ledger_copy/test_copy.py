@@ -237,7 +237,7 @@ def refused(source: Path, target: Path, said: str) -> None:
 @each_target
 def test_another_programs_database_is_left_unchanged(source: Path, target: Path) -> None:
     sql(address_of(target), "CREATE TABLE customers (name TEXT)")
-    refused(source, target, "has tables, but none of Keyledger's revisions")
+    refused(source, target, "has tables, but no revision of Keyledger")
     assert tables_of(address_of(target)) == {"customers"}
 
 
@@ -245,21 +245,21 @@ def test_another_programs_database_is_left_unchanged(source: Path, target: Path)
 def test_another_ledger_is_left_alone(source: Path, target: Path) -> None:
     with keys_in(target) as keys:
         keys.create("first")
-    refused(source, target, r"holds another ledger: at position 1 .* give an empty database")
+    refused(source, target, r"has another ledger: its event at position 1 .* use an empty database")
 
 
 @of_files
 def test_a_target_with_another_history_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     edit_events(target, "UPDATE events SET topic = 'ApiKey.Other' WHERE id = 2")
-    refused(source, target, "holds another ledger: at position 2 ")
+    refused(source, target, "has another ledger: its event at position 2 ")
 
 
 @of_files
 def test_a_target_with_another_gap_is_left_unchanged(source: Path, target: Path) -> None:
     copy(source, target)
     edit_events(target, "DELETE FROM events WHERE id = 2")
-    refused(source, target, "holds another ledger: at position 2 ")
+    refused(source, target, "has another ledger: its event at position 2 ")
 
 
 def edit_events(data_dir: Path, statement: str) -> None:
@@ -272,7 +272,7 @@ def test_a_target_that_is_ahead_is_left_unchanged(source: Path, target: Path) ->
     move_in(source, target)
     with keys_in(target) as keys:
         keys.create("in the new database")
-    refused(source, target, "is ahead: it goes to position 4, and .* to 3; it has been in use")
+    refused(source, target, "is ahead: it ends at position 4, and .* at 3; it was used")
 
 
 @each_target
@@ -287,14 +287,14 @@ def test_a_target_whose_keys_were_used_since_is_left_unchanged(source: Path, tar
 def test_copying_does_not_upgrade_the_source(source: Path, target: Path) -> None:
     copy(source, target)
     sql(address_of(target), "UPDATE alembic_version SET version_num = '0001'")
-    refused(source, target, "of another version of the program .*it is at revision 0001")
+    refused(source, target, "of another version of the program .*its revision is 0001")
 
 
 @of_files
 def test_a_source_of_another_version_is_refused_with_what_to_do(source: Path, target: Path) -> None:
     sql(address_of(source), "UPDATE alembic_version SET version_num = '0001'")
     sql(address_of(target), "SELECT 1")
-    refused(source, target, "bring it up to date first: keyledger projections status")
+    refused(source, target, "upgrade it first with keyledger projections status")
 
 
 @of_files
@@ -322,7 +322,7 @@ def test_a_ledger_is_not_copied_to_itself_under_any_name(source: Path, tmp_path:
     with (
         closing(open_database(address)) as ours,
         closing(sealed_database(source, other)) as theirs,
-        pytest.raises(CopyRefused, match="is the ledger that is to be copied"),
+        pytest.raises(CopyRefused, match="is the ledger to copy from"),
     ):
         copy_ledger(ours, theirs, clock=lambda: NOON)
 
@@ -349,7 +349,7 @@ def test_a_target_that_is_appended_to_meanwhile_is_refused(source: Path, target:
             "00000000-0000-0000-0000-000000000001",
         )
 
-    with pytest.raises(CopyRefused, match="somebody else appends to "):
+    with pytest.raises(CopyRefused, match="another program appends to "):
         copy(source, target, progress=at_call(1, "copying", append))
 
 
@@ -358,7 +358,7 @@ def test_a_changed_byte_is_found(source: Path, target: Path) -> None:
     def change() -> None:
         edit_events(target, "UPDATE events SET state = x'7b7d' WHERE id = 2")
 
-    with pytest.raises(CopyDiffers, match="the event at position 2 is not the same"):
+    with pytest.raises(CopyDiffers, match="the event at position 2 differs"):
         copy(source, target, progress=at_call(1, "comparing", change))
 
 
@@ -379,7 +379,7 @@ def test_a_view_that_lacks_a_row_is_found(source: Path, target: Path) -> None:
 @pytest.mark.parametrize(("source_engine", "target_engine"), [to_postgresql])
 def test_an_event_that_postgresql_cannot_keep_is_named(source: Path, target: Path) -> None:
     sql(address_of(source), "UPDATE events SET originator_id = x'00' WHERE id = 2")
-    with pytest.raises(PoisonEvent, match=r"position 2 .* its key is no UUID"):
+    with pytest.raises(PoisonEvent, match=r"position 2 .* its key is not a UUID"):
         copy(source, target)
 
 

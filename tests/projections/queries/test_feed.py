@@ -172,7 +172,7 @@ class TestPlaces:
             for leaf_index, position in enumerate(positions):
                 assert place_of(connection, position, field="after") == (leaf_index, position)
             assert place_of(connection, 0, field="after") == BEGINNING
-            with pytest.raises(Invalid, match="after: give a position; that of the newest"):
+            with pytest.raises(Invalid, match="after: the position is after the newest event"):
                 place_of(connection, positions[-1] + 1, field="after")
 
     def test_an_empty_ledger_has_only_the_beginning(self, keys: Keys) -> None:
@@ -191,7 +191,7 @@ class TestPlaces:
 
 class TestFiltersThatNothingCouldFit:
     def test_an_unknown_type(self) -> None:
-        with pytest.raises(Invalid, match=r"type: give one of ApiKey\.Created, "):
+        with pytest.raises(Invalid, match=r"type: no such type of event: use one of ApiKey\.Created, "):
             FeedFilters(type="ApiKey.Deleted")
 
     @pytest.mark.parametrize("key_id", ["", "apikey_", "x", UNKNOWN.upper()])

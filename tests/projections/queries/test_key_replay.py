@@ -85,7 +85,7 @@ def _without_place(key: object) -> dict[str, object]:
 )
 def test_a_line_that_is_not_an_event_is_named(tmp_path: Path, line: bytes) -> None:
     pack = forged(a_pack(tmp_path, [a_creation()]), entries=a_creation() + b"\n" + line + b"\n")
-    with pytest.raises(Invalid, match="its entry 1 is no event"):
+    with pytest.raises(Invalid, match="its entry 1 is not an event"):
         list(history_in_pack(pack, FIRST_KEY))
 
 
@@ -97,5 +97,5 @@ def test_a_replay_without_a_creation_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_a_pack_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.zip").write_bytes(b"other")
-    with pytest.raises(Invalid, match="is no audit pack"):
+    with pytest.raises(Invalid, match="is not an audit pack"):
         list(history_in_pack(tmp_path / "other.zip", FIRST_KEY))

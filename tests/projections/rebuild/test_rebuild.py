@@ -253,7 +253,7 @@ def test_of_two_rebuilds_at_once_one_is_told_that_the_other_runs(keys: Keys, vie
     with start(paused_rebuild, keys.data_dir, view.name, theirs) as running:
         assert ours.recv() == "paused"
         before = dump(keys.address)
-        with pytest.raises(RebuildRunning, match=f"a rebuild of {view.name} is running already"):
+        with pytest.raises(RebuildRunning, match=f"a rebuild of {view.name} is already running"):
             rebuild(keys.database, view, clock=noon)
         assert dump(keys.address) == before
         # Another view, a check of the same one, and the service are not in its way.

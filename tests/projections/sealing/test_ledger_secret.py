@@ -144,7 +144,12 @@ def test_dropping_the_seal_column_and_resetting_the_revision_grants_nothing(
 def test_a_missing_ledger_secret_with_sealed_events_prevents_the_start(data_dir: Path) -> None:
     made_in(data_dir)
     sql(address_of(data_dir), "DELETE FROM ledger_secret")
-    with pytest.raises(LedgerNotSealed, match="is missing from ledger_secret"), keys_in(data_dir):
+    with (
+        pytest.raises(
+            LedgerNotSealed, match="row of ledger_secret that names their secret is missing"
+        ),
+        keys_in(data_dir),
+    ):
         pass
 
 

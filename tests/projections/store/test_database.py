@@ -162,7 +162,7 @@ def test_a_writer_that_waits_too_long_for_another_process_is_refused(
     with start(hold_the_append_lock, path, theirs) as first:
         assert ours.recv() == "held"
         # It fails where it begins, before a statement could have been half done.
-        with pytest.raises(LedgerUnavailable, match="try again shortly"), database.write():
+        with pytest.raises(LedgerUnavailable, match="try again later"), database.write():
             pytest.fail("two writers at once")
         with database.read() as connection:
             assert connection.scalar(text("SELECT count(*) FROM key_digests")) == 0
@@ -181,7 +181,7 @@ def test_a_writer_that_waits_too_long_for_another_thread_is_refused(
     with ExitStack() as stack:
         for _ in range(2 if how == "read" else 1):
             stack.enter_context(transaction())
-        with pytest.raises(LedgerUnavailable, match="try again shortly"):
+        with pytest.raises(LedgerUnavailable, match="try again later"):
             stack.enter_context(transaction())
     database.close()
 
@@ -301,7 +301,7 @@ def test_a_malformed_value_cannot_be_written(
     ],
 )
 def test_another_kind_of_database_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="give the URL of a database") as caught:
+    with pytest.raises(ValueError, match="is not supported: use") as caught:
         open_database(url)
     assert "lovelace" not in str(caught.value)
 

@@ -34,7 +34,7 @@ def test_a_checkpoint_whose_size_is_no_number_stops_changes(keys: Keys) -> None:
     sql(keys.address, "UPDATE checkpoints SET size = x'ff00'")
     with keys_in(keys.data_dir) as again:
         assert again.show(made.key_id).version == 1
-        with pytest.raises(HistoryInDoubt, match="is no number"):
+        with pytest.raises(HistoryInDoubt, match="is not a number"):
             again.create("refused")
 
 

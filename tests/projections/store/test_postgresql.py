@@ -143,7 +143,7 @@ class TestConnections:
                 f"CREATE DATABASE \"{name}\" ENCODING 'SQL_ASCII' LOCALE 'C' LOCALE_PROVIDER libc"
                 " TEMPLATE template0".encode()
             )
-        with pytest.raises(LedgerUnavailable, match="encoding is SQL_ASCII"):
+        with pytest.raises(LedgerUnavailable, match="encoding of the database is SQL_ASCII"):
             open_database(url.set(database=name))
 
     def test_a_cut_connection_is_replaced_without_an_error(self, keys: Keys) -> None:

@@ -255,14 +255,14 @@ def test_a_forged_event_stops_a_rebuild_and_is_named(keys: Keys, view: object) -
     with pytest.raises(EventNotSealed) as caught:
         rebuild(keys.database, view, clock=lambda: NOON)  # type: ignore[arg-type]
     assert caught.value.position == 2
-    assert "event it has no right seal: the ledger did not write it like this" in findings(keys)
+    assert "event it has no valid seal: the ledger did not write it like this" in findings(keys)
 
 
 def test_no_entry_of_a_forged_event_is_signed(keys: Keys) -> None:
     made = keys.create()
     keys.opened.signer.sign()
     plant_scopes(keys, made, ["*"])
-    with pytest.raises(HistoryInDoubt, match="has an event without a right seal"):
+    with pytest.raises(HistoryInDoubt, match="has an event without a valid seal"):
         keys.opened.signer.sign()
     with pytest.raises(HistoryInDoubt):
         keys.create("after it")
@@ -273,7 +273,7 @@ def test_no_entry_that_its_event_does_not_say_is_signed(keys: Keys) -> None:
     keys.opened.signer.sign()
     keys.create("second")
     edit_rows(keys.address, "entries", 2, entry=b"{}")
-    with pytest.raises(HistoryInDoubt, match="is not what its event says"):
+    with pytest.raises(HistoryInDoubt, match="does not match its event"):
         keys.opened.signer.sign()
 
 

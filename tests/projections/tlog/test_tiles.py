@@ -198,7 +198,7 @@ def test_every_tile_has_one_path(level: int, index: int, width: int) -> None:
     ],
 )
 def test_any_other_path_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match=r"write /tile|levels go up"):
+    with pytest.raises(ValueError, match=r"use /tile|levels go up"):
         parse_tile_path(path)
 
 

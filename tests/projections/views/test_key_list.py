@@ -149,7 +149,7 @@ def test_another_workspaces_key_does_not_exist(keys: Keys) -> None:
         refusals.append(str(caught.value).replace(key_id, "K"))
     assert set(refusals) == {"there is no key K in the workspace default"}
     for key_id in ("apikey_", "' OR 1=1 --"):
-        with pytest.raises(KeyNotFound, match="a key id looks like apikey_ and a UUID"):
+        with pytest.raises(KeyNotFound, match="a key id is apikey_ and a UUID"):
             keys.show(key_id)
 
 

@@ -131,7 +131,7 @@ class TestRefused:
         for _ in range(2):
             answer = api.get(path)
             problem = refused(answer, 403, "INSUFFICIENT_SCOPE")
-            assert "the gateway asks for a scope that is not valid" in problem["detail"]
+            assert "the gateway requires a scope that is not valid" in problem["detail"]
             self.nothing_passed_on(answer.headers)
 
     @pytest.mark.parametrize("path", ["/v1/forward-authx", "/v1/Forward-Auth", "/forward-auth"])
