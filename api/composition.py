@@ -32,7 +32,7 @@ from projections.integrity.schema_check import (
 )
 from projections.rebuild.rebuild import Clock, Progress, build_outdated_views, ignore_progress
 from projections.recorder import LedgerRecorder, OnAppend, ignore_append
-from projections.sealing.ledger_secret import COMMAND, accept_secret
+from projections.sealing.ledger_secret import COMMAND, accept_secret, check_pepper_exists
 from projections.store.database import Database, check_owner, open_database
 from projections.store.file_modes import OnRepair, keep_database_private, log_repair
 from projections.store.last_uses import LastUses
@@ -139,12 +139,13 @@ def opened_ledger(
     """
     make_private_folder(settings.data_dir)
     owner = owner_of_files(settings)
-    pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)
     keep_database_private(settings.database_path, on_repair)
     opened = open_database(settings.url, settings.connection_limits, owner)
-    database = opened.sealed_by(Seals(pepper))
     with ExitStack() as closing:
-        closing.callback(database.close)
+        closing.callback(opened.close)
+        check_pepper_exists(opened, settings.pepper_path)
+        pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)
+        database = opened.sealed_by(Seals(pepper))
         upgrade_schema(database)
         findings = schema_findings(database)
         # The table of another version of a view differs until the view is rebuilt below.

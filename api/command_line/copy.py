@@ -29,6 +29,7 @@ from domain.pepper import Pepper
 from projections.auth.pepper_file import read_or_make_pepper
 from projections.integrity.inspection import kind_of_file
 from projections.ledger_copy.copy import CopyReport, copy_ledger
+from projections.sealing.ledger_secret import check_pepper_exists
 from projections.store.database import Database, open_database, url_without_passwords
 from projections.store.seals import Seals
 
@@ -88,8 +89,7 @@ def copy(
             ) as target,
             ReplayProgress() as progress,
         ):
-            seals = Seals(_pepper(settings))
-            copied_to = target.sealed_by(seals)
+            copied_to = target.sealed_by(Seals(_pepper(source, settings)))
             report = copy_ledger(source, copied_to, clock=utc_now, progress=progress)
     if as_json:
         write_json(_as_json(report))
@@ -97,7 +97,8 @@ def copy(
         _write(stdout_console(), report, settings)
 
 
-def _pepper(settings: Settings) -> Pepper:
+def _pepper(source: Database, settings: Settings) -> Pepper:
+    check_pepper_exists(source, settings.pepper_path)
     return read_or_make_pepper(
         settings.pepper_path,
         token_bytes,

@@ -7,8 +7,9 @@ that no checkpoint proves are sealed only when a person runs the command.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, inspect, select
 
 from domain.errors import HistoryInDoubt, LedgerError
 from projections.audit_log.signer import Signer
@@ -55,12 +56,37 @@ def check_secret(connection: Connection, seals: Seals) -> bool:
         raise OtherSecret(message)
     named = " and ".join(str(row.secret_id)[:16] for row in rows)
     message = (
-        f"this machine's pepper is not the ledger's: the ledger is sealed with the secret {named},"
-        f" and the pepper in the data folder is {seals.secret_id} (made by this program if the file"
-        " was missing). Copy the file `pepper` from a machine that has the ledger's, or from a"
-        f" backup; if it is lost for good, run: {COMMAND}"
+        "the pepper of this machine is not that of the ledger: the ledger is sealed with the secret"
+        f" {named}, and the pepper in the data folder has {seals.secret_id}. Copy the file `pepper`"
+        f" from another machine of this ledger, or from a backup; if it is lost, run: {COMMAND}"
     )
     raise OtherSecret(message)
+
+
+def check_pepper_exists(database: Database, path: Path) -> None:
+    """Refuse to create a pepper for a ledger that is sealed with another one.
+
+    Args:
+        path: file of the pepper on this machine.
+
+    Raises:
+        OtherSecret: the file is missing, and the ledger is sealed.
+        LedgerUnavailable: the database did not answer.
+    """
+    if path.exists():
+        return
+    with database.read() as connection:
+        if not inspect(connection).has_table(ledger_secret.name):
+            return
+        secret = connection.scalar(select(ledger_secret.c.secret_id).limit(1))
+    # Read again: another process may have created both just now, the pepper before the secret.
+    if secret is not None and not path.exists():
+        message = (
+            f"the pepper is missing: {path} does not exist, and the ledger is sealed with the"
+            f" secret {str(secret)[:16]}. Copy the file from another machine of this ledger, or from"
+            f" a backup; if it is lost, run: {COMMAND}"
+        )
+        raise OtherSecret(message)
 
 
 def accept_secret(

@@ -26,7 +26,7 @@ def test_a_ledger_with_a_lost_pepper_is_refused_until_it_is_sealed_again(
 ) -> None:
     refused = keyledger("keys", "list")
     assert refused.code == 1
-    assert "this machine's pepper is not the ledger's" in refused.err
+    assert "the pepper of this machine is not that of the ledger" in refused.err
     assert "keyledger audit seal --reason" in refused.err
 
     sealed = keyledger(*SEAL, "--json")
@@ -38,6 +38,17 @@ def test_a_ledger_with_a_lost_pepper_is_refused_until_it_is_sealed_again(
     assert keyledger("keys", "list").code == 0
     verified = keyledger("audit", "verify")
     assert verified.code == 0, verified.out
+
+
+def test_a_ledger_without_a_pepper_gets_a_new_one_only_when_it_is_sealed_again(
+    keyledger: Run, lost: Path
+) -> None:
+    (lost / "pepper").unlink()
+    refused = keyledger("keys", "create", "--name", "c", "--scopes", "a:b", "--json")
+    assert (refused.code, refused.error["code"]) == (1, "OTHER_SECRET")
+    assert not (lost / "pepper").exists()
+    assert keyledger(*SEAL).code == 0
+    assert keyledger("audit", "verify").code == 0
 
 
 def test_a_ledger_with_findings_is_not_sealed(keyledger: Run, lost: Path) -> None:

@@ -95,6 +95,16 @@ def test_a_target_that_is_another_ledger_is_refused(
     assert "use an empty database" in keyledger("copy", "--to", url).err
 
 
+def test_a_copy_without_the_pepper_is_refused(
+    keyledger: Run, key_id: str, url: str, data_dir: Path
+) -> None:
+    assert key_id
+    (data_dir / "pepper").unlink()
+    ended = keyledger("copy", "--to", url, "--json")
+    assert (ended.code, ended.error["code"]) == (1, "OTHER_SECRET")
+    assert not (data_dir / "pepper").exists()
+
+
 @pytest.mark.parametrize(
     "wrong", ["mysql://host/db", "sqlite://", "sqlite:///:memory:", "nowhere", ""]
 )

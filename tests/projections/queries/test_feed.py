@@ -191,7 +191,9 @@ class TestPlaces:
 
 class TestFiltersThatNothingCouldFit:
     def test_an_unknown_type(self) -> None:
-        with pytest.raises(Invalid, match=r"type: no such type of event: use one of ApiKey\.Created, "):
+        with pytest.raises(
+            Invalid, match=r"type: no such type of event: use one of ApiKey\.Created, "
+        ):
             FeedFilters(type="ApiKey.Deleted")
 
     @pytest.mark.parametrize("key_id", ["", "apikey_", "x", UNKNOWN.upper()])

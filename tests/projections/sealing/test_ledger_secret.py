@@ -54,6 +54,17 @@ def test_a_machine_with_another_pepper_does_not_start_and_says_what_to_do(data_d
         assert keys.verify(token) is Code.VALID
 
 
+def test_a_missing_pepper_of_a_sealed_ledger_is_not_replaced(data_dir: Path) -> None:
+    token = made_in(data_dir)
+    kept = (data_dir / "pepper").rename(data_dir.parent / "kept")
+    with pytest.raises(OtherSecret, match="the pepper is missing"), keys_in(data_dir):
+        pass
+    assert not (data_dir / "pepper").exists()
+    kept.rename(data_dir / "pepper")
+    with keys_in(data_dir) as keys:
+        assert keys.verify(token) is Code.VALID
+
+
 @pytest.mark.parametrize(
     "change",
     [
