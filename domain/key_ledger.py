@@ -326,7 +326,7 @@ class KeyLedger(Application[UUID]):
         if expected_version is not None and key.version != expected_version:
             message = (
                 f"{key_id} is at version {key.version}, not {expected_version}: read it again"
-                " and decide anew"
+                " and repeat the change if you still want it"
             )
             raise VersionMismatch(message)
         return key

@@ -24,8 +24,8 @@ def fork_log(
 ) -> None:
     """Start a new log after the signed one was lost, with a new name and a new signing key.
 
-    Use it when the server refuses changes because the log is not the one that was signed, and
-    the signed log cannot be restored. The new log begins with the events of this ledger and
+    Use it when the server refuses changes because the log does not match its signed checkpoints,
+    and the signed log cannot be restored. The new log begins with the events of this ledger and
     records the fork. Restart all servers afterwards.
     """
     with local_ledger(data_dir, as_json=as_json) as ledger:

@@ -25,7 +25,7 @@ Yes = Annotated[
 ]
 Workspace = Annotated[
     str,
-    typer.Option("--workspace", callback=checked_workspace, help="Workspace of the key."),
+    typer.Option("--workspace", callback=checked_workspace, help="Workspace to act in."),
 ]
 WorkspaceOrAll = Annotated[
     str,
@@ -48,7 +48,7 @@ ExpiresAt = Annotated[
     str | None,
     typer.Option(
         "--expires-at",
-        help="Expiration time of the key, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight"
+        help="Expiration time, such as 2027-03-03T09:30:00Z or 2027-03-03 (midnight"
         " UTC), or `never`.",
         metavar="TIME",
     ),
@@ -57,7 +57,7 @@ ExpiresIn = Annotated[
     str | None,
     typer.Option(
         "--expires-in",
-        help="Lifetime of the key from now, such as 45s, 90m, 12h, 30d or 2w, or `never`.",
+        help="Lifetime from now, such as 45s, 90m, 12h, 30d or 2w, or `never`.",
         metavar="DURATION",
     ),
 ]

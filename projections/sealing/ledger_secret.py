@@ -83,8 +83,8 @@ def check_pepper_exists(database: Database, path: Path) -> None:
     if secret is not None and not path.exists():
         message = (
             f"the pepper is missing: {path} does not exist, and the ledger is sealed with the"
-            f" secret {str(secret)[:16]}. Copy the file from another machine of this ledger, or from"
-            f" a backup; if it is lost, run: {COMMAND}"
+            f" secret {str(secret)[:16]}. Copy the file from another machine of this ledger, or"
+            f" from a backup; if it is lost, run: {COMMAND}"
         )
         raise OtherSecret(message)
 

@@ -78,7 +78,7 @@ def test_a_connection_that_does_not_comply_is_refused(
     # A database keeps the encoding it was made with, whatever is asked for later.
     sql(file_address(path), "CREATE TABLE made (in_utf8)")
     monkeypatch.setitem(vars(projections.store.sqlite)["_PRAGMAS"], "encoding", "'UTF-16'")
-    with pytest.raises(LedgerUnavailable, match="encoding = UTF-8; the ledger needs 'UTF-16'"):
+    with pytest.raises(LedgerUnavailable, match="encoding = UTF-8, but the ledger needs 'UTF-16'"):
         open_database(f"sqlite:///{path}")
 
 
