@@ -1,4 +1,4 @@
-"""The pepper's file: made once, beside the database and outside it."""
+"""The file of the pepper: created once, outside the database."""
 
 from pathlib import Path
 
@@ -16,17 +16,18 @@ def read_or_make_pepper(
     owner: FileOwner | None = None,
     on_repair: OnRepair = log_repair,
 ) -> Pepper:
-    """Read the pepper; where there is no file, make one that only its owner can read.
+    """Read the pepper; create its file, readable by its owner only, if there is none.
 
-    Several processes may do it at once: all end up with the same pepper, since the file appears
-    under its name complete or not at all.
+    Several processes may do it at once. All get the same pepper, since the file appears under its
+    name complete or not at all.
 
     Args:
         owner: of a new file; ``None`` for the owner of its folder.
-        on_repair: is called with what was done about a file that others could open.
+        on_repair: is called with what was repaired, if others could open the file.
 
     Raises:
-        LedgerUnavailable: the file cannot be read or made, or is no pepper, or others can open it.
+        LedgerUnavailable: the file cannot be read or created, is not a pepper, or can be opened by
+            others.
     """
     try:
         if not path.exists():

@@ -1,9 +1,9 @@
-"""Forward authentication: the answer that a gateway asks for before it lets a request through.
+"""Forward authentication: a gateway asks here whether it may pass a request on.
 
 nginx's ``auth_request``, Traefik's ForwardAuth, Caddy's ``forward_auth`` and Envoy's ``ext_authz``
-all send the caller's headers and look at the status of the answer: 204 lets the request through,
-401 and 403 refuse it. Whatever else happens is 503, which none of them takes for a yes. Envoy takes
-200 alone for one, so its form of the question, with the scopes in the path, is answered by that.
+all send the caller's headers and read the status of the answer: 204 allows the request, 401 and 403
+refuse it. Every failure is 503, which all of them treat as a refusal. Envoy accepts only 200, so
+its form of the request, with the scopes in the path, is answered with 200.
 """
 
 from functools import lru_cache
@@ -33,14 +33,14 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def is_for_gateway(path: str) -> bool:
-    """Tell whether a path is a gateway's; Envoy appends the path of the request it holds back."""
+    """Return whether a path is for gateways; Envoy appends the path of its client's request."""
     return path == PATH or path.startswith(f"{PATH}/")
 
 
 async def serve_gateway(
     scope: Scope, send: Send, verification: TokenVerification, metrics: Metrics
 ) -> None:
-    """Answer a gateway's question as a plain ASGI application, without the framework."""
+    """Answer a gateway as a plain ASGI application, without the framework."""
     started = perf_counter()
     request_id = request_id_of(scope["headers"])
     code: str = Code.VALID
@@ -50,7 +50,7 @@ async def serve_gateway(
     except LedgerError as error:
         code = error.code
         refused = refusal_answer(error, request_id)
-    except Exception:  # noqa: BLE001 - as in `Observed`, which a check does not come by
+    except Exception:  # noqa: BLE001 - as in `Observed`, which does not see this request
         structlog.get_logger().exception("failed", request_id=request_id)
         code = FAILURE
         refused = failure_answer(request_id)
@@ -69,7 +69,7 @@ async def serve_gateway(
 async def _allow(
     verification: TokenVerification, request: Scope, metrics: Metrics
 ) -> tuple[int, Headers]:
-    """Return the status that is a yes to the gateway, and the headers for it to pass on."""
+    """Return the status that allows the request, and the headers for the gateway to pass on."""
     token = presented_token(request["headers"])
     wanted = wanted_scopes(request["path"], request["query_string"])
     client = request.get("client")
@@ -85,7 +85,7 @@ async def _allow(
 
 
 def headers_of(key: AuthRow) -> Headers:
-    """Return the headers that tell a gateway whose request may pass."""
+    """Return the headers that tell a gateway which key was accepted."""
     return [
         (b"x-auth-key-id", key.key_id.encode()),
         (b"x-auth-workspace", key.workspace.encode()),
@@ -94,14 +94,14 @@ def headers_of(key: AuthRow) -> Headers:
 
 
 def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
-    """Return the scopes that a gateway demands, by its query or by the path it puts in front.
+    """Return the scopes that a gateway requires, from its query or from the prefix of its path.
 
-    Envoy puts a fixed prefix before the path of the request that it holds back, and cannot add a
-    query: ``/v1/forward-auth/scopes/mcp:read`` + ``/what/was/asked``. Nothing else is taken for a
-    demand: whoever misspells one must not let everybody through.
+    Envoy puts a fixed prefix before the path of its client's request, and cannot add a query:
+    ``/v1/forward-auth/scopes/mcp:read`` + ``/path/of/the/client``. Every other path is an error, so
+    that a misspelled one does not accept all keys.
 
     Raises:
-        InsufficientScope: what is demanded is no scope, so nobody has it.
+        InsufficientScope: a required scope is not valid, so no key has it.
     """
     if path == PATH:
         return _wanted_by_query(query)
@@ -110,8 +110,8 @@ def wanted_scopes(path: str, query: bytes) -> tuple[str, ...]:
     raise _misconfigured()
 
 
-# What gateways demand is in their configurations: few demands, and short ones. A refusal is not
-# remembered, so whoever asks here directly cannot fill the memory with long ones.
+# Gateways require what is in their configurations: few different scopes, and short ones. Errors are
+# not cached, so that a client that asks here directly cannot fill the memory with long ones.
 @lru_cache(maxsize=1024)
 def _wanted_by_query(query: bytes) -> tuple[str, ...]:
     if len(query) > _LONGEST_DEMAND:

@@ -1,4 +1,4 @@
-"""Slow proofs under attack: who floods a ledger gets little of it, and keeps nobody out."""
+"""Argon2 under attack: a flood gets a small share of it, and keeps no holder of a key out."""
 
 import hmac
 import threading

@@ -213,7 +213,7 @@ def restore_from(copy: Path, to: Path) -> None:
 
 
 def plant_scopes(keys: Keys, made: Made) -> None:
-    """Give a row other scopes and the right seal, as only who has the pepper can."""
+    """Give a row other scopes and a correct seal, which needs the pepper."""
     table = auth_lookup.table
     mine = table.c.key_id == made.key_id
     with keys.database.write() as connection:

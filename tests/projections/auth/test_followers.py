@@ -1,4 +1,4 @@
-"""Whoever follows the ledger sees each event once, and in the one order, whatever writers do."""
+"""Every follower of the ledger reads each event once and in one order, during concurrent writes."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
