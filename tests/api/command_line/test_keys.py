@@ -9,14 +9,9 @@ import pytest
 from api.command_line.local_ledger import local_caller
 from domain.times import from_text
 from tests.api.command_line.commands import Run
+from tests.api.served import KEY_FIELDS
 
 pytestmark = pytest.mark.only_on("sqlite")
-
-KEY_FIELDS = [
-    "key_id", "workspace", "name", "prefix", "scopes", "role", "status", "expires_at",
-    "created_at", "created_by", "revoked_at", "revoked_by", "revoke_reason", "rotated_from",
-    "rotated_to", "last_used_at", "version",
-]  # fmt: skip
 
 
 def create(keyledger: Run, name: str, *options: str) -> str:
