@@ -40,5 +40,5 @@ def call(command: str) -> tuple[str, str]:
     """Return the method and the path of a command of curl."""
     path = re.search(r"localhost:8080(/[^\s'\"?]*)", command)
     method = re.search(r"-X (\w+)", command)
-    default = "POST" if " -d " in command else "GET"
+    default = "POST" if " -d " in command.partition("|")[0] else "GET"
     return method[1] if method else default, path[1] if path else ""
