@@ -90,7 +90,7 @@ class TestTheFeed:
     @pytest.mark.parametrize(
         ("query", "said"),
         [
-            ("type=nothing", "Give one of ApiKey.Created"),
+            ("type=nothing", "one of ApiKey.Created"),
             ("key=nothing", "nothing"),
             ("from=yesterday", "Give a date and a time"),
             ("until=9999-12-31T23:59-01:00", "Give a date and a time"),
