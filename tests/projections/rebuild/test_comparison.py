@@ -289,14 +289,17 @@ def test_a_row_that_goes_wrong_after_the_tables_were_compared_is_found_if_it_cha
     made = [keys.create(f"{number}") for number in range(10)]
 
     def change(call: int) -> None:
-        if call == 2:
+        if call == 6:
             # The last batch before the comparison: a whole one is left for after it.
             for each in made[:4]:
                 keys.rename(each.key_id, "renamed")
-        if call in (3, 4):
+        if call == 7:
+            # Nothing changes this row, so that only the comparison before could find it.
+            edit_rows(keys.address, view.name, 10, role="Owner")
+        if call in (7, 8):
             # Found in a batch after the comparison, and in the rest under the lock.
-            keys.rename(made[call + 3].key_id, "renamed too")
-            edit_rows(keys.address, view.name, call + 4, role="Owner")
+            keys.rename(made[call - 1].key_id, "renamed too")
+            edit_rows(keys.address, view.name, call, role="Owner")
 
     report = during(keys, check, view, change)
     assert by_key(report) == [
