@@ -203,7 +203,7 @@ def test_a_log_that_is_not_the_one_that_was_signed_fails(
     database.write_bytes(with_one_key)
     history = checks(keyledger, code=1)["history"]
     assert history["result"] == "fail"
-    assert "the log has 1 entries, and 2 were signed" in history["found"]
+    assert "the log has 1 entries, but 2 were signed" in history["found"]
     assert "keyledger audit verify" in history["remedy"]
 
 

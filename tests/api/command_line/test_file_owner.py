@@ -107,6 +107,7 @@ def test_every_command_creates_private_files_of_the_owner_whatever_the_umask(
         ("audit", "seal"): ("--reason", "a test", "--yes"),
         ("copy",): ("--to", f"sqlite:///{data_dir}/copy.sqlite3"),
         ("doctor",): (),
+        ("workspaces", "list"): (),
     }
     assert set(arguments) == set(commands()), "add the new command here"
     public_key = ""
