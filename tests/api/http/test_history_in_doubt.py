@@ -146,7 +146,7 @@ class TestServer:
         assert changes_are_refused(server)
         server.stop()
         (line,) = lines_of(server, "no_checkpoint_signed")
-        assert "the log has 0 entries, and 3 were signed" in str(line["detail"])
+        assert "the log has 0 entries, but 3 were signed" in str(line["detail"])
 
     @pytest.mark.only_on("sqlite")
     def test_it_notices_an_older_database_and_that_it_was_restored(

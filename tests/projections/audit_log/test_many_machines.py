@@ -150,7 +150,7 @@ def test_a_log_smaller_than_another_machines_checkpoint_is_refused(
     _, other = one_ahead(machines)
     with connected(url) as connection:
         connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
-    with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
+    with pytest.raises(HistoryInDoubt, match="has 1 entries, but 2 were signed: entry 1"):
         other.signed()
     with pytest.raises(HistoryInDoubt):
         other.append()
@@ -164,7 +164,7 @@ def test_a_machine_with_a_later_checkpoint_refuses_an_older_history(
     with connected(url) as connection:
         connection.execute(b"DELETE FROM entries WHERE leaf_index > 0")
         connection.execute(b"DELETE FROM checkpoints WHERE size > 1")
-    with pytest.raises(HistoryInDoubt, match="has 1 entries, and 2 were signed: entry 1"):
+    with pytest.raises(HistoryInDoubt, match="has 1 entries, but 2 were signed: entry 1"):
         one.signed()
     # The other machine does not know of the lost entries: nothing that it has mentions them.
     assert other.signed() is None
