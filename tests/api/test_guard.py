@@ -269,7 +269,8 @@ class TestUnavailable:
         folder = tmp_path_factory.mktemp("gone")
         with servers_in(folder) as servers:
             server = servers.start(data_dir=new_ledger.copied_to(folder / "keyledger-data"))
-            token = new_ledger.root.token
+            root = server.client(new_ledger.root.token)
+            token = answered(root.create("checker", ["*"]), 201)["token"]
             with TestClient(by_dependency(Guard(server.url, token))) as app:
                 assert get(app, token).status_code == 200
                 server.send(signal.SIGSTOP)

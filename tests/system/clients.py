@@ -45,8 +45,8 @@ class Client:
             headers=_idempotency(idempotency_key),
         )
 
-    def revoke(self, key_id: str, reason: str | None = None) -> httpx.Response:
-        return self.http.post(f"/v1/keys/{key_id}/revoke", json={"reason": reason})
+    def revoke(self, key_id: str, reason: str | None = None, **query: str) -> httpx.Response:
+        return self.http.post(f"/v1/keys/{key_id}/revoke", params=query, json={"reason": reason})
 
     def rotate(
         self, key_id: str, grace_seconds: int = 0, *, idempotency_key: str | None = None
@@ -71,12 +71,12 @@ class Client:
     def show(self, key_id: str) -> Json:
         return answered(self.http.get(f"/v1/keys/{key_id}"))
 
-    def verdict(self, token: str) -> Json:
-        return answered(self.http.post("/v1/verify", json={"token": token}))
+    def verdict(self, token: str, **query: str) -> Json:
+        return answered(self.http.post("/v1/verify", params=query, json={"token": token}))
 
-    def verify(self, token: str) -> str:
+    def verify(self, token: str, **query: str) -> str:
         """Return the code of the verdict on a token."""
-        code: str = self.verdict(token)["code"]
+        code: str = self.verdict(token, **query)["code"]
         return code
 
     def list_keys(self, **filters: str) -> list[Json]:

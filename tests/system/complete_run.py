@@ -235,7 +235,7 @@ def _visit(everything: Everything, server: Server) -> None:
         ):
             form = _form(browser.get(f"{key}/{change}")) | said
             assert browser.post(f"{key}/{change}", data=form).status_code == 303
-        form = _form(browser.get(f"{key}/rotate")) | {"grace": "3600"}
+        form = _form(browser.get(f"{key}/rotate")) | {"grace": "3600", "expiration": "7"}
         successor = f"rotated by hand {len(everything.tokens)}"
         everything.shown(successor, browser.post(f"{key}/rotate", data=form))
         assert browser.post(f"{key}/rotate", data=form).status_code == 200

@@ -430,7 +430,7 @@ def test_everything_is_reached_by_keyboard_and_the_focus_is_seen(
     page.keyboard.press("Tab")
     assert _focused(page) == "Skip to the content"
     reached = set()
-    for _ in range(40):
+    for _ in range(80):
         page.keyboard.press("Tab")
         reached.add(_focused(page))
         # After the last of the page it is the browser's own turn.

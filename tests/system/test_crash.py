@@ -171,7 +171,7 @@ def test_a_killed_first_start_can_be_repeated(stage: str, servers: Servers) -> N
         created = run_json(servers.data_dir, *_CREATE_ROOT)
         token = created["token"]
     client = second.client(token)
-    assert client.verify(token) == "VALID"
+    assert client.verify(token, workspace="root") == "VALID"
     assert answered(client.create("the first of many"), 201)["status"] == "active"
     assert differences(servers.data_dir) == SOUND
 

@@ -49,7 +49,7 @@ def read_while_the_key_is_revoked(
     assert answer.status_code == httpx.codes.OK
     pieces = answer.iter_raw()
     came = next(pieces)
-    answered(server.client().revoke(key["key_id"]))
+    answered(server.client().revoke(key["key_id"], workspace="root"))
     try:
         for piece in pieces:
             came += piece

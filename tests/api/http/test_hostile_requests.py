@@ -219,7 +219,7 @@ MEANINGLESS_BODIES = {
     "a token for a time": until('"<token>"'),
     "a naive time": until('"2027-01-01T00:00:00"'),
     "a past time": until('"2020-01-01T00:00:00Z"'),
-    "a date": until('"2027-01-01"'),
+    "a thirteenth month": until('"2027-13-01"'),
     "a week date": until('"2027-W01-1T00:00:00Z"'),
     "30 February": until('"2027-02-30T00:00:00Z"'),
     "25 o'clock": until('"2027-01-01T25:00:00Z"'),

@@ -134,7 +134,7 @@ class TestRefused:
         write_certificate(tmp_path, "first")
         key = tmp_path / KEY
         key.chmod(mode)
-        with pytest.raises(NoTls, match=rf"other accounts can open .*; run: chmod 6.0 {key}"):
+        with pytest.raises(NoTls, match=rf"other accounts can open .*: run chmod 6.0 {key}"):
             RenewableTls(tmp_path / CERTIFICATE, key)
         # It belongs to another program, such as certbot.
         assert key.stat().st_mode & 0o777 == mode

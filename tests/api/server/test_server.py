@@ -50,14 +50,14 @@ class TestFirstStart:
         assert first.log.count(token) == 1
         assert "Its root key may do everything; it is shown only now" in first.log
         assert first.output_path.read_text() == ""
-        [key] = first.client().list_keys()
+        [key] = first.client().list_keys(workspace="root")
         assert (key["name"], key["workspace"], key["scopes"]) == ("root", "root", ["*"])
         assert key["created_by"] == {"type": "system", "id": "first-start"}
         first.stop()
         second = servers.start()
         assert second.root_token is None
         assert "root key" not in second.log
-        assert second.client(token).list_keys()[0]["key_id"] == key["key_id"]
+        assert second.client(token).list_keys(workspace="root")[0]["key_id"] == key["key_id"]
 
     def test_a_ledger_that_has_a_key_gets_no_root_key(self, servers: Servers) -> None:
         made = run(servers.data_dir, "keys", "create", "--name", "a", "--scopes", "mcp:read")
@@ -127,7 +127,7 @@ class TestLog:
             "route": "/v1/keys",
             "status": 200,
             "outcome": "OK",
-            "actor": root.list_keys()[-1]["key_id"],
+            "actor": root.list_keys(workspace="root")[-1]["key_id"],
             "request_id": request_id,
         }
 
@@ -302,7 +302,7 @@ class TestWorkers:
         series = 'keyledger_verdicts_total{code="VALID"} 40.0'
         for _ in range(10):
             assert series in httpx.get(f"{server.url}/metrics", trust_env=False).text
-        assert client.list_keys()
+        assert client.list_keys(workspace="root")
 
 
 def test_a_terminal_gets_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def test_no_proof_or_tile_is_made_of_a_log_with_a_missing_entry(signed: Keys) ->
             lambda: read_tile(connection, "/tile/0/000.p/4"),
             lambda: read_tile(connection, "/tile/entries/000.p/4"),
         ):
-            with pytest.raises(ProjectionInconsistent, match="run: keyledger audit verify"):
+            with pytest.raises(ProjectionInconsistent, match="run keyledger audit verify"):
                 ask()
 
 

@@ -51,7 +51,7 @@ def test_root_changes_no_file_of_an_account_that_does_not_own_the_folder(
     (folder / "secret").symlink_to(tmp_path / "file")
     os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
 
-    with pytest.raises(OpenToOthers, match=f"run: chmod 600 {folder}/secret"):
+    with pytest.raises(OpenToOthers, match=f"run chmod 600 {folder}/secret"):
         keep_private(folder / "secret", log_repair)
 
     assert mode_of(tmp_path / "file") == mode

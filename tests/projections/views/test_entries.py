@@ -378,7 +378,7 @@ def test_a_key_without_its_first_entry_cannot_be_changed_and_others_can(
     plant_row(keys.address, "entries", leaf_index=47, position=60, key_id=made[2].key_id)
     keys.rename(made[1].key_id, "renamed again")
     before = dump(keys.address)
-    with pytest.raises(ProjectionInconsistent, match="1 keys have no first entry in entries; run"):
+    with pytest.raises(ProjectionInconsistent, match="1 keys have no first entry in entries: run"):
         keys.rename(made[2].key_id, "renamed")
     assert dump(keys.address) == before
 

@@ -231,7 +231,7 @@ def test_servers_of_one_ledger_write_down_each_its_own_uses_when_they_stop(
     assert {key["last_used_at"] for key in keys_of(first.client()).values()} == {None}
     assert second.stop() in (0, -signal.SIGTERM)
     assert first.stop() in (0, -signal.SIGTERM)
-    found = run_json(servers.data_dir, "keys", "list", "--workspace", "root", "--never-used")
+    found = run_json(servers.data_dir, "keys", "list", "--never-used")
     assert [key["name"] for key in found["data"]] == ["by nobody"]
     assert differences(servers.data_dir) == SOUND
 
@@ -245,12 +245,12 @@ def test_the_command_line_shows_and_filters_by_the_last_use(servers: Servers) ->
     server.stop()
 
     def names(*options: str) -> list[str]:
-        found = run_json(servers.data_dir, "keys", "list", "--workspace", "root", *options)
+        found = run_json(servers.data_dir, "keys", "list", *options)
         return [key["name"] for key in found["data"]]
 
-    assert names() == ["idle", "used", "root"]
+    assert names() == ["idle", "used"]
     assert names("--never-used") == ["idle"]
-    assert names("--unused-since", "2999-01-01T00:00:00Z") == ["idle", "used", "root"]
+    assert names("--unused-since", "2999-01-01T00:00:00Z") == ["idle", "used"]
     assert names("--unused-since", "2020-01-01T00:00:00Z") == []
     wrong = run(servers.data_dir, "keys", "list", "--unused-since", "yesterday")
     assert wrong.code == 2
@@ -289,6 +289,6 @@ def test_never_used_is_shown_as_never(opened: OpenLedger, clock: SettableClock) 
 
 
 def _shown(data_dir: Path, key_id: str) -> str:
-    ran = run(data_dir, "keys", "show", key_id, "--workspace", "root")
+    ran = run(data_dir, "keys", "show", key_id)
     assert ran.code == 0, ran
     return ran.output
