@@ -102,7 +102,7 @@ def create_app(
     argon2_profile: Argon2Profile = OWASP_MINIMUM,
 ) -> FastAPI:
     """Return the application; its ledger is opened at startup and closed at shutdown."""
-    metrics = Metrics(settings.token_prefix)
+    metrics = Metrics(settings.counted_prefixes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -66,6 +66,11 @@ class Settings(BaseModel):
     )
     workers: int = Field(default=1, ge=1, le=64, description="Number of server processes.")
     token_prefix: str = Field(default="key", description="Default token prefix.")
+    metrics_prefixes: str = Field(
+        default="",
+        description="Token prefixes that the metrics count separately beside the default prefix,"
+        " separated by commas; everybody can read them there.",
+    )
     argon2_waiting: int = Field(
         default=16,
         ge=0,
@@ -227,10 +232,12 @@ class Settings(BaseModel):
             return None
         check_path(str(path))
         try:
-            return path.expanduser()
+            expanded = path.expanduser()
         except RuntimeError:
             message = f"the home folder {path.parts[0]} is not known: use an absolute path"
             raise ValueError(message) from None
+        check_path(str(expanded))
+        return expanded
 
     @field_validator("signing_key", "checkpoint_file", "tls_certificate", "tls_key", mode="before")
     @classmethod
@@ -265,6 +272,18 @@ class Settings(BaseModel):
     @classmethod
     def _database_url(cls, url: str | None) -> str | None:
         return None if url is None else checked_database_url(url)
+
+    @field_validator("metrics_prefixes")
+    @classmethod
+    def _metrics_prefixes(cls, prefixes: str) -> str:
+        for prefix in filter(None, prefixes.split(",")):
+            cls._token_prefix(prefix)
+        return prefixes
+
+    @property
+    def counted_prefixes(self) -> frozenset[str]:
+        """The token prefixes that the metrics count separately."""
+        return frozenset({self.token_prefix, *filter(None, self.metrics_prefixes.split(","))})
 
     @property
     def url(self) -> URL:

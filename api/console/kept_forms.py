@@ -17,7 +17,9 @@ KEPT_FORM = re.compile(
 )
 """Addresses of the forms that are shown again."""
 
-_LONGEST = 20_000
+_LONGEST = 6_000
+"""Length of a kept form: anybody can send one, and the search for tokens holds the event loop."""
+
 _NOT_KEPT = frozenset({CSRF_FIELD, "request", "token"})
 
 
@@ -38,10 +40,16 @@ def keep_form(request: Request) -> str:
         for name, values in form.fields.items()
         if name not in _NOT_KEPT
         for value in values
-        if hide_tokens(value) == value and hide_tokens(name) == name
     ]
-    kept = urlencode(typed)
-    return kept if len(kept) <= _LONGEST else ""
+    if len(urlencode(typed)) > _LONGEST:
+        return ""
+    return urlencode(
+        [
+            (name, value)
+            for name, value in typed
+            if hide_tokens(value) == value and hide_tokens(name) == name
+        ]
+    )
 
 
 def read_kept(kept: str) -> Form:

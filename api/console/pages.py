@@ -20,6 +20,7 @@ from domain.token_text import hide_tokens
 from projections.views.key_fields import ListedKey
 
 ROOT = "/console"
+LONGEST_WORKSPACE = 63
 LONGEST_ADDRESS = 2_000
 """Length of an address of the console to which signing in leads back."""
 MEDIA_TYPES = {
@@ -129,6 +130,12 @@ def pages_of(request: Request) -> Pages:
     return cast("Pages", request.app.state.console_pages)
 
 
+def _typed_workspace(request: Request) -> str:
+    typed = request.query_params.get("workspace", "")
+    # No workspace has a longer name, and to search a long text for tokens takes time.
+    return hide_tokens(typed) if len(typed) <= LONGEST_WORKSPACE else ""
+
+
 def page(request: Request, template: str, status: int = 200, **shown: object) -> HTMLResponse:
     """Return a page.
 
@@ -150,7 +157,7 @@ def page(request: Request, template: str, status: int = 200, **shown: object) ->
             link=linker(visitor),
             files=f"{ROOT}/static/{pages_of(request).files_version}",
             now=now,
-            typed_workspace=hide_tokens(request.query_params.get("workspace", "")),
+            typed_workspace=_typed_workspace(request),
             **{"workspaces": (), "listing": {}, "kept_query": {}, **shown},
         )
     )

@@ -1,6 +1,6 @@
 """The sign-in page, and the page that it leads to."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fastapi import Request
 from starlette.responses import HTMLResponse
@@ -49,6 +49,8 @@ def wanted_page(request: Request) -> str:
     except ValueError:
         return ROOT
     elsewhere = parts.scheme or parts.netloc or "\\" in wanted or not wanted.isprintable()
+    # A browser resolves these, and would leave the console.
+    elsewhere = elsewhere or not {".", ".."}.isdisjoint(unquote(parts.path).split("/"))
     if elsewhere or not parts.path.startswith(f"{ROOT}/") or hide_tokens(wanted) != wanted:
         return ROOT
     return wanted

@@ -5,7 +5,7 @@ the numbers of all in files of a folder that they share, and adds them up.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from http import HTTPMethod
 from typing import NamedTuple
 
@@ -53,8 +53,8 @@ class Fast(NamedTuple):
 class Metrics:
     """The counters and the times of one server process."""
 
-    def __init__(self, token_prefix: str) -> None:
-        """Count from zero; ``token_prefix`` is the default one."""
+    def __init__(self, token_prefixes: Collection[str]) -> None:
+        """Count from zero, and these token prefixes separately."""
         # A second series for each, with the time of the process's start, tells nobody anything.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -80,12 +80,12 @@ class Metrics:
         )
         self._refusals = Counter(
             "keyledger_refusals",
-            "Tokens refused to other services, by the verdict's code and the token's prefix. A"
-            f" prefix of no verified key is `{OTHER}`.",
+            "Tokens refused to other services, by the verdict's code and the token's prefix,"
+            f" which is `{OTHER}` for all but the default prefix and those of the settings.",
             ("code", "prefix"),
             registry=self.registry,
         )
-        self._prefixes = PrefixLabels(token_prefix)
+        self._prefixes = PrefixLabels(token_prefixes)
         self._appends = Histogram(
             "keyledger_append_seconds",
             "Duration of the transactions that append events and update the views, in seconds.",
@@ -115,7 +115,8 @@ class Metrics:
         for code in Code:
             self._verdicts.labels(code)
             if code is not Code.VALID:
-                self._refusals.labels(code, token_prefix)
+                for prefix in token_prefixes:
+                    self._refusals.labels(code, prefix)
         for not_sealed in NOT_SEALED:
             self._not_sealed.labels(not_sealed)
 
@@ -132,14 +133,14 @@ class Metrics:
 
     def verdict(self, verdict: Verdict, token: str) -> None:
         """Count a verdict about a presented token."""
-        prefix = self._prefixes.label(verdict, token)
+        prefix = self._prefixes.label(token)
         self._verdicts.labels(verdict.code).inc()
         if verdict.code is not Code.VALID:
             self._refusals.labels(verdict.code, prefix).inc()
 
     def fast(self, verdict: Verdict, token: str, method: str, route: str, status: int) -> Fast:
         """Return how `turn` counts an answer of the fast path."""
-        return Fast(verdict.code, self._prefixes.label(verdict, token), method, route, status)
+        return Fast(verdict.code, self._prefixes.label(token), method, route, status)
 
     def turn(self, counted: Fast, *, count: int, seconds: float) -> None:
         """Count answers of the fast path in one turn of the event loop, and time one of sixteen.

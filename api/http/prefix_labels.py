@@ -1,29 +1,23 @@
-"""Token prefixes as labels of metrics: a limited number of them, and never another part of a token.
+"""Token prefixes as labels of metrics: those of the settings, and one label for all other texts.
 
-Anybody can present a text that begins like a token. So only prefixes of keys that exist become
-labels, each once the secret of such a key was verified, and all other texts share one label.
+The metrics can be read without a credential, and anybody can make keys with a prefix of their own.
+So no prefix of a key or of a presented text becomes a label by itself.
 """
 
-from domain.verdict import Verdict
+from collections.abc import Iterable
 
-OTHER = "other"
-MAX_PREFIXES = 20
+OTHER = "(other)"
+"""Not a possible token prefix."""
 
 
 class PrefixLabels:
     """The labels of one process."""
 
-    def __init__(self, default: str) -> None:
-        """Begin with the default prefix of new tokens."""
-        self._known = {default}
+    def __init__(self, prefixes: Iterable[str]) -> None:
+        """Count these token prefixes separately."""
+        self._known = frozenset(prefixes)
 
-    def label(self, verdict: Verdict, token: str) -> str:
+    def label(self, token: str) -> str:
         """Return the label of a presented token, which may be any text."""
         prefix = token.partition("_")[0]
-        if prefix in self._known:
-            return prefix
-        # A verdict has a key only if the secret was right, so this is the prefix of a key.
-        if verdict.key is None or len(self._known) >= MAX_PREFIXES:
-            return OTHER
-        self._known.add(prefix)
-        return prefix
+        return prefix if prefix in self._known else OTHER

@@ -51,7 +51,7 @@ func NewGuard(url, token string) *Guard {
 		token: token,
 		client: &http.Client{
 			Timeout: 2 * time.Second,
-			// Keyledger closes a connection that is idle for five seconds.
+			// The idle timeout is shorter than Keyledger's (KEYLEDGER_KEEP_ALIVE_SECONDS, 75 by default).
 			Transport: &http.Transport{
 				MaxIdleConnsPerHost: 32,
 				MaxConnsPerHost:     32,
@@ -181,7 +181,7 @@ func main() {
 	if token == "" {
 		log.Fatal("Set GUARD_TOKEN.")
 	}
-	guard := NewGuard(setting("KEYLEDGER_URL", "http://127.0.0.1:8080"), token)
+	guard := NewGuard(setting("GUARD_KEYLEDGER", "http://127.0.0.1:8080"), token)
 	http.HandleFunc("/tools", func(response http.ResponseWriter, request *http.Request) {
 		key, err := guard.KeyOf(request, "mcp:read")
 		var refused *Refused

@@ -5,7 +5,7 @@
 
 import { createServer } from "node:http";
 
-const KEYLEDGER_URL = process.env.KEYLEDGER_URL ?? "http://127.0.0.1:8080";
+const KEYLEDGER_URL = process.env.GUARD_KEYLEDGER ?? "http://127.0.0.1:8080";
 const GUARD_TOKEN = process.env.GUARD_TOKEN;
 const TIMEOUT_MILLISECONDS = 2000;
 const LONGEST_TOKEN = 256;

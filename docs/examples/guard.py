@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_TOKEN = 256
 _HEADERS_WITH_TOKEN = (b"authorization", b"x-api-key")
 _TIMEOUT = httpx.Timeout(2.0, connect=1.0, pool=1.0)
-# Keyledger closes a connection that is idle for five seconds.
+# Shorter than the idle timeout of Keyledger (KEYLEDGER_KEEP_ALIVE_SECONDS, 75 by default).
 _LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=4.0)
 
 

@@ -17,7 +17,7 @@ from guard import Guard, Key, key_of_request  # type: ignore[import-not-found]
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep connections to Keyledger while the application runs."""
-    url = os.environ.get("KEYLEDGER_URL", "http://127.0.0.1:8080")
+    url = os.environ.get("GUARD_KEYLEDGER", "http://127.0.0.1:8080")
     async with Guard(url, os.environ["GUARD_TOKEN"]) as guard:
         app.state.guard = guard
         yield

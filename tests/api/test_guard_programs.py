@@ -85,7 +85,7 @@ def command_of(language: str, folder: Path) -> Sequence[str | Path]:
 @contextmanager
 def running(command: Sequence[str | Path], url: str, token: str, folder: Path) -> Iterator[Program]:
     output = folder / "program.log"
-    environment = os.environ | {"KEYLEDGER_URL": url, "GUARD_TOKEN": token, "PORT": "0"}
+    environment = os.environ | {"GUARD_KEYLEDGER": url, "GUARD_TOKEN": token, "PORT": "0"}
     with (
         output.open("wb") as log,
         subprocess.Popen(command, cwd=EXAMPLES, env=environment, stdout=log, stderr=log) as process,

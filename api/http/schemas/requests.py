@@ -122,6 +122,13 @@ Token = Annotated[str, HOLDS_TOKEN, Field(description="The whole token.", exampl
 Cursor = Annotated[str | None, Field(description="`next_cursor` of the previous page.")]
 
 
+def not_null(value: object) -> object:
+    """Refuse null in a field that was sent; Pydantic does not validate one that was left out."""
+    if value is None:
+        raise ValueError("null is not allowed: use a value, or leave the field out")
+    return value
+
+
 class Body(BaseModel):
     """A request body. Unknown fields are refused, never ignored."""
 
@@ -144,6 +151,12 @@ class Expiring(Body):
         description="Seconds until the key expires, instead of `expires_at`.",
         examples=[2_592_000],
     )
+
+    @field_validator("expires_in", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        # A program whose lifetime is not set would get a key that never expires.
+        return not_null(value)
 
     def expiry(self, now: datetime) -> datetime | None:
         """Return the expiry time; ``None`` if the request names none.
@@ -194,13 +207,13 @@ class RotateKey(Body):
         ge=0,
         le=LONGEST_GRACE_SECONDS,
         strict=True,
-        description="Seconds for which the old key stays valid. This never extends its expiry"
-        " time.",
+        description="Seconds for which the old key stays valid; 0, the default, ends it at once."
+        " This never extends its expiry time.",
     )
     expires_at: Time | None = Field(
         default=None,
-        description="When the successor expires; null is never. Without it the successor lives as"
-        " long as the old key was meant to.",
+        description="Expiry time of the successor; null: it never expires. Without this field, the"
+        " successor gets the lifetime of the old key (from creation to expiry), counted from now.",
     )
 
     @property
@@ -223,13 +236,10 @@ class UpdateKey(Expiring):
     name: Name | None = Field(default=None, description="New name.")
     scopes: Scopes | None = Field(default=None, description="New scopes; they replace all others.")
 
-    @field_validator("name", "scopes", "expires_in", mode="before")
+    @field_validator("name", "scopes", mode="before")
     @classmethod
-    def _not_null(cls, value: object) -> object:
-        # Only fields that were sent are validated.
-        if value is None:
-            raise ValueError("null is not allowed: use a value, or leave the field out")
-        return value
+    def _values(cls, value: object) -> object:
+        return not_null(value)
 
 
 class VerifyToken(Body):

@@ -116,6 +116,16 @@ def test_no_token_is_kept(api: Api, admin: Key, visit: Visit) -> None:
     assert form_in(page, NEW).fields["day"] == ["2027-03-31"]
 
 
+def test_a_form_that_is_too_long_to_be_searched_for_tokens_is_not_kept(
+    api: Api, visit: Visit
+) -> None:
+    late = {name: [f"{number}" * 5_000] for number, name in enumerate(("name", "comment"))}
+    api.clock.advance(hours=2)
+    answer = visit.post(NEW, TYPED | late)
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith("/console/sign-in")
+
+
 def test_a_key_that_may_not_open_the_form_is_shown_why(api: Api, visit: Visit) -> None:
     page = send_late(api, visit, NEW, TYPED)
     reader = api.make("api-keys:read", workspace="acme")

@@ -1,45 +1,24 @@
-"""The labels for token prefixes are those of existing keys, and few."""
+"""The labels for token prefixes are those of the settings, whatever anybody presents."""
 
-from api.http.prefix_labels import MAX_PREFIXES, OTHER, PrefixLabels
-from domain.verdict import AuthRow, Code, Refused, Verified
+import pytest
 
-
-def key(prefix: str) -> AuthRow:
-    return AuthRow(
-        position=1,
-        lookup_id="l" * 16,
-        key_id="k",
-        workspace="default",
-        name="n",
-        role="member",
-        token_prefix=prefix,
-        scopes=(),
-        expires_at=None,
-        revoked=False,
-        expired=False,
-        verifier="v",
-    )
+from api.http.prefix_labels import OTHER, PrefixLabels
+from domain.errors import Invalid
+from domain.names import checked_token_prefix
 
 
-def test_a_prefix_is_a_label_once_the_secret_of_such_a_key_was_right() -> None:
-    labels = PrefixLabels("key")
-    unknown = Refused(Code.NOT_FOUND)
-    assert labels.label(unknown, "key_x") == "key"
-    assert labels.label(unknown, "blnk_x") == OTHER
-    assert labels.label(Verified(key("blnk")), "blnk_x") == "blnk"
-    assert labels.label(unknown, "blnk_y") == "blnk"
-    assert labels.label(Refused(Code.REVOKED, key("old")), "old_x") == "old"
+def test_a_prefix_of_the_settings_is_its_own_label() -> None:
+    labels = PrefixLabels({"key", "blnk"})
+    assert (labels.label("key_x"), labels.label("blnk_x")) == ("key", "blnk")
 
 
-def test_a_text_without_a_known_prefix_is_other() -> None:
-    labels = PrefixLabels("key")
-    for text in ("", "_", "secret", "secret_key_x", "KEY_x", " key_x", "\x00", "ü_" * 1000):
-        assert labels.label(Refused(Code.MALFORMED), text) == OTHER
+@pytest.mark.parametrize(
+    "text", ["", "_", "secret", "other_x", "KEY_x", " key_x", "\x00", "key", "\xfc_" * 1000]
+)
+def test_every_other_text_is_other(text: str) -> None:
+    assert PrefixLabels({"blnk"}).label(text) == OTHER
 
 
-def test_the_number_of_labels_is_limited() -> None:
-    labels = PrefixLabels("key")
-    names = [f"p{number}" for number in range(MAX_PREFIXES + 10)]
-    used = {labels.label(Verified(key(name)), f"{name}_x") for name in names}
-    assert used == {*names[: MAX_PREFIXES - 1], OTHER}
-    assert labels.label(Refused(Code.NOT_FOUND), "key_x") == "key"
+def test_no_key_has_the_label_of_other_texts_as_its_prefix() -> None:
+    with pytest.raises(Invalid):
+        checked_token_prefix(OTHER)

@@ -39,7 +39,7 @@ def made(root: Client, prefix: str = "key") -> tuple[str, str]:
 
 
 def test_every_verification_is_counted_by_its_verdict_and_its_request(servers: Servers) -> None:
-    server = servers.start()
+    server = servers.start(metrics_prefixes="blnk")
     root = server.client()
     _, good = made(root, prefix="blnk")
     revoked_id, revoked = made(root)
@@ -70,7 +70,7 @@ def test_every_verification_is_counted_by_its_verdict_and_its_request(servers: S
         'code="INSUFFICIENT_SCOPE",prefix="blnk"': 3,
         'code="REVOKED",prefix="key"': 2 + 1 + 1,
         'code="NOT_FOUND",prefix="key"': 4 + 1,
-        'code="MALFORMED",prefix="other"': 1,
+        'code="MALFORMED",prefix="(other)"': 1,
     }
     requests = counted(server, "requests")
     gateway = f'method="GET",route="{FORWARD_AUTH}",status='
@@ -100,7 +100,7 @@ def test_a_presented_text_is_never_a_label(servers: Servers) -> None:
     for secret in ("stolen", "opensesame", "unheard", swapped.secret, good[5:21], good[21:]):
         assert secret not in text
     refusals = counted(server, "refusals")
-    assert {labels.partition(",")[2] for labels in refusals} == {'prefix="other"'}
+    assert {labels.partition(",")[2] for labels in refusals} == {'prefix="(other)"'}
     assert sum(refusals.values()) == len(presented)
 
 
