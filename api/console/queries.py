@@ -48,10 +48,14 @@ def read_query(model: type[Q], params: QueryParams) -> Asked[Q]:
     try:
         return Asked(model.model_validate(given), {}, {})
     except ValidationError as error:
-        problems = validation_problems(RequestValidationError(error.errors()))
+        errors = error.errors()
+    refused = {str(each["loc"][0]) for each in errors}
+    query = model.model_validate({name: given[name] for name in given.keys() - refused})
+    known = refused & {field.alias or name for name, field in model.model_fields.items()}
+    typed = {name: hide_tokens(given[name]) for name in given.keys() & known}
+    in_query = [{**each, "loc": ("query", *each["loc"])} for each in errors]
+    problems = validation_problems(RequestValidationError(in_query))
     wrong = {each["field"]: hide_tokens(_sentence(each["message"])) for each in problems}
-    query = model.model_validate({name: given[name] for name in given.keys() - wrong.keys()})
-    typed = {name: hide_tokens(given[name]) for name in given.keys() & wrong.keys()}
     return Asked(query, typed, wrong)
 
 

@@ -250,7 +250,8 @@ def _field(error: Mapping[str, Any]) -> str:
         return "Content-Type"
     if not path or error["type"] == "json_invalid":
         return str(where)
-    return ".".join(str(part)[:_LONGEST_NAME_SHOWN] for part in path)
+    # Hidden first: a token that is cut off would not be found any more.
+    return ".".join(hide_tokens(str(part))[:_LONGEST_NAME_SHOWN] for part in path)
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -440,7 +440,7 @@ def test_a_restored_dump_has_all_rows_and_the_same_privileges(
     for command in (("audit", "verify"), ("projections", "check")):
         ran = restored.command(SERVER, *command)
         assert ran.code == 0, ran
-    shown = restored.command(SERVER, "keys", "show", made["key_id"], "--workspace", "root")
+    shown = restored.command(SERVER, "keys", "show", made["key_id"])
     assert "dumped" in shown.output
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         restored.execute(SERVER, "DELETE FROM events")

@@ -196,7 +196,7 @@ class TestEnds:
             before = answered(root.create("before"), 201)
             while not tail.came:
                 tail.take(next(chunks))
-            answered(root.revoke(auditor["key_id"]))
+            answered(root.revoke(auditor["key_id"], workspace="root"))
             make_keys(servers.data_dir, ["after"])
             for chunk in chunks:
                 tail.take(chunk)

@@ -127,6 +127,19 @@ class TestTheList:
             path = link[1].replace("&amp;", "&")
         assert seen == ["1", "51", "101", "151", "101", "51"]
 
+    @pytest.mark.parametrize("page", ["/console/keys", "/console/audit"])
+    def test_the_names_of_unknown_filters_show_no_token(
+        self, page: str, api: Api, visit: Visit
+    ) -> None:
+        token = api.root.token
+        names = [token, token[5:], *(f"{number}{token}" for number in range(30))]
+        for name in names:
+            answer = visit.get(f"{page}?{name}=1")
+            assert answer.status_code == 422
+            assert token[20:50] not in answer.text
+        answer = visit.get(f"{page}?" + "&".join(f"{name}=1" for name in names))
+        assert answer.status_code == 422
+
     @pytest.mark.parametrize(
         ("query", "field", "message"),
         [
