@@ -214,7 +214,7 @@ def opened_to_seal(
         on_repair: called if other accounts could open a file and its mode was repaired.
 
     Raises:
-        LedgerError: the ledger cannot be opened, or there is none.
+        LedgerError: the ledger does not exist or cannot be opened.
     """
     owner = owner_of_files(settings)
     pepper = read_or_make_pepper(settings.pepper_path, random, owner=owner, on_repair=on_repair)

@@ -42,7 +42,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     schema: list[Finding] = []
     findings = Findings()
     try:
-        # Changed tables are findings; the check goes on with the rest.
+        # A changed table is a finding, and must not end the check of the other tables.
         with local_ledger(data_dir, as_json=as_json, on_schema=schema.extend) as ledger:
             try:
                 with ReplayProgress() as progress:

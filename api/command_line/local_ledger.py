@@ -51,8 +51,8 @@ def local_ledger(
     """Open the ledger of the settings, and print which one it is.
 
     Args:
-        may_make: create a ledger if there is none. Only for commands that add to the ledger: a
-            command that reads a missing ledger more likely got a mistyped path.
+        may_make: create the ledger if it does not exist. Only for commands that add to the ledger:
+            a command that reads a missing ledger more likely got a mistyped path.
         downgrade: whether to replace the tables of views that a newer version has made.
         on_schema: is called with the findings about the tables, and raises an error or returns.
 

@@ -85,7 +85,7 @@ def load_pages(catalogue: Catalogue) -> Pages:
 
 @cache
 def _templates() -> Environment:
-    # Compiled once in a process, whatever number of apps it has.
+    # Compiling takes long, and all apps of a process can share the result.
     templates = Environment(
         loader=PackageLoader("api.console"),
         autoescape=True,

@@ -200,7 +200,7 @@ def test_every_body_arrives_with_its_request(place: Place, send_all: SendAll) ->
     assert place.direct.history(revoked.key_id)[-1]["data"]["reason"] == "leaked"
 
 
-@pytest.mark.skipif(CURL is None, reason="curl is not on this machine")
+@needs(CURL, "curl")
 def test_http2_without_an_offer_is_refused_at_once(direct: Place) -> None:
     command = [CURL or "curl", "--http2-prior-knowledge", "--max-time", "20", "--silent"]
     ended = subprocess.run(
